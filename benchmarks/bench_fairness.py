@@ -1,7 +1,8 @@
 """Measure how long a small job waits behind a large one: how many parts of the large job are scored meanwhile.
 
-Claim: a job of 10 parts that is submitted during a job of 10,000 parts waits only for the parts in the queue, not for
-the whole job. Parts have one row and the model does nothing; there are two worker processes and a directory store.
+Claim: a job of 10 parts that is submitted during a job of 10,000 parts waits only for parts of the larger job that are
+already in the queue, not for all of its parts. Parts have one row and the model does nothing; there are two worker
+processes and a directory store.
 """
 
 from __future__ import annotations

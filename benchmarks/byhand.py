@@ -96,7 +96,10 @@ def ways(kind: str, objects: int, groups: int) -> tuple[str, ...]:
 
 
 class Loop:
-    """Runs the processes of the loop until its `with` block ends. The settings in `environ` choose the store."""
+    """Runs the processes of the handwritten loop, and stops them at the end of its `with` block.
+
+    The settings in `environ` choose the store.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = dict(environ) | dict.fromkeys(THREADS, "1")

@@ -431,7 +431,11 @@ def _bare(parameter: inspect.Parameter) -> inspect.Parameter:
 def _merge(
     what: str, table: str, between: tuple[str, ...], known: Mapping[str, tuple[str, ...]], *, whole: bool = True
 ) -> str:
-    """Insert the columns from the code between the names and the meanings in a table; raises `PageIncomplete`."""
+    """Insert columns from the code into a table, between the column of names and the column of meanings.
+
+    Raise `PageIncomplete` if the code lacks a name in the table. If `whole` is true, also raise it if the table lacks a
+    name in the code.
+    """
     head, _, *rows = table.splitlines()
     first, last = _cells(head)
     lines = [f"| {' | '.join((first, *between, last))} |", "|---" * (len(between) + 2) + "|"]

@@ -131,7 +131,10 @@ class InputChanged(InputError):
 
 
 class MissingColumns(InputError):
-    """Raised when an input object lacks columns that the model needs."""
+    """Raised when an input object lacks columns that the model needs.
+
+    Also raised if there are more or fewer features than the model expects, or if several columns match one feature.
+    """
 
 
 class UnreadableInput(InputError):

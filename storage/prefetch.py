@@ -25,8 +25,8 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
 
     At any moment, a signal handler may raise an error, and the garbage collector may close an abandoned generator in
     any thread. If this code held a lock at that moment, the process could deadlock. Therefore the code avoids Python
-    locks: the two threads share queues that are implemented in C, and the thread is a daemon outside any pool, because
-    `threading` uses a lock for all other threads.
+    locks: the caller and the thread share queues that are implemented in C. The thread is a daemon outside any pool,
+    because `threading` uses a lock for all other threads.
     """
     results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     requests: SimpleQueue[bool] = SimpleQueue()

@@ -190,9 +190,10 @@ class Client:
         return self._statuses.watch(job_id, timeout_s, self.queue.pause)
 
     def jobs(self, limit: int | None = None) -> Iterator[Status]:
-        """Yield the status of every job, ordered by job id. With `limit`, yield the newest jobs, newest first.
+        """Yield the status of every job, ordered by job id.
 
-        If a document of a job is corrupt, the job is reported as failed, and the other jobs are still listed.
+        If `limit` is set, yield only the newest jobs, newest first. If a document of a job is corrupt, the job is
+        reported as failed, and the other jobs are still listed.
 
         Parameters
         ----------
@@ -349,8 +350,9 @@ _stand_ins: list[Client] = []
 def stand_in(client: Client) -> Iterator[None]:
     """Replace the client of this process by `client` while the block runs, for example in tests.
 
-    In all threads, `client` is used by `Client.from_env` without an environment, by the functions of this module, and
-    by `scoreline.tasks.django.client`. Blocks may be nested; the innermost block applies.
+    In the block, `client` is the client of all threads. `Client.from_env` without an environment and
+    `scoreline.tasks.django.client` return it, and the functions of this module use it. Blocks may be nested; the
+    innermost block applies.
     """
     _stand_ins.append(client)
     try:

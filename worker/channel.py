@@ -64,9 +64,9 @@ class SharingChannel(redis.Channel):
 def _forgotten_first(kind: type[Any], forget: Callable[[Any], None]) -> type[Any]:
     """Return a class of connections that are removed from the event loop before they are closed.
 
-    Kombu removes a connection from the event loop after closing it. A forked process may still have the socket open.
-    In this case, epoll cannot remove the closed socket, and reports its file descriptor forever. The next connection
-    gets the same descriptor. At each report, this process would block until the next connection receives a message.
+    Kombu removes a connection from the event loop after closing it. A forked process may still have the socket open. In
+    this case, epoll cannot remove the closed socket, and reports its file descriptor forever. The next connection gets
+    the same descriptor, so this process would block at each report until that connection receives a message.
     """
 
     class Connection(kind):  # type: ignore[misc]

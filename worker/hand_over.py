@@ -46,8 +46,8 @@ def pass_on(
     Parameters
     ----------
     was_loaded : bool
-        Whether a worker has loaded the model for this job. In that case, the message is sent again a few times even if
-        no other worker is running.
+        Whether a worker has loaded the model for this job. If so, the message is sent again a few times even if no
+        other worker is running.
     **changed
         New values for arguments of the message.
 
@@ -87,7 +87,10 @@ def times_passed_on(task: Task[Any, Any]) -> int:
 
 
 def _header(task: Task[Any, Any]) -> Any:
-    """Return the value of `HEADER` in the message. Without a worker, Celery stores headers in ``request.headers``."""
+    """Return the value of `HEADER` in the message.
+
+    If a task runs without a worker, Celery stores headers in ``request.headers``.
+    """
     return task.request.get(HEADER) or (task.request.get("headers") or {}).get(HEADER)
 
 

@@ -86,7 +86,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def _password(text: str) -> str:
-    """Return the password in a URL. Without a password, return the user name, which may be a token.
+    """Return the password in a URL. If the URL has no password, return its user name, because that may be a token.
 
     If `text` is not a URL, return an empty text. If the URL cannot be parsed, return the whole URL, which is then
     redacted. Any environment variable may contain a URL with a password, for example the URL of a database or a proxy.

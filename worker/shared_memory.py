@@ -18,12 +18,14 @@ SLOT_BYTES = 16_384
 
 
 class Board:
-    """A slot for each child, and a counter of evictions. Children write their slots, and the main process reads them.
+    """Shared memory with an area for each child, and a counter of evictions.
+
+    Each child writes to its area, and the main process reads all areas.
 
     Parameters
     ----------
     slots : int
-        Number of slots, which must be at least the number of processes in the pool.
+        Number of areas, which must be at least the number of processes in the pool.
     """
 
     def __init__(self, slots: int) -> None:
@@ -31,7 +33,7 @@ class Board:
         self._memory = mmap.mmap(-1, _EVICTIONS.size + slots * SLOT_BYTES)
 
     def write(self, slot: int, pid: int, value: Any) -> None:
-        """Write a child's value into its slot as JSON. A value that does not fit is replaced by an empty list."""
+        """Write a child's value into its area as JSON. A value that does not fit is replaced by an empty list."""
         text = json.dumps(value).encode()
         if len(text) > SLOT_BYTES - _HEADER.size:
             text = b"[]"

@@ -1,7 +1,7 @@
 """Scoreline on a directory store: two worker processes, one job per model, timed from submit until the outcome.
 
-The output also has ``job_seconds``, the duration that the job reports; ``server_cpu``, the CPU seconds of the S3 server
-meanwhile; and ``stages``, the seconds of the parts by timing.
+The output also has ``job_seconds``, the duration that the job reports; ``server_cpu``, the CPU seconds that the S3
+server took during the job; and ``stages``, the seconds of all parts, by timing.
 """
 
 from __future__ import annotations

@@ -279,8 +279,7 @@ class Ledger(Protocol):
     def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
         """Record that a step is done.
 
-        With `will_retry`, record that the step will be retried, and not that it is done. The failed attempt is then not
-        counted.
+        If `will_retry` is true, record instead that the step will be retried. The failed attempt is then not counted.
         """
         ...
 

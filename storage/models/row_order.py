@@ -1,8 +1,8 @@
 """Finds out whether the steps of a bundle before the last process each row independently of the others.
 
-Estimators of scikit-learn do not mix the rows of a call, and keep their order. A custom step or function may mix rows.
-For example, it may average each row with the previous row. If a later step then fails, its traceback does not show the
-custom step.
+Estimators of scikit-learn do not mix the rows of a call, and keep their order. A custom step or function may mix rows,
+for example average each row with the previous row. If a later step then fails, its traceback does not show the custom
+step.
 """
 
 from __future__ import annotations

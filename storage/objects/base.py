@@ -117,9 +117,9 @@ class ObjectStore(Protocol):
         Raises
         ------
         PreconditionFailed
-            With `CREATE`, the key is already in use. With `IfMatch`, the object was deleted, or has a different ETag.
-            If the response to a successful write is lost, the store repeats the write, and this error may follow. The
-            caller must therefore compare its data with the stored object.
+            The mode is `CREATE` and the key is already in use, or the mode is `IfMatch` and the object was deleted or
+            has a different ETag. If the response to a successful write is lost, the store repeats the write, and this
+            error may follow. The caller must therefore compare its data with the stored object.
         """
         ...
 

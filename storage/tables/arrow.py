@@ -59,7 +59,7 @@ class ArrowFormat:
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span in order (see `TableFormat.read`).
 
-        Of a large batch, only the needed rows are read.
+        If a batch is large, only its needed rows are read.
         """
         row = span.first_row
         reader = _Reader(source)
@@ -129,7 +129,7 @@ class _Reader:
             raise explain_format(source, "Arrow IPC", error) from error
 
     def surveyed(self) -> Iterator[_Surveyed]:
-        """Validate each batch and describe it. For large batches, read only columns that may be invalid."""
+        """Validate each batch and describe it. If a batch is large, read only its columns that may be invalid."""
         number, stop = 0, None
         while stop is not None or number == 0 or self._has_layouts(number):
             layout = self.layout(number)

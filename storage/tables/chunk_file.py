@@ -92,8 +92,8 @@ class ChunkFile(RangedFile):
     planned : iterable of pairs of Request and sequence of Chunk
         The requests, each with the chunks that it fetches (see `plan_requests`).
     gradual : bool
-        Whether Arrow reads each chunk in small pieces. Then the bytes are released piece by piece. Otherwise, Arrow
-        reads each chunk at once, without a copy, and the bytes stay in memory until `close`.
+        Whether Arrow reads each chunk in small pieces. If so, the bytes of each piece are released once it is read.
+        Otherwise, Arrow reads each chunk at once, without a copy, and the bytes stay in memory until `close`.
     skipped_rows : int
         Number of rows at the beginning of the group whose values are not needed. Pages that contain only these rows are
         replaced by a page of nulls, so that Arrow need not decode them. The number of rows stays the same.

@@ -182,7 +182,8 @@ def to_times(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], errors: 
     column : pyarrow.StringArray
         The strings, such as ``2026-01-31``, ``2026-01-31 08:30`` or ``2026-01-31T08:30:00.5+02:00``.
     kind : pyarrow.DataType
-        A date or a timestamp. A timestamp in UTC requires an offset or ``Z``; one without a time zone accepts neither.
+        A date or a timestamp. A timestamp in UTC requires an offset or ``Z``; a timestamp without a time zone accepts
+        neither.
     nulls : sequence of str
         Strings that stand for a missing value.
     errors : dict of int to str

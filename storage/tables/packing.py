@@ -1,4 +1,4 @@
-"""Stores the rows of a window while they are decoded column by column, and returns them as record batches."""
+"""Stores a block of rows that is decoded column by column, and returns it as record batches."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ALIGNMENT = 64
 class PackedWindow:
     """Consecutive rows in several batches. Columns can be added in any order.
 
-    Numbers and times are copied to memory that is mapped for this window. The memory of each batch is contiguous, and
-    is returned to the system when the batch is no longer used. Thousands of small arrays in the heap would fragment the
+    Numbers and times are copied to memory that is mapped for these rows. The memory of each batch is contiguous, and is
+    returned to the system when the batch is no longer used. Thousands of small arrays in the heap would fragment the
     heap.
 
     Parameters

@@ -21,7 +21,7 @@ DECODER_BYTES = 96 << 20
 """If the decoders of all columns together would take more memory than this, the columns are decoded one after
 another."""
 WINDOW_BYTES = 192 << 20
-"""Maximum size in bytes of a window: the rows that are in memory while columns are decoded one after another."""
+"""Maximum size in bytes of a block of rows. A block is in memory while its columns are decoded one after another."""
 MAX_WINDOW_BYTES = 256 << 20
 _MAX_PASSES = 4
 """If a window of `WINDOW_BYTES` takes more passes than this, it is enlarged up to `MAX_WINDOW_BYTES`."""

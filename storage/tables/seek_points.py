@@ -243,8 +243,8 @@ def _decoder_at(window: bytes, first: int, bits: int) -> tuple[Any, bytes, int]:
     decoder : zlib decompressor
         The text before the block is its dictionary.
     data : bytes
-        Bytes to decompress instead of the first byte. They begin with empty blocks that end at this bit, and the
-        remaining bits of the byte follow.
+        Bytes to decompress instead of the first byte. They are empty blocks that end at this bit, followed by the
+        remaining bits of the byte.
     drop : int
         Number of bytes of output to ignore.
     """

@@ -134,8 +134,8 @@ class Queue:
         what : str
             A command of ``celery inspect``: ``active_queues``, ``conf``, or one of `scoreline.worker.control`.
         timeout_s : float
-            Time limit. With `name`, the time limit is measured from the call. Without `name`, the time limit is
-            measured from the moment at which the question is sent, and the call always waits for the whole time,
+            Time limit. If `name` is set, the time limit is measured from the call. If `name` is not set, the time limit
+            is measured from the moment at which the question is sent, and the call always waits for the whole time,
             because the number of workers is unknown.
         name : str, optional
             Ask only this worker, for example ``celery@host``; its answer ends the wait.
@@ -143,7 +143,7 @@ class Queue:
         until = time.monotonic() + timeout_s
         with self._connected() as connection:
             asked = [name] if name else None
-            # Without a name, the caller counts workers, and a slow connection must not look like missing workers
+            # If there is no name, the caller counts workers, and a slow connection must not look like missing workers
             left_s = max(_LEAST_WAIT_S, until - time.monotonic()) if name else timeout_s
             answers = self._app.control.broadcast(
                 what, reply=True, destination=asked, timeout=left_s, connection=connection

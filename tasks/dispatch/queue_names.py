@@ -22,7 +22,7 @@ class QueueNames:
 
     @classmethod
     def of(cls, bucket: str) -> QueueNames:
-        """Return the queue names for the main bucket of a deployment. Without a bucket, return the shared names.
+        """Return the queue names for the main bucket of a deployment. If `bucket` is empty, return the shared names.
 
         The two queues have different prefixes, so their names differ for every bucket.
 

@@ -200,8 +200,9 @@ def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int
     """Find the parts that are done by their results in the bucket. Parts in `broken` count as not done.
 
     The requests are two listings, and one HEAD request for each part with rejected rows. The number of scored rows is
-    the planned number minus the rejected rows; the finalizer checks the receipt of each part. If arranged results have
-    their ``_SUCCESS``, all parts count as done, even if their objects have been deleted.
+    the planned number minus the rejected rows; the finalizer checks the receipt of each part. If a job arranges its
+    results (see `JobSpec.arranged`) and has its ``_SUCCESS``, all parts count as done, even if their objects have been
+    deleted.
     """
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     store, plan = layout.store, documents.plan

@@ -128,10 +128,10 @@ class StatusReader:
             may_change = pause(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited / 10)))
 
     def jobs(self, limit: int | None = None) -> Iterator[Status]:
-        """Yield the status of every job, ordered by job id. With `limit`, yield the newest jobs, newest first.
+        """Yield the status of every job, ordered by job id.
 
-        If a document of a job is corrupt, the job is reported as failed, and the other jobs are still listed. A folder
-        whose name is not a valid job id is ignored.
+        If `limit` is set, yield only the newest jobs, newest first. If a document of a job is corrupt, the job is
+        reported as failed, and the other jobs are still listed. A folder whose name is not a valid job id is ignored.
         """
         if limit is None:
             yield from filter(None, map(self._status_or_fault, (job_id for _, job_id in self._submitted())))

@@ -206,7 +206,7 @@ def named_features(manifest: Manifest, requested: Sequence[str] | None) -> tuple
     Raises
     ------
     MissingColumns
-        The job requests more or fewer features than the model expects.
+        The job requests fewer or more features than the model expects; both cases raise this error.
     """
     takes, named = manifest.n_features, tuple(requested) if requested else manifest.feature_names
     if named is not None and takes not in (None, len(named)):
@@ -230,8 +230,8 @@ def choose_features(
     Raises
     ------
     MissingColumns
-        The number of numeric columns differs from the number that the model expects. The features can then not be
-        identified by their order.
+        The number of numeric columns is smaller or larger than the number that the model expects. The features can then
+        not be identified by their order.
     """
     takes, named = manifest.n_features, named_features(manifest, requested)
     if named is not None:

@@ -53,8 +53,8 @@ def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]
 def check_still_new(main: ObjectStore, schedule: str, job_id: str) -> None:
     """Check that no other job of the schedule has scored, or is about to score, objects of a job to resume.
 
-    Call this before the job is resumed, and again once it is under way. In between, another job of the schedule may be
-    planned that does not leave out the objects of this job.
+    Call this before the job is resumed, and again once it is under way. Another job of the schedule that is planned
+    between the two calls may include objects of this job.
 
     Raises
     ------

@@ -266,9 +266,10 @@ def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
 
 
 def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[str, Any] | None:
-    """Return the ``_SUCCESS`` of a job with arranged results; None if it does not exist or belongs to another plan.
+    """Return the ``_SUCCESS`` of a job; None if it does not exist or belongs to another plan.
 
-    Once ``_SUCCESS`` exists, the job's parts may have been deleted.
+    This is for jobs whose results are arranged (see `JobSpec.arranged`): once ``_SUCCESS`` exists, their parts may have
+    been deleted.
     """
     try:
         with decoding(store, key := keys.success(folder)):

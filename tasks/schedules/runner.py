@@ -89,7 +89,7 @@ class Runner:
         return Ticked(done=done, state=state)
 
     def ask(self, schedule: Schedule, numbers: dict[str, int], now: datetime) -> None:
-        """Add the slots that a user requested to the state, with the job number of each slot."""
+        """Add slots to the state, because a user requested them. `numbers` has the job number of each slot."""
         for _ in range(_ROUNDS):
             state, etag = self._state(schedule, now)
             known = (*state.pending, *state.asked, state.current)
@@ -127,7 +127,7 @@ class Runner:
         try:
             job = read_job(self._main, job_id)
             outcome = read_outcome(self._main, job_id)
-        except DocumentCorrupt as error:  # the job cannot continue, but the next slots can run
+        except DocumentCorrupt as error:  # the job cannot continue, but the jobs of the next slots can run
             log.error("schedule.job_unreadable", extra={"job_id": job_id, "error": describe(error)})
             return replace(state.noted([state.current], "failed", describe(error)), current=None), None
         except JobNotFound:
@@ -159,7 +159,7 @@ class Runner:
         self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
 
     def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
-        """Return the state with the next job id for a slot, because another job already has the slot's id."""
+        """Give a slot the next job id, because another job has its id. Return the new state."""
         taken = job_of(schedule, state, slot)
         evaded = replace(state, numbers={**state.numbers, slot: state.number(slot) + 1})
         log.error("schedule.id_taken", extra={"job_id": taken, "instead": job_of(schedule, evaded, slot)})
@@ -189,7 +189,7 @@ class Runner:
         return f"refused {refusal.job_id}: {refusal.error}"
 
     def _state(self, schedule: Schedule, now: datetime) -> tuple[State, str | None]:
-        """Return the state of a schedule. For a new schedule, only slots from now on are due."""
+        """Return the state of a schedule. If the schedule is new, only its slots from now on are due."""
         state, etag = read_state(self._main, schedule)
         return state or State(through=(now - timedelta(microseconds=1)).isoformat()), etag
 
@@ -203,7 +203,7 @@ class Runner:
 
 
 def taken_by_another(job_id: str, instead: str) -> str:
-    """Return the message for a job id of a slot that belongs to another job."""
+    """Return the message for a slot whose job id is already in use by another job."""
     return f"{job_id} is another job: the slot is run as {instead}"
 
 

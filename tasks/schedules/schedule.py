@@ -169,7 +169,7 @@ class State:
         return state
 
     def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
-        """Return a state whose history contains the given slots with their final state."""
+        """Return this state with the given slots in its history. `state` says how the slots ended."""
         past = [Past(slot=slot, state=state, error=error) for slot in slots]
         history = (*self.history, *past)[-HISTORY_KEPT:]
         known = {*self.pending, *self.asked, self.current, *(item.slot for item in history)}

@@ -85,7 +85,7 @@ class Scheduler:
         return cls(client, settings.file, required=settings.required, on_fault=on_fault)
 
     def source(self) -> tuple[str, str]:
-        """Return the location and the text of the schedules. Without schedules, the text is empty.
+        """Return the location and the text of the schedules. If there are no schedules, the text is empty.
 
         Raises
         ------

@@ -59,7 +59,7 @@ class BatchSize:
         return int(batch.num_rows * self._added_bytes) + 2 * self._measure_columns(batch)
 
     def split(self, rows: Rows) -> Iterator[tuple[Rows, int]]:
-        """Yield the rows in pieces within the limit, each piece with its size in bytes."""
+        """Divide the rows into groups within the limit, and yield each group with its size in bytes."""
         size, count = self.measure(rows.batch), rows.batch.num_rows
         if size <= self.limit_bytes or count < 2:
             yield rows, size

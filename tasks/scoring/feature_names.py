@@ -26,7 +26,7 @@ def match_names(names: Sequence[str], columns: Sequence[str], replaces_blanks: C
     Raises
     ------
     MissingColumns
-        Several columns match the same name.
+        Several columns match the same name, although none is missing.
 
     Examples
     --------

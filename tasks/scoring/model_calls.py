@@ -65,6 +65,9 @@ def is_about_rows(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return the type and the first line of an error. In scikit-learn, further lines give advice on fitting a model."""
+    """Return the type and the first line of an error.
+
+    The other lines of an error of scikit-learn give advice on fitting a model.
+    """
     lines = str(error).strip().splitlines() or [""]
     return lines[0] if isinstance(error, ModelExit) else f"{type(error).__name__}: {lines[0].strip()}"

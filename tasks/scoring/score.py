@@ -222,7 +222,7 @@ def _form(bundle: Bundle, features: Sequence[str]) -> Form:
 
 
 def _restore_order(pieces: Pieces) -> pa.Table:
-    """Put the scores of several pieces into one table, in input order."""
+    """Put the scores of several calls into one table, in input order."""
     tables = [pa.table({name: column_to_arrow(name, column) for name, column in piece.items()}) for _, piece in pieces]
     if len(tables) == 1:
         return tables[0]

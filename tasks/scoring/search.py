@@ -26,7 +26,8 @@ from scoreline.tasks.scoring.model_calls import is_about_rows
 from scoreline.tasks.scoring.refusals import CheckKey, Confirmed, Refused, ask
 
 type Pieces = list[tuple[Any, dict[str, Any]]]
-"""Numbers of rows that were scored together, an ndarray of int, and their scores by column."""
+"""Each item has the numbers of rows that were scored together, as an ndarray of int, and the scores of these rows by
+column."""
 
 
 class Order(Protocol):

@@ -1,6 +1,6 @@
 """Arranges the results of a job: partitions them into folders by a column, or gathers them into fewer files.
 
-As in any job, each part is written once, with a receipt. In a job with arranged results, however, parts are stored in
+As in any job, each part is written once, with a receipt. If the results will be arranged, however, parts are stored in
 ``_parts/``, which readers ignore. When all parts exist, the finalizer reads them in order and writes the result files,
 without ever overwriting a file. The rows in each result file depend only on the rows and sizes of the parts. If a
 finalizer dies, or if several finalizers run at once, all of them therefore write the same files, or find them already

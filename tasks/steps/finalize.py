@@ -131,7 +131,7 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
 
 
 def _close(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
-    """Check and publish the results, unless ``_SUCCESS`` already exists for arranged results."""
+    """Check and publish the results, unless they are arranged and ``_SUCCESS`` already exists."""
     if not documents.job.spec.arranged:
         return _publish(engine, documents, run, progress)
     if (outcome := _succeeded(engine, documents, run)) is not None:

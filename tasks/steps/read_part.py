@@ -51,9 +51,10 @@ class Batch:
         return f"row {piece.numbers[row - piece.start]} of {piece.uri}"
 
     def rejects(self, rejected: Mapping[int, Rejection]) -> Iterator[tuple[str, Rows, dict[int, Rejection]]]:
-        """Yield the URI, the rows and the rejections of each piece with rejected rows.
+        """Yield each piece that has rejected rows: its URI, its rows, and why rows were rejected.
 
-        The keys of the rejections are row numbers within the piece.
+        The reasons are in a mapping by row number within the piece. The reasons of malformed rows are in
+        `Rows.malformed`.
         """
         found = sorted(rejected)
         positions = np.array(found, dtype=np.int64)

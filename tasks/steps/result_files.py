@@ -1,4 +1,7 @@
-"""Writes the files of arranged results. Each file is written once, with a receipt."""
+"""Writes the files into which the results of a job are partitioned or gathered.
+
+Each file is written once, with a receipt.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file of arranged results, as the manifest lists it."""
+    """A file with partitioned or gathered results, as the manifest lists it."""
 
     key: str
     rows: int
@@ -32,7 +35,7 @@ class File:
 
 
 class ResultFiles:
-    """The files of one job's arranged results.
+    """The files into which the results of one job are partitioned or gathered.
 
     The receipt of a file contains a combined digest of all parts. It shows whether a file was made from the same parts.
 

@@ -144,7 +144,7 @@ def create_manifest(layout: ResultsLayout, body: bytes) -> bytes:
 
 
 def encode_manifest(head: Mapping[str, Any], entries: Sequence[str], files: Sequence[File] | None) -> bytes:
-    """Return a manifest as one JSON document, with a line for each part and for each file of arranged results.
+    """Return a manifest as one JSON document, with a line for each part and for each arranged file.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def encode_manifest(head: Mapping[str, Any], entries: Sequence[str], files: Sequ
     entries : sequence of str
         The parts, each as a line of JSON.
     files : sequence of File, optional
-        The files of arranged results; None if the parts are the results.
+        The files into which the parts were arranged (see `JobSpec.arranged`); None if the parts are the results.
     """
     start = json.dumps(head, sort_keys=True, ensure_ascii=False)[:-1]
     if files is not None:

@@ -303,7 +303,7 @@ def test_the_command_line_says_what_the_earlier_release_said(after: Successor) -
     # The command line says why rows were rejected
     for job, then in SAID["rejected"].items():
         assert {name: now["rejected"][job][name] for name in then} == then
-    # The command line lists the schedules with their waiting slots
+    # The command line lists the schedules, and how many of their jobs wait
     for schedule, then in zip(now["schedules"], SAID["schedules"], strict=True):
         assert without({"next"}, then).items() <= schedule.items()
         assert schedule["next"].endswith("-01-01T03:00:00+01:00")
@@ -401,7 +401,7 @@ def test_schedules_go_on_where_they_were_and_repeat_no_slot(after: Successor) ->
     history = [(past["slot"][:4], past["state"]) for past in yearly["history"]]
     missed = [(str(year), "missed") for year in range(2026, slot.year)]
     assert history == [("2025", "succeeded"), *missed, (str(slot.year), "succeeded")]
-    # The slot under way, the waiting slot and the requested slot ran once each, in this order
+    # The job under way, the waiting job and the requested job ran once each, in this order
     ran = [past["slot"][:4] for past in ledgers["history"] if past["state"] != "missed"]
     assert ran == ["2023", "2024", "2022"]
     scheduled = [name for name in jobs if name.startswith(("yearly", "ledgers"))]

@@ -45,7 +45,7 @@ HASTE = {
 
 
 class Rig:
-    """Runs services, workers and a job until its `with` block ends.
+    """Runs services, workers and a job, and stops them at the end of its `with` block.
 
     Parameters
     ----------

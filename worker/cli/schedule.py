@@ -305,7 +305,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _echo_notes(row: Row) -> None:
-    """Print notes below the line of a schedule: the number of waiting slots, and why the last slot failed."""
+    """Print notes below the line of a schedule: how many slots wait for their job, and why the last job failed."""
     name = row.schedule.name
     if row.pending:
         verb = "waits" if row.pending == 1 else "wait"

@@ -40,7 +40,7 @@ def model_keys(context: Context) -> Iterator[Finding]:
 def models(context: Context) -> Iterator[Finding]:
     """Inspect the models to be preloaded, and then the models in use.
 
-    The versions in use are all versions that have an alias. For a model without aliases, the newest version is in use.
+    The versions in use are all versions that have an alias. If a model has no aliases, its newest version is in use.
     """
     inspection = _Inspection(context)
     for ref in context.worker.preload:

@@ -260,7 +260,7 @@ class Release:
         rig.store.put("branch/b.parquet", away)
         self.submit("over-budget", "branch/", max_rejected="0")
         self.end("over-budget", "failed")
-        # Run a slot, and let the schedule record its end
+        # Run the job of a slot, and let the schedule record the end of the job
         slot = datetime(2025, 1, 1, 2, tzinfo=UTC)
         self.scheduler.tick(datetime(2024, 12, 31, tzinfo=UTC))
         self.scheduler.tick(slot)
@@ -316,7 +316,7 @@ class Release:
                 queue = "scoreline.clock" if name == "status" else "scoreline"
                 application.send_task(f"scoreline.{name}", kwargs=arguments, task_id=f"{name}-by-name", queue=queue)
         self.rig.store.put("schedules.toml", (YEARLY + LEDGERS).encode())
-        # Submit a slot, let the next one wait for its end, and request an older one
+        # Submit the job of a slot, let the next job wait until it ends, and request the job of an older slot
         for moment in (
             datetime(2022, 12, 31, tzinfo=UTC),
             *(datetime(year, 1, 1, 2, tzinfo=UTC) for year in (2023, 2024)),

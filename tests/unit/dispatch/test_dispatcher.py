@@ -1,4 +1,4 @@
-"""A process caches documents, limits the window of a job, and sends each step once."""
+"""A process caches documents, limits the parts of a job in the queue, and sends each step once."""
 
 from __future__ import annotations
 

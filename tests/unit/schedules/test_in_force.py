@@ -82,7 +82,7 @@ def test_a_fault_in_one_schedule_leaves_that_one_as_it_was_and_changes_the_other
     night.write(text)
     rows = {row.schedule.name: row.schedule.cron for row in night.scheduler().rows()}
     assert rows == {"nightly": "30 2 * * *", "hourly": "15 * * * *", "third": "0 * * * *"}
-    # Then the changes remain valid, even if the next text cannot be parsed at all
+    # Then the changed schedule and the new one stay in force, even if the next text cannot be parsed
     night.tick(BEFORE)
     night.write(text + "[")
     assert {row.schedule.name: row.schedule.cron for row in night.scheduler().rows()} == rows

@@ -80,7 +80,7 @@ def test_objects_that_a_resumed_job_scored_are_not_scored_again(hourly: Night) -
     hourly.client.resume(job(1), max_rejected="50%")
     hourly.client.run()
     assert rows(hourly, 1) == ("partial", 1, 1)
-    # Then the next slot finds no new object
+    # Then the job of the next slot finds no new object
     tick(hourly, 2)
     hourly.client.run()
     assert rows(hourly, 2) == ("succeeded", 0, 0)
@@ -302,7 +302,7 @@ def test_a_slot_whose_cancel_comes_too_late_waits_and_scores_nothing_twice(
 
     monkeypatch.setattr(store, "put", hooked)
     cancelling.client.run()
-    # Then the next slot, which would cancel the job, waits for its end
+    # Then the next job waits for the end of this job, instead of cancelling it
     assert ticked == [None, []]
     assert rows(cancelling, 1) == ("succeeded", 2, 0)
     assert cancelling.tick(at("2026-11-25T02:01")) == {"hourly": [f"submitted {job(2)}"]}

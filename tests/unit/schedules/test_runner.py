@@ -60,7 +60,7 @@ def test_if_two_ticks_run_at_once_one_reads_the_decision_of_the_other(
 def test_a_slot_keeps_its_job_if_the_schedule_is_edited_while_it_is_submitted(
     make: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a tick that is about to submit a slot, while another tick submits it by the previous text of the schedule
+    # Given a tick that is about to submit the job of a slot, while another tick submits it by the previous text
     night = make(run=False)
     submit = Client.submit_spec
 
@@ -78,7 +78,7 @@ def test_a_slot_keeps_its_job_if_the_schedule_is_edited_while_it_is_submitted(
     monkeypatch.setattr(Client, "submit_spec", slowly)
     night.write(NIGHTLY + 'keep = "none"\n')
     night.tick(SLOT)
-    # Then the slot has the job of the other tick, and is not refused
+    # Then the slot has the job of the other tick, and no job is refused
     assert read_job(night.client.buckets.main, JOB).spec.keep == "all"
     assert (night.state().current, night.state().history) == (SLOT.isoformat(), ())
 

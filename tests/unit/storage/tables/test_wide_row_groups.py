@@ -1,4 +1,4 @@
-"""The columns of a wide row group are decoded one after another, and the rows of a window are kept."""
+"""Columns of a wide row group are decoded one after another, for one block of rows at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCH = 640
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every row group count as wide, with a window of one MiB of rows."""
+    """Treat every row group as wide, and decode blocks of rows of at most one MiB."""
     monkeypatch.setattr(RangedFile, "WHOLE_BYTES", 0)
     monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 10)
     monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
