@@ -162,7 +162,10 @@ def _fit_together(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:
 
 
 def _join(filled: list[tuple[str, Rows]]) -> Iterator[Batch]:
-    """Join the items to one batch, or one batch per item if Arrow cannot concatenate a column. Empty the list."""
+    """Join the items to one batch, or one batch per item if Arrow cannot concatenate a column. Empty the list.
+
+    Rows that follow each other in one object become one piece, because each piece with rejected rows has a cost.
+    """
     items, batches = filled.copy(), [rows.batch for _, rows in filled]
     filled.clear()
     try:
@@ -172,10 +175,14 @@ def _join(filled: list[tuple[str, Rows]]) -> Iterator[Batch]:
             yield from _join([item])
         return
     del batches
-    pieces, start = [], 0
-    for uri, rows in items:
-        pieces.append(Piece(uri=uri, start=start, numbers=rows.numbers, malformed=rows.malformed))
+    pieces: list[Piece] = []
+    start = 0
+    for uri, group in groupby(items, key=lambda item: item[0]):
+        of_object = [rows for _, rows in group]
+        numbers = np.concatenate([rows.numbers for rows in of_object])
+        malformed = tuple(item for rows in of_object for item in rows.malformed)
+        pieces.append(Piece(uri=uri, start=start, numbers=numbers, malformed=malformed))
         start = pieces[-1].stop
-        del rows
+        del of_object
     items.clear()
     yield Batch(rows=joined, pieces=tuple(pieces))

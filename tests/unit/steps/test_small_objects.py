@@ -367,3 +367,18 @@ def test_planning_reads_only_the_first_rows_of_a_large_slice_if_they_can_be_scor
     assert made.sample is not None
     assert made.sample.column("x")[-1].as_py() == 1.0
     assert sum(part.rows for part in made.parts) == 5_001
+
+
+def test_rows_of_an_object_that_are_read_one_after_the_other_are_one_piece(engine: Engine) -> None:
+    for name, rows in (("a", 20_000), ("b", 5)):  # texts are read some thousand rows at a time
+        put(engine, f"{name}.parquet", id=[f"{name}{row}" for row in range(rows)], x=np.arange(float(rows)))
+    made = planner.draft(engine, job(keep="id"), FAST)
+    size = engine.batch_size(made.columns)
+    assert size.rows_to_read < 20_000
+    (batch,) = read_part.read_part(engine, made.parts[0], made.columns, job().spec.read, size)
+    assert [(piece.uri[-9:], piece.start, piece.stop) for piece in batch.pieces] == [
+        ("a.parquet", 0, 20_000),
+        ("b.parquet", 20_000, 20_005),
+    ]
+    assert batch.pieces[0].numbers.tolist() == list(range(20_000))
+    assert batch.describe(20_003) == "row 3 of s3://data/in/b.parquet"
