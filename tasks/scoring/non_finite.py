@@ -33,14 +33,16 @@ class Trials:
         Scores a batch with the estimator and the method of the job.
     batch : pyarrow.RecordBatch
         The columns `features`, and possibly others.
+    reasons : dict
+        The reasons that were found in earlier batches of the part (see `SingleCalls`). More are added to it.
     """
 
     score: Callable[[pa.RecordBatch], Any]
     batch: pa.RecordBatch
     features: Sequence[str]
+    reasons: dict[tuple[str, str], str] = field(default_factory=dict)
     scored: int | None = None
     """Number of a row that is known to be scored; None if no such row is known."""
-    _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @cached_property
     def masks(self) -> Mapping[tuple[str, str], Any]:
@@ -93,9 +95,9 @@ class Trials:
             holding = rows[mask[rows]]
             if not len(holding):
                 continue
-            if (name, what) not in self._reasons:
-                self._reasons[name, what] = self.with_values([name], int(holding[0]))
-            if reason := self._reasons[name, what]:
+            reason = self.reasons.get((name, what)) or self.with_values([name], int(holding[0]))
+            if reason:
+                self.reasons[name, what] = reason
                 rejection = self.rejection(name, what, reason)
                 found = dict.fromkeys(holding.tolist(), rejection) | found
         return found

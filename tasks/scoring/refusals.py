@@ -13,7 +13,7 @@ that has already returned, so models with custom steps are excluded (see `row_or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
@@ -36,12 +36,30 @@ class Confirmed:
     """Whether the error is the same for all rows of the kind, apart from the value that it quotes."""
 
 
+type CheckKey = tuple[CodeType, int, str]
+"""Identifies the check of a step, and the kind of value that it refuses."""
+
+
+@dataclass(kw_only=True)
+class SingleCalls:
+    """What calls with single rows have shown in the earlier batches of a part.
+
+    The same step need not be confirmed, and the same value need not be explained, in each batch of a part. A part is
+    scored from its first batch on, so that what is remembered depends on the rows of the part and the model alone.
+    """
+
+    confirmed: dict[CheckKey, Confirmed | None] = field(default_factory=dict)
+    """What a step says about one of the rows that it refuses, by check; None if the check did not tell which rows
+    fail."""
+    reasons: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Why a row fails because of a missing or infinite value, by feature and kind of value."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Refused:
     """Rows of a call that a step refuses because of the same kind of value."""
 
-    check: tuple[CodeType, int, str]
-    """Identifies the check of a step, and the kind of value that it refuses."""
+    check: CheckKey
     rows: Any
     """Positions of the rows within the call, an ndarray of int, in order."""
     cells: Cells

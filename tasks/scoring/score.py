@@ -19,6 +19,7 @@ from scoreline.tasks.scoring.model_calls import call_model
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.numeric_warnings import default_warnings
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
+from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.refused_before import RefusedBefore
 from scoreline.tasks.scoring.search import Pieces, Search
 from scoreline.tasks.scoring.suspects import Suspects
@@ -49,6 +50,7 @@ def score_batch(
     describe_row: Callable[[int], str] | None = None,
     timings: Timings | None = None,
     refused_before: RefusedBefore | None = None,
+    single_calls: SingleCalls | None = None,
 ) -> Scored:
     """Score one batch, and reject only the rows that make the estimator fail.
 
@@ -85,6 +87,8 @@ def score_batch(
     refused_before : RefusedBefore, optional
         The values that were refused in earlier batches, to which those of this batch are added. They only decide which
         rows are tried first.
+    single_calls : SingleCalls, optional
+        What calls with single rows have shown in earlier batches of the part, to which those of this batch are added.
 
     Raises
     ------
@@ -117,7 +121,8 @@ def score_batch(
     def score_single(row: pa.RecordBatch) -> dict[str, Any]:
         return call_model(lambda: outputs(bundle, convert(row)[0], method))
 
-    trials = Trials(score=score_single, batch=batch, features=features)
+    single_calls = single_calls or SingleCalls()
+    trials = Trials(score=score_single, batch=batch, features=features, reasons=single_calls.reasons)
     pieces: Pieces = []
     rejects = BatchRejects(
         rejected=rejected,
@@ -130,7 +135,15 @@ def score_batch(
     order = Suspects(trials=trials, blame=rejects.blame)
     asks = bundle.keeps_rows_apart
     expected = refused_before.expected(batch) if refused_before is not None and asks else None
-    search = Search(score=score_rows, order=order, rejects=rejects, pieces=pieces, asks=asks, expected=expected)
+    search = Search(
+        score=score_rows,
+        order=order,
+        rejects=rejects,
+        pieces=pieces,
+        asks=asks,
+        expected=expected,
+        confirmed=single_calls.confirmed,
+    )
     with timings("predict"):
         rejects.check_budget()
         search.run(rows)

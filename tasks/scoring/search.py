@@ -23,7 +23,7 @@ import numpy as np
 
 from scoreline.tasks.scoring.group_size import GroupSize
 from scoreline.tasks.scoring.model_calls import is_about_rows
-from scoreline.tasks.scoring.refusals import Confirmed, Refused, ask
+from scoreline.tasks.scoring.refusals import CheckKey, Confirmed, Refused, ask
 
 type Pieces = list[tuple[Any, dict[str, Any]]]
 """Numbers of rows that were scored together, an ndarray of int, and their scores by column."""
@@ -102,6 +102,8 @@ class Search:
         values.
     expected : ndarray of bool, optional
         Mask of the rows that are expected to be refused, by row number. If `asks` is false, it must be None.
+    confirmed : dict
+        The checks that were confirmed in earlier batches of the part (see `SingleCalls`). More are added to it.
     """
 
     score: Callable[[Any], dict[str, Any]]
@@ -110,6 +112,7 @@ class Search:
     pieces: Pieces
     asks: bool = True
     expected: Any = None
+    confirmed: dict[CheckKey, Confirmed | None] = field(default_factory=dict)
     as_expected: bool = False
     """Whether the steps refused only expected rows, and at least half of these."""
     by_steps: bool = True
@@ -119,8 +122,6 @@ class Search:
     _s_per_row: float | None = None
     """Seconds for each row of the largest group that was scored."""
     _largest: int = 0
-    _confirmed: dict[Any, Confirmed | None] = field(default_factory=dict)
-    """The confirmed message of a step, by check; None if the check did not tell which rows fail."""
 
     def run(self, rows: Any) -> None:
         """Score the rows with the given numbers, an ndarray of int in input order.
@@ -158,6 +159,7 @@ class Search:
         rows on.
         """
         self.rejects.begin_trial()
+        confirmed = self.confirmed.copy()
         others = ~self.expected
         tried = left = rows[self.expected[rows]]
         while len(left) and (error := self._error(left)) is not None:
@@ -166,12 +168,10 @@ class Search:
                 break
             some, keep = left[refused.rows], np.delete(left, refused.rows)
             again = self._error(some) if len(keep) else error
-            answers = [] if again is None else self._ask(again, len(some))
-            if not any(len(answer.rows) == len(some) and answer.check == refused.check for answer in answers):
+            if again is None:
                 break
-            assert again is not None
             if len(self._without_refused(some, again)):
-                break
+                return self._undo(confirmed)
             left = keep
         others[left] = True
         others = rows[others[rows]]
@@ -179,8 +179,13 @@ class Search:
             self.as_expected = 2 * len(left) <= len(tried)
             self.rejects.keep()
             return True
+        return self._undo(confirmed)
+
+    def _undo(self, confirmed: dict[CheckKey, Confirmed | None]) -> bool:
+        """Undo a trial, before which the given checks were confirmed. Return False."""
         self.rejects.take_back()
-        self._confirmed.clear()
+        self.confirmed.clear()
+        self.confirmed.update(confirmed)
         return False
 
     def _scores_all(self, rows: Any) -> bool:
@@ -255,20 +260,21 @@ class Search:
     def _confirm(self, rows: Any, refused: Refused) -> Confirmed | None:
         """Return the error that a step raises for one of the rows that it refuses.
 
-        One row is tried on behalf of all rows that the same check refuses for the same kind of value. Return None if
-        this row can be scored alone, or fails for another reason. In this case the check does not show which rows fail.
+        One row is tried on behalf of all rows of the part that the same check refuses for the same kind of value.
+        Return None if this row can be scored alone, or fails for another reason. In this case the check does not show
+        which rows fail.
         """
-        if refused.check not in self._confirmed:
+        if refused.check not in self.confirmed:
             position = int(refused.rows[0])
-            self._confirmed[refused.check] = None
+            self.confirmed[refused.check] = None
             try:
                 self.score(rows[position : position + 1])
             except Exception as error:
                 if not is_about_rows(error):
                     raise
                 if any(alone.check == refused.check for alone in self._ask(error, 1)):
-                    self._confirmed[refused.check] = refused.confirm(position, error)
-        return self._confirmed[refused.check]
+                    self.confirmed[refused.check] = refused.confirm(position, error)
+        return self.confirmed[refused.check]
 
     def _failure(self, rows: Any) -> Exception | None:
         """Score rows together and return None, or the error for which they cannot be scored.

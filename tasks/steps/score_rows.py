@@ -15,6 +15,7 @@ from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
 from scoreline.tasks.scoring import matrices
+from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
@@ -78,6 +79,7 @@ def score_rows(
     watch = RejectWatch(budget=budget, note=note, check_stopped=check_stopped)
 
     refused_before = engine.refused.of(job.model.manifest_sha256, columns.features)
+    single_calls = SingleCalls()
 
     gone: list[bool] = []
     read = read_part(engine, planned, columns, job.spec.read, engine.batch_size(columns), gone)
@@ -103,6 +105,7 @@ def score_rows(
                     describe_row=batch.describe,
                     timings=timings,
                     refused_before=refused_before,
+                    single_calls=single_calls,
                 )
             except RejectBudgetExceeded as error:
                 raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error

@@ -28,6 +28,7 @@ from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import BATCH_BYTES
 from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps import planner, read_part
 from scoreline.tasks.steps.engine import Engine
@@ -382,3 +383,26 @@ def test_rows_of_an_object_that_are_read_one_after_the_other_are_one_piece(engin
     ]
     assert batch.pieces[0].numbers.tolist() == list(range(20_000))
     assert batch.describe(20_003) == "row 3 of s3://data/in/b.parquet"
+
+
+def test_the_batches_of_a_part_share_what_calls_with_single_rows_have_shown(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(engine, "a.parquet", id=np.arange(1_000), x=np.arange(1_000.0))
+    made = planner.draft(engine, job(keep="id"), FAST)
+    engine.batch_bytes = 10_000
+    shared: list[Any] = []
+
+    def noted(*arguments: Any, single_calls: Any = None, **options: Any) -> Any:
+        shared.append(single_calls)
+        return score_batch(*arguments, **options)
+
+    monkeypatch.setattr("scoreline.tasks.steps.score_rows.score_batch", noted)
+    score(engine, made, keep="id")
+    batches = len(shared)
+    score(engine, made, keep="id")
+    assert batches > 1
+    # Then each attempt at the part begins with what it has shown by itself
+    assert all(item is shared[0] for item in shared[:batches])
+    assert all(item is shared[batches] for item in shared[batches:])
+    assert shared[0] is not shared[batches]
