@@ -161,11 +161,17 @@ class BatchRejects:
             self.trials.scored = int(self.pieces[0][0][0])
         refused = {key: mask for key, mask in self.trials.masks.items() if not (scored & mask).any()} if rows else {}
         found = self.trials.explain(np.array(list(rows), dtype=np.int64), refused)
+        alike: dict[str, Rejection] = {}
         for row in rows:
-            if row not in found:
-                message = self._failed[row][:MAX_MESSAGE]
-                column = None if row in self._quoteless else self.blame(row, message)
-                found[row] = Rejection(stage="predict", column=column, message=message)
+            if row in found:
+                continue
+            message = self._failed[row][:MAX_MESSAGE]
+            if row not in self._quoteless:
+                found[row] = Rejection(stage="predict", column=self.blame(row, message), message=message)
+                continue
+            if message not in alike:
+                alike[message] = Rejection(stage="predict", column=None, message=message)
+            found[row] = alike[message]
         return found
 
 
