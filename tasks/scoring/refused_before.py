@@ -23,6 +23,10 @@ from scoreline.tasks.scoring.features import Rejection
 _MIN_ROWS = 2_048
 """Minimum number of rows in a batch for which refusals are expected. A call with fewer rows takes hardly longer than a
 call with a single row."""
+_TRIED_ROWS = 2_048
+"""Number of rows of the first batch that are tried to learn what the model refuses."""
+_LARGE_ROWS = 32_768
+"""Number of rows from which a call of the whole batch costs so much that a few rows are tried first."""
 _MAX_VALUES = 1_000
 """Maximum number of distinct values of a column to remember."""
 _MAX_VALUE_BYTES = 1 << 20
@@ -75,6 +79,13 @@ class RefusedBefore:
     _expected: dict[tuple[str, pa.DataType], _Expectation] = field(default_factory=dict)
     """The expectations, by name and type of the column."""
     _wrong: int = 0
+    _is_new: bool = True
+    """Whether no batch of the model has been scored."""
+
+    def rows_to_try(self, rows: Any) -> Any:
+        """Return the rows of a batch to try first because nothing is known of the model; possibly none."""
+        is_new, self._is_new = self._is_new, False
+        return rows[:_TRIED_ROWS] if is_new and len(rows) >= _LARGE_ROWS else rows[:0]
 
     def expected(self, batch: pa.RecordBatch) -> Any:
         """Return a mask of the rows of a batch that are expected to be refused; None if there are none."""

@@ -15,11 +15,11 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import takes_one_column
 from scoreline.tasks.scoring.batch_rejects import BatchRejects
 from scoreline.tasks.scoring.features import Form, Rejection, take, to_features
-from scoreline.tasks.scoring.model_calls import call_model
+from scoreline.tasks.scoring.model_calls import call_model, is_about_rows
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.numeric_warnings import default_warnings
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
-from scoreline.tasks.scoring.refusals import SingleCalls
+from scoreline.tasks.scoring.refusals import SingleCalls, ask
 from scoreline.tasks.scoring.refused_before import RefusedBefore
 from scoreline.tasks.scoring.search import Pieces, Search
 from scoreline.tasks.scoring.suspects import Suspects
@@ -134,6 +134,9 @@ def score_batch(
     )
     order = Suspects(trials=trials, blame=rejects.blame)
     asks = bundle.keeps_rows_apart
+    if refused_before is not None and asks:
+        with timings("predict"), timings.searching():
+            _try_some(refused_before, batch, features, rows, score_rows)
     expected = refused_before.expected(batch) if refused_before is not None and asks else None
     search = Search(
         score=score_rows,
@@ -155,6 +158,32 @@ def score_batch(
     timings.search += search.seconds
     with timings("align"):
         return _join(batch, keep, rejected, pieces)
+
+
+def _try_some(
+    refused_before: RefusedBefore,
+    batch: pa.RecordBatch,
+    features: Sequence[str],
+    rows: Any,
+    score: Callable[[Any], dict[str, Any]],
+) -> None:
+    """Try some rows of the first batch of a model, and remember which of them a step refuses.
+
+    Otherwise the first call of the whole batch would fail, often after most of its work is done. The results are not
+    used, so that the scores do not depend on it.
+    """
+    tried = refused_before.rows_to_try(rows)
+    if not len(tried):
+        return
+    try:
+        score(tried)
+    except Exception as error:
+        if not is_about_rows(error) and not isinstance(error, MemoryError):
+            raise
+        for refused in ask(error, len(tried)):
+            unknown = Rejection(stage="predict", column=None, message="")
+            others = np.delete(tried, refused.rows)
+            refused_before.learn(batch, features, dict.fromkeys(tried[refused.rows].tolist(), unknown), others)
 
 
 def _remember(

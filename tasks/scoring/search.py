@@ -144,7 +144,7 @@ class Search:
             return
         error = self._failure(rows) if len(rows) else None
         while error is not None and len(rows) > 1:
-            left = self._without_refused(rows, error)
+            left = self._without_refused(rows, self._ask(error, len(rows)))
             if len(left) == len(rows):
                 break
             rows = left
@@ -164,14 +164,16 @@ class Search:
         others = ~self.expected
         tried = left = rows[self.expected[rows]]
         while len(left) and (error := self._error(left)) is not None:
-            refused = next(iter(self._ask(error, len(left))), None)
-            if refused is None:
+            answers = self._ask(error, len(left))
+            if not answers:
                 break
-            some, keep = left[refused.rows], np.delete(left, refused.rows)
-            again = self._error(some) if len(keep) else error
-            if again is None:
-                break
-            if len(self._without_refused(some, again)):
+            some, keep = left[answers[0].rows], np.delete(left, answers[0].rows)
+            if len(keep):
+                error = self._error(some)
+                if error is None:
+                    break
+                answers = self._ask(error, len(some))
+            if len(self._without_refused(some, answers)):
                 return self._undo(confirmed)
             left = keep
         others[left] = True
@@ -232,7 +234,8 @@ class Search:
         error = self._failure(group)
         alone = high == 1
         while error is not None and high - low > 1:
-            unrefused = self._without_refused(group[low:high], error) if not alone else group[low:high]
+            tried = group[low:high]
+            unrefused = self._without_refused(tried, self._ask(error, len(tried))) if not alone else tried
             if len(unrefused) < high - low:
                 return low, np.concatenate([unrefused, group[high:]]), None
             middle = (low + high) // 2
@@ -247,10 +250,10 @@ class Search:
             error = self._failure(group[low:high])
         return (high, group[high:], None) if error is None else (low, group[high:], error)
 
-    def _without_refused(self, rows: Any, error: Exception) -> Any:
+    def _without_refused(self, rows: Any, answers: list[Refused]) -> Any:
         """Reject the rows of a failed call that the failing step refuses. Return the others."""
         left = np.ones(len(rows), dtype=bool)
-        for refused in self._ask(error, len(rows)):
+        for refused in answers:
             answer = self._confirm(rows, refused)
             positions = refused.rows[left[refused.rows]]
             if answer is not None and len(positions):
