@@ -13,6 +13,11 @@ from typing import Any
 
 import numpy as np
 
+try:
+    from scoreline.storage.tables import row_scanner as row_scanner  # for `known_rows`, too
+except ImportError:  # it is not compiled
+    row_scanner = None  # type: ignore[assignment]
+
 _LF, _CR = 10, 13
 JSON_SPACE = b" \t\r\n"
 """The white space that JSON allows between values. Python's ``strip()`` removes more characters than these."""
@@ -28,6 +33,9 @@ class Records:
     """Position after the line end of each record, as an ndarray of int64."""
     rest: int
     """Position after the last complete record. An incomplete record may begin there."""
+    others: Any = None
+    """Numbers of the records that may tell something new (see `RecordFinder.expect`), as an ndarray of int64. None if
+    this was not checked."""
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -64,9 +72,35 @@ class RecordFinder:
             record = field + rb"(?:" + d + field + rb")*+"
             self._ended = re.compile(record + rb"(?:\r\n|\n|\r)")
             self._whole = re.compile(record)
+        self._scanner = self._make_scanner()
+        self._expects = False
+
+    def expect(self, scanner: row_scanner.DelimitedScanner | row_scanner.JsonScanner | None) -> None:
+        """Also recognize records that tell nothing new, with a scanner (see `known_rows`); None if none do."""
+        self._scanner = scanner or self._make_scanner()
+        self._expects = scanner is not None
+
+    def _make_scanner(self) -> row_scanner.DelimitedScanner | row_scanner.JsonScanner | None:
+        """Return a scanner that finds the records and recognizes none; None if only this class can find them."""
+        if row_scanner is None or self._escape:
+            return None
+        if self._json:
+            return row_scanner.JsonScanner()
+        if not (self._delimiter + self._quote).isascii():
+            return None
+        return row_scanner.DelimitedScanner(self._delimiter[0], self._quote[0] if self._quote else -1)
 
     def find(self, data: bytes, *, last: bool) -> Records:
         """Find the records of a block. In the `last` block, the end of the text also ends a record."""
+        expects, scanner = self._expects, self._scanner
+        if scanner is not None:
+            *places, rest, others = scanner.scan(data, last)
+            return Records(
+                starts=np.frombuffer(places[0], np.int64),
+                ends=np.frombuffer(places[1], np.int64),
+                rest=rest,
+                others=np.frombuffer(others, np.int64) if expects else None,
+            )
         data = self._without_escapes(data)
         ends = self._ends(data, last)
         rest = int(ends[-1]) if len(ends) else 0

@@ -30,6 +30,7 @@ from scoreline.storage.tables.csv_checks import check_quotation_marks
 from scoreline.storage.tables.csv_header import Header, read_header
 from scoreline.storage.tables.csv_parser import Dialect, is_number, is_utf8, parse, parse_as_bytes, printable
 from scoreline.storage.tables.csv_rows import to_rows
+from scoreline.storage.tables.known_rows import delimited_scanner
 from scoreline.storage.tables.notation import Notation
 from scoreline.storage.tables.options import NULL_VALUES, ReadOptions, format_of
 from scoreline.storage.tables.row_patterns import RowPattern, delimited_row
@@ -38,7 +39,6 @@ from scoreline.storage.tables.text import (
     BLOCK_BYTES,
     SURVEY_BYTES,
     Block,
-    Opener,
     pick_records,
     read_blocks,
     split_blocks,
@@ -76,7 +76,9 @@ class DelimitedFormat:
         header = self._header(source)
         points = SeekPoints()
         open_text = partial(self._files.to_survey, source, format_of(source.key, self._options)[1], header.end, points)
-        blocks = self._blocks(source, open_text, header.end, None, 0, min(SURVEY_BYTES, self._block_bytes))
+        finder = self._finder(source)
+        size = min(SURVEY_BYTES, self._block_bytes)
+        blocks = read_blocks(source, open_text, finder, header.end, None, first_row=0, block_bytes=size)
         names = _surveyed_names(header, features)
         known = {*features, *self._options.types}
         columns = [
@@ -91,7 +93,9 @@ class DelimitedFormat:
         def infer(parsed: Mapping[int, pa.ChunkedArray]) -> None:
             self._infer(parsed, columns)
             if parsed:
-                pattern.expect(self._known_row(source, columns))
+                known = self._describe_known(source, columns)
+                pattern.expect(known and delimited_row(*known))
+                finder.expect(known and delimited_scanner(*known))
 
         spans = survey_blocks(blocks, parse, infer)
         fields = (column.field(name, self._options.types) for name, column in zip(names, columns, strict=True))
@@ -101,23 +105,21 @@ class DelimitedFormat:
         """Yield the rows of a span (see `TableFormat.read`)."""
         header = self._header(source)
         open_text = partial(self._files.to_read, source, format_of(source.key, self._options)[1], span)
-        blocks = self._blocks(source, open_text, span.start, span.stop, span.first_row, self._block_bytes)
+        blocks = read_blocks(
+            source,
+            open_text,
+            self._finder(source),
+            span.start,
+            span.stop,
+            first_row=span.first_row,
+            block_bytes=self._block_bytes,
+        )
         for block in split_blocks(blocks, source, span, batch_rows, "records"):
             yield self._decode(source, header, block, schema)
 
-    def _blocks(
-        self, source: Pinned, open_text: Opener, start: int, stop: int | None, first_row: int, block_bytes: int
-    ) -> Iterator[Block]:
+    def _finder(self, source: Pinned) -> RecordFinder:
         dialect = self._dialect(source)
-        return read_blocks(
-            source,
-            open_text,
-            RecordFinder(dialect.delimiter, dialect.quote, dialect.escape),
-            start,
-            stop,
-            first_row=first_row,
-            block_bytes=block_bytes,
-        )
+        return RecordFinder(dialect.delimiter, dialect.quote, dialect.escape)
 
     def _dialect(self, source: Pinned) -> Dialect:
         delimiter = self._options.delimiter or ("\t" if ".tsv" in source.key.lower()[-8:] else ",")
@@ -136,13 +138,15 @@ class DelimitedFormat:
                     self._headers.popitem(last=False)
         return header
 
-    def _known_row(self, source: Pinned, columns: Sequence[DelimitedColumn]) -> str | None:
-        """Return the regular expression of rows that cannot change the type of a column; None if it cannot be built."""
+    def _describe_known(
+        self, source: Pinned, columns: Sequence[DelimitedColumn]
+    ) -> tuple[Sequence[DelimitedColumn], str, str, str, Collection[str]] | None:
+        """Return the parameters of `delimited_row` and `delimited_scanner`; None if all rows must be parsed."""
         dialect = self._dialect(source)
         ambiguous = any(is_number(text) or text.lower() in ("true", "false") for text in self._nulls)
         if ambiguous or dialect.escape or self._notation.thousands or not dialect.is_utf8:
             return None
-        return delimited_row(columns, dialect.delimiter, dialect.quote, self._notation.decimal, self._nulls)
+        return columns, dialect.delimiter, dialect.quote, self._notation.decimal, self._nulls
 
     def _parse_new(
         self, source: Pinned, header: Header, block: Block, columns: Sequence[DelimitedColumn], pattern: RowPattern

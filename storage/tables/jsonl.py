@@ -26,6 +26,7 @@ from scoreline.storage.tables.json_parser import (
     parse_block,
     parse_object,
 )
+from scoreline.storage.tables.known_rows import json_scanner
 from scoreline.storage.tables.options import ReadOptions, format_of
 from scoreline.storage.tables.row_patterns import RowPattern, json_row, json_value
 from scoreline.storage.tables.seek_points import SeekPoints
@@ -34,7 +35,6 @@ from scoreline.storage.tables.text import (
     BOM,
     SURVEY_BYTES,
     Block,
-    Opener,
     pick_records,
     read_blocks,
     read_head,
@@ -67,30 +67,27 @@ class JsonLinesFormat:
             raise UnreadableInput(f"{source.uri} is one JSON array: convert it to JSON Lines, one object per line")
         points = SeekPoints()
         open_text = partial(self._files.to_survey, source, compression, start, points)
-        blocks = self._blocks(source, open_text, start, None, 0, min(SURVEY_BYTES, self._block_bytes))
-        keys = _Keys(source)
+        finder = RecordFinder(json=True)
+        size = min(SURVEY_BYTES, self._block_bytes)
+        blocks = read_blocks(source, open_text, finder, start, None, first_row=0, block_bytes=size)
+        keys = _Keys(source, finder)
         spans = survey_blocks(blocks, keys.parse, keys.add)
         return Survey(schema=keys.schema(self._options.types), spans=with_points(spans, points.found))
 
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span (see `TableFormat.read`)."""
         open_text = partial(self._files.to_read, source, format_of(source.key, self._options)[1], span)
-        blocks = self._blocks(source, open_text, span.start, span.stop, span.first_row, self._block_bytes)
-        for block in split_blocks(blocks, source, span, batch_rows, "lines"):
-            yield _with_readable(block, _decode(block, schema), schema)
-
-    def _blocks(
-        self, source: Pinned, open_text: Opener, start: int, stop: int | None, first_row: int, block_bytes: int
-    ) -> Iterator[Block]:
-        return read_blocks(
+        blocks = read_blocks(
             source,
             open_text,
             RecordFinder(json=True),
-            start,
-            stop,
-            first_row=first_row,
-            block_bytes=block_bytes,
+            span.start,
+            span.stop,
+            first_row=span.first_row,
+            block_bytes=self._block_bytes,
         )
+        for block in split_blocks(blocks, source, span, batch_rows, "lines"):
+            yield _with_readable(block, _decode(block, schema), schema)
 
 
 class _Keys:
@@ -100,9 +97,12 @@ class _Keys:
     ----------
     source : Pinned
         The object, for error messages.
+    finder : RecordFinder
+        Finds the lines. It is told which lines need not be parsed.
     """
 
-    def __init__(self, source: Pinned) -> None:
+    def __init__(self, source: Pinned, finder: RecordFinder) -> None:
+        self._finder = finder
         self._source = source
         self._columns: dict[str, JsonColumn] = {}
         self._rows = 0
@@ -139,6 +139,7 @@ class _Keys:
             self._add_table(block, table)
         optional = [name for name, column in self._columns.items() if column.missing]
         self._pattern.expect(json_row({name: json_value(item) for name, item in self._columns.items()}, optional))
+        self._finder.expect(json_scanner(self._columns))
 
     def _add_table(self, block: Block, table: pa.Table) -> None:
         unclear = {name for name in table.column_names if not self._column(name).add_array(table.column(name))}

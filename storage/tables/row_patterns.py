@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scoreline.storage.tables.text import Block
+from scoreline.storage.tables.text import Block, pick_records
 from scoreline.storage.tables.type_inference import DelimitedColumn, JsonColumn
 
 MAX_COLUMNS = 500
@@ -26,7 +26,7 @@ of memory."""
 _CANONICAL = "(?:0|-?[1-9][0-9]{0,14})"
 """Pattern of an integer with so few digits that float64 represents it exactly."""
 _EXPONENT = "(?:[eE][-+]?[0-9]{1,2})?"
-_NUMBER_WORDS = ("inf", "infinity", "nan")
+NUMBER_WORDS = ("inf", "infinity", "nan")
 """Words that are read as numbers."""
 _UTF8 = (
     r"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]|"
@@ -37,6 +37,12 @@ _JSON_TEXT = r'"(?:[ !#-\[\]-~]|' + _UTF8 + ')*"'
 _JSON_NUMBER = r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?" + _EXPONENT
 JSON_SCALAR = rf"(?:{_JSON_TEXT}|{_JSON_NUMBER}|true|false|null)"
 """Pattern of a plainly written JSON value that is not nested."""
+
+
+_FEW = 0.25
+"""If the scanner does not recognize more than this fraction of the records, all are matched at once."""
+PLAIN_KEY = r"[ !#-\[\]-~]*"
+"""Pattern of keys that JSON Lines write as they are."""
 
 
 class RowPattern:
@@ -50,6 +56,20 @@ class RowPattern:
         self._pattern = None if row is None else rf"^(?:{row})(?:\r\n|\n|\r)?$"
 
     def others(self, block: Block) -> Any:
+        """Return the numbers of the records that must be parsed, as an ndarray; None if the block cannot be matched.
+
+        If a scanner has recognized some of the records (see `known_rows`), only the others are matched.
+        """
+        scanned = block.records.others
+        if scanned is None or len(scanned) > _FEW * len(block.records):
+            found = self._unmatched(block)
+            return scanned if found is None else found
+        if not len(scanned):
+            return scanned
+        found = self._unmatched(pick_records(block, scanned))
+        return scanned if found is None else scanned[found]
+
+    def _unmatched(self, block: Block) -> Any:
         """Return the numbers of the records that do not match, as an ndarray; None if the block cannot be matched."""
         pattern, records = self._pattern, block.records
         if pattern is None or not len(records) or len(block.data) != int((records.ends - records.starts).sum()):
@@ -126,7 +146,7 @@ def _value(column: DelimitedColumn, decimal: str, special: Collection[str], null
         return "(?:true|True|TRUE|false|False|FALSE)"
     if pa.types.is_string(kind) and column.words:
         number = f"|{_CANONICAL}" if column.numbers else ""
-        return f"(?:{_words(special, [*nulls, *_NUMBER_WORDS])}{number})"
+        return f"(?:{_words(special, [*nulls, *NUMBER_WORDS])}{number})"
     return None
 
 
@@ -218,7 +238,7 @@ def json_row(values: Mapping[str, str | None], optional: Collection[str] = ()) -
         return None
     members = []
     for number, (name, value) in enumerate(values.items()):
-        if value is None or not re.fullmatch(r"[ !#-\[\]-~]*", name):
+        if value is None or not re.fullmatch(PLAIN_KEY, name):
             return None
         member = f'"{re.escape(name)}" ?: ?{value}'
         if number:

@@ -96,11 +96,13 @@ def read_blocks(
     data, position, row = b"", start, first_row
     with contextlib.closing(_pieces(open_text, start, stop, block_bytes)) as pieces:
         for piece, last in pieces:
-            data = data + piece if data else piece
+            cut = len(piece) if last else _after_last_line(piece)
+            data = b"".join((data, memoryview(piece)[:cut])) if data or cut < len(piece) else piece
             records = finder.find(data, last=last)
             if records.rest:
                 yield Block(data=data[: records.rest], records=records, start=position, first_row=row)
                 position, row, data = position + records.rest, row + len(records), data[records.rest :]
+            data += piece[cut:]
             if len(data) > MAX_RECORD_BYTES:
                 raise UnreadableInput(
                     f"{source.uri}: row {row}, which begins at byte {position:,}, is longer than "
@@ -110,6 +112,12 @@ def read_blocks(
         raise UnreadableInput(
             f"{source.uri}: row {row}, which begins at byte {position:,}, has a quotation mark that is not closed"
         )
+
+
+def _after_last_line(piece: bytes) -> int:
+    """Return a position after which no line ends, if there is one behind the last line feed; otherwise the end."""
+    position = piece.rfind(b"\n") + 1
+    return position if position and piece.find(b"\r", position) < 0 else len(piece)
 
 
 def survey_blocks[T](
