@@ -33,6 +33,7 @@ from scoreline.storage.tables.csv_rows import to_rows
 from scoreline.storage.tables.known_rows import delimited_scanner
 from scoreline.storage.tables.notation import Notation
 from scoreline.storage.tables.options import NULL_VALUES, ReadOptions, format_of
+from scoreline.storage.tables.plain_values import decode_delimited
 from scoreline.storage.tables.row_patterns import RowPattern, delimited_row
 from scoreline.storage.tables.seek_points import SeekPoints
 from scoreline.storage.tables.text import (
@@ -50,6 +51,8 @@ from scoreline.storage.tables.type_inference import DelimitedColumn
 _ARROW_CONVERTS = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """Types to which Arrow can convert a whole column."""
 _CACHED_HEADERS = 256
+_UNTRIED_BLOCKS = 15
+"""Number of blocks that Arrow decodes after one with values that are no plain numbers."""
 _FEW = 0.25
 """If at most this fraction of the rows may change the inferred types, only these rows are parsed."""
 
@@ -70,6 +73,8 @@ class DelimitedFormat:
         self._notation = Notation(self._options.decimal, self._options.thousands)
         self._words_for_missing = any(text.lower() in ("true", "false") for text in self._nulls)
         """Whether words have been found that stand for missing numbers."""
+        self._blocks_until_plain = 0
+        """Number of blocks that Arrow decodes before the scanner is tried again."""
 
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:
         """Read the text once, block by block, to find its records and their types (see `TableFormat.survey`)."""
@@ -224,6 +229,8 @@ class DelimitedFormat:
         data = dialect.to_utf8(block.data, source.uri, block.start)
         if not is_utf8(data):
             return None
+        if (plain := self._decode_plain(dialect, header, block, wanted, schema)) is not None:
+            return plain
         numbered = list(zip(map(str, wanted), schema, strict=True))
         for words in (False, True):
             if words or not self._words_for_missing:
@@ -233,6 +240,18 @@ class DelimitedFormat:
                     self._words_for_missing = words
                     return columns
         return None
+
+    def _decode_plain(
+        self, dialect: Dialect, header: Header, block: Block, wanted: Sequence[int], schema: pa.Schema
+    ) -> list[pa.Array] | None:
+        """Return the columns if all values are plain numbers. After a block with others, some blocks are not tried."""
+        if self._blocks_until_plain:
+            self._blocks_until_plain -= 1
+            return None
+        columns = decode_delimited(block, dialect, len(header.names), wanted, schema.types)
+        if columns is None:
+            self._blocks_until_plain = _UNTRIED_BLOCKS
+        return columns
 
     def _convert_parsed(
         self,

@@ -19,6 +19,7 @@ from scoreline.storage.tables.json_parser import (
     parse_block,
     parse_object,
 )
+from scoreline.storage.tables.plain_values import decode_lines
 from scoreline.storage.tables.row_patterns import JSON_SCALAR, RowPattern, json_field, json_row
 from scoreline.storage.tables.text import Block, pick_records
 
@@ -28,6 +29,9 @@ _MAX_TRIED = 10
 
 def decode_block(block: Block, schema: pa.Schema) -> Rows:
     """Decode a block in one step if all its lines are valid. Otherwise, find the malformed lines first."""
+    plain = decode_lines(block, schema)
+    if plain is not None:
+        return Rows(batch=plain, numbers=np.arange(block.first_row, block.first_row + len(block.records)))
     every = list(range(len(block.records)))
     malformed: dict[int, Fault] = {}
     decoded: list[tuple[list[int], pa.Table]] = []

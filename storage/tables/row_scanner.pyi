@@ -1,5 +1,8 @@
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 class DelimitedScanner:
     """Scans delimited text.
 
@@ -37,6 +40,27 @@ class DelimitedScanner:
             Numbers of the records that may tell something new, as int64.
         """
 
+    def decode(
+        self, data: bytes, values: npt.NDArray[np.int64], valid: npt.NDArray[np.uint8], nulls: npt.NDArray[np.int64]
+    ) -> bool:
+        """Read the integers and floats of all records of a block.
+
+        Parameters
+        ----------
+        values : ndarray of int64, shape (columns, rows)
+            Receives the values of the columns that are not skipped. A float64 is written as its bits.
+        valid : ndarray of uint8, shape (columns, at least rows / 8)
+            Bits of ones. The bits of missing values are cleared.
+        nulls : ndarray of int64, shape (columns,)
+            Zeros. The numbers of missing values are added.
+
+        Returns
+        -------
+        bool
+            Whether there are as many records as expected, and all of their values are written plainly. If not, the
+            arrays may contain anything.
+        """
+
 class JsonScanner:
     """Scans JSON Lines.
 
@@ -53,3 +77,8 @@ class JsonScanner:
     def __init__(self, keys: Sequence[bytes] = (), kinds: bytes = b"", optional: bytes = b"") -> None: ...
     def scan(self, data: bytes, last: bool) -> tuple[bytes, bytes, int, bytes]:
         """Find the lines of a block that begins with a line (see `DelimitedScanner.scan`)."""
+
+    def decode(
+        self, data: bytes, values: npt.NDArray[np.int64], valid: npt.NDArray[np.uint8], nulls: npt.NDArray[np.int64]
+    ) -> bool:
+        """Read the integers and floats of all lines of a block (see `DelimitedScanner.decode`)."""

@@ -65,6 +65,8 @@ cdef extern from *:
     bint begins_with(const uint8_t *at, const uint64_t *words, const uint64_t *masks) noexcept nogil
     const uint8_t *after_digits(const uint8_t *at, const uint8_t *end) noexcept nogil
 
+include "plain_numbers.pxi"
+
 ctypedef const uint8_t *Place
 
 cdef enum:
@@ -81,6 +83,7 @@ cdef enum:
     BOOLEAN = 4
     WORD = 5
     NOTHING = 6
+    SKIPPED = 7
     PADDED = 0x08
     LARGE = 0x10
     MISSING = 0x20
@@ -188,6 +191,33 @@ cdef bytes _packed(int64_t *numbers, int64_t count):
     return PyBytes_FromStringAndSize(<char *>numbers, count * sizeof(int64_t)) if count else b""
 
 
+cdef class _Columns:
+    """Memory for the values of some columns."""
+
+    cdef int64_t[:, ::1] values
+    cdef uint8_t[:, ::1] valid
+    cdef int64_t[::1] nulls
+    cdef int64_t count, rows
+
+    def __init__(self, values, valid, nulls):
+        self.values, self.valid, self.nulls = values, valid, nulls
+        self.count, self.rows = values.shape[0], values.shape[1]
+        if not self.count == valid.shape[0] == len(nulls) or 8 * valid.shape[1] < self.rows:
+            raise ValueError("the memory for values, valid bits and numbers of nulls differs in size")
+
+    cdef inline void add_null(self, int64_t column, int64_t row) noexcept nogil:
+        self.values[column, row] = 0
+        self.valid[column, row >> 3] &= ~(1 << (row & 7))
+        self.nulls[column] += 1
+
+
+cdef int64_t _wanted(bytes kinds) except -1:
+    """Return the number of columns that are read."""
+    if not set(kinds) <= {INTEGER, FLOAT, SKIPPED}:
+        raise ValueError("only integers and floats can be decoded")
+    return sum(kind != SKIPPED for kind in kinds)
+
+
 cdef class _Words:
     """A few byte strings, one after another."""
 
@@ -258,6 +288,59 @@ cdef class DelimitedScanner:
         if rest < 0:
             raise MemoryError
         return found.result(rest)
+
+    def decode(self, bytes data not None, values, valid, nulls):
+        cdef _Columns columns = _Columns(values, valid, nulls)
+        cdef Place begin = <Place>PyBytes_AS_STRING(data)
+        cdef Place end = begin + PyBytes_GET_SIZE(data)
+        cdef bint done
+        if columns.count != _wanted(self.kinds):
+            raise ValueError("there is memory for another number of columns")
+        with nogil:
+            done = self.decode_rows(begin, end, columns)
+        return done
+
+    cdef bint decode_rows(self, Place at, Place end, _Columns columns) noexcept nogil:
+        """Read the values of all records. Return False if there are others than expected, or values are not plain."""
+        cdef int64_t row = 0, number, column
+        cdef uint8_t kind
+        cdef bint marked
+        while at < end:
+            if at[0] == LF or at[0] == CR:
+                at = self.after_line_end(at, end, True)
+                continue
+            if row == columns.rows:
+                return False
+            column = 0
+            for number in range(self.width):
+                if number:
+                    if at >= end or at[0] != self.delimiter:
+                        return False
+                    at += 1
+                kind = self.columns[number] & KIND
+                marked = self.quoted and at < end and at[0] == self.quote
+                if kind == SKIPPED:
+                    at = self.after_text(at, end, marked)
+                    if at == NULL:
+                        return False
+                    continue
+                if not marked and self.is_field_end(at, end):
+                    columns.add_null(column, row)
+                else:
+                    at += marked
+                    if kind == FLOAT:
+                        at = read_double(at, end, self.point, <double *>&columns.values[column, row])
+                    else:
+                        at = read_integer(at, end, &columns.values[column, row])
+                    if at == NULL or marked and (at >= end or at[0] != self.quote):
+                        return False
+                    at += marked
+                column += 1
+            at = self.after_line_end(at, end, True)
+            if at == NULL:
+                return False
+            row += 1
+        return row == columns.rows
 
     cdef int64_t find(self, Place begin, Place end, bint last, _Found found) noexcept nogil:
         cdef Place at = begin
@@ -538,6 +621,62 @@ cdef class JsonScanner:
             raise MemoryError
         return found.result(rest)
 
+    def decode(self, bytes data not None, values, valid, nulls):
+        cdef _Columns columns = _Columns(values, valid, nulls)
+        cdef Place begin = <Place>PyBytes_AS_STRING(data)
+        cdef Place end = begin + PyBytes_GET_SIZE(data)
+        cdef bint done
+        if columns.count != _wanted(self.kinds):
+            raise ValueError("there is memory for another number of columns")
+        with nogil:
+            done = self.decode_lines(begin, end, columns)
+        return done
+
+    cdef bint decode_lines(self, Place at, Place end, _Columns columns) noexcept nogil:
+        """Read the values of all lines. Return False if there are others than expected, or values are not plain."""
+        cdef int64_t row = 0, number, column
+        cdef uint8_t kind
+        cdef Place after
+        while at < end:
+            if at[0] == LF:
+                at += 1
+                continue
+            if row == columns.rows or at[0] != 123:
+                return False
+            at += 1
+            column = 0
+            for number in range(self.width):
+                kind = self.columns[number] & KIND
+                after = self.after_key(at, end, number)
+                if after == NULL:  # a missing value
+                    if not number:
+                        return False
+                    if kind != SKIPPED:
+                        columns.add_null(column, row)
+                        column += 1
+                    continue
+                at = after
+                if kind == SKIPPED:
+                    at = after_any_json_value(at, end)
+                    if at == NULL:
+                        return False
+                    continue
+                if end - at >= 4 and not memcmp(at, b"null", 4):
+                    columns.add_null(column, row)
+                    at += 4
+                elif kind == FLOAT:
+                    at = read_double(at, end, 46, <double *>&columns.values[column, row])
+                else:
+                    at = read_integer(at, end, &columns.values[column, row])
+                if at == NULL:
+                    return False
+                column += 1
+            at = after_json_end(at, end, True)
+            if at == NULL:
+                return False
+            row += 1
+        return row == columns.rows
+
     cdef int64_t find(self, Place begin, Place end, bint last, _Found found) noexcept nogil:
         cdef Place at = begin
         cdef Place after
@@ -577,14 +716,7 @@ cdef class JsonScanner:
             at = after_json_value(after, end, self.columns[number])
             if at == NULL:
                 return NULL
-        at += at[0] == 32
-        if at >= end or at[0] != 125:
-            return NULL
-        at += 1
-        at += at[0] == CR
-        if at >= end:
-            return at if last and (at - 1)[0] != CR else NULL
-        return at + 1 if at[0] == LF else NULL
+        return after_json_end(at, end, last)
 
     cdef inline Place after_key(self, Place at, Place end, int64_t number) noexcept nogil:
         """Return the position after a comma, a key and a colon; NULL if there are others."""
@@ -612,6 +744,26 @@ cdef class JsonScanner:
             return NULL
         at += 1
         return at + (at[0] == 32)
+
+
+cdef inline Place after_json_end(Place at, Place end, bint last) noexcept nogil:
+    """Return the position after the end of an object and of its line; NULL if there is something else."""
+    at += at[0] == 32
+    if at >= end or at[0] != 125:
+        return NULL
+    at += 1
+    at += at[0] == CR
+    if at >= end:
+        return at if last and (at - 1)[0] != CR else NULL
+    return at + 1 if at[0] == LF else NULL
+
+
+cdef inline Place after_any_json_value(Place at, Place end) noexcept nogil:
+    if at[0] == 34:
+        return after_json_value(at, end, TEXT)
+    if at[0] == 45 or is_digit(at[0]):
+        return after_json_value(at, end, FLOAT)
+    return after_json_value(at, end, BOOLEAN | MISSING)
 
 
 cdef inline Place after_json_value(Place at, Place end, uint8_t column) noexcept nogil:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import boundaries, known_rows
+from scoreline.storage.tables import boundaries, known_rows, plain_values
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.boundaries import RecordFinder
 from scoreline.storage.tables.delimited import DelimitedFormat
@@ -52,7 +52,7 @@ def aid(monkeypatch: pytest.MonkeyPatch) -> Aid:
     scanner, others = boundaries.row_scanner, RowPattern.others
 
     def choose(aids: str) -> None:
-        for module in (boundaries, known_rows):
+        for module in (boundaries, known_rows, plain_values):
             monkeypatch.setattr(module, "row_scanner", scanner if "scanner" in aids else None)
         monkeypatch.setattr(RowPattern, "others", others if "patterns" in aids else lambda *_: None)
 
