@@ -116,6 +116,8 @@ class Fetcher:
         self._next: Request | None = None
         self._flying = 0
         self._stop_row = 0
+        self.has_sent_all = False
+        """Whether all requests have been sent."""
         self.held_bytes = 0
         """Number of bytes that are currently requested or in memory."""
 
@@ -171,7 +173,11 @@ class Fetcher:
             self._shared.orders.put(None)
 
     def _fill(self) -> None:
-        while not self._shared.closed and (request := self._next or next(self._upcoming, None)) is not None:
+        while not self._shared.closed:
+            request = self._next or next(self._upcoming, None)
+            if request is None:
+                self.has_sent_all = True
+                return
             self._next = None
             if request.is_sent:
                 continue
