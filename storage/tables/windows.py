@@ -20,10 +20,11 @@ from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
 from scoreline.storage.tables.row_groups import Planned, RowGroup
 
 _SEVERAL = 0.7
-"""If several windows are needed, each has at most this share of the size, because the last batch of one is still scored
-while the next one is decoded."""
+"""If several windows are needed, each has at most this share of the maximum size. The reason is that the last batch of
+a window is still scored while the next window is decoded."""
 _BATCHES = 12
-"""A window has room for at least this number of batches. Their memory is free as soon as they are scored."""
+"""Minimum number of batches for which a window has room. The memory of a batch is freed as soon as the batch is
+scored."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 24 << 20
