@@ -117,9 +117,9 @@ def _count(name: str) -> None:
     setattr(DirectoryStore, name, call)
 
 
-def _list(self: DirectoryStore, prefix: str) -> Any:
+def _list(self: DirectoryStore, prefix: str, **options: Any) -> Any:
     counts["list"] += 1
-    return _real_list(self, prefix)
+    return _real_list(self, prefix, **options)
 
 
 _real_list = DirectoryStore.list

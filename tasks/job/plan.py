@@ -26,6 +26,18 @@ class InputFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PackPlace:
+    """Where a copy of a small object lies (see `scoreline.tasks.inputs.packs`)."""
+
+    key: str
+    """Key of the pack in the main bucket."""
+    etag: str
+    """ETag of the pack when it was written."""
+    offset: int
+    """Number of bytes in the pack before the copy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
     """A run of rows in one object."""
 
@@ -45,6 +57,8 @@ class Slice:
     scored."""
     point: SeekPoint | None = None
     """The last seek point before `start`; None if decompression must begin at the start of the object."""
+    pack: PackPlace | None = None
+    """A copy of the object among other small ones, which may be gone; None if there is no copy."""
 
     @property
     def count(self) -> int:
