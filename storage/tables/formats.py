@@ -31,6 +31,8 @@ class Tables:
         self._last_schema = (pa.schema([]), pa.schema([]))
         """The schema of the last survey, and the same schema without views. Both are cached, because most objects of a
         job have the same columns."""
+        self._plain: pa.Schema | None = None
+        """The last schema without views that was read."""
 
     def survey(self, source: Pinned, options: ReadOptions, features: Collection[str] = ()) -> Survey:
         """Find the columns and spans of an object (see `TableFormat.survey`).
@@ -57,11 +59,12 @@ class Tables:
         if is_text(format_of(source.key, options)[0]):
             yield from batches
         else:
-            plain: pa.Schema | None = None
             for rows in batches:
-                if plain is None or not rows.batch.schema.equals(plain):
-                    plain = rows.batch.schema if has_plain_types(rows.batch.schema) else None
-                    rows = rows if plain is not None else replace(rows, batch=without_views(rows.batch))
+                if self._plain is None or not rows.batch.schema.equals(self._plain):
+                    if has_plain_types(rows.batch.schema):
+                        self._plain = rows.batch.schema
+                    else:
+                        rows = replace(rows, batch=without_views(rows.batch))
                 yield reject_invalid_strings(rows, source.uri)
 
     def _format(self, source: Pinned, options: ReadOptions) -> TableFormat:

@@ -186,6 +186,7 @@ def test_if_a_pack_cannot_be_used_the_objects_themselves_are_read(
     engine: Engine, store: Remote, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_objects, "_RANGE_BYTES", 2 * len(body(0)) + 50)
+    monkeypatch.setattr(open_objects, "AHEAD_BYTES", 1)  # one request after another
     fill(store)
     found = plan(engine, store)
     whole = store.get(f"{PACKS}00000").data
@@ -204,6 +205,7 @@ def test_if_a_pack_cannot_be_used_the_objects_themselves_are_read(
     scored, _ = score(engine, found)
     assert scored["id"].to_pylist() == all_rows()
     assert {store.gets[f"in/{number:03}.parquet"] for number in range(40)} == {1}
+    assert store.gets[f"{PACKS}00000"] == 1  # the pack is not asked for again
 
 
 def test_objects_that_a_short_listing_does_not_contain_are_read_themselves(
