@@ -10,10 +10,12 @@ RUN pip --python /opt/venv/bin/python install -r requirements.txt -r ml-requirem
 COPY bin/post_compile bin/
 RUN PATH="/opt/venv/bin:$PATH" bin/post_compile
 
-# Build the product as a wheel.
-FROM packages AS product
-RUN pip install setuptools==84.2.1
-COPY pyproject.toml README.md LICENSE ./
+# Build the product as a wheel. This image has the C compiler that the extensions need.
+FROM python:3.12-trixie AS product
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /build
+RUN pip install setuptools==84.2.1 Cython==3.3.1
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY scoreline scoreline
 COPY storage storage
 COPY tasks tasks

@@ -61,5 +61,6 @@ day: setup ## Run a day of schedules in 4 minutes, with failing clocks
 	@mkdir -p .scoreline
 	@$(BIN)/python -m tests.faults.day
 
-clean: ## Remove .venv, .cache and .scoreline
+clean: ## Remove .venv, .cache, .scoreline and the built extensions
 	rm -rf .venv .cache .scoreline
+	find storage tasks worker -name '*.so' -delete

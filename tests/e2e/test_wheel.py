@@ -105,8 +105,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     source = folder / "source"
     source.mkdir()
     for name in ("scoreline", *FOLDERS):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     # When the wheel is built and installed without a network
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w"]
@@ -125,7 +125,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 def test_the_wheel_has_each_file_of_the_packages_once_and_nothing_else(installed: Installed) -> None:
     def kept(path: Path) -> bool:
-        return path.suffix in (".py", ".lua") or path.name == "py.typed"
+        return path.suffix in (".py", ".pyi", ".lua", *built) or path.name == "py.typed"
+
+    built = [".so"] if shutil.which("cc") else []
 
     source = [path.relative_to(ROOT) for path in (ROOT / "scoreline").glob("*") if path.is_file()]
     source += [
@@ -137,7 +139,7 @@ def test_the_wheel_has_each_file_of_the_packages_once_and_nothing_else(installed
     names = [Path(name) for name in zipfile.ZipFile(installed.wheel).namelist()]
     packaged = [name for name in names if not name.parts[0].endswith(".dist-info")]
     assert Counter(packaged) == Counter(source)
-    assert {name.suffix for name in packaged} >= {".lua", ".typed"}
+    assert {name.suffix for name in packaged} >= {".lua", ".typed", ".pyi", *built}
 
 
 def test_an_application_with_packages_of_the_same_names_scores_a_job(

@@ -86,7 +86,10 @@ def _matches(mutant: Mutant, words: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _copies(number: int) -> Iterator[list[Path]]:
-    """Make copies of the checkout without the files that git ignores, and delete the copies at the end."""
+    """Make copies of the checkout, and delete them at the end.
+
+    Of the files that git ignores, they have only the built extensions.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -94,10 +97,11 @@ def _copies(number: int) -> Iterator[list[Path]]:
         check=True,
         text=True,
     )
+    built = [str(path.relative_to(ROOT)) for folder in ("storage", "tasks") for path in (ROOT / folder).rglob("*.so")]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [Path(folder, str(count)).resolve() for count in range(number)]
         for copy in copies:
-            for name in listed.stdout.split("\0"):
+            for name in [*listed.stdout.split("\0"), *built]:
                 source, target = ROOT / name, copy / name
                 if name and (source.is_symlink() or source.is_file()):
                     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,27 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+def place_children(
+    left: npt.NDArray[np.int64],
+    right: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int32],
+    places: npt.NDArray[np.int32],
+) -> tuple[int, int]: ...
+def add_leaves(
+    x: npt.NDArray[Any],
+    missing: bool,
+    nodes: npt.NDArray[np.uint8],
+    numbers: npt.NDArray[np.int32],
+    roots: npt.NDArray[np.int64],
+    steps: npt.NDArray[np.int32],
+    addresses: npt.NDArray[np.int64],
+    value_stride: int,
+    width: int,
+    shift: int,
+    columns: npt.NDArray[np.int32],
+    scale: float,
+    out: npt.NDArray[np.float64],
+    block: int,
+) -> None: ...

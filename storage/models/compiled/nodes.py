@@ -1,0 +1,207 @@
+"""Packs the nodes of trees into a compact array for the extension `_walk`, which walks rows through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scoreline.storage.models.compiled import _walk
+
+NODE = np.dtype([("threshold", np.float32), ("packed", np.uint32)])
+"""A node for values in float32. The packed integer consists of the left child, a bit that says whether a missing value
+goes right, and the feature, in the lowest bits. The right child is the node after the left one."""
+WIDE_NODE = np.dtype([("threshold", np.float64), ("left", np.uint32), ("feature", np.uint32)])
+"""A node for values in float64. The highest bit of the feature says whether a missing value goes right."""
+
+_BLOCK_ROWS = 16_384
+_SMALL_BLOCK_ROWS = 1_024
+_SMALL_TREE_BYTES = 1 << 12
+_MISSING_RIGHT = np.uint32(1 << 31)
+
+
+class NotPackable(Exception):
+    """Raised for trees that cannot be packed; the message says why."""
+
+
+@dataclass(frozen=True)
+class TreeArrays:
+    """One tree as scikit-learn stores it; all arrays have shape (n_nodes,), except that `values` has more dimensions.
+
+    `left` is negative at a leaf. `values` contains float64 and stays alive as long as the packed trees do.
+    """
+
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    feature: npt.NDArray[np.int64]
+    threshold: npt.NDArray[np.float64]
+    missing_left: npt.NDArray[np.bool_]
+    values: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PackedTrees:
+    """Trees whose leaves are added up, in the order of the trees."""
+
+    wide: bool
+    n_features: int
+    n_columns: int
+    _nodes: npt.NDArray[np.uint8]
+    _numbers: npt.NDArray[np.int32]
+    _roots: npt.NDArray[np.int64]
+    _steps: npt.NDArray[np.int32]
+    _addresses: npt.NDArray[np.int64]
+    _columns: npt.NDArray[np.int32]
+    _values: tuple[npt.NDArray[np.float64], ...]
+    _width: int
+    _shift: int
+    _block: int
+
+    @property
+    def nbytes(self) -> int:
+        """Memory beside that of the estimator, in bytes."""
+        arrays = (self._nodes, self._numbers, self._roots, self._steps, self._addresses, self._columns)
+        return sum(array.nbytes for array in arrays)
+
+    def add_to(self, sums: npt.NDArray[np.float64], x: npt.NDArray[Any], *, scale: float = 1.0) -> None:
+        """Add ``scale`` times the leaf of each row to `sums`, of shape (n_rows, n_columns).
+
+        Parameters
+        ----------
+        x : ndarray, shape (n_rows, n_features)
+            Values of the type for which the trees were packed, float32 or float64.
+        """
+        expected = np.float64 if self.wide else np.float32
+        if x.dtype != expected or x.ndim != 2 or x.shape[1] != self.n_features:
+            raise ValueError(f"expected {self.n_features} columns of {expected.__name__}, got {x.shape} of {x.dtype}")
+        if sums.shape != (len(x), self.n_columns):
+            raise ValueError(f"expected sums of shape {(len(x), self.n_columns)}, got {sums.shape}")
+        x = np.ascontiguousarray(x)
+        missing = bool(np.isnan(x.min(initial=np.inf)))  # NaN if any value is
+        _walk.add_leaves(
+            x,
+            missing,
+            self._nodes,
+            self._numbers,
+            self._roots,
+            self._steps,
+            self._addresses,
+            self._values[0].strides[0],
+            self._width,
+            self._shift,
+            self._columns,
+            scale,
+            sums,
+            max(1, min(self._block, len(x))),
+        )
+
+
+def pack(trees: Sequence[TreeArrays], n_features: int, columns: Sequence[int], *, wide: bool) -> PackedTrees:
+    """Check trees and pack them.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of columns of the rows that will walk.
+    columns : sequence of int
+        For each tree, the column of the sums to which the first value of its leaves is added.
+    wide : bool
+        Whether the values of rows are float64; otherwise they are float32.
+
+    Raises
+    ------
+    NotPackable
+        There are no trees, the arrays are not those of trees, or a tree is too large.
+    """
+    if not trees:
+        raise NotPackable("it has no trees")
+    shift = max(1, (n_features - 1).bit_length()) + 1
+    nodes, numbers, steps = [], [], []
+    strides = {tree.values.strides[0] for tree in trees}
+    widths = {int(np.prod(tree.values.shape[1:], dtype=int)) for tree in trees}
+    if len(strides) > 1 or len(widths) > 1:
+        raise NotPackable("its trees have values of different shapes")
+    for tree in trees:
+        packed, order, step = _pack_tree(tree, n_features, None if wide else shift)
+        nodes.append(packed)
+        numbers.append(order)
+        steps.append(step)
+    width = widths.pop()
+    sizes = np.array([len(order) for order in numbers], dtype=np.int64)
+    small = max(sizes) * nodes[0].dtype.itemsize <= _SMALL_TREE_BYTES
+    return PackedTrees(
+        wide=wide,
+        n_features=n_features,
+        n_columns=max(columns) + width,
+        _nodes=np.concatenate(nodes).view(np.uint8),
+        _numbers=np.concatenate(numbers),
+        _roots=np.cumsum(sizes) - sizes,
+        _steps=np.array(steps, dtype=np.int32),
+        _addresses=np.array([tree.values.ctypes.data for tree in trees], dtype=np.int64),
+        _columns=np.array(columns, dtype=np.int32),
+        _values=tuple(tree.values for tree in trees),
+        _width=width,
+        _shift=shift,
+        _block=_SMALL_BLOCK_ROWS if small else _BLOCK_ROWS,
+    )
+
+
+def float32_at_or_below(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return the largest float32 that is not above each value.
+
+    A float32 is above the one if and only if it is above the other.
+    """
+    with np.errstate(over="ignore"):
+        nearest = values.astype(np.float32)
+    above = nearest.astype(np.float64) > values
+    nearest[above] = np.nextafter(nearest[above], np.float32(-np.inf))
+    return nearest
+
+
+def _pack_tree(
+    tree: TreeArrays, n_features: int, shift: int | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32], tuple[int, int]]:
+    """Return the nodes of a tree, the number of each in the tree's own arrays, and the steps of a walk."""
+    n_nodes = len(tree.left)
+    if not 0 < n_nodes < 1 << 30 or any(
+        len(array) != n_nodes for array in (tree.right, tree.feature, tree.threshold, tree.missing_left, tree.values)
+    ):
+        raise NotPackable("the arrays of a tree have different lengths")
+    order, places = np.empty(n_nodes, np.int32), np.empty(n_nodes, np.int32)
+    depth, depths = _walk.place_children(
+        np.ascontiguousarray(tree.left, np.int64), np.ascontiguousarray(tree.right, np.int64), order, places
+    )
+    if depth < 0:
+        raise NotPackable("the children of its nodes do not form a tree")
+    left = tree.left[order]
+    leaf = left < 0
+    inner = ~leaf
+    feature = tree.feature[order]
+    if np.any((feature[inner] < 0) | (feature[inner] >= n_features)):
+        raise NotPackable("a tree asks for a feature that the rows do not have")
+    threshold = tree.threshold[order]
+    if np.isnan(threshold[inner]).any():
+        raise NotPackable("a threshold is not a number")
+    child = np.where(leaf, np.arange(n_nodes), places[np.where(leaf, 0, left)]).astype(np.uint32)
+    feature = np.where(leaf, 0, feature).astype(np.uint32)
+    missing_right = inner & ~tree.missing_left[order]
+    if shift is None:
+        nodes = np.empty(n_nodes, WIDE_NODE)
+        nodes["threshold"] = np.where(leaf, np.inf, threshold)
+        nodes["left"] = child
+        nodes["feature"] = feature | np.where(missing_right, _MISSING_RIGHT, np.uint32(0))
+    else:
+        if n_nodes > 1 << (32 - shift):
+            raise NotPackable(f"a tree of {n_nodes:,} nodes is too large for {n_features:,} features")
+        nodes = np.empty(n_nodes, NODE)
+        nodes["threshold"] = np.where(leaf, np.float32(np.inf), float32_at_or_below(threshold))
+        nodes["packed"] = (
+            (child << np.uint32(shift)) | (missing_right.astype(np.uint32) << np.uint32(shift - 1)) | feature
+        )
+    mean = depths / leaf.sum()
+    if depth <= 1.3 * mean + 1:
+        return nodes, order, (depth, 1)
+    return nodes, order, (round(0.95 * mean), max(2, round(mean / 5)))

@@ -1,0 +1,167 @@
+"""Packed trees lead each row to the leaf to which scikit-learn's own tree leads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.tree import DecisionTreeRegressor
+
+pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
+
+from scoreline.storage.models.compiled.nodes import NotPackable, TreeArrays, float32_at_or_below, pack
+
+N_FEATURES = 5
+
+
+def arrays_of(model: DecisionTreeRegressor) -> TreeArrays:
+    tree = model.tree_
+    return TreeArrays(
+        left=tree.children_left,
+        right=tree.children_right,
+        feature=tree.feature,
+        threshold=tree.threshold,
+        missing_left=tree.missing_go_to_left.astype(bool),
+        values=tree.value,
+    )
+
+
+def fitted(seed: int, *, rows: int = 400, missing: bool = False, depth: int | None = None) -> DecisionTreeRegressor:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rows, N_FEATURES))
+    if missing:
+        x[random.random(x.shape) < 0.2] = np.nan
+    return DecisionTreeRegressor(random_state=seed, max_depth=depth).fit(x, random.normal(size=rows))
+
+
+def at_thresholds(trees: list[TreeArrays]) -> np.ndarray:
+    """Return rows whose values are thresholds, or the float32 above or below one."""
+    random = np.random.default_rng(1)
+    inner = np.concatenate([float32_at_or_below(tree.threshold[tree.left >= 0]) for tree in trees])
+    values = np.concatenate([inner, np.nextafter(inner, np.float32(np.inf)), np.nextafter(inner, np.float32(-np.inf))])
+    return random.choice(values, size=(3_000, N_FEATURES))
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8, None])
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 3_000])
+def test_every_row_gets_the_values_of_its_leaves(depth: int | None, rows: int) -> None:
+    models = [fitted(seed, depth=depth) for seed in range(7)]
+    trees = [arrays_of(model) for model in models]
+    x = at_thresholds(trees)[:rows]
+    sums = np.zeros((rows, 1))
+    pack(trees, N_FEATURES, [0] * 7, wide=False).add_to(sums, x, scale=0.1)
+    expected = np.zeros(rows)
+    for model in models:  # in this order, and each product is rounded
+        expected += 0.1 * model.predict(x)
+    assert sums[:, 0].tobytes() == expected.tobytes()
+
+
+def test_missing_values_go_to_the_side_that_the_tree_chose() -> None:
+    models = [fitted(seed, missing=True) for seed in range(5)]
+    trees = [arrays_of(model) for model in models]
+    choices = np.concatenate([tree.missing_left[tree.left >= 0] for tree in trees])
+    assert 0 < choices.sum() < len(choices)
+    x = at_thresholds(trees)
+    x[np.random.default_rng(2).random(x.shape) < 0.3] = np.nan
+    sums = np.zeros((len(x), 1))
+    pack(trees, N_FEATURES, [0] * 5, wide=False).add_to(sums, x)
+    assert sums[:, 0].tobytes() == sum(model.tree_.predict(x)[:, 0] for model in models).tobytes()
+
+
+def test_values_of_float64_are_compared_in_float64() -> None:
+    # Given a tree whose threshold lies between two neighbouring float32
+    tree = TreeArrays(
+        left=np.array([1, -1, -1]),
+        right=np.array([2, -1, -1]),
+        feature=np.array([0, 0, 0]),
+        threshold=np.array([0.1, 0.0, 0.0]),
+        missing_left=np.array([False, False, False]),
+        values=np.array([0.0, 1.0, 2.0]),
+    )
+    x = np.array([[np.nextafter(0.1, 0)], [0.1], [np.nextafter(0.1, 1)], [np.inf], [-np.inf], [np.nan]])
+    sums = np.zeros((6, 1))
+    pack([tree], 1, [0], wide=True).add_to(sums, x)
+    assert sums[:, 0].tolist() == [1.0, 1.0, 2.0, 2.0, 1.0, 2.0]
+
+
+def test_the_float32_at_or_below_a_threshold_divides_all_float32_as_it_does() -> None:
+    random = np.random.default_rng(3)
+    values = np.concatenate(
+        [random.normal(size=1_000), [0.1, 0.0, -0.0, 1e300, -1e300, 1e-300, -1e-300, 5e-46, -5e-46]]
+    )
+    found = float32_at_or_below(values)
+    assert (found.astype(np.float64) <= values).all()
+    with np.errstate(over="ignore"):
+        assert (np.nextafter(found, np.float32(np.inf)).astype(np.float64) > values).all()
+
+
+def cycle(tree: TreeArrays) -> TreeArrays:
+    left = tree.left.copy()
+    left[np.flatnonzero(left >= 0)[-1]] = 0
+    return replace(tree, left=left)
+
+
+def child_out_of_range(tree: TreeArrays) -> TreeArrays:
+    right = tree.right.copy()
+    right[0] = len(right)
+    return replace(tree, right=right)
+
+
+def child_of_two(tree: TreeArrays) -> TreeArrays:
+    return replace(tree, right=np.where(tree.left >= 0, tree.left, -1))
+
+
+def feature_out_of_range(tree: TreeArrays) -> TreeArrays:
+    feature = tree.feature.copy()
+    feature[0] = N_FEATURES
+    return replace(tree, feature=feature)
+
+
+def negative_feature(tree: TreeArrays) -> TreeArrays:
+    feature = tree.feature.copy()
+    feature[0] = -1
+    return replace(tree, feature=feature)
+
+
+def threshold_that_is_no_number(tree: TreeArrays) -> TreeArrays:
+    threshold = tree.threshold.copy()
+    threshold[0] = np.nan
+    return replace(tree, threshold=threshold)
+
+
+def too_few_values(tree: TreeArrays) -> TreeArrays:
+    return replace(tree, values=tree.values[:-1])
+
+
+def no_nodes(tree: TreeArrays) -> TreeArrays:
+    return TreeArrays(*(array[:0] for array in vars(tree).values()))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cycle,
+        child_out_of_range,
+        child_of_two,
+        feature_out_of_range,
+        negative_feature,
+        threshold_that_is_no_number,
+        too_few_values,
+        no_nodes,
+    ],
+)
+def test_damaged_trees_are_refused_before_a_row_walks(damage: Callable[[TreeArrays], TreeArrays]) -> None:
+    with pytest.raises(NotPackable):
+        pack([damage(arrays_of(fitted(0)))], N_FEATURES, [0], wide=False)
+
+
+def test_rows_of_another_type_or_width_are_refused() -> None:
+    packed = pack([arrays_of(fitted(0))], N_FEATURES, [0], wide=False)
+    with pytest.raises(ValueError, match="expected 5 columns of float32"):
+        packed.add_to(np.zeros((2, 1)), np.zeros((2, N_FEATURES)))
+    with pytest.raises(ValueError, match="expected 5 columns of float32"):
+        packed.add_to(np.zeros((2, 1)), np.zeros((2, N_FEATURES - 1), np.float32))
+    with pytest.raises(ValueError, match="expected sums of shape"):
+        packed.add_to(np.zeros((3, 1)), np.zeros((2, N_FEATURES), np.float32))
