@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scoreline.storage.errors import ModelUnloadable
 from scoreline.storage.models.bundle import Bundle
@@ -13,6 +14,8 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.process_memory import release_memory
 from scoreline.tasks.scoring.model_calls import ModelExit, call_model
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -77,8 +80,9 @@ class ModelCache:
                     return bundle
             manifest = self._models.registry.manifest(pinned)
             try:
-                self._reserve(pinned, manifest)
-                bundle = _load(self._models, manifest, pinned.manifest_sha256)
+                self._reserve(pinned, manifest, manifest.memory_bytes)
+                bundle = self._fitting(_load(self._models, manifest, pinned.manifest_sha256))
+                self._reserve(pinned, manifest, bundle.memory_bytes)
                 with self._lock:
                     self._entries[pinned] = _Entry(bundle)
                 self._on_load(bundle)
@@ -106,10 +110,11 @@ class ModelCache:
                 {
                     "model": entry.bundle.manifest.name,
                     "version": entry.bundle.manifest.version,
-                    "bytes": entry.bundle.manifest.memory_bytes,
+                    "bytes": entry.bundle.memory_bytes,
                     "hits": entry.hits,
                     "load_seconds": round(entry.bundle.load_seconds, 3),
                     "preloaded": entry.preloaded,
+                    "trees": entry.bundle.compiled.summary(),
                 }
                 for entry in self._entries.values()
             ]
@@ -122,9 +127,15 @@ class ModelCache:
         self._entries.move_to_end(pinned)
         return entry.bundle
 
-    def _reserve(self, pinned: PinnedModel, manifest: Manifest) -> None:
+    def _fitting(self, bundle: Bundle) -> Bundle:
+        """Return the bundle without compiled trees if it fits into the cache only without them."""
+        if bundle.memory_bytes <= self._max_bytes:
+            return bundle
+        log.warning("models.not_compiled", extra={"model": bundle.manifest.ref, "bytes": bundle.compiled.nbytes})
+        return replace(bundle, compiled=bundle.compiled.left_out("the model cache has no room for it"))
+
+    def _reserve(self, pinned: PinnedModel, manifest: Manifest, size: int) -> None:
         """Evict old bundles before a new bundle is loaded, until the new bundle fits."""
-        size = manifest.memory_bytes
         if size > self._max_bytes:
             raise ModelUnloadable(
                 f"{manifest.ref} needs {size / 2**20:,.0f} MiB of memory, but a process may use only "
@@ -135,10 +146,10 @@ class ModelCache:
         with self._lock:
             self._reserved[pinned] = size
             used = sum(self._reserved.values())
-            used += sum(entry.bundle.manifest.memory_bytes for entry in self._entries.values())
+            used += sum(entry.bundle.memory_bytes for entry in self._entries.values())
             while self._entries and used > self._max_bytes:
                 _, entry = self._entries.popitem(last=False)
-                used -= entry.bundle.manifest.memory_bytes
+                used -= entry.bundle.memory_bytes
                 evicted = True
                 del entry
         if evicted:

@@ -71,7 +71,7 @@ def jobs(state: Any) -> list[dict[str, Any]]:
 
 @inspect_command()
 def models(state: Any) -> dict[str, Any]:
-    """Return the models that each pool process has in memory: name, version, bytes, hits, load seconds."""
+    """Return the models that each pool process has in memory: name, version, bytes, hits, load seconds, trees."""
     from scoreline.worker import lifecycle
 
     return {str(pid): held for pid, held in lifecycle.models_by_pid().items()}

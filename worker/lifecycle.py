@@ -147,7 +147,7 @@ def cached_bytes(pids: Container[int]) -> int:
 
     Preloaded models are counted once, because the children share them.
     """
-    shared = sum(bundle.manifest.memory_bytes for bundle in process.preloaded)
+    shared = sum(bundle.memory_bytes for bundle in process.preloaded)
     own = (model for pid, held in models_by_pid().items() if pid in pids for model in held if not model["preloaded"])
     return shared + sum(int(model["bytes"]) for model in own)
 

@@ -18,6 +18,8 @@ from sklearn.exceptions import InconsistentVersionWarning
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt
 from scoreline.storage.models.categories import Categories, known_categories
+from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
+from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.introspection import replaces_blanks
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
@@ -47,11 +49,18 @@ class Bundle:
     manifest: Manifest
     manifest_sha256: str
     load_seconds: float = 0.0
+    compiled: CompiledEnsembles = field(default_factory=CompiledEnsembles, repr=False)
+    """The ensembles of trees within the models, which score rows faster in a compiled form."""
     warnings: tuple[str, ...] = ()
     """Problems that were found while loading and that the settings allow."""
     _categories: dict[tuple[str, ...], Mapping[str, Categories]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the bundle in bytes: the estimators, as measured when they were published, and compiled trees."""
+        return self.manifest.memory_bytes + self.compiled.nbytes
 
     @property
     def first_step(self) -> Any:
@@ -95,11 +104,14 @@ class ModelLoader:
     allow_version_skew : bool
         Whether to load models that were saved with another version of scikit-learn. The bundle of such a model has a
         warning.
+    compile_trees : bool
+        Whether to compile ensembles of trees.
     """
 
     store: ObjectStore
     local_cache: LocalCache | None = None
     allow_version_skew: bool = False
+    compile_trees: bool = True
 
     def load(self, manifest: Manifest, manifest_sha256: str) -> Bundle:
         """Stream all artifacts of a version into memory and verify them. The bundle loads completely or not at all.
@@ -116,6 +128,8 @@ class ModelLoader:
         steps: dict[Role, dict[str, Any]] = {"model": {}, "preprocessor": {}, "label_encoder": {}}
         for artifact in manifest.artifacts:
             steps[artifact.role][artifact.name] = limit_to_one_thread(self._load_artifact(manifest, artifact))
+        searched = [*steps["preprocessor"].items(), *steps["model"].items()]
+        compiled = compile_ensembles(searched) if self.compile_trees else CompiledEnsembles()
         return Bundle(
             models=steps["model"],
             preprocessors=tuple(steps["preprocessor"].values()),
@@ -123,6 +137,7 @@ class ModelLoader:
             manifest=manifest,
             manifest_sha256=manifest_sha256,
             load_seconds=time.perf_counter() - started,
+            compiled=compiled,
             warnings=(skew,) if skew else (),
         )
 

@@ -75,7 +75,9 @@ class ModelStorageManager:
         local_cache = LocalCache(settings.cache_dir, settings.cache_dir_bytes) if use_disk else None
         skew = settings.allow_version_skew
         self.registry = ModelRegistry(store, verify_keys=settings.verify_keys, local_cache=local_cache)
-        self._loader = ModelLoader(store=store, local_cache=local_cache, allow_version_skew=skew)
+        self._loader = ModelLoader(
+            store=store, local_cache=local_cache, allow_version_skew=skew, compile_trees=settings.compile_trees
+        )
         self._try_here = try_here
         self._publisher = Publisher(store, signing_key=settings.signing_key, allow_version_skew=skew, try_here=try_here)
 

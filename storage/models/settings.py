@@ -27,6 +27,8 @@ class ModelSettings:
     verify_keys: tuple[str, ...] = ()
     """Trusted keys. Every version must be signed with at least one of them before it is loaded. If empty, signatures
     are not checked."""
+    compile_trees: bool = True
+    """Whether to compile ensembles of trees, so that they score rows faster with the same results."""
     allow_version_skew: bool = False
     """Whether to load models that were saved with another version of scikit-learn. If so, there is a warning."""
 
@@ -54,6 +56,7 @@ class ModelSettings:
             signing_key=signing_key,
             verify_keys=verify_keys,
             allow_version_skew=env.flag("ML_ALLOW_VERSION_SKEW", False),
+            compile_trees=env.flag("SCORELINE_COMPILED_TREES", True),
         )
         env.finish()
         return settings

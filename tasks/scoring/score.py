@@ -131,7 +131,7 @@ def score_batch(
     asks = bundle.keeps_rows_apart
     expected = refused_before.expected(batch) if refused_before is not None and asks else None
     search = Search(score=score_rows, order=order, rejects=rejects, pieces=pieces, asks=asks, expected=expected)
-    with timings("predict"):
+    with timings.predicting(compiled=bool(bundle.compiled)), bundle.compiled.in_use():
         rejects.check_budget()
         search.run(rows)
         with timings.searching():

@@ -13,14 +13,37 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.pipeline import Pipeline
+
+from scoreline.storage.models.compiled.ensembles import replaced
 
 _SHARED_METHODS: dict[type, str] = {
     RandomForestClassifier: "predict_proba",
     ExtraTreesClassifier: "predict_proba",
+    GradientBoostingClassifier: "_raw_predict",
     HistGradientBoostingClassifier: "_raw_predict",
+    BaggingClassifier: "predict_proba",
+    CalibratedClassifierCV: "predict_proba",
+    VotingClassifier: "predict_proba",
+    AdaBoostClassifier: "decision_function",
+    StackingClassifier: "transform",
+    GaussianNB: "_joint_log_likelihood",
+    MultinomialNB: "_joint_log_likelihood",
+    ComplementNB: "_joint_log_likelihood",
+    BernoulliNB: "_joint_log_likelihood",
     LogisticRegression: "decision_function",
     SGDClassifier: "decision_function",
 }
@@ -55,27 +78,47 @@ def last_step(model: Any, x: Any) -> tuple[Any, Any]:
 def computed_once(model: Any, x: Any) -> Iterator[None]:
     """Within the block, cache what the shared method of an estimator returns for `x`.
 
-    This context manager is not thread-safe.
+    Some methods convert `x` before they call the shared method. The result is therefore also used for an array with the
+    same content. This context manager is not thread-safe.
     """
     name = _SHARED_METHODS.get(type(model))
-    if name is None:
+    compute = getattr(model, name, None) if name is not None else None
+    if name is None or compute is None:
         yield
         return
-    compute = getattr(model, name)
-    results: list[Any] = []
+    cache: list[tuple[Any, Any, Any]] = []
 
     def cached(argument: Any, *arguments: Any, **options: Any) -> Any:
-        if argument is not x or arguments or options:
-            return compute(argument, *arguments, **options)
-        if not results:
-            results.append(compute(x))
-        return np.copy(results[0]) if isinstance(results[0], np.ndarray) else results[0]  # softmax works in place
+        asked = (arguments, options)
+        for known, known_asked, result in cache:
+            if asked == known_asked and _is_same(argument, known):
+                return _copy(result)
+        result = compute(argument, *arguments, **options)
+        if not cache and (argument is x or isinstance(argument, np.ndarray)):
+            cache.append((argument, asked, result))
+            return _copy(result)
+        return result
 
-    vars(model)[name] = cached
-    try:
+    with replaced(model, {name: cached}):
         yield
-    finally:
-        del vars(model)[name]
+
+
+def _is_same(x: Any, other: Any) -> bool:
+    """Return whether two inputs are the same object, or arrays of equal numbers in the same layout."""
+    if x is other:
+        return True
+    return (
+        type(x) is type(other) is np.ndarray
+        and x.dtype == other.dtype
+        and x.dtype.kind in "iuf"
+        and x.shape == other.shape
+        and x.strides == other.strides
+        and np.array_equal(x, other, equal_nan=x.dtype.kind == "f")
+    )
+
+
+def _copy(result: Any) -> Any:
+    return np.copy(result, order="K") if isinstance(result, np.ndarray) else result  # softmax works in place
 
 
 def _is_estimator(step: Any) -> bool:

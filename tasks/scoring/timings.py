@@ -36,6 +36,8 @@ class Timings:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMINGS, 0.0))
     wall: float = 0.0
     """Elapsed seconds from when the model is loaded until the results are encoded, without `upload`."""
+    compiled: float = 0.0
+    """Seconds of `predict` in which compiled ensembles of trees were used."""
     search: float = 0.0
     """Seconds of `predict` that finding rejected rows took, in addition to scoring the others in one call per batch."""
     _began: float = field(default_factory=time.perf_counter)
@@ -53,6 +55,17 @@ class Timings:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - begun
+
+    @contextlib.contextmanager
+    def predicting(self, *, compiled: bool) -> Iterator[None]:
+        """Add the seconds that the block takes to `predict`, and also to `compiled` if compiled trees are used."""
+        before = self.seconds["predict"]
+        try:
+            with self("predict"):
+                yield
+        finally:
+            if compiled:
+                self.compiled += self.seconds["predict"] - before
 
     @contextlib.contextmanager
     def searching(self) -> Iterator[None]:
@@ -81,6 +94,7 @@ class Timings:
                 self.seconds[name] += _seconds(values.get(name))
             self.wall += _seconds(values.get("wall"))
             self.search += _seconds(values.get("search"))
+            self.compiled += _seconds(values.get("compiled"))
 
     @property
     def work(self) -> float:
@@ -103,8 +117,9 @@ class Timings:
         return json.dumps(self.rounded(6) | {"wall": round(wall, 6), "search": round(self.search, 6)})
 
     def rounded(self, digits: int) -> dict[str, float]:
-        """Return the rounded seconds by name, in the order of `TIMINGS`."""
-        return {name: round(self.seconds[name], digits) for name in TIMINGS}
+        """Return the rounded seconds by name, in the order of `TIMINGS`, and then `compiled` if it is not 0."""
+        rounded = {name: round(self.seconds[name], digits) for name in TIMINGS}
+        return rounded | ({"compiled": round(self.compiled, digits)} if self.compiled else {})
 
 
 def _seconds(value: object) -> float:

@@ -54,6 +54,7 @@ ON_NO_DYNO = {
     "ML_CLOUD_ONLY": "models are in memory alone, whatever it says",
     "MODEL_CACHE_DIR": "they are",
     "MODEL_CACHE_DIR_MB": "they are",
+    "SCORELINE_COMPILED_TREES": "compiled trees give the same results",
     "MODEL_SIGNING_KEY": "only whoever publishes has it: with it, whoever gets at a dyno could sign",
 }
 """Settings that are not in app.json, and why."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from scoreline.storage.models.compiled.extension import is_available
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import Context
 
@@ -39,6 +40,13 @@ def packages(_: Context) -> Iterator[Finding]:
     ]
     if other:
         yield warning("; ".join(other), to_work)
+    if "scikit-learn" in installed and not is_available():
+        yield warning(
+            "the extension for trees was not built: forests and boosting are scored by scikit-learn alone, which takes "
+            "3 to 5 times as long",
+            "install a C compiler, and then run `make setup` or install the package again, unless this process only "
+            "submits jobs",
+        )
     if not other and len(installed) == len(base | ml):
         yield ok(f"all {len(installed)} packages have the versions that this release requires")
 

@@ -13,7 +13,7 @@ def add_leaves(
     x: npt.NDArray[Any],
     missing: bool,
     nodes: npt.NDArray[np.uint8],
-    numbers: npt.NDArray[np.int32],
+    categories: npt.NDArray[np.uint32],
     roots: npt.NDArray[np.int64],
     steps: npt.NDArray[np.int32],
     addresses: npt.NDArray[np.int64],

@@ -3,14 +3,16 @@
 
 A node takes 8 bytes: a threshold in float32, and an integer in which the lowest bits are the feature, the next bit says
 that a missing value goes right, and the other bits are the index of the left child. The right child is the next node. A
-leaf has a threshold of +inf and leads to itself, so a row that has arrived stays there, whatever its values are.
-`NODE` in the module `nodes` is the same in NumPy.
+leaf leads to itself, and its threshold is NaN, above which no value is, so a row that has arrived stays there. The bits
+of this NaN contain the number that the leaf has in the tree of scikit-learn. `NODE` in the module `nodes` is the same
+in NumPy.
 
-The arrays must have been made by `pack_tree`, which checks them. Nothing is checked while rows walk.
+The arrays must have been made by `pack`, which checks them. Nothing is checked while rows walk.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 cdef struct Node:
     float threshold
@@ -19,7 +21,7 @@ cdef struct Node:
 cdef struct WideNode:
     double threshold
     uint32_t left
-    uint32_t feature  # the highest bit says that a missing value goes right
+    uint32_t feature  # the highest bit says that a missing value goes right, and the next one that it splits categories
 
 ctypedef fused AnyNode:
     Node
@@ -33,6 +35,7 @@ cdef enum:
     LANES = 16
     FEW_LANES = 8
     NO_NODE = -1
+    CATEGORIES_WORDS = 8  # of 32 bits, one for each category
 
 
 cdef struct Packing:
@@ -51,7 +54,19 @@ cdef inline uint32_t feature_of(AnyNode node, Packing packing) noexcept nogil:
     if AnyNode is Node:
         return node.packed & packing.mask
     else:
-        return node.feature & 0x7FFFFFFFu
+        return node.feature & 0x3FFFFFFFu
+
+
+cdef inline int64_t leaf_number(AnyNode node) noexcept nogil:
+    """Return the number of a leaf, which its threshold contains."""
+    cdef uint32_t bits
+    cdef uint64_t wide_bits
+    if AnyNode is Node:
+        memcpy(&bits, &node.threshold, sizeof(bits))
+        return <int64_t> ((bits & 0x003FFFFFu) | ((bits >> 31) << 22))
+    else:
+        memcpy(&wide_bits, &node.threshold, sizeof(wide_bits))
+        return <int64_t> (wide_bits & 0xFFFFFFFFu)
 
 
 cdef inline uint32_t missing_goes_right(AnyNode node, Packing packing) noexcept nogil:
@@ -63,15 +78,24 @@ cdef inline uint32_t missing_goes_right(AnyNode node, Packing packing) noexcept 
 
 cdef inline uint32_t step(const AnyNode* tree, uint32_t at, const Value* x, Packing packing) noexcept nogil:
     cdef AnyNode node = tree[at]
-    if AnyNode is WideNode:  # values have no missing ones, so the highest bit is the only difference
-        return node.left + <uint32_t> (x[node.feature & 0x7FFFFFFFu] > node.threshold)
-    else:
-        return (node.packed >> packing.shift) + <uint32_t> (x[node.packed & packing.mask] > node.threshold)
+    return left_of(node, packing) + <uint32_t> (x[feature_of(node, packing)] > node.threshold)
 
 
-cdef inline uint32_t step_missing(const AnyNode* tree, uint32_t at, const Value* x, Packing packing) noexcept nogil:
+cdef inline uint32_t step_missing(
+    const AnyNode* tree, uint32_t at, const Value* x, const uint32_t* categories, Packing packing
+) noexcept nogil:
+    """Do a step where values may be missing, or are categories if `categories` is not NULL."""
     cdef AnyNode node = tree[at]
     cdef Value value = x[feature_of(node, packing)]
+    cdef uint32_t category
+    if AnyNode is WideNode:
+        if categories != NULL and node.feature & 0x40000000u:
+            if not value >= 0:
+                return node.left + (node.feature >> 31)
+            category = (<uint32_t> value) & 0xFFu
+            return node.left + (
+                (categories[leaf_number(node) * CATEGORIES_WORDS + (category >> 5)] >> (category & 31)) & 1
+            )
     return left_of(node, packing) + (
         <uint32_t> (value > node.threshold) | (<uint32_t> (value != value) & missing_goes_right(node, packing))
     )
@@ -186,9 +210,10 @@ cdef void walk(
 
 
 cdef void walk_missing(
-    const AnyNode* tree, const Value* x, int64_t stride, int64_t rows, Packing packing, uint32_t* at
+    const AnyNode* tree, const Value* x, int64_t stride, int64_t rows, const uint32_t* categories, Packing packing,
+    uint32_t* at
 ) noexcept nogil:
-    """Leave in `at` the leaf of each row, where values may be missing."""
+    """Leave in `at` the leaf of each row, where values may be missing or categories."""
     cdef int64_t i = 0
     cdef int lane
     cdef uint32_t places[LANES]
@@ -200,7 +225,7 @@ cdef void walk_missing(
         while moved:
             moved = 0
             for lane in range(LANES):
-                place = step_missing(tree, places[lane], x + (i + lane) * stride, packing)
+                place = step_missing(tree, places[lane], x + (i + lane) * stride, categories, packing)
                 moved |= place ^ places[lane]
                 places[lane] = place
         for lane in range(LANES):
@@ -209,7 +234,7 @@ cdef void walk_missing(
     while i < rows:
         place = 0
         while True:
-            moved = step_missing(tree, place, x + i * stride, packing)
+            moved = step_missing(tree, place, x + i * stride, categories, packing)
             if moved == place:
                 break
             place = moved
@@ -218,7 +243,7 @@ cdef void walk_missing(
 
 
 cdef void add_values(
-    const uint32_t* at, const int32_t* numbers, const char* values, int64_t value_stride, int width, double scale,
+    const AnyNode* tree, const uint32_t* at, const char* values, int64_t value_stride, int width, double scale,
     double* sums, int64_t stride, int64_t rows
 ) noexcept nogil:
     """Add the values of the leaf of each row. Each product is rounded before the sum is, as in scikit-learn."""
@@ -227,23 +252,23 @@ cdef void add_values(
     cdef const double* leaf
     if width == 1:
         for i in range(rows):
-            leaf = <const double*> (values + numbers[at[i]] * value_stride)
+            leaf = <const double*> (values + leaf_number(tree[at[i]]) * value_stride)
             sums[i * stride] += scale * leaf[0]
     elif width == 2:
         for i in range(rows):
-            leaf = <const double*> (values + numbers[at[i]] * value_stride)
+            leaf = <const double*> (values + leaf_number(tree[at[i]]) * value_stride)
             sums[i * stride] += scale * leaf[0]
             sums[i * stride + 1] += scale * leaf[1]
     else:
         for i in range(rows):
-            leaf = <const double*> (values + numbers[at[i]] * value_stride)
+            leaf = <const double*> (values + leaf_number(tree[at[i]]) * value_stride)
             for k in range(width):
                 sums[i * stride + k] += scale * leaf[k]
 
 
 cdef void add_trees(
     const AnyNode* nodes, const Value* x, int64_t n_rows, int64_t n_features, bint missing,
-    const int32_t[::1] numbers, const int64_t[::1] roots, const int32_t[:, ::1] steps, const int64_t[::1] addresses,
+    const uint32_t* categories, const int64_t[::1] roots, const int32_t[:, ::1] steps, const int64_t[::1] addresses,
     int64_t value_stride, int width, Packing packing, const int32_t[::1] columns, double scale,
     double* sums, int64_t sums_stride, int64_t block, uint32_t* at, int32_t* active
 ) noexcept nogil:
@@ -253,15 +278,17 @@ cdef void add_trees(
     while begin < n_rows:
         rows = min(block, n_rows - begin)
         for t in range(roots.shape[0]):
-            if missing:
-                walk_missing(nodes + roots[t], x + begin * n_features, n_features, rows, packing, at)
+            if missing or categories != NULL:
+                walk_missing(
+                    nodes + roots[t], x + begin * n_features, n_features, rows, categories, packing, at
+                )
             else:
                 walk(
                     nodes + roots[t], x + begin * n_features, n_features, rows, steps[t, 0], steps[t, 1], packing,
                     at, active
                 )
             add_values(
-                at, &numbers[roots[t]], <const char*> addresses[t], value_stride, width, scale,
+                nodes + roots[t], at, <const char*> addresses[t], value_stride, width, scale,
                 sums + begin * sums_stride + columns[t], sums_stride, rows
             )
         begin += rows
@@ -271,7 +298,7 @@ def add_leaves(
     const Value[:, ::1] x,
     bint missing,
     const uint8_t[::1] nodes,
-    const int32_t[::1] numbers,
+    const uint32_t[:, ::1] categories,
     const int64_t[::1] roots,
     const int32_t[:, ::1] steps,
     const int64_t[::1] addresses,
@@ -293,8 +320,9 @@ def add_leaves(
         Whether any value of `x` is NaN.
     nodes : array of bytes
         The nodes of all trees, `NODE` or `WIDE_NODE`.
-    numbers : array of int32, shape (n_nodes,)
-        The row of each node in the values of its tree.
+    categories : array of uint32, shape (n_splits, 8)
+        For each node that splits categories, a bit for each category that goes right. The threshold of such a node
+        contains the row. Values of these features must be less than 256. Only wide nodes split categories.
     roots : array of int64, shape (n_trees,)
         The first node of each tree.
     steps : array of int32, shape (n_trees, 2)
@@ -318,6 +346,7 @@ def add_leaves(
     """
     cdef uint32_t* at
     cdef int32_t* active
+    cdef const uint32_t* splits = &categories[0, 0] if categories.shape[0] else NULL
     cdef Packing packing
     packing.shift = shift
     packing.mask = (1u << (shift - 1)) - 1
@@ -332,12 +361,12 @@ def add_leaves(
     with nogil:
         if Value is float:
             add_trees(
-                <const Node*> &nodes[0], &x[0, 0], x.shape[0], x.shape[1], missing, numbers, roots, steps, addresses,
+                <const Node*> &nodes[0], &x[0, 0], x.shape[0], x.shape[1], missing, splits, roots, steps, addresses,
                 value_stride, width, packing, columns, scale, &out[0, 0], out.shape[1], block, at, active
             )
         else:
             add_trees(
-                <const WideNode*> &nodes[0], &x[0, 0], x.shape[0], x.shape[1], missing, numbers, roots, steps,
+                <const WideNode*> &nodes[0], &x[0, 0], x.shape[0], x.shape[1], missing, splits, roots, steps,
                 addresses, value_stride, width, packing, columns, scale, &out[0, 0], out.shape[1], block, at, active
             )
     free(at)

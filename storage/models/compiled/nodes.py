@@ -13,14 +13,23 @@ from scoreline.storage.models.compiled import _walk
 
 NODE = np.dtype([("threshold", np.float32), ("packed", np.uint32)])
 """A node for values in float32. The packed integer consists of the left child, a bit that says whether a missing value
-goes right, and the feature, in the lowest bits. The right child is the node after the left one."""
+goes right, and the feature, in the lowest bits. The right child is the node after the left one. A leaf leads to itself,
+and its threshold is a NaN that contains its number."""
 WIDE_NODE = np.dtype([("threshold", np.float64), ("left", np.uint32), ("feature", np.uint32)])
-"""A node for values in float64. The highest bit of the feature says whether a missing value goes right."""
+"""A node for values in float64. The highest bit of the feature says whether a missing value goes right, and the next
+one whether the node splits categories, in which case the threshold is a NaN that contains the number of the split."""
+
+MAX_CATEGORIES = 256
 
 _BLOCK_ROWS = 16_384
 _SMALL_BLOCK_ROWS = 1_024
 _SMALL_TREE_BYTES = 1 << 12
 _MISSING_RIGHT = np.uint32(1 << 31)
+_SPLITS_CATEGORIES = np.uint32(1 << 30)
+_MAX_NODES = 1 << 23
+"""Maximum number of nodes of a tree: the bits of a NaN in float32 that say which leaf it is."""
+_NAN_BITS = np.uint32(0x7FC00000)
+_WIDE_NAN_BITS = np.uint64(0x7FF8000000000000)
 
 
 class NotPackable(Exception):
@@ -40,6 +49,8 @@ class TreeArrays:
     threshold: npt.NDArray[np.float64]
     missing_left: npt.NDArray[np.bool_]
     values: npt.NDArray[np.float64]
+    splits: npt.NDArray[np.int64] | None = None
+    """The row in the table of splits of each node that splits categories, and -1 elsewhere. None if no node does."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class PackedTrees:
     n_features: int
     n_columns: int
     _nodes: npt.NDArray[np.uint8]
-    _numbers: npt.NDArray[np.int32]
+    _categories: npt.NDArray[np.uint32]
     _roots: npt.NDArray[np.int64]
     _steps: npt.NDArray[np.int32]
     _addresses: npt.NDArray[np.int64]
@@ -62,9 +73,10 @@ class PackedTrees:
 
     @property
     def nbytes(self) -> int:
-        """Memory beside that of the estimator, in bytes."""
-        arrays = (self._nodes, self._numbers, self._roots, self._steps, self._addresses, self._columns)
-        return sum(array.nbytes for array in arrays)
+        """Memory in addition to that of the estimator, in bytes."""
+        own = [values for values in self._values if values.base is None]
+        arrays: list[npt.NDArray[Any]] = [self._nodes, self._categories, self._roots, self._steps, *own]
+        return sum(array.nbytes for array in [*arrays, self._addresses, self._columns])
 
     def add_to(self, sums: npt.NDArray[np.float64], x: npt.NDArray[Any], *, scale: float = 1.0) -> None:
         """Add ``scale`` times the leaf of each row to `sums`, of shape (n_rows, n_columns).
@@ -85,7 +97,7 @@ class PackedTrees:
             x,
             missing,
             self._nodes,
-            self._numbers,
+            self._categories,
             self._roots,
             self._steps,
             self._addresses,
@@ -99,7 +111,14 @@ class PackedTrees:
         )
 
 
-def pack(trees: Sequence[TreeArrays], n_features: int, columns: Sequence[int], *, wide: bool) -> PackedTrees:
+def pack(
+    trees: Sequence[TreeArrays],
+    n_features: int,
+    columns: Sequence[int],
+    *,
+    wide: bool,
+    categories: npt.NDArray[np.uint32] | None = None,
+) -> PackedTrees:
     """Check trees and pack them.
 
     Parameters
@@ -110,6 +129,8 @@ def pack(trees: Sequence[TreeArrays], n_features: int, columns: Sequence[int], *
         For each tree, the column of the sums to which the first value of its leaves is added.
     wide : bool
         Whether the values of rows are float64; otherwise they are float32.
+    categories : ndarray of uint32, shape (n_splits, 8), optional
+        The table of splits by category: for each, a bit for each category that goes right.
 
     Raises
     ------
@@ -118,34 +139,49 @@ def pack(trees: Sequence[TreeArrays], n_features: int, columns: Sequence[int], *
     """
     if not trees:
         raise NotPackable("it has no trees")
+    if not 0 < n_features <= 1 << 24:
+        raise NotPackable(f"it has {n_features:,} features")
     shift = max(1, (n_features - 1).bit_length()) + 1
-    nodes, numbers, steps = [], [], []
+    if categories is None:
+        categories = np.empty((0, MAX_CATEGORIES // 32), np.uint32)
     strides = {tree.values.strides[0] for tree in trees}
     widths = {int(np.prod(tree.values.shape[1:], dtype=int)) for tree in trees}
-    if len(strides) > 1 or len(widths) > 1:
-        raise NotPackable("its trees have values of different shapes")
-    for tree in trees:
-        packed, order, step = _pack_tree(tree, n_features, None if wide else shift)
-        nodes.append(packed)
-        numbers.append(order)
-        steps.append(step)
+    if len(strides) > 1 or len(widths) > 1 or not all(_are_values(tree.values) for tree in trees):
+        raise NotPackable("the values of its trees have different or unknown shapes")
     width = widths.pop()
-    sizes = np.array([len(order) for order in numbers], dtype=np.int64)
-    small = max(sizes) * nodes[0].dtype.itemsize <= _SMALL_TREE_BYTES
+    sizes = np.array([len(tree.left) for tree in trees], dtype=np.int64)
+    roots = np.cumsum(sizes) - sizes
+    nodes = np.empty(sizes.sum(), WIDE_NODE if wide else NODE)
+    steps = np.empty((len(trees), 2), np.int32)
+    for number, (tree, root) in enumerate(zip(trees, roots, strict=True)):
+        target = nodes[root : root + len(tree.left)]
+        steps[number] = _pack_tree(tree, target, n_features, None if wide else shift, len(categories))
+    small = max(sizes) * nodes.dtype.itemsize <= _SMALL_TREE_BYTES
     return PackedTrees(
         wide=wide,
         n_features=n_features,
         n_columns=max(columns) + width,
-        _nodes=np.concatenate(nodes).view(np.uint8),
-        _numbers=np.concatenate(numbers),
-        _roots=np.cumsum(sizes) - sizes,
-        _steps=np.array(steps, dtype=np.int32),
+        _nodes=nodes.view(np.uint8),
+        _categories=np.ascontiguousarray(categories),
+        _roots=roots,
+        _steps=steps,
         _addresses=np.array([tree.values.ctypes.data for tree in trees], dtype=np.int64),
         _columns=np.array(columns, dtype=np.int32),
         _values=tuple(tree.values for tree in trees),
         _width=width,
         _shift=shift,
         _block=_SMALL_BLOCK_ROWS if small else _BLOCK_ROWS,
+    )
+
+
+def _are_values(values: npt.NDArray[Any]) -> bool:
+    """Return whether the extension can read the values of a node as consecutive and aligned float64."""
+    return (
+        values.ndim >= 1
+        and values.dtype == np.float64
+        and values.flags.aligned
+        and values[:1].size > 0
+        and values[0].flags.c_contiguous
     )
 
 
@@ -162,11 +198,13 @@ def float32_at_or_below(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float
 
 
 def _pack_tree(
-    tree: TreeArrays, n_features: int, shift: int | None
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32], tuple[int, int]]:
-    """Return the nodes of a tree, the number of each in the tree's own arrays, and the steps of a walk."""
+    tree: TreeArrays, nodes: npt.NDArray[Any], n_features: int, shift: int | None, n_splits: int
+) -> tuple[int, int]:
+    """Write the nodes of a tree. Return the steps of a walk: those of all rows, and then those between two looks."""
     n_nodes = len(tree.left)
-    if not 0 < n_nodes < 1 << 30 or any(
+    if not 0 < n_nodes <= _MAX_NODES:
+        raise NotPackable(f"a tree has {n_nodes:,} nodes")
+    if any(
         len(array) != n_nodes for array in (tree.right, tree.feature, tree.threshold, tree.missing_left, tree.values)
     ):
         raise NotPackable("the arrays of a tree have different lengths")
@@ -188,20 +226,28 @@ def _pack_tree(
     child = np.where(leaf, np.arange(n_nodes), places[np.where(leaf, 0, left)]).astype(np.uint32)
     feature = np.where(leaf, 0, feature).astype(np.uint32)
     missing_right = inner & ~tree.missing_left[order]
+    numbers = order.astype(np.uint32)
     if shift is None:
-        nodes = np.empty(n_nodes, WIDE_NODE)
-        nodes["threshold"] = np.where(leaf, np.inf, threshold)
+        nodes["threshold"] = threshold
         nodes["left"] = child
         nodes["feature"] = feature | np.where(missing_right, _MISSING_RIGHT, np.uint32(0))
+        bits = np.where(leaf, _WIDE_NAN_BITS | numbers, nodes["threshold"].view(np.uint64))
+        if tree.splits is not None:
+            split = np.where(leaf, -1, tree.splits[order])
+            if len(tree.splits) != n_nodes or split.max() >= n_splits:
+                raise NotPackable("a tree asks for categories that it does not have")
+            bits = np.where(split >= 0, _WIDE_NAN_BITS | np.maximum(split, 0).astype(np.uint64), bits)
+            nodes["feature"] |= np.where(split >= 0, _SPLITS_CATEGORIES, np.uint32(0))
+        nodes["threshold"] = bits.view(np.float64)
     else:
         if n_nodes > 1 << (32 - shift):
             raise NotPackable(f"a tree of {n_nodes:,} nodes is too large for {n_features:,} features")
-        nodes = np.empty(n_nodes, NODE)
-        nodes["threshold"] = np.where(leaf, np.float32(np.inf), float32_at_or_below(threshold))
-        nodes["packed"] = (
-            (child << np.uint32(shift)) | (missing_right.astype(np.uint32) << np.uint32(shift - 1)) | feature
-        )
+        below = float32_at_or_below(threshold).view(np.uint32)
+        payload = (numbers & np.uint32(0x3FFFFF)) | ((numbers >> np.uint32(22)) << np.uint32(31))
+        nodes["threshold"] = np.where(leaf, _NAN_BITS | payload, below).view(np.float32)
+        flags = missing_right.astype(np.uint32) << np.uint32(shift - 1)
+        nodes["packed"] = (child << np.uint32(shift)) | flags | feature
     mean = depths / leaf.sum()
     if depth <= 1.3 * mean + 1:
-        return nodes, order, (depth, 1)
-    return nodes, order, (round(0.95 * mean), max(2, round(mean / 5)))
+        return depth, 1
+    return round(0.95 * mean), max(2, round(mean / 5))

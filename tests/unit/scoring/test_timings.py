@@ -64,6 +64,19 @@ def test_timings_add_up(lasts: Pass) -> None:
     assert both.seconds == dict.fromkeys(TIMINGS, 0.0) | {"predict": 6.0}
 
 
+def test_seconds_with_compiled_trees_are_listed_if_there_are_any(lasts: Pass) -> None:
+    one, both = Timings(), Timings()
+    with one.predicting(compiled=False):
+        lasts(3)
+    assert list(one.rounded(3)) == list(TIMINGS)
+    with one.predicting(compiled=True):
+        lasts(2)
+    both.add(one.to_text())
+    both.add(one.to_text())
+    assert both.seconds["predict"] == 10
+    assert both.rounded(3)["compiled"] == 4
+
+
 def test_work_counts_concurrent_timings_once(lasts: Pass) -> None:
     def decoded() -> Iterator[str]:
         for batch in "ab":

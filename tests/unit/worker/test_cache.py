@@ -13,6 +13,8 @@ from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt, ModelUnloadable
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.testing import eager
 from scoreline.worker.cache import ModelCache
@@ -20,7 +22,7 @@ from scoreline.worker.shared_memory import Board
 
 
 class Models:
-    """A fake of the model manager; a model's name contains its size in bytes."""
+    """A fake of the model manager; a model's name contains its size in bytes, and that of its compiled trees."""
 
     def __init__(self) -> None:
         self.loads: list[str] = []
@@ -29,14 +31,20 @@ class Models:
 
     def manifest(self, pinned: PinnedModel) -> Any:
         return SimpleNamespace(
-            name=pinned.name, version=pinned.version, ref=pinned.ref, memory_bytes=int(pinned.name.split("-")[1])
+            name=pinned.name,
+            version=pinned.version,
+            ref=pinned.ref,
+            memory_bytes=int(pinned.name.split("-")[1].split("+")[0]),
         )
 
     def load_manifest(self, manifest: Any, manifest_sha256: str) -> Any:
         self.loads.append(manifest.name)
         if manifest.name in self.gates:
             self.gates[manifest.name].wait(10)
-        return SimpleNamespace(manifest=manifest, manifest_sha256=manifest_sha256, load_seconds=0.1)
+        _, _, compiled = manifest.name.partition("+")
+        trees = CompiledEnsembles(nbytes=int(compiled or 0))
+        found: Any = Bundle(models={}, manifest=manifest, manifest_sha256=manifest_sha256, compiled=trees)
+        return found
 
 
 def pin(name: str, sha256: str = "") -> PinnedModel:
@@ -75,6 +83,21 @@ def test_a_model_larger_than_the_cache_is_refused_and_evicts_nothing(models: Mod
     with pytest.raises(ModelUnloadable, match="raise MODEL_CACHE_MB"):
         cache.get(pin("big-101"))
     assert held(cache) == ["a-40"]
+
+
+def test_compiled_trees_count_towards_the_size_of_a_model(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    cache.get(pin("a-40"))
+    cache.get(pin("b-40+10"))
+    assert [item["bytes"] for item in cache.snapshot()] == [40, 50]
+    cache.get(pin("c-40+25"))  # b is evicted, too, because of the compiled trees of both
+    assert held(cache) == ["c-40+25"]
+
+
+def test_a_model_that_fits_only_without_its_compiled_trees_is_used_without_them(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    assert not cache.get(pin("a-90+20")).compiled.nbytes
+    assert [item["bytes"] for item in cache.snapshot()] == [90]
 
 
 def test_models_with_different_digests_are_different_entries(models: Models) -> None:

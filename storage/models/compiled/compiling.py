@@ -1,0 +1,116 @@
+"""Finds the ensembles of trees within models, compiles them, and compares each with scikit-learn before it is used."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
+
+from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, replaced
+from scoreline.storage.models.compiled.estimators import Compiled, compile_estimator, is_known
+from scoreline.storage.models.compiled.nodes import NotPackable
+from scoreline.storage.models.compiled.probes import probe_rows, variants
+
+_MAX_OBJECTS = 100_000
+"""Maximum number of objects within models that are looked at."""
+
+
+def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
+    """Compile the ensembles within fitted models (see `extension.compile_ensembles`)."""
+    found, methods, nbytes = [], [], 0
+    for place, estimator in _fitted_ensembles(models):
+        name = type(estimator).__name__
+        try:
+            compiled = compile_estimator(estimator)
+            with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
+                _compare(estimator, compiled)
+        except NotPackable as problem:
+            found.append(Ensemble(place=place, name=name, reason=str(problem)))
+            continue
+        found.append(Ensemble(place=place, name=name))
+        methods.append((estimator, compiled.methods))
+        nbytes += compiled.nbytes
+    return CompiledEnsembles(found=tuple(found), nbytes=nbytes, methods=tuple(methods))
+
+
+def _compare(estimator: Any, compiled: Compiled) -> None:
+    """Compare a compiled ensemble with scikit-learn. Raises `NotPackable` if any result differs."""
+    rows = probe_rows(compiled.trees, compiled.n_features, wide=compiled.wide, categorical=compiled.categorical)
+    compared = False
+    for what, x in variants(rows, compiled.categorical):
+        for part in (x, x[:1], x[: len(x) // 3 + 3]):
+            expected, refusal = _outcome(estimator, compiled, part)
+            with replaced(estimator, compiled.methods):
+                got, refused = _outcome(estimator, compiled, part)
+            if refusal != refused or not _equal(expected, got):
+                raise NotPackable(f"its results for rows with {what} differ from those of scikit-learn")
+            compared = compared or refusal is None
+            if refusal is not None:
+                break
+    if not compared:
+        raise NotPackable("scikit-learn refuses the rows with which it would be compared")
+
+
+def _outcome(estimator: Any, compiled: Compiled, x: Any) -> tuple[list[np.ndarray[Any, Any]], str | None]:
+    """Return what the methods of an estimator return, as arrays, and its refusal if it refuses the rows."""
+    if compiled.evaluate is not None:
+        return [compiled.evaluate(x)], None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for method in ("predict_proba", "score_samples", "predict"):
+            call: Callable[[Any], Any] | None = getattr(estimator, method, None)
+            if call is None:
+                continue
+            try:
+                result = call(x)
+            except ValueError as error:
+                return [], str(error)
+            return list(result) if isinstance(result, list) else [result], None
+    return [], None
+
+
+def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]) -> bool:
+    return len(expected) == len(got) and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(expected, got, strict=True)
+    )
+
+
+def _fitted_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the fitted ensembles within the models whose class is known, without those inside of others.
+
+    Only objects of scikit-learn's own classes are searched. How another class uses its ensembles is not known.
+    """
+    seen: set[int] = set()
+    waiting = list(models)[::-1]
+    while waiting and len(seen) < _MAX_OBJECTS:
+        place, value = waiting.pop()
+        if id(value) in seen or isinstance(value, str | bytes | int | float | type):
+            continue
+        seen.add(id(value))
+        if is_known(value):
+            if _is_fitted(value):
+                yield place, value
+        elif isinstance(value, dict):
+            waiting += [(f"{place}[{key!r}]", item) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{place}[{number}]", item) for number, item in enumerate(value)]
+        elif isinstance(value, np.ndarray):
+            if value.dtype == object and value.size <= _MAX_OBJECTS:
+                waiting += [(f"{place}[{number}]", item) for number, item in enumerate(value.ravel())]
+        elif type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__"):
+            waiting += [(f"{place}.{name}", item) for name, item in vars(value).items()]
+
+
+def _is_fitted(estimator: Any) -> bool:
+    """Return whether an estimator is fitted. Those that are not are templates, for example of an ensemble."""
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True

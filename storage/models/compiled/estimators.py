@@ -1,0 +1,324 @@
+"""Compiles fitted ensembles of scikit-learn: for each class, which methods a compiled ensemble replaces.
+
+The methods call scikit-learn's own validation first, so that every refusal and its message stay as they are. What is
+not known here, for example a subclass, is not compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sklearn
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
+from sklearn.tree._tree import Tree
+from sklearn.utils.validation import check_is_fitted
+
+from scoreline.storage.models.compiled.nodes import MAX_CATEGORIES, NotPackable, PackedTrees, TreeArrays, pack
+
+Methods = Mapping[str, Any]
+"""Attributes of an estimator by name, to be set on the instance for the time of a batch."""
+
+
+_KNOWN_VERSIONS = ("1.9.",)
+"""The versions of scikit-learn whose internals are as this module expects."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compiled ensemble replaces in an estimator."""
+
+    methods: Methods
+    nbytes: int
+    trees: Sequence[TreeArrays]
+    """The trees, with the features of the whole ensemble."""
+    n_features: int
+    wide: bool
+    categorical: Sequence[int] = ()
+    """Features whose values are categories, as numbers from 0."""
+    evaluate: Callable[[Any], npt.NDArray[np.float64]] | None = None
+    """Computes the results that are compared with those of scikit-learn. By default, methods of the estimator do."""
+
+
+_TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
+
+
+class CompiledTree:
+    """Stands for the ``tree_`` of a decision tree. What it does not compute itself is that tree's own."""
+
+    def __init__(self, tree: Any, packed: PackedTrees) -> None:
+        self._tree = tree
+        self._packed = packed
+
+    def predict(self, x: Any) -> npt.NDArray[np.float64]:
+        """Return the values of the leaf of each row, shape (n_rows, n_outputs, n_classes), without the axis of one."""
+        if not _is_dense(x, np.float32, self._packed.n_features):
+            own: npt.NDArray[np.float64] = self._tree.predict(x)
+            return own
+        shape = self._tree.value.shape[1:]
+        sums = np.full((len(x), self._packed.n_columns), -0.0)  # unlike 0.0, it also leaves a value of -0.0 as it is
+        self._packed.add_to(sums, x)
+        return sums.reshape(len(x), *shape) if self._tree.n_outputs > 1 else sums.reshape(len(x), shape[-1])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tree, name)
+
+
+def compile_estimator(estimator: Any) -> Compiled:
+    """Compile a fitted estimator of a class that `is_known`.
+
+    Raises
+    ------
+    NotPackable
+        The estimator cannot be compiled. The message says why, after "because".
+    """
+    if not sklearn.__version__.startswith(_KNOWN_VERSIONS):
+        raise NotPackable(f"the internals of scikit-learn {sklearn.__version__} are not known")
+    try:
+        return _COMPILERS[type(estimator)](estimator)
+    except (AttributeError, TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+        raise NotPackable(f"its fitted state is not as expected ({type(error).__name__}: {error})") from error
+
+
+def _decision_tree(model: Any) -> Compiled:
+    trees = [_arrays(model, model.n_features_in_)]
+    packed = pack(trees, model.n_features_in_, [0], wide=False)
+    return _compiled({"tree_": CompiledTree(model.tree_, packed)}, packed, trees)
+
+
+def _forest_classifier(model: Any) -> Compiled:
+    trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_]
+    packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
+    n_trees = len(model.estimators_)
+    n_classes = [int(number) for number in np.atleast_1d(model.n_classes_)]
+    widest = max(n_classes)
+    if packed.n_columns != len(n_classes) * widest:
+        raise NotPackable("its trees have another number of classes")
+
+    def predict_proba(X: Any) -> Any:
+        check_is_fitted(model)
+        x = model._validate_X_predict(X)
+        if not _is_dense(x, np.float32, packed.n_features):
+            return type(model).predict_proba(model, X)
+        sums = np.zeros((len(x), packed.n_columns))
+        packed.add_to(sums, x)
+        sums /= n_trees
+        if len(n_classes) == 1:
+            return sums
+        outputs = sums.reshape(len(x), len(n_classes), widest)
+        return [np.ascontiguousarray(outputs[:, number, :n]) for number, n in enumerate(n_classes)]
+
+    return _compiled({"predict_proba": predict_proba}, packed, trees)
+
+
+def _forest_regressor(model: Any) -> Compiled:
+    trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_]
+    packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
+    n_trees = len(model.estimators_)
+    if packed.n_columns != model.n_outputs_:
+        raise NotPackable("its trees have another number of outputs")
+
+    def predict(X: Any) -> Any:
+        check_is_fitted(model)
+        x = model._validate_X_predict(X)
+        if not _is_dense(x, np.float32, packed.n_features):
+            return type(model).predict(model, X)
+        sums = np.zeros((len(x), packed.n_columns))
+        packed.add_to(sums, x)
+        sums /= n_trees
+        return sums if model.n_outputs_ > 1 else sums[:, 0]
+
+    return _compiled({"predict": predict}, packed, trees)
+
+
+def _gradient_boosting(model: Any) -> Compiled:
+    stages, outputs = model.estimators_.shape
+    trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_.ravel()]
+    packed = pack(trees, model.n_features_in_, list(range(outputs)) * stages, wide=False)
+    if packed.n_columns != outputs:
+        raise NotPackable("its trees have several outputs")
+
+    def raw_predict(X: Any) -> Any:
+        if not _is_dense(X, np.float32, packed.n_features):
+            return type(model)._raw_predict(model, X)
+        check_is_fitted(model)
+        sums = model._raw_predict_init(X)
+        if sums.shape != (len(X), outputs) or sums.dtype != np.float64 or not sums.flags.c_contiguous:
+            return type(model)._raw_predict(model, X)
+        packed.add_to(sums, X, scale=model.learning_rate)
+        return sums
+
+    return _compiled({"_raw_predict": raw_predict}, packed, trees)
+
+
+def _hist_gradient_boosting(model: Any) -> Compiled:
+    predictors = model._predictors
+    outputs = model.n_trees_per_iteration_
+    known, places = model._bin_mapper.make_known_categories_bitsets()
+    trees, splits = [], [np.empty((0, MAX_CATEGORIES // 32), np.uint32)]
+    n_splits = 0
+    for predictor in (predictor for iteration in predictors for predictor in iteration):
+        nodes = predictor.nodes
+        leaf = nodes["is_leaf"].astype(bool)
+        by_category = nodes["is_categorical"].astype(bool) & ~leaf
+        numbers = None
+        if by_category.any():
+            splits.append(_right_categories(predictor, nodes[by_category], known, places))
+            numbers = np.full(len(nodes), -1)
+            numbers[by_category] = n_splits + np.arange(len(splits[-1]))
+            n_splits += len(splits[-1])
+        trees.append(
+            TreeArrays(
+                left=np.where(leaf, -1, nodes["left"].astype(np.int64)),
+                right=np.where(leaf, -1, nodes["right"].astype(np.int64)),
+                feature=nodes["feature_idx"].astype(np.int64),
+                threshold=np.where(by_category, 0.0, nodes["num_threshold"].astype(np.float64)),
+                missing_left=nodes["missing_go_to_left"].astype(bool),
+                values=nodes["value"],
+                splits=numbers,
+            )
+        )
+    columns = [column for iteration in predictors for column in range(len(iteration))]
+    packed = pack(trees, model._n_features, columns, wide=True, categories=np.concatenate(splits))
+    if packed.n_columns != outputs or any(len(iteration) != outputs for iteration in predictors):
+        raise NotPackable("its iterations have different numbers of trees")
+    categorical = np.flatnonzero(model._bin_mapper.is_categorical_)
+
+    def predict_iterations(X: Any, iterations: Any, raw_predictions: Any, is_binned: bool, n_threads: int) -> None:
+        usable = iterations is predictors and not is_binned and raw_predictions.dtype == np.float64
+        usable = usable and _is_dense(X, np.float64, packed.n_features)
+        if not usable or (n_splits and (X[:, categorical] >= MAX_CATEGORIES).any()):
+            type(model)._predict_iterations(model, X, iterations, raw_predictions, is_binned, n_threads)
+            return
+        sums = np.ascontiguousarray(raw_predictions)
+        packed.add_to(sums, X)
+        if sums is not raw_predictions:
+            raw_predictions[:] = sums
+
+    def evaluate(x: Any) -> npt.NDArray[np.float64]:
+        sums = np.zeros((len(x), outputs), order="F")
+        model._predict_iterations(x, predictors, sums, False, 1)
+        return sums
+
+    return Compiled(
+        methods={"_predict_iterations": predict_iterations},
+        nbytes=packed.nbytes,
+        trees=trees,
+        n_features=packed.n_features,
+        wide=True,
+        categorical=categorical.tolist() if n_splits else (),
+        evaluate=evaluate,
+    )
+
+
+def _right_categories(predictor: Any, nodes: Any, known: Any, places: Any) -> npt.NDArray[np.uint32]:
+    """Return, for each node that splits categories, a bit for each category that goes right.
+
+    Categories that are not known go where missing values go.
+    """
+    left = predictor.raw_left_cat_bitsets[nodes["bitset_idx"]]
+    known = known[places[nodes["feature_idx"]]]
+    unknown_goes_right = np.where(nodes["missing_go_to_left"].astype(bool), np.uint32(0), np.uint32(0xFFFFFFFF))
+    found: npt.NDArray[np.uint32] = ~left & (known | unknown_goes_right[:, np.newaxis])
+    return found
+
+
+def _isolation_forest(model: Any) -> Compiled:
+    trees = []
+    for number, (tree, features) in enumerate(zip(model.estimators_, model.estimators_features_, strict=True)):
+        arrays = _arrays(tree, len(features))
+        splits = arrays.left >= 0
+        if not np.isin(arrays.feature[splits], np.arange(len(features))).all():
+            raise NotPackable("a tree asks for a feature that the rows do not have")
+        if model._max_features == model.n_features_in_:  # scikit-learn then gives each tree all columns as they are
+            features = np.arange(model.n_features_in_)
+        depths = model._decision_path_lengths[number] + model._average_path_length_per_tree[number] - 1.0
+        trees.append(
+            TreeArrays(
+                left=arrays.left,
+                right=arrays.right,
+                feature=np.where(splits, np.asarray(features)[np.where(splits, arrays.feature, 0)], 0),
+                threshold=arrays.threshold,
+                missing_left=arrays.missing_left,
+                values=np.ascontiguousarray(depths, np.float64),
+            )
+        )
+    packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
+    own = type(model)._compute_score_samples
+
+    def compute_score_samples(X: Any, subsample_features: bool) -> Any:
+        if not _is_dense(X, np.float32, packed.n_features):
+            return own(model, X, subsample_features)
+        sums = np.zeros((len(X), 1))
+        packed.add_to(sums, X)
+        return _scores_from_depths(model, sums[:, 0])
+
+    return _compiled({"_compute_score_samples": compute_score_samples}, packed, trees)
+
+
+def _scores_from_depths(model: Any, depths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Turn depths into scores as `IsolationForest` does."""
+    from sklearn.ensemble._iforest import _average_path_length  # a private function: it is absent in other versions
+
+    denominator = len(model.estimators_) * _average_path_length([model._max_samples])
+    scores: npt.NDArray[np.float64] = 2 ** (
+        -np.divide(depths, denominator, out=np.ones_like(depths), where=denominator != 0)
+    )
+    return scores
+
+
+def _compiled(methods: Methods, packed: PackedTrees, trees: Sequence[TreeArrays]) -> Compiled:
+    return Compiled(methods, packed.nbytes, trees, packed.n_features, packed.wide)
+
+
+def _arrays(estimator: Any, n_features: int) -> TreeArrays:
+    if type(estimator) not in _TREES or type(estimator.tree_) is not Tree:
+        raise NotPackable(f"a {type(estimator).__name__} is not one of scikit-learn's trees")
+    tree = estimator.tree_
+    if tree.n_features != n_features:
+        raise NotPackable("a tree has another number of features")
+    return TreeArrays(
+        left=tree.children_left,
+        right=tree.children_right,
+        feature=tree.feature,
+        threshold=tree.threshold,
+        missing_left=tree.missing_go_to_left.astype(bool),
+        values=tree.value,
+    )
+
+
+def is_known(value: Any) -> bool:
+    """Return whether objects of this class can be compiled."""
+    return type(value) in _COMPILERS
+
+
+def _is_dense(x: Any, dtype: Any, n_features: int) -> bool:
+    return type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == n_features
+
+
+_COMPILERS: dict[type, Callable[[Any], Compiled]] = {
+    **dict.fromkeys(_TREES, _decision_tree),
+    RandomForestClassifier: _forest_classifier,
+    ExtraTreesClassifier: _forest_classifier,
+    RandomForestRegressor: _forest_regressor,
+    ExtraTreesRegressor: _forest_regressor,
+    GradientBoostingClassifier: _gradient_boosting,
+    GradientBoostingRegressor: _gradient_boosting,
+    HistGradientBoostingClassifier: _hist_gradient_boosting,
+    HistGradientBoostingRegressor: _hist_gradient_boosting,
+    IsolationForest: _isolation_forest,
+}

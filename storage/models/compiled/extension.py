@@ -1,0 +1,35 @@
+"""Compiles ensembles if the extension was built. This module can be imported without it, and without scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
+
+
+def is_available() -> bool:
+    """Return whether the extension was built."""
+    try:
+        from scoreline.storage.models.compiled import _walk  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
+    """Compile the ensembles of trees within fitted models.
+
+    Only ensembles whose results equal those of scikit-learn to the last bit are compiled. Without the extension, none
+    is.
+
+    Parameters
+    ----------
+    models : iterable of (str, Any)
+        The models, each with a name for the description.
+    """
+    if not is_available():
+        return CompiledEnsembles()
+    from scoreline.storage.models.compiled.compiling import compile_all  # this module needs the extension
+
+    return compile_all(models)

@@ -1,0 +1,324 @@
+"""Compiled ensembles give the results of scikit-learn to the last bit, or are not used."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    BaggingRegressor,
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
+from threadpoolctl import threadpool_limits
+
+pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
+
+from scoreline.storage.models.compiled import estimators, extension
+from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
+from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.nodes import PackedTrees
+from scoreline.storage.models.compiled.probes import probe_rows
+
+METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
+N_FEATURES = 6
+RANDOM = np.random.default_rng(7)
+X = RANDOM.normal(size=(300, N_FEATURES))
+SIGNAL = X[:, 0] + X[:, 1] * X[:, 2] + RANDOM.normal(size=300)
+TWO, THREE = (SIGNAL > 0).astype(int), np.digitize(SIGNAL, [-1, 1])
+SEVERAL = np.stack([TWO, THREE], axis=1)
+NUMBERS = np.stack([SIGNAL, -(SIGNAL**2)], axis=1)
+GAPS = np.where(RANDOM.random(X.shape) < 0.1, np.nan, X)
+MIXED = GAPS.copy()
+MIXED[:, 0] = RANDOM.integers(0, 12, 300)
+MIXED[:, 3] = RANDOM.integers(0, 100, 300)
+WEIGHTS = RANDOM.random(300)
+UP_AND_DOWN = [1, 0, 0, 0, 0, -1]
+ONE = {"random_state": 0}
+FEW = {"random_state": 0, "n_estimators": 12}
+BOOSTED = {"random_state": 0, "max_iter": 12}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Let scikit-learn use one thread, as a worker does."""
+    with threadpool_limits(1):
+        yield
+
+
+class OwnForest(RandomForestClassifier):
+    """A subclass."""
+
+
+def warm_started() -> RandomForestClassifier:
+    model = RandomForestClassifier(warm_start=True, n_estimators=5, random_state=0).fit(X, TWO)
+    return model.set_params(n_estimators=9).fit(X, TWO)
+
+
+ENSEMBLES: dict[str, Callable[[], Any]] = {
+    "decision tree": lambda: DecisionTreeClassifier(**ONE).fit(X, THREE),
+    "decision tree, missing values": lambda: DecisionTreeClassifier(**ONE).fit(GAPS, THREE),
+    "decision tree, outputs": lambda: DecisionTreeClassifier(**ONE).fit(X, SEVERAL),
+    "decision tree, one leaf": lambda: DecisionTreeRegressor(**ONE).fit(X, np.ones(300)),
+    "decision tree, values of -0.0": lambda: DecisionTreeRegressor(**ONE).fit(X, np.where(SIGNAL > 0, 1.0, -0.0)),
+    "regression tree": lambda: DecisionTreeRegressor(**ONE).fit(X, NUMBERS),
+    "extra tree": lambda: ExtraTreeClassifier(**ONE).fit(X, TWO),
+    "extra regression tree": lambda: ExtraTreeRegressor(**ONE).fit(GAPS, SIGNAL),
+    "forest": lambda: RandomForestClassifier(**FEW).fit(X, TWO, sample_weight=WEIGHTS),
+    "forest, depth": lambda: RandomForestClassifier(max_depth=4, **FEW).fit(X, THREE),
+    "forest, names": lambda: RandomForestClassifier(**FEW).fit(X, np.array(["a", "b", "c"])[THREE]),
+    "forest, outputs": lambda: RandomForestClassifier(**FEW).fit(X, SEVERAL),
+    "forest, missing values": lambda: RandomForestClassifier(**FEW).fit(GAPS, TWO),
+    "forest, monotonic": lambda: RandomForestClassifier(monotonic_cst=UP_AND_DOWN, **FEW).fit(X, TWO),
+    "forest, warm start": warm_started,
+    "extra trees": lambda: ExtraTreesClassifier(**FEW).fit(GAPS, THREE),
+    "regression forest": lambda: RandomForestRegressor(**FEW).fit(X, SIGNAL),
+    "regression forest, outputs": lambda: RandomForestRegressor(**FEW).fit(GAPS, NUMBERS),
+    "extra trees of numbers": lambda: ExtraTreesRegressor(**FEW).fit(X, SIGNAL),
+    "gradient boosting": lambda: GradientBoostingClassifier(**FEW).fit(X, TWO),
+    "gradient boosting, three": lambda: GradientBoostingClassifier(subsample=0.5, **FEW).fit(X, THREE),
+    "gradient boosting, init": lambda: GradientBoostingClassifier(init=LogisticRegression(), **FEW).fit(X, TWO),
+    "gradient boosting of numbers": lambda: GradientBoostingRegressor(loss="huber", **FEW).fit(X, SIGNAL),
+    "histograms": lambda: HistGradientBoostingClassifier(**BOOSTED).fit(X, TWO),
+    "histograms, three": lambda: HistGradientBoostingClassifier(early_stopping=True, **BOOSTED).fit(GAPS, THREE),
+    "histograms, monotonic": lambda: HistGradientBoostingRegressor(monotonic_cst=UP_AND_DOWN, **BOOSTED).fit(
+        GAPS, SIGNAL
+    ),
+    "histograms, categories": lambda: HistGradientBoostingClassifier(categorical_features=[0, 3], **BOOSTED).fit(
+        MIXED, THREE
+    ),
+    "isolation forest": lambda: IsolationForest(**FEW).fit(X),
+    "isolation forest, features": lambda: IsolationForest(max_features=3, **FEW).fit(X),
+}
+WITHIN: dict[str, tuple[int, Callable[[], Any]]] = {
+    "pipeline": (1, lambda: make_pipeline(StandardScaler(), RandomForestClassifier(**FEW)).fit(X, TWO)),
+    "calibrated": (3, lambda: CalibratedClassifierCV(RandomForestClassifier(**FEW), cv=3).fit(X, TWO)),
+    "voting": (
+        2,
+        lambda: VotingClassifier(
+            [("a", RandomForestClassifier(**FEW)), ("b", HistGradientBoostingClassifier(**BOOSTED))], voting="soft"
+        ).fit(X, TWO),
+    ),
+    "stacking": (
+        2,
+        lambda: StackingClassifier([("a", RandomForestClassifier(**FEW))], ExtraTreesClassifier(**FEW), cv=2).fit(
+            X, TWO
+        ),
+    ),
+    "bagging": (6, lambda: BaggingClassifier(DecisionTreeClassifier(), n_estimators=6, **ONE).fit(X, TWO)),
+    "bagging of some features": (6, lambda: BaggingRegressor(n_estimators=6, max_features=0.5, **ONE).fit(X, SIGNAL)),
+    "AdaBoost": (12, lambda: AdaBoostClassifier(DecisionTreeClassifier(max_depth=3), **FEW).fit(X, THREE)),
+    "outputs": (2, lambda: MultiOutputClassifier(RandomForestClassifier(**FEW)).fit(X, SEVERAL)),
+    "numbers": (2, lambda: MultiOutputRegressor(GradientBoostingRegressor(**FEW)).fit(X, NUMBERS)),
+    "one against the rest": (3, lambda: OneVsRestClassifier(RandomForestClassifier(**FEW)).fit(X, THREE)),
+    "search": (1, lambda: GridSearchCV(RandomForestClassifier(**FEW), {"max_depth": [3, 5]}, cv=2).fit(X, TWO)),
+    "transformed target": (1, lambda: TransformedTargetRegressor(RandomForestRegressor(**FEW)).fit(X, SIGNAL)),
+}
+
+
+def results(model: Any, x: Any) -> dict[str, Any]:
+    """Return the result of each method as bytes, or its error."""
+    found: dict[str, Any] = {}
+    for method in METHODS:
+        if (call := getattr(model, method, None)) is None:
+            continue
+        try:
+            result = call(x)
+        except ValueError as error:
+            found[method] = str(error)
+            continue
+        arrays = result if isinstance(result, list) else [result]
+        found[method] = [
+            (array.dtype, array.shape, array.tolist() if array.dtype.kind == "U" else array.tobytes())
+            for array in arrays
+        ]
+    return found
+
+
+def tables(model: Any) -> Iterator[Any]:
+    """Yield rows in each form that a job or an application may use."""
+    random = np.random.default_rng(11)
+    rows = random.normal(size=(211, N_FEATURES)) * random.choice([0.1, 1, 10], (211, 1))
+    rows[:40] = random.permutation(MIXED)[:40]
+    numbers = np.nan_to_num(rows)
+    yield from (numbers, numbers.astype(np.float32), np.asfortranarray(numbers), numbers.astype(np.int64), numbers[:1])
+    yield from (
+        numbers[:0],
+        pd.DataFrame(numbers),
+        np.where(numbers > 2, 1e300, numbers),
+        numbers * 1e-310,
+        -0.0 * numbers,
+    )
+    yield from (rows, np.where(rows > 1, np.inf, rows), numbers[:, :3], np.where(rows > 0, np.nan, -1e30))
+    compiled = compile_ensembles([("model", model)])
+    assert compiled
+    for thresholds in thresholds_of(model):
+        yield random.choice(thresholds, (333, N_FEATURES)).astype(np.float32)
+        yield random.choice(thresholds, (333, N_FEATURES))
+
+
+def thresholds_of(model: Any) -> Iterator[np.ndarray]:
+    if estimators.is_known(model):
+        trees = estimators.compile_estimator(model).trees
+        yield np.concatenate([tree.threshold[tree.left >= 0] for tree in trees] + [np.zeros(1)])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_each_method_returns_the_bits_of_scikit_learn(name: str) -> None:
+    model = ENSEMBLES[name]()
+    compiled = compile_ensembles([("model", model)])
+    assert [one.reason for one in compiled.found] == [None]
+    before = dict(vars(model))
+    for x in tables(model):
+        expected = results(model, x)
+        with compiled.in_use():
+            assert results(model, x) == expected
+    assert vars(model) == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", WITHIN)
+def test_ensembles_within_other_estimators_are_compiled(name: str) -> None:
+    number, make = WITHIN[name]
+    model = make()
+    compiled = compile_ensembles([("model", model)])
+    assert [one.reason for one in compiled.found] == [None] * number
+    for x in tables(model):
+        expected = results(model, x)
+        with compiled.in_use():
+            assert results(model, x) == expected
+
+
+def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    forest = RandomForestClassifier(**FEW)
+    # A subclass, a template that is not fitted, and ensembles in objects of other packages are not looked at
+    held = type("Own", (), {})()
+    held.forest = clone(forest).fit(X, TWO)
+    for model in (OwnForest(**FEW).fit(X, TWO), forest, held):
+        assert compile_ensembles([("model", model)]) == CompiledEnsembles()
+    # A forest with trees of a subclass, and one of another version of scikit-learn, are not compiled
+    own = clone(forest).fit(X, TWO)
+    own.estimators_[3].__class__ = type("OwnTree", (DecisionTreeClassifier,), {})
+    assert (
+        compile_ensembles([("model", own)]).summary().endswith("because a OwnTree is not one of scikit-learn's trees")
+    )
+    monkeypatch.setattr(sklearn, "__version__", "1.10.0")
+    assert (
+        "because the internals of scikit-learn 1.10.0 are not known"
+        in compile_ensembles([("model", forest.fit(X, TWO))]).summary()
+    )
+
+
+@pytest.mark.parametrize("name", ["forest", "decision tree", "gradient boosting", "histograms", "isolation forest"])
+def test_an_ensemble_that_differs_in_one_bit_is_not_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_to(self: PackedTrees, sums: np.ndarray, x: Any, **options: Any) -> None:
+        right(self, sums, x, **options)
+        sums[-1, 0] = np.nextafter(sums[-1, 0], np.inf)
+
+    right = PackedTrees.add_to
+    monkeypatch.setattr(PackedTrees, "add_to", add_to)
+    compiled = compile_ensembles([("model", ENSEMBLES[name]())])
+    assert not compiled
+    assert "because its results for rows with numbers differ from those of scikit-learn" in compiled.summary()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("left_child", 0, "the children of its nodes do not form a tree"),
+        ("left_child", 1 << 40, "the children of its nodes do not form a tree"),
+        ("right_child", -5, "the children of its nodes do not form a tree"),
+        ("feature", N_FEATURES, "a tree asks for a feature that the rows do not have"),
+        ("feature", -1, "a tree asks for a feature that the rows do not have"),
+        ("threshold", np.nan, "a threshold is not a number"),
+    ],
+)
+@pytest.mark.parametrize("name", ["forest", "gradient boosting", "isolation forest"])
+def test_a_damaged_tree_is_refused_and_no_row_walks_through_it(name: str, field: str, value: Any, reason: str) -> None:
+    model = ENSEMBLES[name]()
+    tree = np.ravel(model.estimators_)[2].tree_
+    state = tree.__getstate__()
+    state["nodes"] = state["nodes"].copy()
+    state["nodes"][field][0] = value
+    tree.__setstate__(state)
+    compiled = compile_ensembles([("model", model)])
+    assert not compiled
+    assert compiled.summary().endswith(f"because {reason}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("left", 0), ("right", 1 << 31), ("feature_idx", 77), ("bitset_idx", 9_999)]
+)
+def test_damaged_histograms_are_refused(field: str, value: int) -> None:
+    model = ENSEMBLES["histograms, categories"]()
+    nodes = model._predictors[1][0].nodes
+    split = np.flatnonzero(nodes["is_categorical"])[0] if field == "bitset_idx" else 0
+    nodes[field][split] = value
+    assert not compile_ensembles([("model", model)])
+
+
+def test_a_method_that_the_estimator_had_before_comes_back_even_after_an_error() -> None:
+    model = ENSEMBLES["forest"]()
+    compiled = compile_ensembles([("model", model)])
+    model.predict_proba = own = lambda x: "own"
+    with contextlib.suppress(ZeroDivisionError), compiled.in_use():
+        assert model.predict_proba is not own
+        raise ZeroDivisionError
+    assert model.predict_proba is own
+
+
+def test_without_the_extension_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "is_available", lambda: False)
+    assert not compile_ensembles([("model", ENSEMBLES["forest"]())])
+
+
+@pytest.mark.parametrize("name", ["forest", "regression forest", "gradient boosting", "histograms", "isolation forest"])
+def test_the_compiled_form_takes_less_than_a_third_of_the_memory_of_the_trees(name: str) -> None:
+    model = ENSEMBLES[name]()
+    compiled = compile_ensembles([("model", model)])
+    if name == "histograms":
+        size = sum(one.nodes.nbytes + 300 for iteration in model._predictors for one in iteration)
+    else:
+        trees = [one.tree_ for one in np.ravel(model.estimators_)]
+        size = sum(tree.__getstate__()["nodes"].nbytes + tree.value.nbytes for tree in trees)
+    assert 0 < compiled.nbytes <= size / 3
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_the_rows_of_the_comparison_reach_every_leaf_from_both_sides_of_a_threshold() -> None:
+    model = DecisionTreeRegressor(**ONE).fit(X, SIGNAL)
+    rows = probe_rows(estimators.compile_estimator(model).trees, N_FEATURES, wide=False)
+    leaves = np.flatnonzero(model.tree_.children_left < 0)
+    assert set(model.apply(rows)) == set(leaves)
+    inner = np.flatnonzero(model.tree_.children_left >= 0)
+    for node in inner:
+        values = rows[:, model.tree_.feature[node]]
+        limit = np.float32(model.tree_.threshold[node])
+        assert (np.abs(values - limit) <= np.spacing(np.abs(limit))).any()
