@@ -63,7 +63,7 @@ cdef inline int64_t leaf_number(AnyNode node) noexcept nogil:
     cdef uint64_t wide_bits
     if AnyNode is Node:
         memcpy(&bits, &node.threshold, sizeof(bits))
-        return <int64_t> ((bits & 0x003FFFFFu) | ((bits >> 31) << 22))
+        return <int64_t> (bits & 0x003FFFFFu)
     else:
         memcpy(&wide_bits, &node.threshold, sizeof(wide_bits))
         return <int64_t> (wide_bits & 0xFFFFFFFFu)

@@ -26,7 +26,7 @@ _SMALL_BLOCK_ROWS = 1_024
 _SMALL_TREE_BYTES = 1 << 12
 _MISSING_RIGHT = np.uint32(1 << 31)
 _SPLITS_CATEGORIES = np.uint32(1 << 30)
-_MAX_NODES = 1 << 23
+_MAX_NODES = 1 << 22
 """Maximum number of nodes of a tree: the bits of a NaN in float32 that say which leaf it is."""
 _NAN_BITS = np.uint32(0x7FC00000)
 _WIDE_NAN_BITS = np.uint64(0x7FF8000000000000)
@@ -243,8 +243,7 @@ def _pack_tree(
         if n_nodes > 1 << (32 - shift):
             raise NotPackable(f"a tree of {n_nodes:,} nodes is too large for {n_features:,} features")
         below = float32_at_or_below(threshold).view(np.uint32)
-        payload = (numbers & np.uint32(0x3FFFFF)) | ((numbers >> np.uint32(22)) << np.uint32(31))
-        nodes["threshold"] = np.where(leaf, _NAN_BITS | payload, below).view(np.float32)
+        nodes["threshold"] = np.where(leaf, _NAN_BITS | numbers, below).view(np.float32)
         flags = missing_right.astype(np.uint32) << np.uint32(shift - 1)
         nodes["packed"] = (child << np.uint32(shift)) | flags | feature
     mean = depths / leaf.sum()
