@@ -209,6 +209,30 @@ cdef void walk(
         n = kept
 
 
+cdef void walk_to_depth(
+    const AnyNode* tree, const Value* x, int64_t stride, int64_t rows, int depth, Packing packing, uint32_t* at
+) noexcept nogil:
+    """Leave in `at` the leaf of each row after as many steps as the deepest leaf needs."""
+    cdef int64_t i = 0
+    cdef int d, lane
+    cdef uint32_t places[LANES]
+    while i + LANES <= rows:
+        for lane in range(LANES):
+            places[lane] = 0
+        for d in range(depth):
+            for lane in range(LANES):
+                places[lane] = step(tree, places[lane], x + (i + lane) * stride, packing)
+        for lane in range(LANES):
+            at[i + lane] = places[lane]
+        i += LANES
+    while i < rows:
+        places[0] = 0
+        for d in range(depth):
+            places[0] = step(tree, places[0], x + i * stride, packing)
+        at[i] = places[0]
+        i += 1
+
+
 cdef void walk_missing(
     const AnyNode* tree, const Value* x, int64_t stride, int64_t rows, const uint32_t* categories, Packing packing,
     uint32_t* at
@@ -282,6 +306,10 @@ cdef void add_trees(
                 walk_missing(
                     nodes + roots[t], x + begin * n_features, n_features, rows, categories, packing, at
                 )
+            elif steps[t, 1] == 0:
+                walk_to_depth(
+                    nodes + roots[t], x + begin * n_features, n_features, rows, steps[t, 0], packing, at
+                )
             else:
                 walk(
                     nodes + roots[t], x + begin * n_features, n_features, rows, steps[t, 0], steps[t, 1], packing,
@@ -326,7 +354,7 @@ def add_leaves(
     roots : array of int64, shape (n_trees,)
         The first node of each tree.
     steps : array of int32, shape (n_trees, 2)
-        Number of steps before rows that have arrived are left out, and then between two looks.
+        Number of steps before rows that have arrived are left out, and then between two looks; 0 if all have arrived.
     addresses : array of int64, shape (n_trees,)
         Where the values of each tree begin in memory.
     value_stride : int

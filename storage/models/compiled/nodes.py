@@ -248,5 +248,5 @@ def _pack_tree(
         nodes["packed"] = (child << np.uint32(shift)) | flags | feature
     mean = depths / leaf.sum()
     if depth <= 1.3 * mean + 1:
-        return depth, 1
+        return depth, 0
     return round(0.95 * mean), max(2, round(mean / 5))
