@@ -55,6 +55,11 @@ def keeps_rows_apart(preprocessors: Iterable[Any], models: Iterable[Any], label_
     return all(_is_orderly(step, set()) for step in steps)
 
 
+def has_known_steps(preprocessors: Iterable[Any], models: Iterable[Any]) -> bool:
+    """Return whether all steps, including the last, are of scikit-learn or of another known library."""
+    return all(_is_known(type(step)) and _is_orderly(step, set()) for step in [*preprocessors, *models])
+
+
 def _before_last(model: Any) -> Iterator[Any]:
     """Yield the parts of a model whose results may become the input of other steps."""
     if type(model) is Pipeline and model.steps:

@@ -134,7 +134,7 @@ def score_batch(
     )
     order = Suspects(trials=trials, blame=rejects.blame)
     asks = bundle.keeps_rows_apart
-    if refused_before is not None and asks:
+    if refused_before is not None and asks and bundle.has_known_steps:
         with timings("predict"), timings.searching():
             _try_some(refused_before, batch, features, rows, score_rows)
     expected = refused_before.expected(batch) if refused_before is not None and asks else None

@@ -109,8 +109,19 @@ def test_rows_are_tried_in_the_first_large_batch_of_a_model_alone() -> None:
     assert CALLED == [ROWS - 1]
 
 
-def test_no_rows_are_tried_with_a_model_that_may_mix_rows() -> None:
-    score(MIXED, frame(), RefusedBefore())
+class Own(LogisticRegression):
+    """A model of the user's own, which may be slow to call."""
+
+
+def own() -> Any:
+    rows = frame(300, seed=1)
+    steps = make_column_transformer((OneHotEncoder(), ["town"]), (StandardScaler(), ["x"]))
+    return make_pipeline(steps, Own()).fit(rows, rows["x"] > 0.5)
+
+
+@pytest.mark.parametrize("model", [MIXED, own()])
+def test_no_rows_are_tried_with_a_model_that_has_a_step_of_the_user(model: Any) -> None:
+    score(model, frame(), RefusedBefore())
     assert CALLED == [ROWS]
 
 
