@@ -117,9 +117,9 @@ def _count(name: str) -> None:
     setattr(DirectoryStore, name, call)
 
 
-def _list(self: DirectoryStore, prefix: str, **options: Any) -> Any:
+def _list(self: DirectoryStore, prefix: str) -> Any:
     counts["list"] += 1
-    return _real_list(self, prefix, **options)
+    return _real_list(self, prefix)
 
 
 _real_list = DirectoryStore.list

@@ -52,9 +52,9 @@ def _counted(name: str) -> Callable[..., Any]:
     return call
 
 
-def _counted_list(self: DirectoryStore, prefix: str, **options: Any) -> Iterator[ObjectInfo]:
+def _counted_list(self: DirectoryStore, prefix: str) -> Iterator[ObjectInfo]:
     number = -1
-    for number, info in enumerate(_list(self, prefix, **options)):
+    for number, info in enumerate(_list(self, prefix)):
         if number % PAGE_KEYS == 0:
             _note("list")
         yield info

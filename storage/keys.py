@@ -163,16 +163,6 @@ def plan(job_id: str) -> str:
     return f"jobs/{check_name('job id', job_id)}/plan.json.gz"
 
 
-def packs_folder(job_id: str) -> str:
-    """Return the folder of a job's packs, which contain copies of its small input objects while it runs."""
-    return f"jobs/{check_name('job id', job_id)}/packs/"
-
-
-def pack(job_id: str, number: int) -> str:
-    """Return the key of a pack of a job."""
-    return f"{packs_folder(job_id)}{number:05d}"
-
-
 def outcome(job_id: str) -> str:
     """Return the key of the document that records how a job ended."""
     return f"jobs/{check_name('job id', job_id)}/outcome.json"

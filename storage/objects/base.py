@@ -41,8 +41,6 @@ class IfMatch:
 
 type PutMode = Literal["overwrite", "create"] | IfMatch
 """Condition for a write: always write, only if the key is free, or only if the object has not changed."""
-PAGE_KEYS: Final = 1_000
-"""Number of keys in a response of R2 and S3 to a request for a listing."""
 OVERWRITE: Final = "overwrite"
 CREATE: Final = "create"
 
@@ -69,11 +67,6 @@ class ObjectStore(Protocol):
     """
 
     bucket: str
-
-    @property
-    def remote(self) -> bool:
-        """Whether each request takes a round trip to a server."""
-        ...
 
     def get(
         self,
@@ -123,19 +116,8 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def list(self, prefix: str, *, after: str = "", page_keys: int = PAGE_KEYS) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose keys begin with `prefix`, in the order of the store.
-
-        Parameters
-        ----------
-        prefix : str
-            Beginning of the keys; if it is empty, all objects of the bucket are listed.
-        after : str
-            If it is given, only keys that sort after it are listed. No object needs to have this key. A server that
-            sorts by folder may leave out objects of folders around this key.
-        page_keys : int
-            Maximum number of keys in one response of a server. If a caller needs only a few objects, a response with
-            few keys saves time.
 
         R2, S3 and directory stores list objects in order of their keys. Some other servers sort by folder, and list
         ``a/z`` before ``a-b``. A caller that needs the objects in order of their keys must therefore sort them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 
 from scoreline.storage.errors import PreconditionFailed
-from scoreline.storage.objects.base import CREATE, OVERWRITE, PAGE_KEYS, ObjectInfo, ObjectStore, PutMode, StoredObject
+from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode, StoredObject
 
 
 class CachingStore:
@@ -23,7 +23,6 @@ class CachingStore:
 
     def __init__(self, store: ObjectStore, immutable: Container[str]) -> None:
         self.bucket = store.bucket
-        self.remote = store.remote
         self._store = store
         self._immutable = immutable
         self._cached: dict[str, StoredObject] = {}
@@ -71,9 +70,9 @@ class CachingStore:
             self._cache(StoredObject(info=info, data=data))
         return info
 
-    def list(self, prefix: str, *, after: str = "", page_keys: int = PAGE_KEYS) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects that the wrapped store lists now (see `ObjectStore.list`)."""
-        return self._store.list(prefix, after=after, page_keys=page_keys)
+        return self._store.list(prefix)
 
     def delete(self, key: str) -> None:
         """Delete an object (see `ObjectStore.delete`)."""
@@ -83,10 +82,6 @@ class CachingStore:
     def cached(self, key: str) -> StoredObject | None:
         """Return the cached object with the given key; None if it is not cached."""
         return self._cached.get(key)
-
-    def add(self, stored: StoredObject) -> None:
-        """Cache the bytes of an immutable object that the caller has read in another way."""
-        self._cache(stored)
 
     def uri(self, key: str) -> str:
         """Return the URI of a key (see `ObjectStore.uri`)."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import assert_never
 
 from scoreline.storage.errors import InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from scoreline.storage.objects.base import OVERWRITE, PAGE_KEYS, IfMatch, ObjectInfo, PutMode, StoredObject
+from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject
 
 _META = ".meta"
 _TMP = ".tmp"
@@ -36,8 +36,6 @@ class DirectoryStore:
     bucket : str
         Name of the bucket.
     """
-
-    remote = False
 
     def __init__(self, root: Path, bucket: str) -> None:
         self.bucket = bucket
@@ -116,14 +114,12 @@ class DirectoryStore:
             raise StoreUnavailable(f"cannot write {self.uri(key)}: {error.strerror}") from error
         return ObjectInfo(key=key, size=len(data), etag=etag, metadata=dict(metadata or {}))
 
-    def list(self, prefix: str, *, after: str = "", page_keys: int = PAGE_KEYS) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects sorted by key (see `ObjectStore.list`)."""
         if any(step in (".", "..") for step in prefix.split("/")):
             raise InvalidKey(f"a directory store cannot list {prefix!r}: no part between slashes may be '.' or '..'")
         below = "/".join(filter(None, prefix.split("/")[:-1]))
         infos = [info for info in self._walk(below) if info.key.startswith(prefix)]
-        if after:
-            infos = [info for info in infos if info.key.encode() > after.encode()]
         infos.sort(key=lambda info: info.key.encode())
         yield from infos
 

@@ -27,12 +27,11 @@ from scoreline.storage.errors import (
     one_line,
 )
 from scoreline.storage.objects import answers, multipart
-from scoreline.storage.objects.base import OVERWRITE, PAGE_KEYS, IfMatch, ObjectInfo, PutMode, StoredObject
+from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject
 from scoreline.storage.settings import R2Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
-    from types_boto3_s3.type_defs import PaginatorConfigTypeDef
 
 _MAX_KEY_BYTES = 1024  # R2's limit
 _NOT_FOUND = {"NoSuchKey", "404", "NotFound"}
@@ -72,8 +71,6 @@ class R2Store:
     connections : int
         Size of the connection pool. The size should equal the number of threads that share the store.
     """
-
-    remote = True
 
     def __init__(
         self,
@@ -221,14 +218,9 @@ class R2Store:
             raise failure from error
         return _info(key, len(data), etag, metadata)
 
-    def list(self, prefix: str, *, after: str = "", page_keys: int = PAGE_KEYS) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects as the server sorts them, with one request per 1,000 objects (see `ObjectStore.list`)."""
-        paginator = self.client.get_paginator("list_objects_v2")
-        paging: PaginatorConfigTypeDef = {"PageSize": page_keys} if page_keys < PAGE_KEYS else {}
-        if after:
-            pages = paginator.paginate(Bucket=self.bucket, Prefix=prefix, StartAfter=after, PaginationConfig=paging)
-        else:
-            pages = paginator.paginate(Bucket=self.bucket, Prefix=prefix, PaginationConfig=paging)
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         try:
             for page in pages:
                 answers.check_answer("list_objects_v2", page, self._endpoint)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
-from scoreline.storage.objects.base import ObjectInfo, StoredObject
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.ranged import changed
@@ -32,13 +31,6 @@ def hold(source: Pinned) -> Pinned:
         store.get(source.key, if_match=source.etag)
     except (PreconditionFailed, ObjectNotFound) as error:
         raise changed(source.uri) from error
-    return replace(source, store=store)
-
-
-def held(source: Pinned, data: bytes) -> Pinned:
-    """Return an object with a store that serves all reads from `data`, the bytes of the object."""
-    store = CachingStore(source.store, (source.key,))
-    store.add(StoredObject(info=ObjectInfo(key=source.key, size=len(data), etag=source.etag), data=data))
     return replace(source, store=store)
 
 

@@ -34,8 +34,6 @@ from scoreline.tasks.job.documents import (
     seconds_since,
 )
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.job.places import is_records_of
-from scoreline.tasks.job.uris import parse_uri
 
 log = logging.getLogger(__name__)
 
@@ -146,23 +144,13 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
     return notice is None or notice.run < run
 
 
-def _remove_packs(dispatcher: Dispatcher, job: Job) -> None:
-    """Delete the copies of small input objects. A later run of the job reads the objects themselves."""
-    main, spec = dispatcher.buckets.main, job.spec
-    if not all(is_records_of(spec.job_id, parse_uri(uri)[1]) for uri in spec.inputs):
-        for info in list(main.list(keys.packs_folder(spec.job_id))):
-            main.delete(info.key)
-
-
 def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
     """Close a job's ledger and remove its marker, unless another run has begun."""
     main = dispatcher.buckets.main
     if read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
-    job = read_job(main, job_id)
-    _remove_packs(dispatcher, job)
-    if webhook_pending(main, job, run):
+    if webhook_pending(main, read_job(main, job_id), run):
         send_step(dispatcher, "events", job_id)  # the marker stays until the notification is delivered
         return
     main.delete(keys.active(job_id))

@@ -18,7 +18,6 @@ from scoreline.storage.tables.formats import Tables, is_text
 from scoreline.storage.tables.options import ReadOptions, format_of
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, hold
-from scoreline.tasks.inputs.packs import Packer
 from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
@@ -108,7 +107,6 @@ def survey_inputs(
     options: ReadOptions,
     features: Collection[str] = (),
     kept: KeptObjects | None = None,
-    packer: Packer | None = None,
 ) -> list[SurveyedObject]:
     """Survey all objects, several at a time. Parquet footers are read, and text objects completely.
 
@@ -120,8 +118,6 @@ def survey_inputs(
         Columns that are already known to be features (see `TableFormat.survey`).
     kept : KeptObjects, optional
         Cache for small objects, from which later code in the same step reads them again.
-    packer : Packer, optional
-        Copies small objects, so that parts read many of them with one request.
 
     Raises
     ------
@@ -154,8 +150,6 @@ def survey_inputs(
         for source, is_kept, kind, surveyed in surveys:
             if kept is not None and is_kept:
                 kept.add(source)
-            if packer is not None and surveyed.spans:
-                packer.add(source)
             found.append(
                 SurveyedObject(
                     file=InputFile(

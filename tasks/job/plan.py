@@ -26,18 +26,6 @@ class InputFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PackPlace:
-    """Where a copy of a small object lies (see `scoreline.tasks.inputs.packs`)."""
-
-    key: str
-    """Key of the pack in the main bucket."""
-    etag: str
-    """ETag of the pack when it was written."""
-    offset: int
-    """Number of bytes in the pack before the copy."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
     """A run of rows in one object."""
 
@@ -57,8 +45,6 @@ class Slice:
     scored."""
     point: SeekPoint | None = None
     """The last seek point before `start`; None if decompression must begin at the start of the object."""
-    pack: PackPlace | None = None
-    """Where a copy of the object is in a pack, which may have been deleted; None if there is no copy."""
 
     @property
     def count(self) -> int:

@@ -23,7 +23,7 @@ from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.tables.base import SeekPoint
 from scoreline.storage.typed_json import MALFORMED, MALFORMED_GZIP, build, convert, decode_object
-from scoreline.tasks.job.plan import Columns, PackPlace, Part, Slice
+from scoreline.tasks.job.plan import Columns, Part, Slice
 
 BLOCK_PARTS = 512
 """Maximum number of parts in a block. A process reads one or two blocks, of about 10 kB each, before it is recycled."""
@@ -146,12 +146,7 @@ class PlanFile:
 
 
 def encode(
-    columns: Columns,
-    parts: Sequence[Part],
-    warnings: Sequence[str] = (),
-    *,
-    identity: Mapping[str, str],
-    packed: Mapping[tuple[str, str], PackPlace] | None = None,
+    columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = (), *, identity: Mapping[str, str]
 ) -> bytes:
     """Encode a plan as the bytes of its object. Equal plans give equal bytes.
 
@@ -161,13 +156,11 @@ def encode(
         Values that distinguish this job from any other job with the same output. The digest of the plan, which is in
         every receipt, depends on these values. The results of another job are therefore never mistaken for those of
         this job.
-    packed : mapping, optional
-        Places of the copies of small objects, by bucket and key.
     """
     blocks, bodies, offset = [], [], 0
     first = 0
     for block in _divide(parts):
-        body = _compress(_encode(block, packed or {}))
+        body = _compress(_encode(block))
         blocks.append(_Block(first_part=first, offset=offset, size=len(body), sha256=sha256_hex(body)))
         bodies.append(body)
         offset += len(body)
@@ -195,7 +188,7 @@ def _divide(parts: Sequence[Part]) -> Iterator[Sequence[Part]]:
         yield parts[first:]
 
 
-def _encode(parts: Sequence[Part], packed: Mapping[tuple[str, str], PackPlace]) -> dict[str, Any]:
+def _encode(parts: Sequence[Part]) -> dict[str, Any]:
     """Encode a block. Each object is named once, and slices refer to objects by number."""
     objects: dict[tuple[str, str, int, str], int] = {}
     slices = [
@@ -218,38 +211,7 @@ def _encode(parts: Sequence[Part], packed: Mapping[tuple[str, str], PackPlace]) 
             window = b64encode(point.window).decode()
             points.setdefault(number, {})[point.position] = [point.position, point.offset, point.bits, window]
     places = {"points": {str(number): [*found.values()] for number, found in points.items()}} if points else {}
-    return {
-        "objects": [list(item) for item in objects],
-        "parts": slices,
-        **places,
-        **_encode_packed(objects, packed),
-    }
-
-
-def _encode_packed(
-    objects: Mapping[tuple[str, str, int, str], int], packed: Mapping[tuple[str, str], PackPlace]
-) -> dict[str, Any]:
-    """Encode where the copies of objects lie. Each pack is named once. Earlier releases ignore both lists."""
-    packs: dict[tuple[str, str], int] = {}
-    places = []
-    for (bucket, key, _, _), number in objects.items():
-        place = packed.get((bucket, key))
-        if place is not None:
-            places.append([number, packs.setdefault((place.key, place.etag), len(packs)), place.offset])
-    return {"packs": [list(item) for item in packs], "packed": places} if places else {}
-
-
-def _decode_packed(raw: Mapping[str, Any]) -> dict[int, PackPlace]:
-    """Return the places of the copies, by the number of the object in the block."""
-    packs, found = raw.get("packs", []), {}
-    for number, pack, offset in raw.get("packed", []):
-        key, etag = packs[pack]
-        if not (type(key) is type(etag) is str and type(number) is type(offset) is int and min(pack, offset) >= 0):
-            raise TypeError("the place of a copy is not given by pack and position")
-        if not key.startswith(keys.JOBS):
-            raise ValueError("a copy is not in the folder of a job")
-        found[number] = PackPlace(key=key, etag=etag, offset=offset)
-    return found
+    return {"objects": [list(item) for item in objects], "parts": slices, **places}
 
 
 class _Points:
@@ -276,7 +238,7 @@ class _Points:
 
 
 def _decode(raw: dict[str, Any]) -> list[Part]:
-    objects, points, packed = raw["objects"], _Points(raw.get("points", {})), _decode_packed(raw)
+    objects, points = raw["objects"], _Points(raw.get("points", {}))
     if not all([type(value) for value in item] == [str, str, int, str] for item in objects):
         raise TypeError("an object is not given by bucket, key, size and ETag")
     parts = []
@@ -298,7 +260,6 @@ def _decode(raw: dict[str, Any]) -> list[Part]:
                     rows=rows,
                     only=_decode_only(only[0]) if only else None,
                     point=points.before(number, start),
-                    pack=packed.get(number),
                 )
             )
         parts.append(Part(slices=tuple(pieces)))

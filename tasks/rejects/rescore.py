@@ -47,7 +47,7 @@ def parts_to_rescore(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
             numbers = rejected.get(dispatcher.buckets[piece.bucket].uri(piece.key), [])
             start, stop = (bisect_left(numbers, row) for row in (piece.first_row, piece.first_row + piece.rows))
             if start < stop:
-                slices.append(replace(piece, only=tuple(numbers[start:stop]), pack=None))
+                slices.append(replace(piece, only=tuple(numbers[start:stop])))
         parts.append(Part(slices=tuple(slices)))
     if not parts:
         raise NothingToResume(f"job {job_id} rejected no row")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,6 @@ from scoreline.tasks.inputs.columns import (
 )
 from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs
 from scoreline.tasks.inputs.only_new import unseen
-from scoreline.tasks.inputs.packs import Packer
 from scoreline.tasks.job.chosen_cut import Work, choose_cut
 from scoreline.tasks.job.documents import Job, read_job, read_outcome
 from scoreline.tasks.job.part_sizes import PART_ROWS, SLOW_ROWS_PER_S
@@ -99,9 +97,7 @@ def _plan(engine: Engine, job: Job) -> bool:
 
 def make_plan(engine: Engine, job: Job) -> bytes:
     """Draft a plan and encode it. Raises the same errors as `draft`."""
-    with contextlib.closing(Packer(engine.buckets.main, job.spec.job_id)) as packer:
-        made = draft(engine, job, Pace.of(engine.ledger, job), packer)
-        packed = packer.finish() if len(made.parts) else {}
+    made = draft(engine, job, Pace.of(engine.ledger, job))
     identity = {
         "bucket": engine.buckets.main.bucket,
         "job_id": job.spec.job_id,
@@ -109,7 +105,7 @@ def make_plan(engine: Engine, job: Job) -> bytes:
         "model": job.model.ref,
         "manifest_sha256": job.model.manifest_sha256,
     }
-    return encode(made.columns, made.parts, made.warnings, identity=identity, packed=packed)
+    return encode(made.columns, made.parts, made.warnings, identity=identity)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,17 +132,15 @@ class Pace:
         )
 
 
-def draft(engine: Engine, job: Job, pace: Pace | None = None, packer: Packer | None = None) -> Draft:
+def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     """List the input, check it against the model, score a sample, and cut the input into parts.
 
-    This function does not use the ledger or the queue, and writes nothing except packs.
+    This function does not use the ledger or the queue, and writes nothing.
 
     Parameters
     ----------
     pace : Pace, optional
         The known pace, which determines the size of parts unless the job sets it. By default, the pace is unknown.
-    packer : Packer, optional
-        Writes copies of small objects, if that pays. By default, no copies are written.
 
     Raises
     ------
@@ -154,13 +148,13 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None, packer: Packer | N
         The job cannot be scored. Other exceptions from an estimator are not caught.
     """
     try:
-        return _draft(engine, job, pace or Pace(), packer)
+        return _draft(engine, job, pace or Pace())
     finally:
         engine.kept.clear()
         matrices.MEMORY.release()
 
 
-def _draft(engine: Engine, job: Job, pace: Pace, packer: Packer | None) -> Draft:
+def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises an error if the bucket is not allowed
     check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
@@ -168,7 +162,7 @@ def _draft(engine: Engine, job: Job, pace: Pace, packer: Packer | None) -> Draft
     named = named_features(manifest, spec.features)
     stage_records(engine.buckets.main, job)
     rescored = None if spec.rejected_of is None else parts_to_rescore(engine, spec.rejected_of)
-    surveyed = _survey(engine, job, rescored, named or (), packer)
+    surveyed = _survey(engine, job, rescored, named or ())
     warnings = _warn_of_empty(surveyed)
     if not any(len(item.schema) for item in surveyed):  # an empty plan: the job succeeds without any parts
         columns = Columns(features=named or (), keep=(), schema="")
@@ -209,7 +203,7 @@ def _draft(engine: Engine, job: Job, pace: Pace, packer: Packer | None) -> Draft
 
 
 def _survey(
-    engine: Engine, job: Job, rescored: Sequence[Part] | None, features: Sequence[str], packer: Packer | None
+    engine: Engine, job: Job, rescored: Sequence[Part] | None, features: Sequence[str]
 ) -> tuple[SurveyedObject, ...]:
     """Survey the objects that the job reads. If a job that reads only new objects finds none, return an empty list."""
     spec = job.spec
@@ -219,9 +213,7 @@ def _survey(
         objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
         objects = unseen(engine.buckets.main, spec.only_new, job, objects)
-    if rescored is not None or packer is None or not packer.pays(objects):
-        packer = None
-    return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept, packer))
+    return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept))
 
 
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:

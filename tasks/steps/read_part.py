@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import MalformedRow, Pinned, Rows
 from scoreline.storage.tables.options import ReadOptions
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, hold
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.open_objects import SlicedObject, open_objects
+
+AHEAD_BYTES = 16 << 20
+"""Maximum size of the small objects that are fetched, but not decoded yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +123,29 @@ def _read_slices(
                         yield source.uri, some, row_bytes
 
 
-def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[SlicedObject]:
+type _Object = tuple[Sequence[Slice], Pinned]
+"""An object, and the slices of it."""
+
+
+def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:
     """Yield the objects of slices. Small objects are held in memory, and are fetched before they are needed."""
-    objects: list[SlicedObject] = []
+    objects: list[_Object] = []
     for _, group in groupby(slices, key=lambda piece: (piece.bucket, piece.key, piece.etag)):
         pieces = list(group)
         objects.append((pieces, engine.kept.find(Pinned.of(engine.buckets[pieces[0].bucket], pieces[0]))))
-    yield from open_objects(engine.buckets.main, objects)
+    if len(objects) > 1 and any(map(_size_to_hold, objects)):
+        yield from map_ahead(_hold, objects, threads=OBJECTS_AT_ONCE, weigh=_size_to_hold, budget=AHEAD_BYTES)
+    else:
+        yield from map(_hold, objects)
+
+
+def _hold(item: _Object) -> _Object:
+    return (item[0], hold(item[1])) if _size_to_hold(item) else item
+
+
+def _size_to_hold(item: _Object) -> int:
+    """Return the size of a small object, which is fetched as a whole; return 0 for a large object."""
+    return item[1].size if item[1].size <= SMALL_BYTES else 0
 
 
 def _fit_together(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:

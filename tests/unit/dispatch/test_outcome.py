@@ -1,18 +1,15 @@
-"""The end of a job is logged once, and as an error with its reason if the job failed. Its packs are deleted."""
+"""The end of a job is logged once, and as an error with its reason if the job failed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from scoreline.storage import keys
-from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.dispatch.outcome import end_job
 from scoreline.tasks.job.documents import Outcome
 from scoreline.testing import EagerClient, eager
@@ -63,38 +60,3 @@ def test_an_end_that_comes_second_is_not_logged_as_the_end(
     end_job(client.submission.dispatcher, done.job_id, Outcome(state="failed", error="late", failures={}))
     assert ends(caplog) == [("INFO", "succeeded", "")]
     assert caplog.records[-1].msg == "outcome.exists"
-
-
-@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
-def test_when_a_job_ends_its_packs_are_deleted(
-    client: EagerClient, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
-    # Given many small objects in a store that counts as remote
-    monkeypatch.setattr(DirectoryStore, "remote", True)
-    for number in range(40):
-        client.put(f"in/{number}.parquet", X)
-    if state == "failed":
-        client.put("in/last.parquet", X.rename(columns={"x": "y"}))
-    monkeypatch.setattr("scoreline.tasks.inputs.packs.PACK_BYTES", 30_000)
-    # And a pack that a planner wrote before it died
-    main = client.submission.dispatcher.buckets.main
-    main.put(keys.pack("j", 99), b"rows")
-    packs: list[str] = []
-    put = DirectoryStore.put
-
-    def noted(store: DirectoryStore, key: str, data: bytes, **options: Any) -> Any:
-        packs.extend([key] if "/packs/" in key else [])
-        if key.endswith("plan.json.gz") and state == "cancelled":
-            client.cancel("j")
-        return put(store, key, data, **options)
-
-    monkeypatch.setattr(DirectoryStore, "put", noted)
-    # When a job reads them
-    done = client.submit("line", main.uri("in/"), job_id="j")
-    # Then no pack is left
-    assert done.state == state
-    assert packs or state == "failed"
-    assert list(main.list(keys.packs_folder("j"))) == []
-    # And a resumed job reads the objects themselves
-    if state == "cancelled":
-        assert client.resume("j").rows == 80

@@ -15,7 +15,7 @@ from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables.base import SeekPoint
 from scoreline.tasks.job import plan_file
-from scoreline.tasks.job.plan import Columns, PackPlace, Part, Slice
+from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.job.plan_file import BLOCK_PARTS, BLOCK_SLICES, PlanFile, _divide, encode
 
 IDENTITY = {"bucket": "bucket", "job_id": "job", "model": "m@v", "submitted": "2026-11-25"}
@@ -208,49 +208,7 @@ def test_a_block_of_a_plan_differs_from_that_of_the_release_before_only_by_the_p
 def test_a_place_that_cannot_be_is_refused(store: Counting, monkeypatch: pytest.MonkeyPatch, point: object) -> None:
     piece = Slice(bucket="b", key="in.csv.gz", size=99, etag="e", start=20, stop=150, first_row=0, rows=13)
     encode_block = plan_file._encode
-    monkeypatch.setattr(plan_file, "_encode", lambda *given: encode_block(*given) | {"points": {"0": [point]}})
+    monkeypatch.setattr(plan_file, "_encode", lambda parts: encode_block(parts) | {"points": {"0": [point]}})
     store.put(keys.plan("job"), encoded(COLUMNS, [Part(slices=(piece,))]))
-    with pytest.raises(DocumentCorrupt):
-        PlanFile(store, "job").part(0)
-
-
-def test_a_slice_knows_the_copy_of_its_object(store: Counting) -> None:
-    parts = parts_of(40)
-    copied = {("b", piece.key) for part in parts[7:30] for piece in part.slices}
-    places = {
-        name: PackPlace(key=keys.pack("job", number % 3), etag=f"e{number % 3}", offset=100 * number)
-        for number, name in enumerate(sorted(copied))
-    }
-    store.put(keys.plan("job"), encode(COLUMNS, parts, identity=IDENTITY, packed=places))
-    found = [piece for part in PlanFile(store, "job") for piece in part.slices]
-    assert [piece.pack for piece in found] == [places.get((piece.bucket, piece.key)) for piece in found]
-    assert [replace(piece, pack=None) for piece in found] == [piece for part in parts for piece in part.slices]
-
-
-def test_a_plan_without_copies_is_the_same_as_in_the_release_before() -> None:
-    parts = parts_of(40)
-    assert encode(COLUMNS, parts, identity=IDENTITY, packed={}) == encoded(COLUMNS, parts)
-    block = json.loads(gzip.decompress(encoded(COLUMNS, parts)).splitlines()[1])
-    assert block.keys() == {"objects", "parts"}
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        {"packs": [["jobs/j/packs/00000", "e"]], "packed": [[0, 1, 0]]},
-        {"packs": [["jobs/j/packs/00000", "e"]], "packed": [[0, 0, -1]]},
-        {"packs": [["jobs/j/packs/00000", "e"]], "packed": [[0, 0, "1"]]},
-        {"packs": [["jobs/j/packs/00000", None]], "packed": [[0, 0, 1]]},
-        {"packs": [["models/m/1/model.joblib", "e"]], "packed": [[0, 0, 1]]},
-        {"packs": {}, "packed": [[0, 0, 1]]},
-        {"packed": [[0, 0]]},
-    ],
-)
-def test_the_place_of_a_copy_that_cannot_be_is_refused(
-    store: Counting, monkeypatch: pytest.MonkeyPatch, raw: dict[str, object]
-) -> None:
-    encode_block = plan_file._encode
-    monkeypatch.setattr(plan_file, "_encode", lambda *given: encode_block(*given) | raw)
-    store.put(keys.plan("job"), encoded(COLUMNS, parts_of(1)))
     with pytest.raises(DocumentCorrupt):
         PlanFile(store, "job").part(0)
