@@ -21,6 +21,9 @@ _PADDED, _LARGE, _MISSING, _NUMBERS = 0x08, 0x10, 0x20, 0x40
 """Whether numbers may have leading zeros, integers may have 18 digits, values may be missing, and words may be numbers.
 The scanner has the same numbers."""
 
+PARTS_OF_NUMBERS = frozenset("0123456789+-.eE")
+"""Characters that the scanner reads as parts of numbers. They can be neither delimiters nor quotation marks."""
+
 
 def delimited_scanner(
     columns: Sequence[DelimitedColumn], delimiter: str, quote: str, decimal: str, nulls: Collection[str]
@@ -31,6 +34,8 @@ def delimited_scanner(
     """
     characters = [delimiter, quote, decimal, *nulls]
     if row_scanner is None or not columns or decimal == delimiter or not all(text.isascii() for text in characters):
+        return None
+    if delimiter in PARTS_OF_NUMBERS or quote in PARTS_OF_NUMBERS:
         return None
     kinds = [_delimited_kind(column) for column in columns]
     if None in kinds:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from scoreline.storage.tables.boundaries import row_scanner
 from scoreline.storage.tables.csv_parser import Dialect
 from scoreline.storage.tables.json_parser import InvalidLine, line_of, parse_object
+from scoreline.storage.tables.known_rows import PARTS_OF_NUMBERS
 from scoreline.storage.tables.row_patterns import MAX_COLUMNS, PLAIN_KEY
 from scoreline.storage.tables.text import Block
 
@@ -39,7 +40,7 @@ def decode_delimited(
     """
     if row_scanner is None or not 0 < width <= MAX_COLUMNS or not dialect.is_utf8 or dialect.escape:
         return None
-    if not (dialect.delimiter + dialect.quote).isascii() or dialect.delimiter == ".":
+    if not (dialect.delimiter + dialect.quote).isascii() or PARTS_OF_NUMBERS & {dialect.delimiter, dialect.quote}:
         return None
     types = dict(zip(wanted, kinds, strict=True))
     if len(types) < len(wanted) or not set(kinds) <= _KINDS.keys():

@@ -260,6 +260,8 @@ cdef class DelimitedScanner:
             raise ValueError("a scanner needs a delimiter and a quotation mark in ASCII")
         if quote in (10, 13) or not 0 < point < 128 or point == delimiter or is_digit(point):
             raise ValueError("a scanner needs a decimal point that is not the delimiter")
+        if any(byte in b"0123456789+-.eE" for byte in (delimiter, quote) if byte >= 0):
+            raise ValueError("a scanner needs a delimiter and a quotation mark that are not parts of numbers")
         self.delimiter, self.point = delimiter, point
         self.quoted, self.quote = quote >= 0, max(quote, 0)
         self.kinds = kinds
@@ -579,8 +581,10 @@ cdef class JsonScanner:
     cdef _Words keys
     cdef uint64_t *words
     cdef uint64_t *masks
+    cdef int64_t room
 
     def __cinit__(self, keys=(), *others, **named):
+        self.room = len(keys)
         self.words = <uint64_t *>malloc(2 * len(keys) * sizeof(uint64_t) + 1)
         self.masks = <uint64_t *>malloc(2 * len(keys) * sizeof(uint64_t) + 1)
         if self.words == NULL or self.masks == NULL:
@@ -593,7 +597,7 @@ cdef class JsonScanner:
     def __init__(self, keys=(), kinds=b"", optional=b""):
         cdef int64_t number, place
         cdef bytes member, ones
-        if not len(keys) == len(kinds) == len(optional):
+        if not len(keys) == len(kinds) == len(optional) == self.room:
             raise ValueError("a scanner needs a kind for each key")
         self.keys = _Words(keys)
         self.kinds, self.optional = kinds, optional

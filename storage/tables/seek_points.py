@@ -205,7 +205,10 @@ class GzipReader:
     def _place(self, passed: bytes, window: bytes, position: int) -> bool:
         """Search the last bytes for the bit at which a block starts. Return whether the search succeeded."""
         ahead = self._buffer[:_PROOF_IN]
-        proof = self._decoder.copy().decompress(ahead, _PROOF_OUT)
+        try:
+            proof = self._decoder.copy().decompress(ahead, _PROOF_OUT)
+        except _ZlibNgError:  # the object is damaged there, which reading on reports
+            return False
         if len(proof) < _MIN_PROOF or len(window) < _WINDOW:
             return False
         data = passed + ahead

@@ -111,6 +111,21 @@ def test_damage_gives_the_errors_of_the_standard_library(put: Put, name: str) ->
     assert outcome(points=SeekPoints(SPACING)) == outcome()
 
 
+def test_damage_where_a_seek_point_is_proved_gives_the_errors_of_the_standard_library(put: Put) -> None:
+    # Given small blocks, so that the bytes with which a seek point is proved contain the end of a block
+    compressor = zlib.compressobj(6, zlib.DEFLATED, 31, 5)
+    sound = compressor.compress(TEXT) + compressor.flush()
+    points = SeekPoints(SPACING)
+    all_of(GzipReader(io.BytesIO(sound), points=points))
+    rng = random.Random(3)
+    for point in points.found[:4]:
+        for start in range(point.offset + 100, point.offset + 4_000, 170):
+            damaged = sound[:start] + rng.randbytes(300) + sound[start + 300 :]
+            source = put(damaged, "in.csv.gz")
+            with pytest.raises(UnreadableInput):
+                all_of(DecompressedFile(source, "gzip", points=SeekPoints(SPACING)))
+
+
 COMPRESSED = {
     "in.csv.gz": gzip.compress(b"id,x,kind\n" + TEXT),
     "in.csv.bz2": members(b"id,x,kind\n" + TEXT, 100_000, bz2.compress),

@@ -132,6 +132,8 @@ def test_ragged_and_damaged_records_are_left_to_arrow(text: str) -> None:
         {"dialect": Dialect(",", '"', "latin-1")},
         {"dialect": Dialect(",", '"', "utf-8", "\\")},
         {"dialect": Dialect("£", '"', "utf-8")},
+        *({"dialect": Dialect(character, '"', "utf-8")} for character in "-+.eE05"),
+        {"dialect": Dialect(",", "5", "utf-8")},
         {"wanted": [0, 0]},
         {"kinds": [pa.int64(), pa.string()]},
     ],

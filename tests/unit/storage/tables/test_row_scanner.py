@@ -230,7 +230,7 @@ def test_usual_lines_are_recognized_without_a_pattern() -> None:
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_no_end_of_a_text_is_read_beyond(last: bool) -> None:
+def test_records_of_a_text_that_is_cut_anywhere_end_before_its_end(last: bool) -> None:
     columns = [DelimitedColumn(scored=True) for _ in range(5)]
     for column, value in zip(columns, ["7", "0.5", "red", "true", '"'], strict=True):
         column.add(pa.array([value, None], pa.string()), NULL_VALUES)
@@ -245,7 +245,10 @@ def test_no_end_of_a_text_is_read_beyond(last: bool) -> None:
                 assert max([0, *memoryview(ends).cast("q")]) <= rest <= stop
 
 
-@pytest.mark.parametrize("options", [(0, 34), (44, 44), (10, 34), (44, 13), (200, 34), (44, 200), (44, 34, 44)])
+@pytest.mark.parametrize(
+    "options",
+    [(0, 34), (44, 44), (10, 34), (44, 13), (200, 34), (44, 200), (44, 34, 44), (45, 34), (101, 34), (44, 53)],
+)
 def test_a_scanner_of_characters_that_it_cannot_tell_apart_is_refused(options: Any) -> None:
     with pytest.raises(ValueError, match="a scanner needs"):
         DelimitedScanner(*options)
