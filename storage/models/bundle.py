@@ -23,7 +23,7 @@ from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.introspection import replaces_blanks
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
-from scoreline.storage.models.row_order import has_known_steps, keeps_rows_apart
+from scoreline.storage.models.row_order import keeps_rows_apart, may_be_tried
 from scoreline.storage.models.stream import FileSource, ObjectSource, Source, VerifiedReader
 from scoreline.storage.models.thread_limits import limit_to_one_thread
 from scoreline.storage.models.unpickler import LoadFailed, load
@@ -85,9 +85,9 @@ class Bundle:
         return keeps_rows_apart(self.preprocessors, self.models.values(), self.label_encoder)
 
     @cached_property
-    def has_known_steps(self) -> bool:
-        """Whether all steps are of scikit-learn or of another known library. A user's own step may be slow to call."""
-        return has_known_steps(self.preprocessors, self.models.values())
+    def may_be_tried(self) -> bool:
+        """Whether another call changes no later result, as far as is known of the classes of the steps."""
+        return may_be_tried(self.preprocessors, self.models.values())
 
     def prepare(self, x: Any) -> Any:
         """Run the preprocessors on features of shape (n_rows, n_features), and return the input for the models."""

@@ -55,9 +55,31 @@ def keeps_rows_apart(preprocessors: Iterable[Any], models: Iterable[Any], label_
     return all(_is_orderly(step, set()) for step in steps)
 
 
-def has_known_steps(preprocessors: Iterable[Any], models: Iterable[Any]) -> bool:
-    """Return whether all steps, including the last, are of scikit-learn or of another known library."""
-    return all(_is_known(type(step)) and _is_orderly(step, set()) for step in [*preprocessors, *models])
+def may_be_tried(preprocessors: Iterable[Any], models: Iterable[Any]) -> bool:
+    """Return whether another call of a bundle changes no later result.
+
+    All steps, including the last, must be of scikit-learn or of another known library, and none may draw random
+    numbers, as ``IterativeImputer(sample_posterior=True)`` does.
+    """
+    return all(
+        _is_known(type(step)) and _is_orderly(step, set()) and not _holds_generator(step, set())
+        for step in [*preprocessors, *models]
+    )
+
+
+def _holds_generator(item: Any, seen: set[int]) -> bool:
+    """Return whether an object, or any object within it, contains a generator of random numbers."""
+    if item is None or isinstance(item, str | bytes | int | float | type) or id(item) in seen:
+        return False
+    seen.add(id(item))
+    if isinstance(item, np.random.RandomState | np.random.Generator):
+        return True
+    if isinstance(item, Mapping):
+        return any(_holds_generator(value, seen) for value in item.values())
+    if isinstance(item, list | tuple) or (isinstance(item, np.ndarray) and item.dtype == object):
+        values: Any = item.ravel() if isinstance(item, np.ndarray) else item
+        return any(_holds_generator(value, seen) for value in values)
+    return any(_holds_generator(value, seen) for value in getattr(item, "__dict__", {}).values())
 
 
 def _before_last(model: Any) -> Iterator[Any]:

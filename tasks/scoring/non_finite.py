@@ -40,9 +40,9 @@ class Trials:
     score: Callable[[pa.RecordBatch], Any]
     batch: pa.RecordBatch
     features: Sequence[str]
-    reasons: dict[tuple[str, str], str] = field(default_factory=dict)
     scored: int | None = None
     """Number of a row that is known to be scored; None if no such row is known."""
+    _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @cached_property
     def masks(self) -> Mapping[tuple[str, str], Any]:
@@ -95,9 +95,9 @@ class Trials:
             holding = rows[mask[rows]]
             if not len(holding):
                 continue
-            reason = self.reasons.get((name, what)) or self.with_values([name], int(holding[0]))
+            reason = self._reasons.get((name, what)) or self.with_values([name], int(holding[0]))
             if reason:
-                self.reasons[name, what] = reason
+                self._reasons[name, what] = reason
                 rejection = self.rejection(name, what, reason)
                 found = dict.fromkeys(holding.tolist(), rejection) | found
         return found

@@ -44,15 +44,13 @@ type CheckKey = tuple[CodeType, int, str]
 class SingleCalls:
     """What calls with single rows have shown in the earlier batches of a part.
 
-    The same step need not be confirmed, and the same value need not be explained, in each batch of a part. A part is
-    scored from its first batch on, so that what is remembered depends on the rows of the part and the model alone.
+    The same step need not be confirmed in each batch of a part. A part is scored from its first batch on, so that what
+    is remembered depends on the rows of the part and the model alone.
     """
 
     confirmed: dict[CheckKey, Confirmed | None] = field(default_factory=dict)
     """What a step says about one of the rows that it refuses, by check; None if the check did not tell which rows
     fail."""
-    reasons: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Why a row fails because of a missing or infinite value, by feature and kind of value."""
 
 
 @dataclass(frozen=True, kw_only=True)

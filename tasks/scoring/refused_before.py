@@ -80,12 +80,14 @@ class RefusedBefore:
     """The expectations, by name and type of the column."""
     _wrong: int = 0
     _is_new: bool = True
-    """Whether no batch of the model has been scored."""
+    """Whether no large batch of the model has been scored."""
 
     def rows_to_try(self, rows: Any) -> Any:
-        """Return the rows of a batch to try first because nothing is known of the model; possibly none."""
-        is_new, self._is_new = self._is_new, False
-        return rows[:_TRIED_ROWS] if is_new and len(rows) >= _LARGE_ROWS else rows[:0]
+        """Return the rows of the model's first large batch that are to be tried first; none of any other batch."""
+        if not self._is_new or len(rows) < _LARGE_ROWS:
+            return rows[:0]
+        self._is_new = False
+        return rows[:_TRIED_ROWS]
 
     def expected(self, batch: pa.RecordBatch) -> Any:
         """Return a mask of the rows of a batch that are expected to be refused; None if there are none."""

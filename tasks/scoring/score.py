@@ -122,7 +122,7 @@ def score_batch(
         return call_model(lambda: outputs(bundle, convert(row)[0], method))
 
     single_calls = single_calls or SingleCalls()
-    trials = Trials(score=score_single, batch=batch, features=features, reasons=single_calls.reasons)
+    trials = Trials(score=score_single, batch=batch, features=features)
     pieces: Pieces = []
     rejects = BatchRejects(
         rejected=rejected,
@@ -134,8 +134,8 @@ def score_batch(
     )
     order = Suspects(trials=trials, blame=rejects.blame)
     asks = bundle.keeps_rows_apart
-    if refused_before is not None and asks and bundle.has_known_steps:
-        with timings("predict"), timings.searching():
+    if refused_before is not None and asks and bundle.may_be_tried:
+        with timings.predicting(compiled=bool(bundle.compiled)), bundle.compiled.in_use(), timings.searching():
             _try_some(refused_before, batch, features, rows, score_rows)
     expected = refused_before.expected(batch) if refused_before is not None and asks else None
     search = Search(

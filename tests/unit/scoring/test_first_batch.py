@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.compose import make_column_transformer
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -105,8 +107,11 @@ def test_rows_are_tried_in_the_first_large_batch_of_a_model_alone() -> None:
     assert CALLED == [TRIED, ROWS]
     score(MODEL, frame(seed=2), before)
     assert CALLED == [ROWS]
-    score(MODEL, frame(ROWS - 1), RefusedBefore())
+    small_first = RefusedBefore()
+    score(MODEL, frame(ROWS - 1), small_first)
     assert CALLED == [ROWS - 1]
+    score(MODEL, frame(), small_first)
+    assert CALLED == [TRIED, ROWS]
 
 
 class Own(LogisticRegression):
@@ -119,8 +124,16 @@ def own() -> Any:
     return make_pipeline(steps, Own()).fit(rows, rows["x"] > 0.5)
 
 
-@pytest.mark.parametrize("model", [MIXED, own()])
-def test_no_rows_are_tried_with_a_model_that_has_a_step_of_the_user(model: Any) -> None:
+def drawing() -> Any:
+    """Return a model whose results depend on the number of calls before."""
+    rows = frame(300, seed=1)
+    imputer = IterativeImputer(sample_posterior=True, random_state=0)
+    steps = make_column_transformer((OneHotEncoder(), ["town"]), (imputer, ["x"]))
+    return make_pipeline(steps, LogisticRegression()).fit(rows, rows["x"] > 0.5)
+
+
+@pytest.mark.parametrize("model", [MIXED, own(), drawing()], ids=["mixes rows", "own", "draws random numbers"])
+def test_no_rows_are_tried_with_a_model_whose_results_may_depend_on_earlier_calls(model: Any) -> None:
     score(model, frame(), RefusedBefore())
     assert CALLED == [ROWS]
 
