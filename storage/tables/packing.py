@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,7 @@ class PackedWindow:
     def __init__(self, schema: pa.Schema, sizes: Sequence[int]) -> None:
         self._schema = schema
         self._sizes = sizes
+        self._rows = sum(sizes)
         self._kinds: dict[str, pa.DataType] = dict(zip(schema.names, schema.types, strict=True))
         self._places: dict[str, tuple[int, int, int]] = {}
         self._null_counts: dict[str, list[int]] = {}
@@ -50,7 +52,22 @@ class PackedWindow:
         self._regions = deque(
             _Region(memory, number * self._batch_bytes, self._batch_bytes) for number in range(len(sizes))
         )
+        self._groups = _alike(sizes)
         self._taken = 0
+
+    def add(self, name: str, column: pa.ChunkedArray) -> None:
+        """Copy the values of a column, one for each row of the window."""
+        array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+        place = self._places.get(name)
+        if place is None or array.type != self._kinds[name]:
+            self._arrays[name] = self._divide(array)
+            return
+        values, valid, width = place
+        _, data = array.buffers()
+        of_rows = np.frombuffer(data, np.uint8, len(array) * width, array.offset * width)
+        self._copy(of_rows, values, width)
+        if array.null_count:
+            self._null_counts[name] = self._add_validity(array, valid)
 
     def put(self, number: int, name: str, array: pa.Array) -> None:
         """Copy the values of a column in one batch. The batches of a column have to be put in their order."""
@@ -63,13 +80,39 @@ class PackedWindow:
         size = len(array) * width
         self._bytes[number, values : values + size] = np.frombuffer(data, np.uint8, size, array.offset * width)
         if array.null_count:
-            skipped_bytes, skipped_bits = divmod(array.offset, 8)
-            stored = np.frombuffer(array.buffers()[0], np.uint8, offset=skipped_bytes)
-            bits = np.unpackbits(stored, count=skipped_bits + len(array), bitorder="little")
-            packed = np.packbits(bits[skipped_bits:], bitorder="little")
+            bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+            packed = np.packbits(bits[array.offset : array.offset + len(array)], bitorder="little")
             self._bytes[number, valid : valid + len(packed)] = packed
             counts = self._null_counts.setdefault(name, [0] * len(self._sizes))
             counts[number] = array.null_count
+
+    def _copy(self, of_rows: Any, place: int, width: int) -> None:
+        """Copy a column of fixed-width values to a position in each batch."""
+        done = 0
+        for first, count, rows in self._groups:
+            size = rows * width
+            of_batches = of_rows[done : done + count * size].reshape(count, size)
+            self._bytes[first : first + count, place : place + size] = of_batches
+            done += count * size
+
+    def _add_validity(self, array: pa.Array, place: int) -> list[int]:
+        """Copy the validity bits of a column, and return the number of nulls in each batch."""
+        bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+        bits = bits[array.offset : array.offset + len(array)]
+        null_counts: list[int] = []
+        done = 0
+        for first, count, rows in self._groups:
+            of_batches = bits[done : done + count * rows].reshape(count, rows)
+            packed = np.packbits(of_batches, axis=1, bitorder="little")
+            self._bytes[first : first + count, place : place + packed.shape[1]] = packed
+            null_counts += (rows - of_batches.sum(axis=1, dtype=np.int64)).tolist()
+            done += count * rows
+        return null_counts
+
+    def _divide(self, array: pa.Array) -> list[pa.Array]:
+        """Return the values of each batch, copied to separate memory."""
+        starts = np.cumsum([0, *self._sizes]).tolist()
+        return [copied([array.slice(start, rows)]) for start, rows in zip(starts, self._sizes, strict=False)]
 
     @property
     def rows_left(self) -> int:
@@ -111,6 +154,23 @@ class _Region:
 def copied(chunks: Sequence[pa.Array]) -> pa.Array:
     """Copy arrays of the same type into one new array."""
     return pa.concat_arrays([*chunks, chunks[0].slice(0, 0)])  # Arrow does not copy a single array, so add an empty one
+
+
+def _alike(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Group consecutive batches of equal size.
+
+    Return the first batch, the number of batches and their size, for each group.
+
+    >>> _alike([3, 8, 8, 8, 1])
+    [(0, 1, 3), (1, 3, 8), (4, 1, 1)]
+    """
+    found: list[tuple[int, int, int]] = []
+    for number, rows in enumerate(sizes):
+        if found and found[-1][2] == rows:
+            found[-1] = (found[-1][0], found[-1][1] + 1, rows)
+        else:
+            found.append((number, 1, rows))
+    return found
 
 
 def _byte_width(kind: pa.DataType) -> int | None:

@@ -27,19 +27,16 @@ _BATCHES = 12
 scored."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
-_FETCH_BYTES = 24 << 20
-_REQUEST_BYTES = _FETCH_BYTES // 3
+_FETCH_BYTES = 16 << 20
+_REQUEST_BYTES = _FETCH_BYTES // 4
 """Memory for fetched bytes of a wide group, and the size of a request for several of its chunks."""
 _LARGE_FETCH_BYTES = 36 << 20
 _LARGE_REQUEST_BYTES = 16 << 20
 """The same for a group whose rows all fit into a window. Four requests are under way at a time for the row groups that
 pandas writes by default, whose column chunks have 8 MiB."""
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 4 << 20
 _BLOCK_COLUMNS = 32
-"""Number of columns that are decoded in one call, and the maximum of their size. More would leave more unused memory
-behind than they save time."""
-_DECODED_ROWS = 8_192
-"""Number of rows that are decoded in one call, but at least those of a batch."""
+"""Number of columns that are decoded in one call, and the maximum of their size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +168,13 @@ class WindowReader:
         file, opened = self._open_file(begun.fetcher, begun.planned, skipped_rows)
         try:
             for names in _blocks(self._schema.names, self._group.chunks):
-                self._add_columns(window, opened, names, edges)
+                if self._group.is_wide:
+                    decoded = _first_rows(opened, self._group.number, names, edges[-1])
+                    for name in names:
+                        window.add(name, decoded.column(name).slice(edges[0]))
+                    del decoded
+                else:
+                    self._add_batches(window, opened, names, edges)
                 if skipped_rows is None:
                     file.release_taken()
                 else:
@@ -181,26 +184,26 @@ class WindowReader:
         finally:
             file.close()
             begun.fetcher.close()
-        del opened
-        pa.default_memory_pool().release_unused()
         return window
 
-    def _add_columns(self, window: PackedWindow, opened: pq.ParquetFile, names: list[str], edges: list[int]) -> None:
-        """Decode some columns a few rows at a time, so that they are still in the processor's cache when copied."""
-        size = self._batch_rows * max(1, _DECODED_ROWS // self._batch_rows)
-        batches = opened.iter_batches(size, row_groups=[self._group.number], columns=names, use_threads=False)
+    def _add_batches(self, window: PackedWindow, opened: pq.ParquetFile, names: list[str], edges: list[int]) -> None:
+        """Decode some columns batch by batch, so that decoded values are still in the processor's cache when copied."""
+        batches = opened.iter_batches(
+            self._batch_rows, row_groups=[self._group.number], columns=names, use_threads=False
+        )
         stop = number = 0
-        while edges[number] < edges[-1] and (batch := next(batches, None)) is not None:
+        for batch in batches:
             row, stop = stop, stop + batch.num_rows
-            while edges[number] < stop and edges[number] < edges[-1]:
+            if stop > edges[number]:
                 start, end = edges[number], edges[number + 1]
                 if stop < end:
                     break
                 for name in names:
                     window.put(number, name, batch.column(name).slice(start - row, end - start))
                 number += 1
-        if edges[number] < edges[-1]:
-            raise pa.ArrowInvalid(f"it has {self._group.rows - stop:,} fewer rows than its footer says")
+                if end == edges[-1]:
+                    return
+        raise pa.ArrowInvalid(f"it has {self._group.rows - stop:,} fewer rows than its footer says")
 
     def _edges(self, start: int, stop: int) -> list[int]:
         """Return the edges of the batches of the next window, counted from the beginning of the group.
@@ -238,6 +241,17 @@ class _Slots:
     def release(self) -> None:
         """Release memory that is not in use, because the window needs it more."""
         self._memory.release()
+
+
+def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int) -> pa.Table:
+    """Decode the first rows of some columns."""
+    batches = opened.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
+    found: list[pa.RecordBatch] = []
+    while (left := rows - sum(batch.num_rows for batch in found)) > 0 and (batch := next(batches, None)) is not None:
+        found.append(batch.slice(0, left))
+    if left:
+        raise pa.ArrowInvalid(f"it has {left:,} fewer rows than its footer says")
+    return pa.Table.from_batches(found)
 
 
 def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:

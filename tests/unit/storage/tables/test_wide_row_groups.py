@@ -7,6 +7,7 @@ import io
 import mmap
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -172,9 +173,8 @@ def test_only_the_rows_of_a_small_slice_are_kept(tmp_path: Path, monkeypatch: py
 
 def test_memory_of_a_batch_is_given_back_when_nothing_refers_to_it() -> None:
     window = PackedWindow(pa.schema([("x", pa.float64()), ("y", pa.int32())]), [3_000, 3_000])
-    for number, start in enumerate((0, 3_000)):
-        window.put(number, "x", pa.array(np.arange(start, start + 3_000.0)))
-        window.put(number, "y", pa.array(np.arange(start, start + 3_000, dtype="i4")))
+    window.add("x", pa.chunked_array([np.arange(6_000.0)]))
+    window.add("y", pa.chunked_array([np.arange(6_000, dtype="i4")]))
     batch = window.take()
     kept = batch.column("y")
     del batch
@@ -199,6 +199,13 @@ def test_memory_for_requests_is_used_again_but_never_while_it_is_in_use() -> Non
     del second
     assert slots.allocate(10).ctypes.data == place
     assert isinstance(slots.allocate(8_193), mmap.mmap)
+
+
+def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
+    batches = iter([pa.record_batch({"x": [1, 2]})])
+    opened: Any = SimpleNamespace(iter_batches=lambda *_, **__: batches)
+    with pytest.raises(pa.ArrowInvalid, match="it has 3 fewer rows than its footer says"):
+        windows._first_rows(opened, 0, ["x"], 5)
 
 
 def test_a_window_has_at_least_one_row_however_large_rows_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ def test_a_row_group_with_fewer_rows_than_its_footer_says_is_an_error() -> None:
     vars(reader).update(_group=group, _batch_rows=5)
     opened: Any = type("Opened", (), {"iter_batches": lambda *_, **__: iter([pa.record_batch({"x": [1, 2]})])})()
     with pytest.raises(pa.ArrowInvalid, match="it has 3 fewer rows than its footer says"):
-        reader._add_columns(window, opened, ["x"], [0, 5])
+        reader._add_batches(window, opened, ["x"], [0, 5])
 
 
 def test_fetched_bytes_stay_within_their_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
