@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import mmap
 import weakref
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.fetching import Fetcher, Request, discard
@@ -46,8 +45,6 @@ class _Piece:
 
     def discard_before(self, position: int) -> int:
         """Free the memory before a position. Return the number of freed bytes; 0 if there are too few to free."""
-        if not isinstance(self.data.obj, mmap.mmap):  # it is reused for a later request as a whole
-            return 0
         read = min(position, self.stop) - self.start
         if read - self.discarded < _BLOCK_BYTES:
             return 0
@@ -254,19 +251,6 @@ class ChunkFile(RangedFile):
         while self._counted < len(self._requests) and self._requests[self._counted].takers == 0:
             self._release(self._requests[self._counted].size)
             self._counted += 1
-
-    def release_columns(self, names: Collection[str]) -> None:
-        """Release the bytes of columns of which Arrow reads no more. Requests for them that are not sent never will be.
-
-        Only a file that is read gradually needs this.
-        """
-        for stream in self._streams:
-            if stream.chunk.name in names:
-                while stream.requests and stream.requests[0].is_sent:
-                    stream.pieces.append(self._fetch(stream))
-                while stream.pieces:
-                    piece = stream.pieces.popleft()
-                    self._release(piece.size - piece.discarded)
 
     def close(self) -> None:
         """Tell the fetcher that all bytes of the requests are released."""

@@ -116,8 +116,6 @@ class Fetcher:
         self._next: Request | None = None
         self._flying = 0
         self._stop_row = 0
-        self.has_sent_all = False
-        """Whether all requests have been sent."""
         self.held_bytes = 0
         """Number of bytes that are currently requested or in memory."""
 
@@ -173,11 +171,7 @@ class Fetcher:
             self._shared.orders.put(None)
 
     def _fill(self) -> None:
-        while not self._shared.closed:
-            request = self._next or next(self._upcoming, None)
-            if request is None:
-                self.has_sent_all = True
-                return
+        while not self._shared.closed and (request := self._next or next(self._upcoming, None)) is not None:
             self._next = None
             if request.is_sent:
                 continue

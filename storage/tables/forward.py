@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import functools
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +24,8 @@ from scoreline.storage.tables.row_groups import (
     RowGroup,
     RowGroupReader,
     StreamingReader,
+    WideReader,
 )
-from scoreline.storage.tables.windows import WindowReader
 
 READ_BYTES = 88 << 20
 """Memory in bytes for reading an object. It covers the stored bytes and the decoders of the columns."""
@@ -81,10 +80,6 @@ class ForwardReader:
         self._stop = 0
         self._skipped_rows = 0
         self._group: RowGroupReader | None = None
-        self._ahead: tuple[int, WindowReader] | None = None
-        """The next row group, for which the first requests are sent."""
-        self._looked_at = 0
-        """Number of the last row group of which it was decided whether to send requests for it ahead."""
 
     def can_continue(self, row: int) -> bool:
         """Return whether a row is in the current row group, and not before the current position."""
@@ -126,9 +121,6 @@ class ForwardReader:
     def close(self) -> None:
         """Release all memory, and end the threads."""
         self._leave_group()
-        if self._ahead is not None:
-            self._ahead[1].close()
-            self._ahead = None
         self._planned.clear()
         if self._fetcher is not None:
             self._fetcher.close()
@@ -140,8 +132,6 @@ class ForwardReader:
             self._fetcher.fetch_until(stop)
         while group.row < stop and (batch := group.peek(start, stop)) is not None:
             row = group.row
-            if isinstance(group, WindowReader) and group.is_half_taken:
-                self._fetch_next_group(stop)
             low, high = max(start - row, 0), min(stop - row, batch.num_rows)
             if row + batch.num_rows <= stop:
                 group.advance()
@@ -152,17 +142,6 @@ class ForwardReader:
             if row + high == stop:  # stop before the next batch is decoded
                 return
 
-    def _fetch_next_group(self, stop: int) -> None:
-        """Send the first requests for the next row group while this one is scored, if it is read by column, too."""
-        number = self._number + 1
-        first_row = self._first_row + self._metadata.row_group(self._number).num_rows
-        if self._looked_at < number and first_row < stop and number < self._metadata.num_row_groups:
-            self._looked_at = number
-            group = self._describe(number, first_row)
-            if not group.is_wide and self._by_column(group, first_row):
-                self._ahead = number, self._window_reader(group, first_row)
-                self._ahead[1].fetch_ahead(stop)
-
     def _leave_group(self) -> None:
         group, self._group = self._group, None
         if group is not None:
@@ -172,14 +151,11 @@ class ForwardReader:
     def _enter_group(self, row: int) -> RowGroupReader:
         if self._source.size <= RangedFile.WHOLE_BYTES:
             return self._streaming(self._open_file(self._raw, 0))
-        if self._ahead is not None:
-            (number, reader), self._ahead = self._ahead, None
-            if number == self._number and reader.row == row:
-                return reader
-            reader.close()
         group, planned = self._planned.get(self._number) or (self._describe(self._number, self._first_row), None)
-        if planned is None and self._by_column(group, row):
-            return self._window_reader(group, row)
+        if group.is_wide:
+            schema = self._open_file(self._raw, 0).schema_arrow
+            schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
+            return WideReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_wide)
         if planned is None:
             self._skipped_rows = (row - self._first_row) // self._batch_rows * self._batch_rows
             if self._fetcher is not None:
@@ -200,56 +176,30 @@ class ForwardReader:
     def _streaming(self, opened: pq.ParquetFile, release: Callable[[], None] = lambda: None) -> StreamingReader:
         return StreamingReader(opened, self._number, self._first_row, self._columns, self._batch_rows, release)
 
-    def _window_reader(self, group: RowGroup, row: int) -> WindowReader:
-        schema = self._open_file(self._raw, 0).schema_arrow
-        schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
-        if row > group.first_row and not group.is_wide:
-            group = self._describe(group.number, group.first_row, self._plain_columns())
-        return WindowReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_by_column)
+    def _open_wide(self, fetcher: Fetcher, planned: Planned) -> tuple[ChunkFile, pq.ParquetFile]:
+        file = ChunkFile(self._source, fetcher, planned, gradual=False)
+        return file, self._open_file(file, 0)
 
-    def _open_by_column(
-        self, fetcher: Fetcher, planned: Planned, skipped_rows: int | None
-    ) -> tuple[ChunkFile, pq.ParquetFile]:
-        """Open a file for one pass. If rows are skipped, or if none are (0), its pages are read one by one."""
-        gradual = skipped_rows is not None
-        file = ChunkFile(self._source, fetcher, planned, gradual=gradual, skipped_rows=skipped_rows or 0)
-        return file, self._open_file(file, BUFFER_BYTES if gradual else 0)
-
-    def _by_column(self, group: RowGroup, row: int) -> bool:
-        """Return whether to decode column after column: a wide group, or one that would be fetched in small pieces."""
-        if group.is_wide:
-            return True
-        is_divided = group.size + group.decoder_bytes > self._memory
-        return is_divided and self._memory >= READ_BYTES and self._has_numbers and group.fits_window(row, self._stop)
-
-    def _describe(self, number: int, first_row: int, plain: Sequence[str] = ()) -> RowGroup:
+    def _describe(self, number: int, first_row: int) -> RowGroup:
         return RowGroup(
             number=number,
             first_row=first_row,
             rows=self._metadata.row_group(number).num_rows,
-            chunks=find_chunks(self._metadata, number, self._leaves, self._source.size, plain),
+            chunks=find_chunks(self._metadata, number, self._leaves, self._source.size, self._plain_columns(number)),
         )
 
-    def _plain_columns(self) -> list[str]:
-        """Return the columns of which rows of a group can be skipped."""
-        if _gives_small_sizes(self._metadata.created_by):
+    def _plain_columns(self, number: int) -> list[str]:
+        """Return the columns in which rows of a group can be skipped; none if no rows are to be skipped."""
+        if not self._skipped_rows or number != self._number or _gives_small_sizes(self._metadata.created_by):
             return []
         schema = self._metadata.schema.to_arrow_schema()
         return [field.name for field in schema if not pa.types.is_dictionary(field.type)]
 
-    @functools.cached_property
-    def _has_numbers(self) -> bool:
-        """Whether all columns are numbers or times, whose size in memory is known before they are decoded."""
-        schema = self._metadata.schema.to_arrow_schema()
-        kinds = dict(zip(schema.names, schema.types, strict=True))
-        return all(name in kinds and pa.types.is_primitive(kinds[name]) for name in self._columns)
-
     def _requests(self, number: int, row: int) -> Iterator[Request]:
         """Plan the requests of one row group after another. Stop at a row group that is too wide."""
         while number < self._metadata.num_row_groups:
-            is_skipped = self._skipped_rows > 0 and number == self._number
-            group = self._describe(number, row, self._plain_columns() if is_skipped else ())
-            if self._by_column(group, row) and number != self._number:
+            group = self._describe(number, row)
+            if group.is_wide:
                 return
             needed = self._stop - row if row < self._stop < row + group.rows else None
             planned = list(
@@ -259,7 +209,7 @@ class ForwardReader:
                     group.rows,
                     budget_bytes=self._budget,
                     needed_rows=needed,
-                    skipped_rows=self._skipped_rows if is_skipped else 0,
+                    skipped_rows=self._skipped_rows if number == self._number else 0,
                 )
             )
             self._planned[number] = group, planned

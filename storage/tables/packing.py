@@ -37,7 +37,7 @@ class PackedWindow:
         self._rows = sum(sizes)
         self._kinds: dict[str, pa.DataType] = dict(zip(schema.names, schema.types, strict=True))
         self._places: dict[str, tuple[int, int, int]] = {}
-        self._null_counts: dict[str, list[int]] = {}
+        self._null_counts: dict[str, Sequence[int]] = {}
         self._arrays: dict[str, list[pa.Array]] = {}
         most = max(sizes)
         size = 0
@@ -68,23 +68,6 @@ class PackedWindow:
         self._copy(of_rows, values, width)
         if array.null_count:
             self._null_counts[name] = self._add_validity(array, valid)
-
-    def put(self, number: int, name: str, array: pa.Array) -> None:
-        """Copy the values of a column in one batch. The batches of a column have to be put in their order."""
-        place = self._places.get(name)
-        if place is None or array.type != self._kinds[name]:
-            self._arrays.setdefault(name, []).append(copied([array]))
-            return
-        values, valid, width = place
-        _, data = array.buffers()
-        size = len(array) * width
-        self._bytes[number, values : values + size] = np.frombuffer(data, np.uint8, size, array.offset * width)
-        if array.null_count:
-            bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
-            packed = np.packbits(bits[array.offset : array.offset + len(array)], bitorder="little")
-            self._bytes[number, valid : valid + len(packed)] = packed
-            counts = self._null_counts.setdefault(name, [0] * len(self._sizes))
-            counts[number] = array.null_count
 
     def _copy(self, of_rows: Any, place: int, width: int) -> None:
         """Copy a column of fixed-width values to a position in each batch."""
