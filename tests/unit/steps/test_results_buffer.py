@@ -57,9 +57,9 @@ def test_wide_rows_are_encoded_before_they_fill_the_memory(monkeypatch: pytest.M
 def test_waiting_rows_do_not_keep_the_memory_of_their_batch() -> None:
     # Given rows of a wide table in which the columns share one block of memory
     window = PackedWindow(pa.schema([("id", pa.int64()), ("text", pa.string()), ("x", pa.float64())]), [4_000])
-    window.put(0, "id", pa.array(np.arange(4_000)))
-    window.put(0, "text", pa.array(["a"] * 4_000))
-    window.put(0, "x", pa.array(np.arange(4_000.0)))
+    window.add("id", pa.chunked_array([np.arange(4_000)]))
+    window.add("text", pa.chunked_array([["a"] * 4_000]))
+    window.add("x", pa.chunked_array([np.arange(4_000.0)]))
     kept = pa.Table.from_batches([window.take()]).select(["id", "text"])
     # When some of the columns wait for more rows
     buffer = ResultsBuffer(kept.schema, FOOTER)
