@@ -14,6 +14,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+VERSION = 1  # that of the module `extension`
+
 cdef struct Node:
     float threshold
     uint32_t packed

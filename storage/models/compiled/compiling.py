@@ -23,14 +23,24 @@ _MAX_OBJECTS = 100_000
 def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
     """Compile the ensembles within fitted models (see `extension.compile_ensembles`)."""
     found, methods, nbytes = [], [], 0
-    for place, estimator in _fitted_ensembles(models):
+    for place, estimator in _known_ensembles(models):
         name = type(estimator).__name__
         try:
+            if not _is_fitted(estimator):
+                continue
             compiled = compile_estimator(estimator)
             with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
                 _compare(estimator, compiled)
         except NotPackable as problem:
             found.append(Ensemble(place=place, name=name, reason=str(problem)))
+            continue
+        except (
+            Exception
+        ) as error:  # for example of an `init_` that a user wrote: the model works without being compiled
+            message = str(error).partition("\n")[0]
+            found.append(
+                Ensemble(place=place, name=name, reason=f"comparing failed ({type(error).__name__}: {message})")
+            )
             continue
         found.append(Ensemble(place=place, name=name))
         methods.append((estimator, compiled.methods))
@@ -81,8 +91,8 @@ def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]
     )
 
 
-def _fitted_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the fitted ensembles within the models whose class is known, without those inside of others.
+def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the ensembles within the models whose class is known, without those inside of others.
 
     Only objects of scikit-learn's own classes are searched. How another class uses its ensembles is not known.
     """
@@ -94,8 +104,7 @@ def _fitted_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, 
             continue
         seen.add(id(value))
         if is_known(value):
-            if _is_fitted(value):
-                yield place, value
+            yield place, value
         elif isinstance(value, dict):
             waiting += [(f"{place}[{key!r}]", item) for key, item in value.items()]
         elif isinstance(value, list | tuple):

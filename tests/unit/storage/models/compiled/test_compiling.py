@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
@@ -40,7 +40,7 @@ from threadpoolctl import threadpool_limits
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import estimators, extension
+from scoreline.storage.models.compiled import _walk, estimators, extension
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.compiled.nodes import PackedTrees
@@ -247,6 +247,65 @@ def test_an_ensemble_that_differs_in_one_bit_is_not_compiled(name: str, monkeypa
     compiled = compile_ensembles([("model", ENSEMBLES[name]())])
     assert not compiled
     assert "because its results for rows with numbers differ from those of scikit-learn" in compiled.summary()
+
+
+class OwnInit(BaseEstimator):
+    """An initial estimator that only knows the rows with which it was fitted."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> OwnInit:
+        self.known_ = np.array(X)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        if self.error is not None and not np.array_equal(X, self.known_):
+            raise self.error
+        return np.zeros(len(X))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("lost"), AssertionError("first line\nsecond line"), MemoryError("no memory")]
+)
+def test_an_ensemble_that_fails_on_the_rows_of_the_comparison_is_not_compiled(error: Exception) -> None:
+    model = GradientBoostingRegressor(init=OwnInit(error), **FEW).fit(X, SIGNAL)
+    compiled = compile_ensembles([("failing", model), ("other", ENSEMBLES["forest"]())])
+    reason = f"comparing failed ({type(error).__name__}: {str(error).splitlines()[0]})"
+    assert [one.reason for one in compiled.found] == [reason, None]
+    expected = results(model, X)
+    with compiled.in_use():
+        assert results(model, X) == expected
+
+
+def test_an_ensemble_that_cannot_say_whether_it_is_fitted_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: RandomForestClassifier) -> bool:
+        raise RuntimeError("unknown")
+
+    model = ENSEMBLES["forest"]()
+    monkeypatch.setattr(RandomForestClassifier, "__sklearn_is_fitted__", fails, raising=False)
+    (one,) = compile_ensembles([("model", model)]).found
+    assert one.reason == "comparing failed (RuntimeError: unknown)"
+
+
+def test_a_failing_walk_is_slow_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def older(*arguments: Any) -> None:
+        raise TypeError("takes exactly 13 positional arguments (14 given)")
+
+    monkeypatch.setattr(_walk, "add_leaves", older)
+    (one,) = compile_ensembles([("model", ENSEMBLES["forest"]())]).found
+    assert one.reason == "comparing failed (TypeError: takes exactly 13 positional arguments (14 given))"
+
+
+@pytest.mark.parametrize("version", [None, 0])
+def test_an_extension_of_another_version_is_not_used(version: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extension.is_available()
+    if version is None:
+        monkeypatch.delattr(_walk, "VERSION")
+    else:
+        monkeypatch.setattr(_walk, "VERSION", version)
+    assert not extension.is_available()
+    assert compile_ensembles([("model", ENSEMBLES["forest"]())]) == CompiledEnsembles()
 
 
 @pytest.mark.parametrize(
