@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, replaced
 from scoreline.storage.models.compiled.estimators import Compiled, compile_estimator, is_known
 from scoreline.storage.models.compiled.nodes import NotPackable
-from scoreline.storage.models.compiled.probes import probe_rows, variants
+from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
 
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
@@ -34,9 +34,7 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
         except NotPackable as problem:
             found.append(Ensemble(place=place, name=name, reason=str(problem)))
             continue
-        except (
-            Exception
-        ) as error:  # for example of an `init_` that a user wrote: the model works without being compiled
+        except Exception as error:  # noqa: BLE001 - code of the user may raise anything on rows that it does not know
             message = str(error).partition("\n")[0]
             found.append(
                 Ensemble(place=place, name=name, reason=f"comparing failed ({type(error).__name__}: {message})")
@@ -50,6 +48,8 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
 
 def _compare(estimator: Any, compiled: Compiled) -> None:
     """Compare a compiled ensemble with scikit-learn. Raises `NotPackable` if any result differs."""
+    if compiled.n_features > MAX_FEATURES:
+        raise NotPackable(f"rows of so many features ({compiled.n_features:,}) are not compared")
     rows = probe_rows(compiled.trees, compiled.n_features, wide=compiled.wide, categorical=compiled.categorical)
     compared = False
     for what, x in variants(rows, compiled.categorical):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,7 +45,7 @@ from scoreline.storage.models.compiled import _walk, estimators, extension
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.compiled.nodes import PackedTrees
-from scoreline.storage.models.compiled.probes import probe_rows
+from scoreline.storage.models.compiled.probes import MAX_CELLS, MAX_FEATURES, probe_rows
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
 N_FEATURES = 6
@@ -381,3 +382,28 @@ def test_the_rows_of_the_comparison_reach_every_leaf_from_both_sides_of_a_thresh
         values = rows[:, model.tree_.feature[node]]
         limit = np.float32(model.tree_.threshold[node])
         assert (np.abs(values - limit) <= np.spacing(np.abs(limit))).any()
+
+
+@pytest.mark.parametrize("n_trees", [1, 700])
+def test_the_rows_of_the_comparison_have_a_bounded_number_of_values(n_trees: int) -> None:
+    x = np.zeros((400, MAX_FEATURES), np.float32)
+    x[:, 7] = RANDOM.normal(size=400)
+    (tree,) = estimators.compile_estimator(DecisionTreeRegressor(**ONE).fit(x, x[:, 7])).trees
+    tracemalloc.start()
+    try:
+        rows = probe_rows([tree] * n_trees, MAX_FEATURES, wide=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows.size == MAX_CELLS
+    assert peak < 200_000_000
+
+
+def test_an_ensemble_of_too_many_features_is_not_compiled() -> None:
+    x = np.zeros((20, MAX_FEATURES + 1), np.float32)
+    x[:, 7] = RANDOM.normal(size=20)
+    forest = RandomForestRegressor(2, random_state=0)
+    (one,) = compile_ensembles([("model", forest.fit(x, x[:, 7]))]).found
+    assert one.reason == "rows of so many features (4,097) are not compared"
+    (one,) = compile_ensembles([("model", forest.fit(x[:, 1:], x[:, 7]))]).found
+    assert one.reason is None
