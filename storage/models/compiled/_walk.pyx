@@ -114,7 +114,7 @@ def place_children(
     Parameters
     ----------
     left, right : array of int64, shape (n_nodes,)
-        Children; a negative number on the left marks a leaf.
+        Children; -1 on the left marks a leaf. The caller has checked that no other number is negative.
     order, places : array of int32, shape (n_nodes,)
         Filled with the old number of each new place, and with the place of each old number.
 

@@ -40,7 +40,7 @@ class NotPackable(Exception):
 class TreeArrays:
     """One tree as scikit-learn stores it; all arrays have shape (n_nodes,), except that `values` has more dimensions.
 
-    `left` is negative at a leaf. `values` contains float64 and stays alive as long as the packed trees do.
+    `left` is -1 at a leaf. `values` contains float64 and stays alive as long as the packed trees do.
     """
 
     left: npt.NDArray[np.int64]
@@ -208,6 +208,8 @@ def _pack_tree(
         len(array) != n_nodes for array in (tree.right, tree.feature, tree.threshold, tree.missing_left, tree.values)
     ):
         raise NotPackable("the arrays of a tree have different lengths")
+    if np.any((tree.left < -1) | ((tree.left >= 0) & (tree.right < 0))):  # scikit-learn takes only -1 for a leaf
+        raise NotPackable("the children of its nodes do not form a tree")
     order, places = np.empty(n_nodes, np.int32), np.empty(n_nodes, np.int32)
     depth, depths = _walk.place_children(
         np.ascontiguousarray(tree.left, np.int64), np.ascontiguousarray(tree.right, np.int64), order, places

@@ -314,6 +314,7 @@ def test_an_extension_of_another_version_is_not_used(version: int | None, monkey
     [
         ("left_child", 0, "the children of its nodes do not form a tree"),
         ("left_child", 1 << 40, "the children of its nodes do not form a tree"),
+        ("left_child", -2, "the children of its nodes do not form a tree"),
         ("right_child", -5, "the children of its nodes do not form a tree"),
         ("feature", N_FEATURES, "a tree asks for a feature that the rows do not have"),
         ("feature", -1, "a tree asks for a feature that the rows do not have"),
@@ -326,7 +327,7 @@ def test_a_damaged_tree_is_refused_and_no_row_walks_through_it(name: str, field:
     tree = np.ravel(model.estimators_)[2].tree_
     state = tree.__getstate__()
     state["nodes"] = state["nodes"].copy()
-    state["nodes"][field][0] = value
+    state["nodes"][field][-1 if (field, value) == ("left_child", -2) else 0] = value  # the last node is a leaf
     tree.__setstate__(state)
     compiled = compile_ensembles([("model", model)])
     assert not compiled

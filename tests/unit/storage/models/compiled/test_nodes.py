@@ -103,6 +103,19 @@ def cycle(tree: TreeArrays) -> TreeArrays:
     return replace(tree, left=left)
 
 
+def leaf_with_another_mark(tree: TreeArrays) -> TreeArrays:
+    """Return a tree at whose leaf scikit-learn does not stop, as only -1 marks one."""
+    left = tree.left.copy()
+    left[np.flatnonzero(left == -1)[2]] = -2
+    return replace(tree, left=left)
+
+
+def child_on_the_left_alone(tree: TreeArrays) -> TreeArrays:
+    right = tree.right.copy()
+    right[np.flatnonzero(tree.left >= 0)[-1]] = -1
+    return replace(tree, right=right)
+
+
 def child_out_of_range(tree: TreeArrays) -> TreeArrays:
     right = tree.right.copy()
     right[0] = len(right)
@@ -143,6 +156,8 @@ def no_nodes(tree: TreeArrays) -> TreeArrays:
     "damage",
     [
         cycle,
+        leaf_with_another_mark,
+        child_on_the_left_alone,
         child_out_of_range,
         child_of_two,
         feature_out_of_range,
