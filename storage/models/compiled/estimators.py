@@ -75,7 +75,13 @@ class CompiledTree:
         return sums.reshape(len(x), *shape) if self._tree.n_outputs > 1 else sums.reshape(len(x), shape[-1])
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_tree" or name.startswith("__"):
+            raise AttributeError(name)
         return getattr(self._tree, name)
+
+    def __reduce__(self) -> Any:
+        """Pickle and copy the tree itself, since a copy is used outside of the block in which this stands for it."""
+        return self._tree.__reduce__()
 
 
 def compile_estimator(estimator: Any) -> Compiled:

@@ -64,7 +64,6 @@ class PackedTrees:
     _categories: npt.NDArray[np.uint32]
     _roots: npt.NDArray[np.int64]
     _steps: npt.NDArray[np.int32]
-    _addresses: npt.NDArray[np.int64]
     _columns: npt.NDArray[np.int32]
     _values: tuple[npt.NDArray[np.float64], ...]
     _width: int
@@ -76,7 +75,7 @@ class PackedTrees:
         """Memory in addition to that of the estimator, in bytes."""
         own = [values for values in self._values if values.base is None]
         arrays: list[npt.NDArray[Any]] = [self._nodes, self._categories, self._roots, self._steps, *own]
-        return sum(array.nbytes for array in [*arrays, self._addresses, self._columns])
+        return sum(array.nbytes for array in [*arrays, self._columns])
 
     def add_to(self, sums: npt.NDArray[np.float64], x: npt.NDArray[Any], *, scale: float = 1.0) -> None:
         """Add ``scale`` times the leaf of each row to `sums`, of shape (n_rows, n_columns).
@@ -92,6 +91,8 @@ class PackedTrees:
         if sums.shape != (len(x), self.n_columns):
             raise ValueError(f"expected sums of shape {(len(x), self.n_columns)}, got {sums.shape}")
         x = np.ascontiguousarray(x)
+        # read at each call, because a copy of these trees, perhaps in another process, has its own values
+        addresses = np.array([values.__array_interface__["data"][0] for values in self._values], dtype=np.int64)
         missing = bool(np.isnan(x.min(initial=np.inf)))  # NaN if any value is
         _walk.add_leaves(
             x,
@@ -100,7 +101,7 @@ class PackedTrees:
             self._categories,
             self._roots,
             self._steps,
-            self._addresses,
+            addresses,
             self._values[0].strides[0],
             self._width,
             self._shift,
@@ -165,7 +166,6 @@ def pack(
         _categories=np.ascontiguousarray(categories),
         _roots=roots,
         _steps=steps,
-        _addresses=np.array([tree.values.ctypes.data for tree in trees], dtype=np.int64),
         _columns=np.array(columns, dtype=np.int32),
         _values=tuple(tree.values for tree in trees),
         _width=width,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import pickle
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
@@ -37,6 +41,7 @@ from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
+from sklearn.tree._tree import Tree
 from threadpoolctl import threadpool_limits
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
@@ -353,6 +358,39 @@ def test_a_method_that_the_estimator_had_before_comes_back_even_after_an_error()
         assert model.predict_proba is not own
         raise ZeroDivisionError
     assert model.predict_proba is own
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
+def test_a_copy_that_is_made_while_a_tree_is_compiled_has_its_own_tree(copied: Callable[[Any], Any]) -> None:
+    model = ENSEMBLES["decision tree"]()
+    expected = results(model, X)
+    compiled = compile_ensembles([("model", model)])
+    with compiled.in_use():
+        assert type(model.tree_) is estimators.CompiledTree
+        found = copied(model)
+    assert type(found.tree_) is Tree
+    assert found.tree_ is not model.tree_
+    assert results(found, X) == expected
+
+
+@pytest.mark.parametrize("name", ["_tree", "__array_interface__", "node_count"])
+def test_a_stand_in_that_stands_for_nothing_yet_has_no_attributes(name: str) -> None:
+    assert not hasattr(estimators.CompiledTree.__new__(estimators.CompiledTree), name)
+
+
+def test_compiled_ensembles_may_be_used_in_other_processes() -> None:
+    bagging = BaggingClassifier(DecisionTreeClassifier(), n_estimators=4, **ONE).fit(X, TWO)
+    forest = ENSEMBLES["forest"]()
+    expected = [bagging.predict_proba(X), forest.predict_proba(X)]
+    compiled = compile_ensembles([("bagging", bagging), ("forest", forest)])
+    assert len(compiled.methods) == 5
+    try:
+        with compiled.in_use():
+            found = Parallel(n_jobs=2, backend="loky")(delayed(one.predict_proba)(X) for one in (bagging, forest))
+    finally:
+        get_reusable_executor().shutdown(wait=True)
+    assert np.array_equal(found, expected)
 
 
 def test_without_the_extension_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled.nodes import NotPackable, TreeArrays, float32_at_or_below, pack
+from scoreline.storage.models.compiled.nodes import NotPackable, PackedTrees, TreeArrays, float32_at_or_below, pack
 
 N_FEATURES = 5
 
@@ -56,6 +58,29 @@ def test_every_row_gets_the_values_of_its_leaves(depth: int | None, rows: int) -
     for model in models:  # in this order, and each product is rounded
         expected += 0.1 * model.predict(x)
     assert sums[:, 0].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_copy_reads_the_values_of_its_own_arrays(copied: Callable[[PackedTrees], PackedTrees], wide: bool) -> None:
+    # Given trees whose values are columns of a table, as those of histograms are
+    trees = []
+    for tree in (arrays_of(fitted(seed)) for seed in range(3)):
+        table = np.zeros(len(tree.left), [("value", np.float64), ("number", np.int64)])
+        table["value"] = tree.values[:, 0, 0]
+        trees.append(replace(tree, values=table["value"]))
+    packed = pack(trees, N_FEATURES, [0] * 3, wide=wide)
+    x = at_thresholds(trees).astype(np.float64 if wide else np.float32)
+    expected, found = np.zeros((len(x), 1)), np.zeros((len(x), 1))
+    packed.add_to(expected, x)
+    # When the trees are copied, and the values of the first ones are overwritten
+    other = copied(packed)
+    for tree in trees:
+        tree.values[:] = np.nan
+    # Then the copy has its own
+    other.add_to(found, x)
+    assert found.tobytes() == expected.tobytes()
+    assert np.isfinite(found).all()
 
 
 def test_missing_values_go_to_the_side_that_the_tree_chose() -> None:
