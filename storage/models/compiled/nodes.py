@@ -28,6 +28,8 @@ _MISSING_RIGHT = np.uint32(1 << 31)
 _SPLITS_CATEGORIES = np.uint32(1 << 30)
 _MAX_NODES = 1 << 22
 """Maximum number of nodes of a tree: the bits of a NaN in float32 that say which leaf it is."""
+_MAX_DEPTH = 512
+"""Maximum depth of a tree. Rows walk slowly through chains of nodes, and rows for a comparison are made slowly."""
 _NAN_BITS = np.uint32(0x7FC00000)
 _WIDE_NAN_BITS = np.uint64(0x7FF8000000000000)
 
@@ -216,6 +218,8 @@ def _pack_tree(
     )
     if depth < 0:
         raise NotPackable("the children of its nodes do not form a tree")
+    if depth > _MAX_DEPTH:
+        raise NotPackable(f"a tree is {depth:,} levels deep")
     left = tree.left[order]
     leaf = left < 0
     inner = ~leaf

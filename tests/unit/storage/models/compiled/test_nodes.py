@@ -205,3 +205,27 @@ def test_rows_of_another_type_or_width_are_refused() -> None:
         packed.add_to(np.zeros((2, 1)), np.zeros((2, N_FEATURES - 1), np.float32))
     with pytest.raises(ValueError, match="expected sums of shape"):
         packed.add_to(np.zeros((3, 1)), np.zeros((2, N_FEATURES), np.float32))
+
+
+def chain(depth: int) -> TreeArrays:
+    """Return a tree each of whose nodes has a leaf on the right, and whose deepest leaf has this depth."""
+    number = np.arange(2 * depth + 1)
+    inner = (number % 2 == 0) & (number < 2 * depth)
+    return TreeArrays(
+        left=np.where(inner, number + 2, -1),
+        right=np.where(inner, number + 1, -1),
+        feature=np.zeros(len(number), np.int64),
+        threshold=-number.astype(np.float64),
+        missing_left=np.zeros(len(number), bool),
+        values=number.astype(np.float64),
+    )
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_trees_are_compiled_up_to_a_depth(wide: bool) -> None:
+    sums = np.zeros((3, 1))
+    x = np.array([[0.5], [-99.0], [-2e9]], np.float64 if wide else np.float32)
+    pack([chain(512)], 1, [0], wide=wide).add_to(sums, x)
+    assert sums[:, 0].tolist() == [1, 101, 1024]
+    with pytest.raises(NotPackable, match=r"^a tree is 513 levels deep$"):
+        pack([chain(512), chain(513)], 1, [0, 0], wide=wide)
