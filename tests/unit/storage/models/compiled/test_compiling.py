@@ -6,12 +6,14 @@ import contextlib
 import copy
 import pickle
 import tracemalloc
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import sklearn
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
@@ -54,6 +56,7 @@ from scoreline.storage.models.compiled.probes import MAX_CELLS, MAX_FEATURES, pr
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
 N_FEATURES = 6
+NAMES = "abcdef"
 RANDOM = np.random.default_rng(7)
 X = RANDOM.normal(size=(300, N_FEATURES))
 SIGNAL = X[:, 0] + X[:, 1] * X[:, 2] + RANDOM.normal(size=300)
@@ -220,6 +223,33 @@ def test_ensembles_within_other_estimators_are_compiled(name: str) -> None:
         expected = results(model, x)
         with compiled.in_use():
             assert results(model, x) == expected
+
+
+@pytest.mark.parametrize("name", ["forest", "regression forest", "extra trees"])
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        scipy.sparse.csr_matrix,
+        lambda x: pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_matrix(x), columns=list(NAMES)),
+    ],
+)
+def test_sparse_rows_cause_each_warning_once(name: str, sparse: Callable[[Any], Any]) -> None:
+    # Given sparse rows without names for a forest that was fitted with names, or the other way round
+    rows = sparse(np.where(X > 1, X, 0.0))
+    x = X if isinstance(rows, pd.DataFrame) else pd.DataFrame(X, columns=list(NAMES))
+    model = clone(ENSEMBLES[name]()).fit(x, TWO)
+    compiled = compile_ensembles([("model", model)])
+    assert compiled
+    method = "predict" if name == "regression forest" else "predict_proba"
+    with warnings.catch_warnings(record=True) as own:
+        warnings.simplefilter("always")
+        expected = getattr(model, method)(rows)
+    with compiled.in_use(), warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        assert getattr(model, method)(rows).tobytes() == expected.tobytes()
+    assert len(own) == 1
+    assert "feature names" in str(own[0].message)
+    assert [str(one.message) for one in found] == [str(one.message) for one in own]
 
 
 def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
