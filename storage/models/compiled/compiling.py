@@ -23,7 +23,7 @@ _MAX_OBJECTS = 100_000
 def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
     """Compile the ensembles within fitted models (see `extension.compile_ensembles`)."""
     found, methods, nbytes = [], [], 0
-    for place, estimator in _known_ensembles(models):
+    for place, estimator in _own_ensembles(models):
         name = type(estimator).__name__
         try:
             if not _is_fitted(estimator):
@@ -91,8 +91,22 @@ def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]
     )
 
 
+def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return the ensembles within the models whose class is known, without the trees of others.
+
+    Gradient boosting gives its trees to functions that accept nothing else, so none of them may be replaced.
+    """
+    known = list(_known_ensembles(models))
+    owned: set[int] = set()
+    for _, ensemble in known:
+        trees = vars(ensemble).get("estimators_")  # an array of gradient boosting, and a list of others
+        if isinstance(trees, np.ndarray | list):
+            owned.update(id(tree) for tree in (trees if isinstance(trees, list) else trees.ravel()))
+    return [(place, one) for place, one in known if id(one) not in owned]
+
+
 def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the ensembles within the models whose class is known, without those inside of others.
+    """Yield the ensembles within the models whose class is known. Those inside of others are not searched for.
 
     Only objects of scikit-learn's own classes are searched. How another class uses its ensembles is not known.
     """

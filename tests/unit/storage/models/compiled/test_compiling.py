@@ -81,6 +81,22 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+class OwnInit(BaseEstimator):
+    """An initial estimator that only knows the rows with which it was fitted."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> OwnInit:
+        self.known_ = np.array(X)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        if self.error is not None and not np.array_equal(X, self.known_):
+            raise self.error
+        return np.zeros(len(X))
+
+
 class OwnForest(RandomForestClassifier):
     """A subclass."""
 
@@ -252,6 +268,20 @@ def test_sparse_rows_cause_each_warning_once(name: str, sparse: Callable[[Any], 
     assert [str(one.message) for one in found] == [str(one.message) for one in own]
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_tree_that_another_ensemble_owns_is_not_replaced_on_its_own(failing: bool) -> None:
+    # Given a gradient boosting that is compiled or not, and a tree of it that is reached in other ways, too
+    init = OwnInit(KeyError("lost") if failing else None)
+    model = GradientBoostingRegressor(init=init, **FEW).fit(X, SIGNAL)
+    models = [("tree", model.estimators_[3, 0]), ("model", model), ("trees", list(model.estimators_[:5, 0]))]
+    compiled = compile_ensembles(models)
+    assert [(one.place, one.reason is None) for one in compiled.found] == [("model", not failing)]
+    # Then stages, which scikit-learn walks through the trees for, have the same results
+    expected = [stage.tobytes() for stage in model.staged_predict(X)], model.apply(X).tobytes()
+    with compiled.in_use():
+        assert ([stage.tobytes() for stage in model.staged_predict(X)], model.apply(X).tobytes()) == expected
+
+
 def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     forest = RandomForestClassifier(**FEW)
     # A subclass, a template that is not fitted, and ensembles in objects of other packages are not looked at
@@ -283,22 +313,6 @@ def test_an_ensemble_that_differs_in_one_bit_is_not_compiled(name: str, monkeypa
     compiled = compile_ensembles([("model", ENSEMBLES[name]())])
     assert not compiled
     assert "because its results for rows with numbers differ from those of scikit-learn" in compiled.summary()
-
-
-class OwnInit(BaseEstimator):
-    """An initial estimator that only knows the rows with which it was fitted."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> OwnInit:
-        self.known_ = np.array(X)
-        return self
-
-    def predict(self, X: Any) -> Any:
-        if self.error is not None and not np.array_equal(X, self.known_):
-            raise self.error
-        return np.zeros(len(X))
 
 
 @pytest.mark.parametrize(
