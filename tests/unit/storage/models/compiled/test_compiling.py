@@ -55,6 +55,7 @@ from scoreline.storage.models.compiled.nodes import PackedTrees
 from scoreline.storage.models.compiled.probes import MAX_CELLS, MAX_FEATURES, probe_rows
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
+OTHER_METHODS = ("staged_predict", "staged_predict_proba", "staged_decision_function", "apply", "decision_path")
 N_FEATURES = 6
 NAMES = "abcdef"
 RANDOM = np.random.default_rng(7)
@@ -226,6 +227,85 @@ def test_each_method_returns_the_bits_of_scikit_learn(name: str) -> None:
         with compiled.in_use():
             assert results(model, x) == expected
     assert vars(model) == before
+
+
+def outcomes(model: Any, x: Any) -> dict[str, list[np.ndarray]]:
+    """Return what the methods return that walk through the trees in another way, for example stage by stage."""
+    found = {}
+    for method in OTHER_METHODS:
+        if (call := getattr(model, method, None)) is None:
+            continue
+        result = call(x)
+        if method.startswith("staged"):
+            found[method] = [array for stage in result for array in (stage if isinstance(stage, list) else [stage])]
+        elif method == "decision_path":
+            path = result[0] if isinstance(result, tuple) else result
+            found[method] = [path.indptr, path.indices, path.data]
+        else:
+            found[method] = [result]
+    return found
+
+
+def made(name: str) -> Any:
+    return ENSEMBLES[name]() if name in ENSEMBLES else WITHIN[name][1]()
+
+
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [
+        ("gradient boosting", {"staged_predict", "staged_predict_proba", "staged_decision_function", "apply"}),
+        ("gradient boosting, three", {"staged_predict", "staged_predict_proba", "staged_decision_function", "apply"}),
+        ("gradient boosting, init", {"staged_predict", "staged_predict_proba", "staged_decision_function", "apply"}),
+        ("gradient boosting of numbers", {"staged_predict", "apply"}),
+        ("histograms", {"staged_predict", "staged_predict_proba", "staged_decision_function"}),
+        ("histograms, categories", {"staged_predict", "staged_predict_proba", "staged_decision_function"}),
+        ("histograms, monotonic", {"staged_predict"}),
+        ("AdaBoost", {"staged_predict", "staged_predict_proba", "staged_decision_function"}),
+        ("decision tree", {"apply", "decision_path"}),
+        ("extra regression tree", {"apply", "decision_path"}),
+        ("forest", {"apply", "decision_path"}),
+        ("regression forest", {"apply", "decision_path"}),
+    ],
+)
+def test_methods_that_are_not_compiled_have_the_results_of_scikit_learn(name: str, methods: set[str]) -> None:
+    model = made(name)
+    compiled = compile_ensembles([("model", model)])
+    assert compiled
+    x = MIXED if name == "histograms, categories" else X
+    expected = outcomes(model, x)
+    assert expected.keys() == methods
+    with compiled.in_use():
+        found = outcomes(model, x)
+    assert found.keys() == methods
+    for method in methods:
+        assert len(found[method]) == len(expected[method]) > 0
+        for one, other in zip(found[method], expected[method], strict=True):
+            assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+
+
+@pytest.mark.parametrize(("category", "walks"), [(255.0, 1), (256.0, 0), (300.0, 0), (1e6, 0)])
+def test_categories_for_which_a_split_has_no_bit_are_left_to_scikit_learn(
+    category: float, walks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add_to(self: PackedTrees, sums: np.ndarray, x: Any, **options: Any) -> None:
+        walked.append(len(x))
+        walk(self, sums, x, **options)
+
+    # Given rows as they are after scikit-learn has encoded them, which gives no such number today
+    model = ENSEMBLES["histograms, categories"]()
+    compiled = compile_ensembles([("model", model)])
+    walked: list[int] = []
+    walk = PackedTrees.add_to
+    monkeypatch.setattr(PackedTrees, "add_to", add_to)
+    (place,) = np.flatnonzero(model._bin_mapper.is_categorical_)[:1]
+    x = np.nan_to_num(X)
+    x[5, place] = category
+    expected, found = np.zeros((len(x), 3), order="F"), np.zeros((len(x), 3), order="F")
+    model._predict_iterations(x, model._predictors, expected, False, 1)
+    with compiled.in_use():
+        model._predict_iterations(x, model._predictors, found, False, 1)
+    assert len(walked) == walks
+    assert found.tobytes() == expected.tobytes()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,6 +13,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
+from scoreline.storage.models.compiled import nodes
 from scoreline.storage.models.compiled.nodes import NotPackable, PackedTrees, TreeArrays, float32_at_or_below, pack
 
 N_FEATURES = 5
@@ -229,3 +230,45 @@ def test_trees_are_compiled_up_to_a_depth(wide: bool) -> None:
     assert sums[:, 0].tolist() == [1, 101, 1024]
     with pytest.raises(NotPackable, match=r"^a tree is 513 levels deep$"):
         pack([chain(512), chain(513)], 1, [0, 0], wide=wide)
+
+
+def test_trees_are_compiled_up_to_the_number_of_nodes_that_the_integer_of_a_node_can_tell_apart() -> None:
+    # Given so many features that 10 bits are left for the child
+    n_features = 1 << 21
+    x = np.zeros((1, n_features), np.float32)
+    x[0, 0] = -2e9
+    sums = np.zeros((1, 1))
+    pack([chain(511)], n_features, [0], wide=False).add_to(sums, x)
+    assert sums[0, 0] == 1022
+    with pytest.raises(NotPackable, match=r"^a tree of 1,025 nodes is too large for 2,097,152 features$"):
+        pack([chain(512)], n_features, [0], wide=False)
+    pack([chain(512)], n_features, [0], wide=True)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_trees_are_compiled_up_to_a_number_of_nodes(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert nodes._MAX_NODES == 1 << 22  # the bits of a NaN in float32, without the sign, the exponent and the quiet bit
+    monkeypatch.setattr(nodes, "_MAX_NODES", 9)
+    pack([chain(4)], 1, [0], wide=wide)
+    with pytest.raises(NotPackable, match=r"^a tree has 11 nodes$"):
+        pack([chain(5)], 1, [0], wide=wide)
+
+
+def test_trees_are_compiled_up_to_a_number_of_features() -> None:
+    pack([chain(63)], 1 << 24, [0], wide=False)
+    for n_features in (0, (1 << 24) + 1):
+        with pytest.raises(NotPackable, match=f"^it has {n_features:,} features$"):
+            pack([chain(63)], n_features, [0], wide=True)
+
+
+def test_rows_reach_every_feature_that_a_node_can_name() -> None:
+    # Given trees that split by the last feature
+    for n_features in (1, 2, 3, 4, 5, 8, 9, 255, 256, 257):
+        tree = chain(1)
+        tree.feature[0] = n_features - 1
+        for wide in (True, False):
+            x = np.full((2, n_features), -5, np.float64 if wide else np.float32)
+            x[1, -1] = 5
+            sums = np.zeros((2, 1))
+            pack([tree], n_features, [0], wide=wide).add_to(sums, x)
+            assert sums[:, 0].tolist() == [2, 1]
