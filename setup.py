@@ -15,7 +15,11 @@ OPTIONS = ["-O3", "-g0", "-ffp-contract=off", "-Wno-unused-function"]
 
 extensions = [
     Extension(
-        ".".join(("scoreline", *path.with_suffix("").parts)), [str(path)], extra_compile_args=OPTIONS, optional=True
+        ".".join(("scoreline", *path.with_suffix("").parts)),
+        [str(path)],
+        depends=[str(included) for included in sorted(path.parent.glob("*.px[id]"))],
+        extra_compile_args=OPTIONS,
+        optional=True,
     )
     for folder in FOLDERS
     for path in sorted(Path(folder).rglob("*.pyx"))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pkgutil
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import setuptools
 import yaml
 from packaging.requirements import Requirement
 
@@ -318,7 +322,88 @@ def test_setup_has_built_each_extension_from_its_source_of_today() -> None:
     for source in extensions():
         built = source.with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))
         assert built.exists(), f"{source.relative_to(ROOT)} is not built: run `make setup`"
-        assert built.stat().st_mtime > source.stat().st_mtime, f"{built.name} is outdated: run `make setup`"
+        for file in (*source.parent.glob("*.px[id]"), source):
+            assert built.stat().st_mtime > file.stat().st_mtime, f"{built.name} is outdated: run `make setup`"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Make a checkout with an extension of two files that is built, whose Python only notes what it was asked for."""
+    folder = tmp_path / "checkout"
+    for name in ("scripts", "storage/fast", "tasks", "worker", ".venv/bin"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/setup", folder / "scripts/setup")
+    files = (*REQUIREMENTS, "dev-requirements.txt", "pyproject.toml", "setup.py")
+    for number, name in enumerate(
+        (*files, "storage/fast/walk.pyx", "storage/fast/part.pxi", "storage/fast/walk.cpython-312-ours.so")
+    ):
+        (folder / name).touch()
+        os.utime(folder / name, (number, number))
+    stamp = subprocess.run(["cksum"], input="", capture_output=True, text=True, check=True).stdout
+    (folder / ".venv/.installed").write_text(stamp)
+    executable(
+        folder / ".venv/bin/python",
+        'case "$*" in *EXT_SUFFIX*) echo .cpython-312-ours.so ;; *) echo "$*" >> asked ;; esac',
+    )
+    return folder
+
+
+def executable(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def newer_include(folder: Path) -> None:
+    os.utime(folder / "storage/fast/part.pxi", (99, 99))
+
+
+def newer_options(folder: Path) -> None:
+    os.utime(folder / "setup.py", (99, 99))
+
+
+def built_for_another_platform(folder: Path) -> None:
+    (folder / "storage/fast/walk.cpython-312-ours.so").rename(folder / "storage/fast/walk.cpython-312-other.so")
+
+
+@pytest.mark.parametrize(
+    ("change", "builds"),
+    [(lambda _: None, False), (newer_include, True), (newer_options, True), (built_for_another_platform, True)],
+)
+def test_setup_builds_an_extension_again_if_any_of_its_files_is_newer(
+    checkout: Path, change: Callable[[Path], None], builds: bool
+) -> None:
+    change(checkout)
+    environment = {"PATH": "/usr/bin:/bin", "CC": "true"}
+    done = subprocess.run([checkout / "scripts/setup"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    asked = checkout / "asked"
+    assert ("setup.py build_ext" in (asked.read_text() if asked.exists() else "")) is builds
+
+
+def test_the_source_distribution_has_each_file_of_an_extension(tmp_path: Path) -> None:
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    sources = [
+        path.relative_to(ROOT) for suffix in ("pyx", "pxi", "pyi") for path in (ROOT / "storage").rglob(f"*.{suffix}")
+    ]
+    for source in sources:
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / source, tmp_path / source)
+    subprocess.run([sys.executable, "setup.py", "-q", "sdist"], cwd=tmp_path, check=True, capture_output=True)
+    (archive,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert {str(source) for source in sources} - names == set()
+
+
+def test_an_extension_is_built_again_if_a_file_that_it_includes_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(setuptools, "setup", lambda **options: given.update(options))
+    runpy.run_path("setup.py")
+    depends = {file for extension in given["ext_modules"] for file in extension.depends}
+    assert depends == {str(path.relative_to(ROOT)) for path in (ROOT / "storage").rglob("*.px[id]")} != set()
 
 
 def test_docker_sees_what_it_copies_and_nothing_else() -> None:
@@ -405,6 +490,39 @@ def test_tests_of_the_large_packages_are_removed_and_nothing_else(build: Path) -
     # Then only the tests of numpy are removed
     left = sorted(str(path.relative_to(site)) for path in site.rglob("*") if path.is_file())
     assert left == ["numpy/core/c.py", "small/tests/d.py"]
+
+
+@pytest.mark.parametrize(
+    ("built", "said"),
+    [
+        (2, "built the extensions: 2\n"),
+        (1, "warning: 1 of 2 extensions could not be built (see above)"),
+        (0, "warning: 2 of 2"),
+    ],
+)
+def test_heroku_warns_of_each_extension_that_was_not_built(build: Path, built: int, said: str) -> None:
+    # Given extensions that are optional, so that setup.py succeeds without them, and a file of another platform
+    (build / "site/sklearn").mkdir(parents=True)
+    (build / "setup.py").touch()
+    for name in ("one", "two"):
+        (build / f"scoreline/{name}.pyx").parent.mkdir(exist_ok=True)
+        (build / f"scoreline/{name}.pyx").touch()
+        (build / f"scoreline/{name}.other.so").touch()
+    for name in ("one", "two")[:built]:
+        (build / f"scoreline/{name}.ours.so").touch()
+    answers = "*platlib*) echo site ;; *EXT_SUFFIX*) echo .ours.so ;; *pip*) cat > /dev/null ;;"
+    executable(build / "fake/python", f'case "$*" in {answers} esac')
+    # When Heroku runs the hook
+    done = subprocess.run(
+        [build / "bin/post_compile"],
+        cwd=build,
+        env={"PATH": f"{build}/fake:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).startswith(said)
 
 
 def test_every_test_that_a_script_names_exists() -> None:

@@ -3,6 +3,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+VERSION: int
+
 def place_children(
     left: npt.NDArray[np.int64],
     right: npt.NDArray[np.int64],

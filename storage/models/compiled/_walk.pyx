@@ -14,6 +14,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+VERSION = 1  # that of the module `extension`
+
 cdef struct Node:
     float threshold
     uint32_t packed
@@ -112,7 +114,7 @@ def place_children(
     Parameters
     ----------
     left, right : array of int64, shape (n_nodes,)
-        Children; a negative number on the left marks a leaf.
+        Children; -1 on the left marks a leaf. The caller has checked that no other number is negative.
     order, places : array of int32, shape (n_nodes,)
         Filled with the old number of each new place, and with the place of each old number.
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, replaced
 from scoreline.storage.models.compiled.estimators import Compiled, compile_estimator, is_known
 from scoreline.storage.models.compiled.nodes import NotPackable
-from scoreline.storage.models.compiled.probes import probe_rows, variants
+from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
 
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
@@ -23,14 +23,22 @@ _MAX_OBJECTS = 100_000
 def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
     """Compile the ensembles within fitted models (see `extension.compile_ensembles`)."""
     found, methods, nbytes = [], [], 0
-    for place, estimator in _fitted_ensembles(models):
+    for place, estimator in _own_ensembles(models):
         name = type(estimator).__name__
         try:
+            if not _is_fitted(estimator):
+                continue
             compiled = compile_estimator(estimator)
             with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
                 _compare(estimator, compiled)
         except NotPackable as problem:
             found.append(Ensemble(place=place, name=name, reason=str(problem)))
+            continue
+        except Exception as error:  # noqa: BLE001 - code of the user may raise anything on rows that it does not know
+            message = str(error).partition("\n")[0]
+            found.append(
+                Ensemble(place=place, name=name, reason=f"comparing failed ({type(error).__name__}: {message})")
+            )
             continue
         found.append(Ensemble(place=place, name=name))
         methods.append((estimator, compiled.methods))
@@ -40,6 +48,8 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
 
 def _compare(estimator: Any, compiled: Compiled) -> None:
     """Compare a compiled ensemble with scikit-learn. Raises `NotPackable` if any result differs."""
+    if compiled.n_features > MAX_FEATURES:
+        raise NotPackable(f"rows of so many features ({compiled.n_features:,}) are not compared")
     rows = probe_rows(compiled.trees, compiled.n_features, wide=compiled.wide, categorical=compiled.categorical)
     compared = False
     for what, x in variants(rows, compiled.categorical):
@@ -81,8 +91,22 @@ def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]
     )
 
 
-def _fitted_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the fitted ensembles within the models whose class is known, without those inside of others.
+def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return the ensembles within the models whose class is known, without the trees of others.
+
+    Gradient boosting gives its trees to functions that accept nothing else, so none of them may be replaced.
+    """
+    known = list(_known_ensembles(models))
+    owned: set[int] = set()
+    for _, ensemble in known:
+        trees = vars(ensemble).get("estimators_")  # an array of gradient boosting, and a list of others
+        if isinstance(trees, np.ndarray | list):
+            owned.update(id(tree) for tree in (trees if isinstance(trees, list) else trees.ravel()))
+    return [(place, one) for place, one in known if id(one) not in owned]
+
+
+def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the ensembles within the models whose class is known. Those inside of others are not searched for.
 
     Only objects of scikit-learn's own classes are searched. How another class uses its ensembles is not known.
     """
@@ -94,8 +118,7 @@ def _fitted_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, 
             continue
         seen.add(id(value))
         if is_known(value):
-            if _is_fitted(value):
-                yield place, value
+            yield place, value
         elif isinstance(value, dict):
             waiting += [(f"{place}[{key!r}]", item) for key, item in value.items()]
         elif isinstance(value, list | tuple):

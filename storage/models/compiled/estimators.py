@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import sklearn
+from scipy.sparse import issparse
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -75,7 +76,13 @@ class CompiledTree:
         return sums.reshape(len(x), *shape) if self._tree.n_outputs > 1 else sums.reshape(len(x), shape[-1])
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_tree" or name.startswith("__"):
+            raise AttributeError(name)
         return getattr(self._tree, name)
+
+    def __reduce__(self) -> Any:
+        """Pickle and copy the tree itself, since a copy is used outside of the block in which this stands for it."""
+        return self._tree.__reduce__()
 
 
 def compile_estimator(estimator: Any) -> Compiled:
@@ -110,6 +117,8 @@ def _forest_classifier(model: Any) -> Compiled:
         raise NotPackable("its trees have another number of classes")
 
     def predict_proba(X: Any) -> Any:
+        if _is_sparse(X):
+            return type(model).predict_proba(model, X)
         check_is_fitted(model)
         x = model._validate_X_predict(X)
         if not _is_dense(x, np.float32, packed.n_features):
@@ -133,6 +142,8 @@ def _forest_regressor(model: Any) -> Compiled:
         raise NotPackable("its trees have another number of outputs")
 
     def predict(X: Any) -> Any:
+        if _is_sparse(X):
+            return type(model).predict(model, X)
         check_is_fitted(model)
         x = model._validate_X_predict(X)
         if not _is_dense(x, np.float32, packed.n_features):
@@ -304,6 +315,14 @@ def _arrays(estimator: Any, n_features: int) -> TreeArrays:
 def is_known(value: Any) -> bool:
     """Return whether objects of this class can be compiled."""
     return type(value) in _COMPILERS
+
+
+def _is_sparse(x: Any) -> bool:
+    """Return whether scikit-learn validates rows as sparse ones, which a table of sparse columns is, too.
+
+    The method of a forest validates them itself, and would give each warning again if they had been validated before.
+    """
+    return issparse(x) or hasattr(x, "sparse")
 
 
 def _is_dense(x: Any, dtype: Any, n_features: int) -> bool:

@@ -7,14 +7,17 @@ from typing import Any
 
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 
+VERSION = 1
+"""The version of the functions of `_walk`. It grows, here and there, when their parameters or the nodes change."""
+
 
 def is_available() -> bool:
-    """Return whether the extension was built."""
+    """Return whether the extension was built, from a source of this version."""
     try:
-        from scoreline.storage.models.compiled import _walk  # noqa: F401
+        from scoreline.storage.models.compiled import _walk
     except ImportError:
         return False
-    return True
+    return getattr(_walk, "VERSION", None) == VERSION
 
 
 def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:

@@ -28,6 +28,8 @@ _MISSING_RIGHT = np.uint32(1 << 31)
 _SPLITS_CATEGORIES = np.uint32(1 << 30)
 _MAX_NODES = 1 << 22
 """Maximum number of nodes of a tree: the bits of a NaN in float32 that say which leaf it is."""
+_MAX_DEPTH = 512
+"""Maximum depth of a tree. Rows walk slowly through chains of nodes, and rows for a comparison are made slowly."""
 _NAN_BITS = np.uint32(0x7FC00000)
 _WIDE_NAN_BITS = np.uint64(0x7FF8000000000000)
 
@@ -40,7 +42,7 @@ class NotPackable(Exception):
 class TreeArrays:
     """One tree as scikit-learn stores it; all arrays have shape (n_nodes,), except that `values` has more dimensions.
 
-    `left` is negative at a leaf. `values` contains float64 and stays alive as long as the packed trees do.
+    `left` is -1 at a leaf. `values` contains float64 and stays alive as long as the packed trees do.
     """
 
     left: npt.NDArray[np.int64]
@@ -64,7 +66,6 @@ class PackedTrees:
     _categories: npt.NDArray[np.uint32]
     _roots: npt.NDArray[np.int64]
     _steps: npt.NDArray[np.int32]
-    _addresses: npt.NDArray[np.int64]
     _columns: npt.NDArray[np.int32]
     _values: tuple[npt.NDArray[np.float64], ...]
     _width: int
@@ -76,7 +77,7 @@ class PackedTrees:
         """Memory in addition to that of the estimator, in bytes."""
         own = [values for values in self._values if values.base is None]
         arrays: list[npt.NDArray[Any]] = [self._nodes, self._categories, self._roots, self._steps, *own]
-        return sum(array.nbytes for array in [*arrays, self._addresses, self._columns])
+        return sum(array.nbytes for array in [*arrays, self._columns])
 
     def add_to(self, sums: npt.NDArray[np.float64], x: npt.NDArray[Any], *, scale: float = 1.0) -> None:
         """Add ``scale`` times the leaf of each row to `sums`, of shape (n_rows, n_columns).
@@ -92,6 +93,8 @@ class PackedTrees:
         if sums.shape != (len(x), self.n_columns):
             raise ValueError(f"expected sums of shape {(len(x), self.n_columns)}, got {sums.shape}")
         x = np.ascontiguousarray(x)
+        # read at each call, because a copy of these trees, perhaps in another process, has its own values
+        addresses = np.array([values.__array_interface__["data"][0] for values in self._values], dtype=np.int64)
         missing = bool(np.isnan(x.min(initial=np.inf)))  # NaN if any value is
         _walk.add_leaves(
             x,
@@ -100,7 +103,7 @@ class PackedTrees:
             self._categories,
             self._roots,
             self._steps,
-            self._addresses,
+            addresses,
             self._values[0].strides[0],
             self._width,
             self._shift,
@@ -165,7 +168,6 @@ def pack(
         _categories=np.ascontiguousarray(categories),
         _roots=roots,
         _steps=steps,
-        _addresses=np.array([tree.values.ctypes.data for tree in trees], dtype=np.int64),
         _columns=np.array(columns, dtype=np.int32),
         _values=tuple(tree.values for tree in trees),
         _width=width,
@@ -208,12 +210,16 @@ def _pack_tree(
         len(array) != n_nodes for array in (tree.right, tree.feature, tree.threshold, tree.missing_left, tree.values)
     ):
         raise NotPackable("the arrays of a tree have different lengths")
+    if np.any((tree.left < -1) | ((tree.left >= 0) & (tree.right < 0))):  # scikit-learn takes only -1 for a leaf
+        raise NotPackable("the children of its nodes do not form a tree")
     order, places = np.empty(n_nodes, np.int32), np.empty(n_nodes, np.int32)
     depth, depths = _walk.place_children(
         np.ascontiguousarray(tree.left, np.int64), np.ascontiguousarray(tree.right, np.int64), order, places
     )
     if depth < 0:
         raise NotPackable("the children of its nodes do not form a tree")
+    if depth > _MAX_DEPTH:
+        raise NotPackable(f"a tree is {depth:,} levels deep")
     left = tree.left[order]
     leaf = left < 0
     inner = ~leaf

@@ -15,15 +15,25 @@ import numpy.typing as npt
 from scoreline.storage.models.compiled.nodes import MAX_CATEGORIES, TreeArrays, float32_at_or_below
 
 MAX_ROWS = 16_384
+MIN_ROWS = 64
+MAX_CELLS = 1 << 21
+"""Maximum number of values in all rows, which are dense."""
+MAX_FEATURES = 4_096
+"""Maximum number of features of rows; an ensemble of more is mostly given sparse rows, for which it is not compiled."""
 _ROWS_OF_LEAF = 4
-"""Number of rows for each leaf, if `MAX_ROWS` allows it."""
+"""Number of rows for each leaf, if there may be so many."""
 _SEED = 20_260_817
+
+
+def most_rows(n_features: int) -> int:
+    """Return the maximum number of rows of so many features."""
+    return max(MIN_ROWS, min(MAX_ROWS, MAX_CELLS // n_features))
 
 
 def probe_rows(
     trees: Sequence[TreeArrays], n_features: int, *, wide: bool, categorical: Sequence[int] = ()
 ) -> npt.NDArray[Any]:
-    """Return rows of shape (n_rows, n_features) that reach as many leaves as `MAX_ROWS` rows can, tree by tree.
+    """Return rows of shape (n_rows, n_features) that reach as many leaves as `most_rows` can, tree by tree.
 
     Parameters
     ----------
@@ -34,12 +44,13 @@ def probe_rows(
     """
     random = np.random.default_rng(_SEED)
     kind = np.dtype(np.float64 if wide else np.float32)
-    share = max(4, MAX_ROWS // len(trees))
-    blocks = [_rows_of(tree, n_features, kind, random, share) for tree in trees[:MAX_ROWS]]
-    rows = np.concatenate(blocks)[:MAX_ROWS]
+    most = most_rows(n_features)
+    share = max(_ROWS_OF_LEAF, most // len(trees))
+    blocks = [_rows_of(tree, n_features, kind, random, share) for tree in trees[: most // _ROWS_OF_LEAF]]
+    rows = np.concatenate(blocks)[:most]
     for feature in categorical:
-        most = random.choice([4, 16, 64, MAX_CATEGORIES], len(rows))
-        rows[:, feature] = random.integers(-1, most)
+        categories = random.choice([4, 16, 64, MAX_CATEGORIES], len(rows))
+        rows[:, feature] = random.integers(-1, categories)
     return rows[random.permutation(len(rows))]
 
 

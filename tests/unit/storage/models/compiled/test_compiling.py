@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import pickle
+import tracemalloc
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import sklearn
-from sklearn.base import clone
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
@@ -36,18 +43,21 @@ from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
+from sklearn.tree._tree import Tree
 from threadpoolctl import threadpool_limits
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import estimators, extension
+from scoreline.storage.models.compiled import _walk, estimators, extension
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.compiled.nodes import PackedTrees
-from scoreline.storage.models.compiled.probes import probe_rows
+from scoreline.storage.models.compiled.probes import MAX_CELLS, MAX_FEATURES, probe_rows
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
+OTHER_METHODS = ("staged_predict", "staged_predict_proba", "staged_decision_function", "apply", "decision_path")
 N_FEATURES = 6
+NAMES = "abcdef"
 RANDOM = np.random.default_rng(7)
 X = RANDOM.normal(size=(300, N_FEATURES))
 SIGNAL = X[:, 0] + X[:, 1] * X[:, 2] + RANDOM.normal(size=300)
@@ -70,6 +80,22 @@ def one_thread() -> Iterator[None]:
     """Let scikit-learn use one thread, as a worker does."""
     with threadpool_limits(1):
         yield
+
+
+class OwnInit(BaseEstimator):
+    """An initial estimator that only knows the rows with which it was fitted."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> OwnInit:
+        self.known_ = np.array(X)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        if self.error is not None and not np.array_equal(X, self.known_):
+            raise self.error
+        return np.zeros(len(X))
 
 
 class OwnForest(RandomForestClassifier):
@@ -203,6 +229,85 @@ def test_each_method_returns_the_bits_of_scikit_learn(name: str) -> None:
     assert vars(model) == before
 
 
+def outcomes(model: Any, x: Any) -> dict[str, list[np.ndarray]]:
+    """Return what the methods return that walk through the trees in another way, for example stage by stage."""
+    found = {}
+    for method in OTHER_METHODS:
+        if (call := getattr(model, method, None)) is None:
+            continue
+        result = call(x)
+        if method.startswith("staged"):
+            found[method] = [array for stage in result for array in (stage if isinstance(stage, list) else [stage])]
+        elif method == "decision_path":
+            path = result[0] if isinstance(result, tuple) else result
+            found[method] = [path.indptr, path.indices, path.data]
+        else:
+            found[method] = [result]
+    return found
+
+
+def made(name: str) -> Any:
+    return ENSEMBLES[name]() if name in ENSEMBLES else WITHIN[name][1]()
+
+
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [
+        ("gradient boosting", {"staged_predict", "staged_predict_proba", "staged_decision_function", "apply"}),
+        ("gradient boosting, three", {"staged_predict", "staged_predict_proba", "staged_decision_function", "apply"}),
+        ("gradient boosting, init", {"staged_predict", "staged_predict_proba", "staged_decision_function", "apply"}),
+        ("gradient boosting of numbers", {"staged_predict", "apply"}),
+        ("histograms", {"staged_predict", "staged_predict_proba", "staged_decision_function"}),
+        ("histograms, categories", {"staged_predict", "staged_predict_proba", "staged_decision_function"}),
+        ("histograms, monotonic", {"staged_predict"}),
+        ("AdaBoost", {"staged_predict", "staged_predict_proba", "staged_decision_function"}),
+        ("decision tree", {"apply", "decision_path"}),
+        ("extra regression tree", {"apply", "decision_path"}),
+        ("forest", {"apply", "decision_path"}),
+        ("regression forest", {"apply", "decision_path"}),
+    ],
+)
+def test_methods_that_are_not_compiled_have_the_results_of_scikit_learn(name: str, methods: set[str]) -> None:
+    model = made(name)
+    compiled = compile_ensembles([("model", model)])
+    assert compiled
+    x = MIXED if name == "histograms, categories" else X
+    expected = outcomes(model, x)
+    assert expected.keys() == methods
+    with compiled.in_use():
+        found = outcomes(model, x)
+    assert found.keys() == methods
+    for method in methods:
+        assert len(found[method]) == len(expected[method]) > 0
+        for one, other in zip(found[method], expected[method], strict=True):
+            assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+
+
+@pytest.mark.parametrize(("category", "walks"), [(255.0, 1), (256.0, 0), (300.0, 0), (1e6, 0)])
+def test_categories_for_which_a_split_has_no_bit_are_left_to_scikit_learn(
+    category: float, walks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add_to(self: PackedTrees, sums: np.ndarray, x: Any, **options: Any) -> None:
+        walked.append(len(x))
+        walk(self, sums, x, **options)
+
+    # Given rows as they are after scikit-learn has encoded them, which gives no such number today
+    model = ENSEMBLES["histograms, categories"]()
+    compiled = compile_ensembles([("model", model)])
+    walked: list[int] = []
+    walk = PackedTrees.add_to
+    monkeypatch.setattr(PackedTrees, "add_to", add_to)
+    (place,) = np.flatnonzero(model._bin_mapper.is_categorical_)[:1]
+    x = np.nan_to_num(X)
+    x[5, place] = category
+    expected, found = np.zeros((len(x), 3), order="F"), np.zeros((len(x), 3), order="F")
+    model._predict_iterations(x, model._predictors, expected, False, 1)
+    with compiled.in_use():
+        model._predict_iterations(x, model._predictors, found, False, 1)
+    assert len(walked) == walks
+    assert found.tobytes() == expected.tobytes()
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", WITHIN)
 def test_ensembles_within_other_estimators_are_compiled(name: str) -> None:
@@ -214,6 +319,47 @@ def test_ensembles_within_other_estimators_are_compiled(name: str) -> None:
         expected = results(model, x)
         with compiled.in_use():
             assert results(model, x) == expected
+
+
+@pytest.mark.parametrize("name", ["forest", "regression forest", "extra trees"])
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        scipy.sparse.csr_matrix,
+        lambda x: pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_matrix(x), columns=list(NAMES)),
+    ],
+)
+def test_sparse_rows_cause_each_warning_once(name: str, sparse: Callable[[Any], Any]) -> None:
+    # Given sparse rows without names for a forest that was fitted with names, or the other way round
+    rows = sparse(np.where(X > 1, X, 0.0))
+    x = X if isinstance(rows, pd.DataFrame) else pd.DataFrame(X, columns=list(NAMES))
+    model = clone(ENSEMBLES[name]()).fit(x, TWO)
+    compiled = compile_ensembles([("model", model)])
+    assert compiled
+    method = "predict" if name == "regression forest" else "predict_proba"
+    with warnings.catch_warnings(record=True) as own:
+        warnings.simplefilter("always")
+        expected = getattr(model, method)(rows)
+    with compiled.in_use(), warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        assert getattr(model, method)(rows).tobytes() == expected.tobytes()
+    assert len(own) == 1
+    assert "feature names" in str(own[0].message)
+    assert [str(one.message) for one in found] == [str(one.message) for one in own]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_tree_that_another_ensemble_owns_is_not_replaced_on_its_own(failing: bool) -> None:
+    # Given a gradient boosting that is compiled or not, and a tree of it that is reached in other ways, too
+    init = OwnInit(KeyError("lost") if failing else None)
+    model = GradientBoostingRegressor(init=init, **FEW).fit(X, SIGNAL)
+    models = [("tree", model.estimators_[3, 0]), ("model", model), ("trees", list(model.estimators_[:5, 0]))]
+    compiled = compile_ensembles(models)
+    assert [(one.place, one.reason is None) for one in compiled.found] == [("model", not failing)]
+    # Then stages, which scikit-learn walks through the trees for, have the same results
+    expected = [stage.tobytes() for stage in model.staged_predict(X)], model.apply(X).tobytes()
+    with compiled.in_use():
+        assert ([stage.tobytes() for stage in model.staged_predict(X)], model.apply(X).tobytes()) == expected
 
 
 def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,10 +396,54 @@ def test_an_ensemble_that_differs_in_one_bit_is_not_compiled(name: str, monkeypa
 
 
 @pytest.mark.parametrize(
+    "error", [KeyError("lost"), AssertionError("first line\nsecond line"), MemoryError("no memory")]
+)
+def test_an_ensemble_that_fails_on_the_rows_of_the_comparison_is_not_compiled(error: Exception) -> None:
+    model = GradientBoostingRegressor(init=OwnInit(error), **FEW).fit(X, SIGNAL)
+    compiled = compile_ensembles([("failing", model), ("other", ENSEMBLES["forest"]())])
+    reason = f"comparing failed ({type(error).__name__}: {str(error).splitlines()[0]})"
+    assert [one.reason for one in compiled.found] == [reason, None]
+    expected = results(model, X)
+    with compiled.in_use():
+        assert results(model, X) == expected
+
+
+def test_an_ensemble_that_cannot_say_whether_it_is_fitted_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: RandomForestClassifier) -> bool:
+        raise RuntimeError("unknown")
+
+    model = ENSEMBLES["forest"]()
+    monkeypatch.setattr(RandomForestClassifier, "__sklearn_is_fitted__", fails, raising=False)
+    (one,) = compile_ensembles([("model", model)]).found
+    assert one.reason == "comparing failed (RuntimeError: unknown)"
+
+
+def test_a_failing_walk_is_slow_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def older(*arguments: Any) -> None:
+        raise TypeError("takes exactly 13 positional arguments (14 given)")
+
+    monkeypatch.setattr(_walk, "add_leaves", older)
+    (one,) = compile_ensembles([("model", ENSEMBLES["forest"]())]).found
+    assert one.reason == "comparing failed (TypeError: takes exactly 13 positional arguments (14 given))"
+
+
+@pytest.mark.parametrize("version", [None, 0])
+def test_an_extension_of_another_version_is_not_used(version: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extension.is_available()
+    if version is None:
+        monkeypatch.delattr(_walk, "VERSION")
+    else:
+        monkeypatch.setattr(_walk, "VERSION", version)
+    assert not extension.is_available()
+    assert compile_ensembles([("model", ENSEMBLES["forest"]())]) == CompiledEnsembles()
+
+
+@pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
         ("left_child", 0, "the children of its nodes do not form a tree"),
         ("left_child", 1 << 40, "the children of its nodes do not form a tree"),
+        ("left_child", -2, "the children of its nodes do not form a tree"),
         ("right_child", -5, "the children of its nodes do not form a tree"),
         ("feature", N_FEATURES, "a tree asks for a feature that the rows do not have"),
         ("feature", -1, "a tree asks for a feature that the rows do not have"),
@@ -266,7 +456,7 @@ def test_a_damaged_tree_is_refused_and_no_row_walks_through_it(name: str, field:
     tree = np.ravel(model.estimators_)[2].tree_
     state = tree.__getstate__()
     state["nodes"] = state["nodes"].copy()
-    state["nodes"][field][0] = value
+    state["nodes"][field][-1 if (field, value) == ("left_child", -2) else 0] = value  # the last node is a leaf
     tree.__setstate__(state)
     compiled = compile_ensembles([("model", model)])
     assert not compiled
@@ -292,6 +482,39 @@ def test_a_method_that_the_estimator_had_before_comes_back_even_after_an_error()
         assert model.predict_proba is not own
         raise ZeroDivisionError
     assert model.predict_proba is own
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
+def test_a_copy_that_is_made_while_a_tree_is_compiled_has_its_own_tree(copied: Callable[[Any], Any]) -> None:
+    model = ENSEMBLES["decision tree"]()
+    expected = results(model, X)
+    compiled = compile_ensembles([("model", model)])
+    with compiled.in_use():
+        assert type(model.tree_) is estimators.CompiledTree
+        found = copied(model)
+    assert type(found.tree_) is Tree
+    assert found.tree_ is not model.tree_
+    assert results(found, X) == expected
+
+
+@pytest.mark.parametrize("name", ["_tree", "__array_interface__", "node_count"])
+def test_a_stand_in_that_stands_for_nothing_yet_has_no_attributes(name: str) -> None:
+    assert not hasattr(estimators.CompiledTree.__new__(estimators.CompiledTree), name)
+
+
+def test_compiled_ensembles_may_be_used_in_other_processes() -> None:
+    bagging = BaggingClassifier(DecisionTreeClassifier(), n_estimators=4, **ONE).fit(X, TWO)
+    forest = ENSEMBLES["forest"]()
+    expected = [bagging.predict_proba(X), forest.predict_proba(X)]
+    compiled = compile_ensembles([("bagging", bagging), ("forest", forest)])
+    assert len(compiled.methods) == 5
+    try:
+        with compiled.in_use():
+            found = Parallel(n_jobs=2, backend="loky")(delayed(one.predict_proba)(X) for one in (bagging, forest))
+    finally:
+        get_reusable_executor().shutdown(wait=True)
+    assert np.array_equal(found, expected)
 
 
 def test_without_the_extension_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,3 +545,28 @@ def test_the_rows_of_the_comparison_reach_every_leaf_from_both_sides_of_a_thresh
         values = rows[:, model.tree_.feature[node]]
         limit = np.float32(model.tree_.threshold[node])
         assert (np.abs(values - limit) <= np.spacing(np.abs(limit))).any()
+
+
+@pytest.mark.parametrize("n_trees", [1, 700])
+def test_the_rows_of_the_comparison_have_a_bounded_number_of_values(n_trees: int) -> None:
+    x = np.zeros((400, MAX_FEATURES), np.float32)
+    x[:, 7] = RANDOM.normal(size=400)
+    (tree,) = estimators.compile_estimator(DecisionTreeRegressor(**ONE).fit(x, x[:, 7])).trees
+    tracemalloc.start()
+    try:
+        rows = probe_rows([tree] * n_trees, MAX_FEATURES, wide=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows.size == MAX_CELLS
+    assert peak < 200_000_000
+
+
+def test_an_ensemble_of_too_many_features_is_not_compiled() -> None:
+    x = np.zeros((20, MAX_FEATURES + 1), np.float32)
+    x[:, 7] = RANDOM.normal(size=20)
+    forest = RandomForestRegressor(2, random_state=0)
+    (one,) = compile_ensembles([("model", forest.fit(x, x[:, 7]))]).found
+    assert one.reason == "rows of so many features (4,097) are not compared"
+    (one,) = compile_ensembles([("model", forest.fit(x[:, 1:], x[:, 7]))]).found
+    assert one.reason is None

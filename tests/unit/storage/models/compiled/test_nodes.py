@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +13,8 @@ from sklearn.tree import DecisionTreeRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled.nodes import NotPackable, TreeArrays, float32_at_or_below, pack
+from scoreline.storage.models.compiled import nodes
+from scoreline.storage.models.compiled.nodes import NotPackable, PackedTrees, TreeArrays, float32_at_or_below, pack
 
 N_FEATURES = 5
 
@@ -56,6 +59,29 @@ def test_every_row_gets_the_values_of_its_leaves(depth: int | None, rows: int) -
     for model in models:  # in this order, and each product is rounded
         expected += 0.1 * model.predict(x)
     assert sums[:, 0].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_copy_reads_the_values_of_its_own_arrays(copied: Callable[[PackedTrees], PackedTrees], wide: bool) -> None:
+    # Given trees whose values are columns of a table, as those of histograms are
+    trees = []
+    for tree in (arrays_of(fitted(seed)) for seed in range(3)):
+        table = np.zeros(len(tree.left), [("value", np.float64), ("number", np.int64)])
+        table["value"] = tree.values[:, 0, 0]
+        trees.append(replace(tree, values=table["value"]))
+    packed = pack(trees, N_FEATURES, [0] * 3, wide=wide)
+    x = at_thresholds(trees).astype(np.float64 if wide else np.float32)
+    expected, found = np.zeros((len(x), 1)), np.zeros((len(x), 1))
+    packed.add_to(expected, x)
+    # When the trees are copied, and the values of the first ones are overwritten
+    other = copied(packed)
+    for tree in trees:
+        tree.values[:] = np.nan
+    # Then the copy has its own
+    other.add_to(found, x)
+    assert found.tobytes() == expected.tobytes()
+    assert np.isfinite(found).all()
 
 
 def test_missing_values_go_to_the_side_that_the_tree_chose() -> None:
@@ -103,6 +129,19 @@ def cycle(tree: TreeArrays) -> TreeArrays:
     return replace(tree, left=left)
 
 
+def leaf_with_another_mark(tree: TreeArrays) -> TreeArrays:
+    """Return a tree at whose leaf scikit-learn does not stop, as only -1 marks one."""
+    left = tree.left.copy()
+    left[np.flatnonzero(left == -1)[2]] = -2
+    return replace(tree, left=left)
+
+
+def child_on_the_left_alone(tree: TreeArrays) -> TreeArrays:
+    right = tree.right.copy()
+    right[np.flatnonzero(tree.left >= 0)[-1]] = -1
+    return replace(tree, right=right)
+
+
 def child_out_of_range(tree: TreeArrays) -> TreeArrays:
     right = tree.right.copy()
     right[0] = len(right)
@@ -143,6 +182,8 @@ def no_nodes(tree: TreeArrays) -> TreeArrays:
     "damage",
     [
         cycle,
+        leaf_with_another_mark,
+        child_on_the_left_alone,
         child_out_of_range,
         child_of_two,
         feature_out_of_range,
@@ -165,3 +206,69 @@ def test_rows_of_another_type_or_width_are_refused() -> None:
         packed.add_to(np.zeros((2, 1)), np.zeros((2, N_FEATURES - 1), np.float32))
     with pytest.raises(ValueError, match="expected sums of shape"):
         packed.add_to(np.zeros((3, 1)), np.zeros((2, N_FEATURES), np.float32))
+
+
+def chain(depth: int) -> TreeArrays:
+    """Return a tree each of whose nodes has a leaf on the right, and whose deepest leaf has this depth."""
+    number = np.arange(2 * depth + 1)
+    inner = (number % 2 == 0) & (number < 2 * depth)
+    return TreeArrays(
+        left=np.where(inner, number + 2, -1),
+        right=np.where(inner, number + 1, -1),
+        feature=np.zeros(len(number), np.int64),
+        threshold=-number.astype(np.float64),
+        missing_left=np.zeros(len(number), bool),
+        values=number.astype(np.float64),
+    )
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_trees_are_compiled_up_to_a_depth(wide: bool) -> None:
+    sums = np.zeros((3, 1))
+    x = np.array([[0.5], [-99.0], [-2e9]], np.float64 if wide else np.float32)
+    pack([chain(512)], 1, [0], wide=wide).add_to(sums, x)
+    assert sums[:, 0].tolist() == [1, 101, 1024]
+    with pytest.raises(NotPackable, match=r"^a tree is 513 levels deep$"):
+        pack([chain(512), chain(513)], 1, [0, 0], wide=wide)
+
+
+def test_trees_are_compiled_up_to_the_number_of_nodes_that_the_integer_of_a_node_can_tell_apart() -> None:
+    # Given so many features that 10 bits are left for the child
+    n_features = 1 << 21
+    x = np.zeros((1, n_features), np.float32)
+    x[0, 0] = -2e9
+    sums = np.zeros((1, 1))
+    pack([chain(511)], n_features, [0], wide=False).add_to(sums, x)
+    assert sums[0, 0] == 1022
+    with pytest.raises(NotPackable, match=r"^a tree of 1,025 nodes is too large for 2,097,152 features$"):
+        pack([chain(512)], n_features, [0], wide=False)
+    pack([chain(512)], n_features, [0], wide=True)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_trees_are_compiled_up_to_a_number_of_nodes(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert nodes._MAX_NODES == 1 << 22  # the bits of a NaN in float32, without the sign, the exponent and the quiet bit
+    monkeypatch.setattr(nodes, "_MAX_NODES", 9)
+    pack([chain(4)], 1, [0], wide=wide)
+    with pytest.raises(NotPackable, match=r"^a tree has 11 nodes$"):
+        pack([chain(5)], 1, [0], wide=wide)
+
+
+def test_trees_are_compiled_up_to_a_number_of_features() -> None:
+    pack([chain(63)], 1 << 24, [0], wide=False)
+    for n_features in (0, (1 << 24) + 1):
+        with pytest.raises(NotPackable, match=f"^it has {n_features:,} features$"):
+            pack([chain(63)], n_features, [0], wide=True)
+
+
+def test_rows_reach_every_feature_that_a_node_can_name() -> None:
+    # Given trees that split by the last feature
+    for n_features in (1, 2, 3, 4, 5, 8, 9, 255, 256, 257):
+        tree = chain(1)
+        tree.feature[0] = n_features - 1
+        for wide in (True, False):
+            x = np.full((2, n_features), -5, np.float64 if wide else np.float32)
+            x[1, -1] = 5
+            sums = np.zeros((2, 1))
+            pack([tree], n_features, [0], wide=wide).add_to(sums, x)
+            assert sums[:, 0].tolist() == [2, 1]
