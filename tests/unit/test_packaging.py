@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import setuptools
 import yaml
 from packaging.requirements import Requirement
 
@@ -400,7 +399,7 @@ def test_the_source_distribution_has_each_file_of_an_extension(tmp_path: Path) -
 def test_an_extension_is_built_again_if_a_file_that_it_includes_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(setuptools, "setup", lambda **options: given.update(options))
+    monkeypatch.setattr("setuptools.setup", lambda **options: given.update(options))
     runpy.run_path("setup.py")
     depends = {file for extension in given["ext_modules"] for file in extension.depends}
     assert depends == {str(path.relative_to(ROOT)) for path in (ROOT / "storage").rglob("*.px[id]")} != set()

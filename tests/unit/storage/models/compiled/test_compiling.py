@@ -321,14 +321,15 @@ def test_ensembles_within_other_estimators_are_compiled(name: str) -> None:
             assert results(model, x) == expected
 
 
+def sparse_table(x: np.ndarray) -> pd.DataFrame:
+    """Return a table whose columns are all sparse, which scikit-learn takes for a sparse matrix."""
+    return pd.DataFrame(
+        {name: pd.arrays.SparseArray(column, fill_value=0.0) for name, column in zip(NAMES, x.T, strict=True)}
+    )
+
+
 @pytest.mark.parametrize("name", ["forest", "regression forest", "extra trees"])
-@pytest.mark.parametrize(
-    "sparse",
-    [
-        scipy.sparse.csr_matrix,
-        lambda x: pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_matrix(x), columns=list(NAMES)),
-    ],
-)
+@pytest.mark.parametrize("sparse", [scipy.sparse.csr_matrix, sparse_table])
 def test_sparse_rows_cause_each_warning_once(name: str, sparse: Callable[[Any], Any]) -> None:
     # Given sparse rows without names for a forest that was fitted with names, or the other way round
     rows = sparse(np.where(X > 1, X, 0.0))
