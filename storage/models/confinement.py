@@ -79,7 +79,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _leave_namespaces() -> str:
-    """Move this process to new namespaces for users and the network, and its children to a new one for processes."""
+    """Move this process to a new user namespace and network namespace, and its children to a new PID namespace."""
     user, group = os.getuid(), os.getgid()
     try:
         os.unshare(_NEW_USERS | _NEW_NETWORK | _NEW_PROCESSES)

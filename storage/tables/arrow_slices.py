@@ -36,7 +36,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLayout:
-    """The positions of the values of a record batch."""
+    """Says where the buffers of a record batch are in the object."""
 
     rows: int
     body: int

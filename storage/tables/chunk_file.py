@@ -141,7 +141,7 @@ class ChunkFile(RangedFile):
         return super().read(size)
 
     def _read_shown(self, stream: _Stream, start: int, stop: int) -> memoryview | bytes | None:
-        """Read bytes of a chunk in which a page of nulls replaces the skipped pages.
+        """Read bytes of a column chunk as if one page of nulls stood in place of the skipped pages.
 
         Return fewer bytes at the end of the chunk.
         """

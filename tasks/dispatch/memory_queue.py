@@ -54,7 +54,7 @@ class MemoryQueue:
             self.run()
 
     def run(self, at_most: int | None = None) -> int:
-        """Deliver all messages, including those that deliveries send. Return the number of messages delivered.
+        """Deliver all messages, including those that tasks send meanwhile. Return the number of messages delivered.
 
         Parameters
         ----------

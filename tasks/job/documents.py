@@ -58,7 +58,7 @@ class Job:
 
     @property
     def scoring_work(self) -> str:
-        """Key of the job's pace without the time for fetching and decoding, because this time depends on the input."""
+        """Key of the job's pace. This pace leaves out fetching and decoding, whose time depends on the input."""
         return f"{self.work} scoring"
 
     def to_json(self) -> bytes:

@@ -227,8 +227,8 @@ class Search:
         -------
         count, left, error : int, ndarray of int, Exception or None
             The number of scored rows, the rows that are still to be scored, and the error of the row after the scored
-            rows in a call of its own. Rows may also be left without an error: if a step refused some other rows, or if
-            each row can be scored alone, but not all of them together.
+            rows in a call of its own. The error is None although rows are left if a step has refused
+            other rows of the group, or if each row can be scored alone but the group cannot.
         """
         low, high = 0, len(group)
         error = self._failure(group)

@@ -156,7 +156,7 @@ def test_what_only_later_rows_need_is_requested_apart() -> None:
     small = chunks_of([100_000] * 3)
     planned = list(plan_requests([*small, *chunks], 500, 1_000_000, needed_rows=8_192))
     now = [request.size for request, _ in planned if request.row < 500 + 8_192]
-    # The first rows need one page of each large column, and the dictionary of the second one
+    # The first rows need one page of each large column, and also the dictionary of the second column
     assert now == [300_000, pytest.approx(1 << 20, rel=0.05), pytest.approx(1.5 * (1 << 20), rel=0.05)]
     assert sum(request.size for request, _ in planned) == 300_000 + 2 * (9 << 20)
 
