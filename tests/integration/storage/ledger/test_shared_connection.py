@@ -265,8 +265,7 @@ def test_connections_to_a_server_that_became_a_replica_are_closed(
 def test_a_refused_connection_does_not_take_the_turn(pool: SharedConnection, url: str, observer: redis.Redis) -> None:
     ledger = RedisLedger(url, namespace="shared")
     limits: Any = observer.config_get("maxclients")
-    clients: Any = observer.client_list()
-    observer.config_set("maxclients", len(clients))
+    observer.config_set("maxclients", 1)  # the observer itself; other clients of the test process may just be leaving
     try:
         for _ in range(3):
             with pytest.raises(LedgerUnavailable, match="max number of clients"):
