@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,10 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from scoreline.tasks.scoring.outputs import outputs
 from scoreline.tasks.scoring.refused_before import RefusedBefore
 from scoreline.tasks.scoring.score import Scored, score_batch
 from tests.support.bundles import bundle
+from tests.support.model_calls import counted_calls
 
 ROWS, TRIED = 32_768, 2_048
 CALLED: list[int] = []
@@ -31,17 +30,7 @@ FAILS: list[Exception] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def counted() -> Iterator[None]:
-    """Count the calls of models. The counter pretends to be Scoreline's own code, not a user's."""
-
-    def count(*arguments: Any) -> Any:
-        CALLED.append(len(arguments[1]))
-        if FAILS:
-            raise FAILS.pop()
-        return outputs(*arguments)
-
-    posing = types.FunctionType(count.__code__, {**globals(), "__name__": "scoreline.tests"}, closure=count.__closure__)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scoreline.tasks.scoring.score.outputs", posing)
+    with counted_calls(CALLED, FAILS):
         yield
 
 

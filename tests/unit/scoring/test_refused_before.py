@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import types
 from collections import OrderedDict
 from collections.abc import Iterator
 from decimal import Decimal
@@ -25,12 +24,12 @@ from scoreline.tasks.scoring import refused_before
 from scoreline.tasks.scoring.batch_rejects import BatchRejects
 from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.scoring.non_finite import Trials
-from scoreline.tasks.scoring.outputs import outputs
 from scoreline.tasks.scoring.refused_before import RefusedBefore, RefusedByModel, _Expectation
 from scoreline.tasks.scoring.score import Scored, _remember, score_batch
 from scoreline.tasks.scoring.search import Search
 from scoreline.testing import eager
 from tests.support.bundles import bundle
+from tests.support.model_calls import counted_calls
 
 ROWS = 4_096
 NEW, NAN, INF, HUGE = "elsewhere", np.nan, np.inf, 1e300
@@ -40,16 +39,7 @@ CALLED: list[int] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def counted() -> Iterator[None]:
-    """Count the calls of models. The counter pretends to be Scoreline's own code, not a user's."""
-
-    def count(*arguments: Any) -> Any:
-        CALLED.append(len(arguments[1]))
-        return outputs(*arguments)
-
-    namespace = {**globals(), "__name__": "scoreline.tests"}
-    posing = types.FunctionType(count.__code__, namespace, closure=count.__closure__)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scoreline.tasks.scoring.score.outputs", posing)
+    with counted_calls(CALLED):
         yield
 
 
