@@ -108,52 +108,45 @@ def _decision_tree(model: Any) -> Compiled:
 
 
 def _forest_classifier(model: Any) -> Compiled:
-    trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_]
-    packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
-    n_trees = len(model.estimators_)
     n_classes = [int(number) for number in np.atleast_1d(model.n_classes_)]
     widest = max(n_classes)
-    if packed.n_columns != len(n_classes) * widest:
-        raise NotPackable("its trees have another number of classes")
 
-    def predict_proba(X: Any) -> Any:
-        if _is_sparse(X):
-            return type(model).predict_proba(model, X)
-        check_is_fitted(model)
-        x = model._validate_X_predict(X)
-        if not _is_dense(x, np.float32, packed.n_features):
-            return type(model).predict_proba(model, X)
-        sums = np.zeros((len(x), packed.n_columns))
-        packed.add_to(sums, x)
-        sums /= n_trees
+    def result(means: npt.NDArray[np.float64]) -> Any:
         if len(n_classes) == 1:
-            return sums
-        outputs = sums.reshape(len(x), len(n_classes), widest)
+            return means
+        outputs = means.reshape(len(means), len(n_classes), widest)
         return [np.ascontiguousarray(outputs[:, number, :n]) for number, n in enumerate(n_classes)]
 
-    return _compiled({"predict_proba": predict_proba}, packed, trees)
+    return _forest(model, "predict_proba", len(n_classes) * widest, result)
 
 
 def _forest_regressor(model: Any) -> Compiled:
+    return _forest(model, "predict", model.n_outputs_, lambda means: means if model.n_outputs_ > 1 else means[:, 0])
+
+
+def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArray[np.float64]], Any]) -> Compiled:
+    """Compile a forest. Its method returns the `result` of the means over its trees, of shape (n_rows, n_columns)."""
     trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_]
     packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
-    n_trees = len(model.estimators_)
-    if packed.n_columns != model.n_outputs_:
-        raise NotPackable("its trees have another number of outputs")
+    n_trees = len(trees)
+    if packed.n_columns != n_columns:
+        raise NotPackable("its trees have another number of outputs or classes")
 
-    def predict(X: Any) -> Any:
+    def compiled(X: Any) -> Any:
+        own = getattr(type(model), method)
         if _is_sparse(X):
-            return type(model).predict(model, X)
+            return own(model, X)
         check_is_fitted(model)
         x = model._validate_X_predict(X)
         if not _is_dense(x, np.float32, packed.n_features):
-            return type(model).predict(model, X)
-        sums = np.zeros((len(x), packed.n_columns))
+            return own(model, X)
+        sums = np.zeros((len(x), n_columns))
         packed.add_to(sums, x)
         sums /= n_trees
-        return sums if model.n_outputs_ > 1 else sums[:, 0]
+        return result(sums)
 
-    return _compiled({"predict": predict}, packed, trees)
+    compiled.__name__ = method  # scikit-learn decides by the name of a method what its results mean
+    return _compiled({method: compiled}, packed, trees)
 
 
 def _gradient_boosting(model: Any) -> Compiled:
