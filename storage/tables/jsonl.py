@@ -98,7 +98,7 @@ class _Keys:
     source : Pinned
         The object, for error messages.
     finder : RecordFinder
-        Finds the lines. It is told which lines need not be parsed.
+        Finds the lines, and recognizes lines that need not be parsed.
     """
 
     def __init__(self, source: Pinned, finder: RecordFinder) -> None:

@@ -134,21 +134,20 @@ def score_batch(
     )
     order = Suspects(trials=trials, blame=rejects.blame)
     asks = bundle.keeps_rows_apart
-    if refused_before is not None and asks and bundle.may_be_tried:
-        with timings.predicting(compiled=bool(bundle.compiled)), bundle.compiled.in_use(), timings.searching():
-            _try_some(refused_before, batch, features, rows, score_rows)
-    expected = refused_before.expected(batch) if refused_before is not None and asks else None
-    search = Search(
-        score=score_rows,
-        order=order,
-        rejects=rejects,
-        pieces=pieces,
-        asks=asks,
-        expected=expected,
-        confirmed=single_calls.confirmed,
-    )
     with timings.predicting(compiled=bool(bundle.compiled)), bundle.compiled.in_use():
         rejects.check_budget()
+        if refused_before is not None and asks and bundle.may_be_tried:
+            with timings.searching():
+                _try_some(refused_before, batch, features, rows, score_rows)
+        search = Search(
+            score=score_rows,
+            order=order,
+            rejects=rejects,
+            pieces=pieces,
+            asks=asks,
+            expected=refused_before.expected(batch) if refused_before is not None and asks else None,
+            confirmed=single_calls.confirmed,
+        )
         search.run(rows)
         with timings.searching():
             rejected = rejects.explained()
