@@ -243,14 +243,49 @@ cdef class _Words:
         free(self.stops)
 
 
-cdef class DelimitedScanner:
+cdef class _Scanner:
+    """Passes the bytes of a block to the methods of a format, which do not hold the lock of the interpreter."""
+
+    cdef bytes kinds
+    cdef Place columns
+    cdef int64_t width
+
+    def scan(self, bytes data not None, bint last):
+        cdef _Found found = _Found()
+        cdef Place begin = <Place>PyBytes_AS_STRING(data)
+        cdef Place end = begin + PyBytes_GET_SIZE(data)
+        cdef int64_t rest
+        with nogil:
+            rest = self.find(begin, end, last, found)
+        if rest < 0:
+            raise MemoryError
+        return found.result(rest)
+
+    def decode(self, bytes data not None, values, valid, nulls):
+        cdef _Columns columns = _Columns(values, valid, nulls)
+        cdef Place begin = <Place>PyBytes_AS_STRING(data)
+        cdef Place end = begin + PyBytes_GET_SIZE(data)
+        cdef bint done
+        if columns.count != _wanted(self.kinds):
+            raise ValueError("there is memory for another number of columns")
+        with nogil:
+            done = self.decode_records(begin, end, columns)
+        return done
+
+    cdef bint decode_records(self, Place at, Place end, _Columns columns) noexcept nogil:
+        """Read the values of all records. Return False if there are others than expected, or values are not plain."""
+        return False
+
+    cdef int64_t find(self, Place begin, Place end, bint last, _Found found) noexcept nogil:
+        """Find the records. Return where the first incomplete record may begin; -1 if there is not enough memory."""
+        return -1
+
+
+cdef class DelimitedScanner(_Scanner):
     """Scans delimited text (see the stub)."""
 
     cdef uint8_t delimiter, quote, point
     cdef bint quoted
-    cdef bytes kinds
-    cdef Place columns
-    cdef int64_t width
     cdef _Words nulls, unlike
     cdef uint8_t classes[256]
 
@@ -280,29 +315,7 @@ cdef class DelimitedScanner:
                 if not chr(byte).isdigit():
                     self.classes[byte] |= BEGINS_WORD
 
-    def scan(self, bytes data not None, bint last):
-        cdef _Found found = _Found()
-        cdef Place begin = <Place>PyBytes_AS_STRING(data)
-        cdef Place end = begin + PyBytes_GET_SIZE(data)
-        cdef int64_t rest
-        with nogil:
-            rest = self.find(begin, end, last, found)
-        if rest < 0:
-            raise MemoryError
-        return found.result(rest)
-
-    def decode(self, bytes data not None, values, valid, nulls):
-        cdef _Columns columns = _Columns(values, valid, nulls)
-        cdef Place begin = <Place>PyBytes_AS_STRING(data)
-        cdef Place end = begin + PyBytes_GET_SIZE(data)
-        cdef bint done
-        if columns.count != _wanted(self.kinds):
-            raise ValueError("there is memory for another number of columns")
-        with nogil:
-            done = self.decode_rows(begin, end, columns)
-        return done
-
-    cdef bint decode_rows(self, Place at, Place end, _Columns columns) noexcept nogil:
+    cdef bint decode_records(self, Place at, Place end, _Columns columns) noexcept nogil:
         """Read the values of all records. Return False if there are others than expected, or values are not plain."""
         cdef int64_t row = 0, number, column
         cdef uint8_t kind
@@ -571,13 +584,11 @@ cdef inline int utf8_length(Place at, Place end) noexcept nogil:
     return size
 
 
-cdef class JsonScanner:
+cdef class JsonScanner(_Scanner):
     """Scans JSON Lines (see the stub)."""
 
-    cdef bytes kinds, optional
-    cdef Place columns
+    cdef bytes optional
     cdef Place may_miss
-    cdef int64_t width
     cdef _Words keys
     cdef uint64_t *words
     cdef uint64_t *masks
@@ -614,29 +625,7 @@ cdef class JsonScanner:
                     <Place>PyBytes_AS_STRING(ones) + min(8 * place, len(member)), len(member) - 8 * place
                 )
 
-    def scan(self, bytes data not None, bint last):
-        cdef _Found found = _Found()
-        cdef Place begin = <Place>PyBytes_AS_STRING(data)
-        cdef Place end = begin + PyBytes_GET_SIZE(data)
-        cdef int64_t rest
-        with nogil:
-            rest = self.find(begin, end, last, found)
-        if rest < 0:
-            raise MemoryError
-        return found.result(rest)
-
-    def decode(self, bytes data not None, values, valid, nulls):
-        cdef _Columns columns = _Columns(values, valid, nulls)
-        cdef Place begin = <Place>PyBytes_AS_STRING(data)
-        cdef Place end = begin + PyBytes_GET_SIZE(data)
-        cdef bint done
-        if columns.count != _wanted(self.kinds):
-            raise ValueError("there is memory for another number of columns")
-        with nogil:
-            done = self.decode_lines(begin, end, columns)
-        return done
-
-    cdef bint decode_lines(self, Place at, Place end, _Columns columns) noexcept nogil:
+    cdef bint decode_records(self, Place at, Place end, _Columns columns) noexcept nogil:
         """Read the values of all lines. Return False if there are others than expected, or values are not plain."""
         cdef int64_t row = 0, number, column
         cdef uint8_t kind
