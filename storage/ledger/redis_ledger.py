@@ -56,7 +56,8 @@ class RedisLedger:
     tls : mapping of str to object, optional
         Options of redis-py for connections to a ``rediss://`` URL.
     patience_s : float
-        Seconds before the message of a part or step is sent again if it was not begun. The delay doubles each time.
+        Seconds after which the message of a part or step that no process began is sent again. The delay doubles each
+        time.
     clock : callable, optional
         Returns the time in seconds since 1970, for tests. By default, all times come from the clock of the Redis
         server.
@@ -110,7 +111,7 @@ class RedisLedger:
     def memory(self) -> tuple[int, int]:
         """Return the allocated memory of Redis and its memory limit, in bytes.
 
-        A limit of 0 means that there is none.
+        A limit of 0 means that there is no limit.
         """
         with self._translate_errors():
             info = self._redis.info("memory")
@@ -274,7 +275,7 @@ class RedisLedger:
         self._step("pause" if will_retry else "end", job_id, step, 0)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether this is the first such call in the given time (see `Ledger.once_in`)."""
+        """Return whether this is the first call for `what` in the given time (see `Ledger.once_in`)."""
         key = redis_keys.of_bucket(self._namespace, what)
         with self._translate_errors():
             return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))

@@ -4,8 +4,8 @@ If an object contains several compressed streams in a row, they are read as one.
 stream, an error is raised.
 
 A survey notes seek points, at which decompression can begin (see `seek_points`). Objects in zstd have no seek points,
-and those in bz2 have none inside a stream. A process that reads several parts of such an object in order continues
-where the previous part ended.
+and objects in bz2 have seek points only between streams. A process that reads several parts in order, without seek
+points between them, continues where the previous part ended.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class DecompressedFile:
     points : SeekPoints, optional
         Collects seek points while the whole object is read.
     buffer_bytes : int
-        Number of bytes of a request. It does not apply to prefetched pieces (see `read_ahead`).
+        Number of bytes of a request. Prefetched pieces have another size (see `read_ahead`).
     """
 
     def __init__(
@@ -156,7 +156,7 @@ def open_head(source: Pinned, compression: str) -> DecompressedFile:
 class TextFiles:
     """Opens texts.
 
-    A compressed text stays open between parts, because the next part may begin where the last one ended.
+    A compressed text stays open between parts, because the next part may begin where the last part ended.
 
     This class uses no locks, because a signal handler may raise an error at any moment.
     """
@@ -220,7 +220,7 @@ class _Bz2:
     """Reads several bz2 streams in a row, as parallel compressors write them.
 
     The reader in the standard library ignores bytes after a stream if they are not a valid stream. If a later stream
-    were damaged, its rows and all following rows would be lost silently.
+    were damaged, the rows of this stream and all following rows would be lost silently.
     """
 
     def __init__(self, file: io.BufferedReader, points: SeekPoints | None = None) -> None:

@@ -45,7 +45,8 @@ class ForwardReader:
     metadata : pyarrow.parquet.FileMetaData
         The footer of the object.
     open_file : callable
-        Opens a file with this footer. Its second argument is the number of bytes that Arrow buffers for each column.
+        Opens a file with this footer. The second argument of the function is the number of bytes that Arrow buffers for
+        each column.
     memory_bytes : int, optional
         Memory for reading, by default `READ_BYTES`.
     """

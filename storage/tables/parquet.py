@@ -143,9 +143,9 @@ class ParquetFormat:
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span in order (see `TableFormat.read`).
 
-        If the span ends within a row group, the reader stays open. It continues if the next call reads a later span of
-        the row group with the same columns and `batch_rows`. Rows before the first and after the last needed row are
-        not returned.
+        If the span ends within a row group, the reader stays open. The reader continues there if the next call reads a
+        later span of the same row group, with the same columns and `batch_rows`. Rows before the first and after the
+        last needed row are not returned.
         """
         if span.wanted is not None:
             span = replace(
@@ -244,7 +244,7 @@ def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | Non
     Parameters
     ----------
     table : pyarrow.Table
-        The table. Its own metadata is not written.
+        The table. The metadata of its schema is not written.
     metadata : mapping of str to str
         Metadata to write to the footer.
     group_rows : int, optional

@@ -89,7 +89,7 @@ class RowGroup:
 class RowGroupReader(Protocol):
     """Reads the batches of a row group in order.
 
-    A batch begins at a multiple of the batch size, or where reading begins or ends.
+    A batch begins and ends at multiples of the batch size, or where reading begins or ends.
     """
 
     row: int
@@ -123,7 +123,7 @@ class StreamingReader:
     row : int
         Number of the first row of the group.
     release : callable, optional
-        Releases the bytes of the group. It is called by `close`.
+        Releases the bytes of the group. The method `close` calls it.
     """
 
     def __init__(
@@ -169,8 +169,8 @@ class WideReader:
 
     Each window takes a pass over the row group.
 
-    To decode a column page by page, its dictionary must stay in memory. For a thousand columns, the dictionaries are as
-    large as the rows.
+    While a column is decoded page by page, the dictionary of the column stays in memory. For a thousand columns, the
+    dictionaries are as large as the rows.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int)
 
 
 def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:
-    """Divide columns into blocks that are decoded in one call, in file order."""
+    """Divide columns, in file order, into blocks. The columns of a block are decoded in one call."""
     sizes: dict[str, int] = {}
     for chunk in chunks:
         sizes[chunk.name] = sizes.get(chunk.name, 0) + max(chunk.decoded_bytes, chunk.size)

@@ -46,7 +46,7 @@ PLAIN_KEY = r"[ !#-\[\]-~]*"
 
 
 class RowPattern:
-    """A regular expression for rows that need not be parsed. It is not set at first."""
+    """A regular expression for rows that need not be parsed. The expression is not set at first."""
 
     def __init__(self) -> None:
         self._pattern: str | None = None
@@ -58,7 +58,7 @@ class RowPattern:
     def others(self, block: Block) -> Any:
         """Return the numbers of the records that must be parsed, as an ndarray; None if the block cannot be matched.
 
-        If a scanner has recognized some of the records (see `known_rows`), only the others are matched.
+        If a scanner has recognized some of the records (see `known_rows`), only the other records are matched.
         """
         scanned = block.records.others
         if scanned is None or len(scanned) > _FEW * len(block.records):
