@@ -1,4 +1,4 @@
-"""The settings of workers and of beat, read once from the environment, and limits that apply to all workers."""
+"""The settings of workers and beat, which are read once from the environment, and the limits of all workers."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _command(port: int, folder: Path, ports: Mapping[str, int]) -> list[str]:
     return [
         str(Path(sysconfig.get_path("scripts")) / "weed"),
         "-logtostderr",
-        "mini",  # `weed server` is the same, but waits three seconds at its start
+        "mini",  # `weed server` does the same, but waits three seconds before it starts
         f"-dir={folder}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
