@@ -118,7 +118,7 @@ class RedisLedger:
         return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
     def disconnect(self) -> None:
-        """Close the connections; the next call opens new ones."""
+        """Close the connections; the next call opens new connections."""
         self._redis.connection_pool.disconnect()
 
     def server(self) -> Server:
@@ -355,7 +355,7 @@ def _now(clock: Callable[[], float] | None) -> str:
 
 @contextlib.contextmanager
 def _translate_errors(where: str, connections: Any, ledger_key: str = "") -> Iterator[None]:
-    """Turn errors of redis-py into those of `scoreline.storage.errors`.
+    """Turn errors of redis-py into errors of `scoreline.storage.errors`.
 
     After a failover, an open connection may lead to a server that has become a replica and refuses writes. Such
     connections are closed, so that the next call connects to the server to which the address now resolves.

@@ -37,8 +37,8 @@ from scoreline.storage.models.unpickler import find_version
 
 _TIMEOUT_S = 900.0
 _NEEDED_BY_UV = r"UV_.*|XDG_.*|SSL_CERT_.*|(?i:(https?|all|no)_proxy)|PIP_(INDEX_URL|CERT)"
-"""Pattern of the environment variables that uv needs to download packages, in addition to those of every process that
-unpickles a file."""
+"""Pattern of the environment variables that uv needs to download packages, in addition to the variables of every
+process that unpickles a file."""
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 """Maximum relative and absolute difference between two numbers that count as equal. Other versions of NumPy round sums
 differently in the last bits."""

@@ -47,7 +47,7 @@ class NewArtifact:
     name: str
     data: bytes
     source: str = ""
-    """Path or URI of the file, or an empty string if it was not read from one."""
+    """Path or URI of the file, or an empty string for a file that has neither."""
 
 
 @dataclass(frozen=True, kw_only=True)

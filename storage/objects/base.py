@@ -1,4 +1,4 @@
-"""The interface of object stores. ``tests/integration/storage/objects/test_object_stores.py`` tests every one."""
+"""The interface of object stores. ``tests/integration/storage/objects/test_object_stores.py`` tests every store."""
 
 from __future__ import annotations
 

@@ -31,13 +31,14 @@ _HEAD_BYTES = 256 << 10
 _CHUNK_BYTES = 256 << 10
 _SKIP_BYTES = 1 << 20
 _MAX_KEPT = 2
-"""Number of objects that a process keeps open between parts. Each takes a buffer and up to 8 MiB for zstd."""
+"""Number of objects that a process keeps open between parts. Each open object takes a buffer, and up to 8 MiB for
+zstd."""
 _COMPRESSED_SHARE = 0.2
 """Assumed number of compressed bytes per byte of text, until some text is read. It is a low estimate, because bytes
 that are fetched beyond the end of a span may be of no use."""
 _WORTH_SEEKING = 1 << 20
-"""A seek point is used only if it is more than this number of bytes ahead. Otherwise, the open text is decompressed
-further."""
+"""A seek point is used only if it is more than this number of bytes ahead of the position in the open text. Otherwise,
+the open text is decompressed further."""
 
 
 class DecompressedFile:

@@ -1,4 +1,4 @@
-"""Recognize the real format of an object whose name suggests another one, so that errors can name the format."""
+"""Recognize the real format of an object whose name suggests another, so that errors can name the real format."""
 
 from __future__ import annotations
 

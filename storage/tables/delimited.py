@@ -52,7 +52,7 @@ _ARROW_CONVERTS = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """Types to which Arrow can convert a whole column."""
 _CACHED_HEADERS = 256
 _UNTRIED_BLOCKS = 15
-"""Number of blocks that Arrow decodes after one with values that are no plain numbers."""
+"""Number of blocks that Arrow decodes after a block in which some values are no plain numbers."""
 _FEW = 0.25
 """If at most this fraction of the rows may change the inferred types, only these rows are parsed."""
 

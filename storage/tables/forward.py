@@ -31,10 +31,10 @@ READ_BYTES = 88 << 20
 """Memory in bytes for reading an object. It covers the stored bytes and the decoders of the columns."""
 _WHOLE_BYTES = 16 << 20
 """If a row group is larger than this, the memory of its stored bytes is freed page by page while it is decoded. The
-bytes of a smaller row group stay in memory until it is decoded."""
+bytes of a smaller row group stay in memory until the row group is decoded."""
 KEPT_S = 20.0
 """Seconds for which an unused reader is kept. A process that has more parts of the same object to score begins the next
-one within a second."""
+part within a second."""
 
 
 class ForwardReader:

@@ -24,7 +24,7 @@ from scoreline.storage.tables.row_patterns import JSON_SCALAR, RowPattern, json_
 from scoreline.storage.tables.text import Block, pick_records
 
 _MAX_TRIED = 10
-"""Number of lines to search for a valid one."""
+"""Number of lines that are searched for a valid line."""
 
 
 def decode_block(block: Block, schema: pa.Schema) -> Rows:

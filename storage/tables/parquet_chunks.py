@@ -25,14 +25,15 @@ there is enough memory for it."""
 _HEAD_SHARE = 0.3
 _MAX_CUTS = 6
 """If a row group is only slightly too large for the budget, at most `_MAX_CUTS` chunks are cut in two. The first piece
-has the share `_HEAD_SHARE` of the bytes. Once it is decoded, enough of the other chunks is decoded, too, to make room
-for the second piece."""
+has the share `_HEAD_SHARE` of the bytes. When the first piece has been decoded, enough of the other chunks has been
+decoded, too, to make room for the second piece."""
 _INDEX_BYTES = _PAGE_BYTES // 2
-"""Size of a page of references to a dictionary; 131,072 references of 17 bits take half of it."""
+"""Size of a page of references to a dictionary; 131,072 references of 17 bits take half of this size."""
 _LEAST_REST = 512 << 10
 """A chunk is fetched to its end, not only up to the last row that is needed, if the rest is smaller than this."""
 _GAP_SHARE = 200
-"""Chunks are fetched with one request if the gaps between them are at most 1 / `_GAP_SHARE` of their size."""
+"""Chunks are fetched with one request if the gaps between them take at most 1 / `_GAP_SHARE` of the size of these
+chunks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,7 @@ WINDOW_BYTES = 192 << 20
 """Maximum size in bytes of a block of rows. A block is in memory while its columns are decoded one after another."""
 MAX_WINDOW_BYTES = 256 << 20
 _MAX_PASSES = 4
-"""If a window of `WINDOW_BYTES` takes more passes than this, it is enlarged up to `MAX_WINDOW_BYTES`."""
+"""If windows of `WINDOW_BYTES` would take more passes than this, windows are enlarged, up to `MAX_WINDOW_BYTES`."""
 _SEVERAL = 0.7
 """If several windows are needed, each has at most this share of the maximum size. The reason is that the last batch of
 a window is still scored while the next window is decoded."""
@@ -48,7 +48,7 @@ column is larger."""
 type Planned = list[tuple[Request, list[Chunk]]]
 """Requests in the order of their bytes, each with its chunks."""
 type Opener = Callable[[ChunkFile, int], pq.ParquetFile]
-"""Opens a file with the known footer. The number is that of bytes to buffer of each column, or 0."""
+"""Opens a file with the known footer. The number is how many bytes to buffer for each column, or 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from scoreline.storage.tables.text import Block, pick_records
 from scoreline.storage.tables.type_inference import DelimitedColumn, JsonColumn
 
 MAX_COLUMNS = 500
-"""Maximum number of columns that a pattern describes. With many more, the engine for regular expressions would run out
-of memory."""
+"""Maximum number of columns that a pattern describes. With many more columns, the engine for regular expressions would
+run out of memory."""
 
 _CANONICAL = "(?:0|-?[1-9][0-9]{0,14})"
 """Pattern of an integer with so few digits that float64 represents it exactly."""
@@ -40,7 +40,7 @@ JSON_SCALAR = rf"(?:{_JSON_TEXT}|{_JSON_NUMBER}|true|false|null)"
 
 
 _FEW = 0.25
-"""If the scanner does not recognize more than this fraction of the records, all are matched at once."""
+"""If the scanner leaves more than this fraction of the records unrecognized, all records are matched at once."""
 PLAIN_KEY = r"[ !#-\[\]-~]*"
 """Pattern of keys that JSON Lines write as they are."""
 
@@ -58,7 +58,7 @@ class RowPattern:
     def others(self, block: Block) -> Any:
         """Return the numbers of the records that must be parsed, as an ndarray; None if the block cannot be matched.
 
-        If a scanner has recognized some of the records (see `known_rows`), only the other records are matched.
+        If a scanner has recognized most of the records (see `known_rows`), only the other records are matched.
         """
         scanned = block.records.others
         if scanned is None or len(scanned) > _FEW * len(block.records):

@@ -30,8 +30,8 @@ from scoreline.storage.tables.base import SeekPoint
 SPACING = 16 << 20
 """Minimum number of bytes of text between two seek points. Decompressing this many bytes takes 0.1 s."""
 MAX_POINTS = 256
-"""Maximum number of seek points in an object. If there are more, every second one is dropped, and `SPACING` is doubled
-for the object."""
+"""Maximum number of seek points in an object. If there are more seek points, every second seek point is dropped, and
+`SPACING` is doubled for the object."""
 
 _ZlibNgError: type[Exception] = zlib_ng.error  # type: ignore[assignment]  # the stub says it is an instance
 _WINDOW = 32 << 10

@@ -21,8 +21,8 @@ LARGE_SKEW_S = 60.0
 of 15 minutes, the bucket refuses signatures."""
 DYNO_STOPS_S = 30
 LONGEST_SOFT_SHUTDOWN_S = 20
-"""Maximum of SOFT_SHUTDOWN_SECONDS. A dyno has 30 s to stop, and needs the rest to return parts to the queue and to
-finish uploads."""
+"""Maximum of SOFT_SHUTDOWN_SECONDS. A dyno has 30 s to stop, and needs the remaining time to return parts to the queue
+and to finish uploads."""
 SHORTEST_LEASE_S = 10
 """Minimum duration of a lease. A process renews a lease three times before it would expire, each time with a request to
 Redis."""

@@ -134,7 +134,7 @@ def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, A
 def _is_fitted(estimator: Any) -> bool:
     """Return whether an estimator is fitted.
 
-    An estimator that is not fitted is a template, such as that of an ensemble.
+    An estimator that is not fitted is a template, for example for the trees of an ensemble.
     """
     try:
         check_is_fitted(estimator)

@@ -55,7 +55,7 @@ class CompiledEnsembles:
         return text if len(text) <= _MAX_SUMMARY else text[: _MAX_SUMMARY - 1] + "…"
 
     def left_out(self, reason: str) -> CompiledEnsembles:
-        """Return the same ensembles, but none of them is compiled. The reason is added to those that were compiled."""
+        """Return the same ensembles without their compiled methods. `reason` says why, for those that were compiled."""
         return CompiledEnsembles(found=tuple(replace(one, reason=one.reason or reason) for one in self.found))
 
 
