@@ -169,7 +169,7 @@ _ENVIRONMENTS: tuple[Mapping[str, str], ...] = (
 
 @functools.cache
 def settings() -> Mapping[str, Setting]:
-    """Return every variable that a settings class reads, with the values that it accepts and its default."""
+    """Return every variable that a settings class reads, each with its accepted values and its default."""
     found = {name: Setting(accepts=accepts, default="") for name, accepts in _READ_BY_LIBRARIES.items()}
 
     def note(name: str, accepts: str, default: object) -> None:
@@ -236,7 +236,7 @@ def _settings_table(table: str) -> str:
 
 @functools.cache
 def events() -> Mapping[str, Event]:
-    """Return every event that the code logs, with its levels and the fields that it may have."""
+    """Return every event that the code logs, each with its levels and its possible fields."""
     found: dict[str, Event] = {}
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -321,7 +321,7 @@ def _options_table() -> str:
 
 @functools.cache
 def metrics() -> Mapping[str, tuple[str, tuple[str, ...], str]]:
-    """Return every metric as Prometheus shows it: its type, its labels, and its help."""
+    """Return the type, the labels and the help of every metric, as Prometheus shows them."""
     found = {}
     for node in ast.walk(ast.parse((ROOT / "worker/metrics.py").read_text())):
         match node:

@@ -76,7 +76,7 @@ class InvalidSettings(ScorelineError):
 
     @classmethod
     def from_faults(cls, faults: Sequence[str]) -> InvalidSettings:
-        """Return one error that lists all `faults`, in their order."""
+        """Return one error that lists all `faults`, in the given order."""
         return cls("invalid settings: " + "; ".join(faults))
 
 
@@ -230,7 +230,7 @@ class LedgerError(ScorelineError):
 
 
 class LedgerFenced(LedgerError):
-    """Raised when the ledger was opened for a different plan than the one in the bucket."""
+    """Raised when the plan for which the ledger was opened is not the plan in the bucket."""
 
 
 class LedgerLost(LedgerError):

@@ -1,4 +1,4 @@
-"""The layout of the bucket: build every key that Scoreline writes, and check the names in it."""
+"""The layout of the bucket: build every key that Scoreline writes, and check the names in each key."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """Name that stands for a missing value in the folder names of partitioned results, as in Hive."""
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{}\[\]^]")
 PROBES = "_scoreline-doctor-"
-"""Prefix of the objects that ``scoreline doctor`` writes and deletes. It does not end with a slash, because a directory
-store would then leave an empty folder behind."""
+"""Prefix of the objects that ``scoreline doctor`` writes and deletes. The prefix does not end with a slash, because a
+directory store would then leave an empty folder behind."""
 
 
 def is_reserved(key: str) -> bool:
@@ -194,7 +194,7 @@ def delivery(job_id: str) -> str:
 
 
 def active(job_id: str) -> str:
-    """Return the key of a job's marker; the marker is deleted after the outcome is written and the webhook is settled.
+    """Return the key of a job's marker, which is deleted once the outcome is written and the webhook is settled.
 
     A webhook is settled when it has been delivered or will not be sent again.
     """
@@ -243,7 +243,7 @@ def partition_folder(folder: str, column: str, value: str | None) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape the same characters in a folder name as Hive and Spark do. Characters outside ASCII stay unchanged."""
+    """Escape the characters that Hive and Spark escape in folder names. Characters outside ASCII stay unchanged."""
     return _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 
@@ -253,7 +253,7 @@ def rejected_folder(folder: str) -> str:
 
 
 def rejected_part(folder: str, part: int, sha256: str) -> str:
-    """Return the key of a part's rejected rows; the key contains the beginning of their digest.
+    """Return the key of a part's rejected rows. The beginning of the digest of these rows is a part of the key.
 
     Two attempts at a part may reject different rows. The digest keeps one attempt from overwriting the rows that
     another attempt has committed.

@@ -21,7 +21,7 @@ def prefetched[T](items: Generator[T]) -> Generator[T]:
     """Yield the items in order, while a thread produces one item in advance.
 
     An error from `items` is raised after all earlier items were yielded. Only the thread iterates over `items` and
-    closes it. If this generator is closed early, the thread first finishes its current item.
+    closes `items`. If this generator is closed early, the thread first finishes its current item.
 
     At any moment, a signal handler may raise an error, and the garbage collector may close an abandoned generator in
     any thread. If this code held a lock at that moment, the process could deadlock. Therefore the code avoids Python
@@ -76,13 +76,13 @@ def map_ahead[S, T](
     Parameters
     ----------
     items : iterable
-        The arguments of the function. The thread of the caller iterates over them.
+        The arguments of the function. The thread of the caller iterates over these items.
     threads : int
         Maximum number of threads. Each thread is started when it is needed.
     weigh : callable
         Returns the weight of an item, such as the bytes that its result takes.
     budget : int
-        Maximum total weight of the items in progress: those that are begun and whose results are not yielded yet. An
+        Maximum total weight of the items in progress: items that are begun, but whose results are not yielded yet. An
         item that is heavier than the budget is processed alone.
 
     Examples
@@ -138,7 +138,7 @@ def map_ahead[S, T](
 
 
 def wait_for[T](results: SimpleQueue[T], threads: Sequence[threading.Thread]) -> T:
-    """Wait for the next result of any of the threads, and return it. Wake up regularly to handle signals."""
+    """Return the next result of any of the threads. While waiting for a result, wake up regularly to handle signals."""
     while True:
         try:
             return results.get(timeout=_POLL_S)

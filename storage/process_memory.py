@@ -13,7 +13,7 @@ import mmap
 
 
 def own_memory(size: int) -> mmap.mmap:
-    """Return memory that is freed as soon as nothing refers to it; raise `MemoryError` if there is none."""
+    """Return memory that is freed as soon as nothing refers to it; raise `MemoryError` if the system has none left."""
     try:
         return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:  # callers would mistake an OSError for a damaged object

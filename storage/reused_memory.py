@@ -47,7 +47,10 @@ class ReusedMemory:
         return memory
 
     def release(self) -> None:
-        """Release all unused blocks to the operating system. Other blocks are released as soon as they are unused."""
+        """Release all unused blocks to the operating system.
+
+        Blocks in use are released as soon as they become unused.
+        """
         self._releases += 1
         self.blocks.clear()
 

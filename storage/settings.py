@@ -51,7 +51,7 @@ class Environment:
         self.faults: list[str] = []
 
     def text(self, *names: str, default: str = "") -> str:
-        """Return the value of the first variable in `names` that is set, or `default` if none is."""
+        """Return the value of the first variable in `names` that is set, or `default` if no variable is set."""
         return self.first(*names)[1] or default
 
     def first(self, *names: str) -> tuple[str, str]:
@@ -93,7 +93,7 @@ class Environment:
         return default
 
     def check(self, name: str, value: str, accepts: Callable[[str], bool], expected: str) -> None:
-        """Record a fault if `value` is set and `accepts` returns False for it."""
+        """Record a fault if `value` is set and `accepts` returns False for `value`."""
         if value and not accepts(value):
             self.faults.append(f"{name}={without_credentials(value)!r} is not {expected}")
 
@@ -183,7 +183,7 @@ class StorageSettings:
 
 
 def main_bucket(environ: Mapping[str, str]) -> str:
-    """Return the bucket that the settings name, or an empty string if they name none.
+    """Return the bucket that the settings name, or an empty string if they name no bucket.
 
     Unlike `StorageSettings.from_env`, this function needs no other setting, so that beat and health checks run without
     credentials.
@@ -248,7 +248,7 @@ def _is_address(url: str) -> bool:
 
 
 def _path_fault(url: str, buckets: Collection[str]) -> str:
-    """Return an error message if an address contains a bucket, as dashboards show it; otherwise an empty string.
+    """Return an error message if an address contains a bucket, as dashboards show addresses; otherwise an empty string.
 
     An address may contain any other path, because some stores are served below a path.
     """
@@ -272,7 +272,7 @@ def _path_fault(url: str, buckets: Collection[str]) -> str:
 def _credentials(env: Environment) -> tuple[str, str]:
     """Return the access key and its secret.
 
-    Both come from one pair of variables, so they belong to the same account.
+    Key and secret come from one pair of variables, so they belong to the same account.
     """
     pairs = [(f"{owner}_ACCESS_KEY_ID", f"{owner}_SECRET_ACCESS_KEY") for owner in ("R2", "AWS_S3", "AWS")]
     names = next((pair for pair in pairs if env.text(*pair)), pairs[0])

@@ -1,7 +1,7 @@
 """Decodes untrusted JSON documents, and checks the type of every value.
 
-Anyone with access to the bucket can write a document, and so can other releases of Scoreline. A wrong value that is
-noticed only when it is used could stop unrelated work.
+Anyone with access to the bucket can write a document, and other releases of Scoreline write documents, too. A wrong
+value that is noticed only when it is used could stop unrelated work.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class AnswerBackend(RedisBackend):
         return shared_connection.find(options) or super()._get_pool(**options)  # type: ignore[misc]
 
     def _set(self, *arguments: Any) -> Any:
-        """Write an answer. If the server has become a replica, close its connections before the next attempt."""
+        """Write an answer. If the server has become a replica, close the connections before the next attempt."""
         try:
             return super()._set(*arguments)  # type: ignore[misc]  # the stubs lack it
         except self.redis.ReadOnlyError as error:

@@ -10,7 +10,7 @@ from scoreline.storage.ledger import shared_connection
 
 
 class Scheduler(beat.Scheduler):
-    """Celery's scheduler, which writes no file here, and closes its connection after each message."""
+    """Celery's scheduler, but without a file, and with a connection that is closed after each message."""
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send the message of an entry of the beat schedule."""

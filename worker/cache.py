@@ -41,7 +41,7 @@ class ModelCache:
     max_bytes : int
         Maximum memory of all bundles together. The size of a bundle was measured when the model was published.
     preloaded : iterable of Bundle
-        Bundles that the parent process loaded before the fork, and whose memory it shares.
+        Bundles that the parent process loaded before the fork. This process shares their memory with the parent.
     on_load : callable
         Function that is called with each newly loaded bundle.
     """
@@ -128,7 +128,7 @@ class ModelCache:
         return entry.bundle
 
     def _fitting(self, bundle: Bundle) -> Bundle:
-        """Return the bundle without compiled trees if it fits into the cache only without them."""
+        """Return the bundle, but without its compiled trees if the cache has no room for them."""
         if bundle.memory_bytes <= self._max_bytes:
             return bundle
         log.warning("models.not_compiled", extra={"model": bundle.manifest.ref, "bytes": bundle.compiled.nbytes})

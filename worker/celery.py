@@ -41,7 +41,7 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     task_acks_on_failure=True,
     task_acks_on_timeout=True,
-    task_reject_on_worker_lost=False,  # if true, Celery would deliver a part that kills its process forever
+    task_reject_on_worker_lost=False,  # if true, a part that kills its process would be delivered forever
     task_retry_on_worker_lost=True,  # limited by max_retries of a task and by the attempts of a part
     worker_cancel_long_running_tasks_on_connection_loss=True,
     task_time_limit=TIME_LIMIT_S,
@@ -65,7 +65,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_channel_error_retry=_queue.broker_url.startswith("redis"),  # Redis may be full, or read-only in a failover
     broker_connection_max_retries=None,  # a worker retries forever if it cannot reach the broker
-    broker_pool_limit=2,  # `inspect` needs two connections at once; all code of a worker shares one
+    broker_pool_limit=2,  # two for `inspect`; all code of a worker shares a single connection
     task_ignore_result=True,  # tasks that answer an application override this
     result_backend=f"scoreline.worker.answers:AnswerBackend+{_queue.redis_url}",
     redis_backend_use_ssl=dict(_queue.redis_tls) or None,
@@ -79,7 +79,7 @@ app.conf.update(
     result_serializer="json",
     timezone="UTC",
     worker_send_task_events=False,
-    worker_max_tasks_per_child=2_000,  # of small parts a new process costs a tenth; memory has its own limit
+    worker_max_tasks_per_child=2_000,  # with 200 and small parts, new processes took a tenth of the CPU time
     worker_proc_alive_timeout=60,
     beat_scheduler="scoreline.worker.beat:Scheduler",
     beat_schedule={
@@ -102,7 +102,7 @@ def _set_up_logs(loglevel: int | None = None, logfile: str | None = None, **_: A
 
 @beat_init.connect
 def _become_beat(**_: Any) -> None:
-    """Make beat use a single connection; the scheduler closes the connection after each message."""
+    """Make beat use a single connection, which the scheduler closes after each message."""
     from scoreline.worker.channel import use_channel
 
     share_connection(_queue, MAIN_PROCESS)
@@ -111,7 +111,7 @@ def _become_beat(**_: Any) -> None:
 
 @celeryd_init.connect
 def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
-    """Import the tasks and size the pool. Celery reads the settings of its pool after this signal."""
+    """Import the tasks and size the pool. Celery reads the settings of the pool only after this signal."""
     allocator.use_one_heap(os.environ)
     if not _worker.remote_control:
         control.refuse_changes()

@@ -1,8 +1,8 @@
 """Reads the queue in the main process of a worker, and drops malformed messages.
 
 Celery expects messages that Celery has sent, but anyone with access to the broker can put other bytes into the queue.
-An exception while the worker reads a malformed message would end the worker, or make it reconnect again and again. A
-malformed message is therefore dropped, and logged without its content.
+An exception while the worker reads a malformed message would end the worker, or make the worker reconnect again and
+again. A malformed message is therefore dropped, and logged without its content.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class TaskConsumer(Consumer):
     connection_errors: tuple[type[BaseException], ...]
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Make the event loop close idle connections regularly. Celery cancels this when it loses the broker."""
+        """Make the event loop close idle connections regularly. Celery cancels these calls when it loses the broker."""
         super().register_with_event_loop(hub)
         idle_s = WorkerSettings.from_env(os.environ).redis_idle_s
         hub.call_repeatedly(min(1.0, idle_s), shared_connection.close_idle, idle_s)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Return a function that handles a message, or drops a malformed one."""
+        """Return a function that handles a message, or drops the message if it is malformed."""
         handle = super().create_task_handler(*arguments, **options)
 
         def handle_or_drop(message: Any) -> None:

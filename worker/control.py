@@ -43,13 +43,13 @@ inspect``."""
 
 
 def refuse_changes() -> None:
-    """Make this worker refuse all commands except those that change nothing."""
+    """Make this worker refuse all commands except commands that change nothing."""
     reading = {name: Panel.meta[name].alias for name in _READING}
     kept = {*reading, *filter(None, reading.values())}
     hello = Panel.data["hello"]
 
     def greet(state: Any, from_node: Any = None, revoked: Any = None, **more: Any) -> Any:
-        """Answer a starting worker, but ignore the ids of revoked tasks that it sends."""
+        """Answer a starting worker, but ignore the ids of revoked tasks that the starting worker sends."""
         return hello(state, from_node, None, **more)
 
     for name in Panel.data.keys() - kept:

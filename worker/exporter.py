@@ -32,7 +32,7 @@ def serve(deployment: Deployment, host: str, port: int, announce: Callable[[str]
     host : str
         Name or address to listen on.
     port : int
-        Port to listen on. If it is 0, the system chooses a free port.
+        Port to listen on. If the port is 0, the system chooses a free port.
     announce : callable
         Function that is called with the URL as soon as the server listens.
 

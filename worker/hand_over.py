@@ -1,9 +1,9 @@
 """Passes a message on to other workers if this worker cannot load the required model.
 
-A worker may have too little memory for a model, lack one of its modules, or have other verify keys. The job fails only
-if no worker can load the model. After a process has passed a message on, it pauses. Otherwise, the process would
-receive the same message again while the other workers are busy. The parts of a job are sent again even without another
-worker: the worker that planned the job has loaded the model, and may be restarting.
+A worker may have too little memory for a model, lack a module that the model needs, or have other verify keys. The job
+fails only if no worker can load the model. After a process has passed a message on, the process pauses. Otherwise, the
+process would receive the same message again while the other workers are busy. The parts of a job are sent again even
+without another worker: the worker that planned the job has loaded the model, and may be restarting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scoreline.worker import lifecycle
 log = logging.getLogger(__name__)
 
 HEADER = "scoreline_refused_by"
-"""Message header that contains the workers that have passed the message on, and how often they did."""
+"""Message header with the workers that have passed the message on, and how often the message was passed on."""
 MAX_TIMES = 30
 """How often a part is sent again while other workers are running. With pauses of up to `LONGEST_PAUSE_S`, a part waits
 for a busy worker about as long as for an unreachable store."""
@@ -81,7 +81,7 @@ def pass_on(
 
 
 def times_passed_on(task: Task[Any, Any]) -> int:
-    """Return how often the message was passed on. Celery counts these as retries."""
+    """Return how often the message was passed on. Celery counts each time as a retry."""
     _, times = _earlier(_header(task))
     return min(times, MAX_TIMES, task.request.retries)
 

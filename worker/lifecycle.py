@@ -153,7 +153,10 @@ def cached_bytes(pids: Container[int]) -> int:
 
 
 def evict_models() -> int:
-    """Make every child evict its models, and evict preloaded models. Return the number of children with models."""
+    """Make every child evict its models, and evict the models that this process has preloaded.
+
+    Return the number of children with models.
+    """
     holders = sum(bool(held) for held in models_by_pid().values())
     process.preloaded.clear()
     if process.board is not None:

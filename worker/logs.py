@@ -1,4 +1,4 @@
-"""Sets up logging: readable lines for a terminal, or JSON for a log collector. Secrets are redacted in both.
+"""Sets up logging: readable lines for a terminal, or JSON for a log collector. Both formats redact secrets.
 
 A log message is an event with a static name and fields: ``log.info("part.scored", extra={"job_id": ..., "part": 3})``.
 """
@@ -56,7 +56,7 @@ def set_up(environ: Mapping[str, str], level: int = logging.INFO, file: str | No
 
 
 def form_from_env(environ: Mapping[str, str]) -> Literal["human", "json"]:
-    """Return the log format that ``LOG_FORMAT`` and ``DYNO`` select; raises `InvalidSettings` if it is unknown."""
+    """Return the log format that ``LOG_FORMAT`` and ``DYNO`` select; raises `InvalidSettings` for an unknown format."""
     env = Environment(environ)
     form: Literal["human", "json"] = env.choice(
         "LOG_FORMAT", ("human", "json"), "json" if env.text("DYNO") else "human"
@@ -86,7 +86,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def _password(text: str) -> str:
-    """Return the password in a URL. If the URL has no password, return its user name, because that may be a token.
+    """Return the password in a URL. If the URL has no password, return the user name, because it may be a token.
 
     If `text` is not a URL, return an empty text. If the URL cannot be parsed, return the whole URL, which is then
     redacted. Any environment variable may contain a URL with a password, for example the URL of a database or a proxy.

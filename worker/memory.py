@@ -1,4 +1,4 @@
-"""Computes how many worker processes fit into the memory of this machine, and how much memory each may use.
+"""Computes how many worker processes fit into the memory of this machine, and how much memory each process may use.
 
 A dyno that runs out of memory is killed, or slows down because it swaps. Before a worker forks, it therefore computes
 the number of processes. The number follows from the memory limit, the memory of one process, and the measured memory of
@@ -87,7 +87,7 @@ def size(
 
 
 def measure_models(registry: ModelRegistry, preload: Sequence[str]) -> tuple[int, int]:
-    """Return two sizes: of all models in `preload`, and of the largest model that a process may load.
+    """Return the total size of all models in `preload`, and the size of the largest model that a process may load.
 
     If models are preloaded, the second size is 0. Otherwise, the newest version of each model in the bucket is
     measured. If the manifest of a model cannot be read, its size counts as 0; loading the model reports the error.

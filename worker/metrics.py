@@ -48,7 +48,7 @@ class Redis:
     totals: Totals
     memory_bytes: int
     limit_bytes: int
-    """Memory limit of Redis; 0 if there is none."""
+    """Memory limit of Redis; 0 if there is no limit."""
     last_tick: float | None
     """Time of the last tick that a worker ran, in seconds since 1970; None if no tick ran within a day."""
 

@@ -1,4 +1,4 @@
-"""Decides what happens when a task fails: retry the message, drop it, or fail the job with the reason."""
+"""Decides what happens when a task fails: retry or drop the message, or fail the job with the reason."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
 def reconcile_if_lost(engine: Engine, job_id: str) -> Iterator[None]:
     """Reconcile the job if the block fails because the ledger is lost or the job has no plan yet.
 
-    Reconciling sends the messages of all steps and parts that are due, including the failed one.
+    Reconciling sends the messages of all steps and parts that are due, including the step or part that failed.
     """
     try:
         yield

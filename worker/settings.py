@@ -1,4 +1,4 @@
-"""The settings of workers and of beat, read once from the environment, and limits that apply to all workers."""
+"""The settings of workers and beat, which are read once from the environment, and the limits of all workers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class WorkerSettings:
     concurrency: int | None
     """Number of processes in the pool; if None, the number is computed from memory and cores."""
     cache_bytes: int | None
-    """Memory for the models of each process; if None, the rest of the memory of the process."""
+    """Memory for the models of each process; if None, the memory that the process does not need otherwise."""
     preload: tuple[str, ...]
     """Models to load before the fork, as ``name``, ``name@alias`` or ``name@version``."""
     lease_s: float

@@ -1,7 +1,7 @@
 """Memory that the main process of a worker shares with its forked children.
 
 Remote control commands run in the main process, but the models are in the children. Shared memory passes data between
-them without a file or Redis. The memory is freed when the worker ends.
+the main process and the children, without a file or Redis. The memory is freed when the worker ends.
 """
 
 from __future__ import annotations

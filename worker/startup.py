@@ -61,7 +61,7 @@ def connect(app: Celery) -> None:
 
 
 def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
-    """Set the number of processes and the memory of each. A setting or option may fix the number."""
+    """Set the number of processes and the memory of each process. A setting or option may fix the number."""
     settings = WorkerSettings.from_env(os.environ)
     connections = Connections(os.environ)
     registry = connections.registry
@@ -146,7 +146,7 @@ def _preload(**_: Any) -> None:
 
 
 def _count_preloaded() -> None:
-    """Count the models that the parent has loaded in the metrics, after the fork."""
+    """After the fork, count the models that the parent has loaded, for the metrics."""
     if process.preloaded:
         ledger = Connections(os.environ, WORKER).ledger
         for bundle in process.preloaded:

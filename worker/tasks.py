@@ -203,7 +203,7 @@ def notify(self: Task[Any, Any], job_id: str) -> None:
 
 @app.task(name="scoreline.reconcile")
 def reconcile() -> None:
-    """Reconcile the jobs that are due. Beat requests this regularly, and each starting worker requests it once."""
+    """Reconcile the jobs that are due. Beat requests this task regularly, and each starting worker requests it once."""
     engine = lifecycle.engine(app)
     if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
         engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)

@@ -11,7 +11,7 @@ from scoreline.storage.ledger.watchlist import Watchlist
 
 ToDo = Literal["run", "done", "busy", "stopped", "unknown"]
 Stopped = Literal["", "budget", "failures", "closed"]
-"""Reason why no more parts are dispatched, or an empty string if there is none.
+"""Reason why no more parts are dispatched, or an empty string if parts are still dispatched.
 
 ``budget``: too many rows were rejected. ``failures``: too many parts failed. ``closed``: the outcome is written.
 """
@@ -37,11 +37,11 @@ class PartLease:
 
     job_id: str
     plan_sha256: str
-    """Digest of the plan that contains the part. If the ledger belongs to another plan, it refuses the lease."""
+    """Digest of the plan that contains the part. A ledger that belongs to another plan refuses the lease."""
     part: int
     holder: str
     """Identifier of the message. If the message is delivered again, the new delivery takes over the lease of the
-    earlier one."""
+    earlier delivery."""
     lease_s: float
     """Seconds until the lease expires, unless it is renewed."""
 
@@ -75,7 +75,7 @@ class Completed:
     all_done: bool
     stopped: Stopped
     counted: bool
-    """True if this call counted the part; False if an earlier call did."""
+    """True if this call counted the part; False if an earlier call counted it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class Progress:
 
     parts: int
     parts_done: int
-    """Number of finished parts, including failed ones."""
+    """Number of finished parts, including failed parts."""
     rows: int
     """Number of rows scored so far."""
     rejected: int
@@ -203,7 +203,7 @@ class Ledger(Protocol):
         ...
 
     def renew(self, lease: PartLease) -> bool:
-        """Extend a lease to `lease.lease_s` seconds from now, and return whether the holder still had it."""
+        """Extend a lease to `lease.lease_s` seconds from now, and return whether the holder still had the lease."""
         ...
 
     def release(self, lease: PartLease) -> None:
@@ -232,8 +232,8 @@ class Ledger(Protocol):
     ) -> Completed:
         """Count a part as done, exactly once. A second call for the same part changes nothing and returns no next part.
 
-        The caller needs no lease. A process without a lease also counts parts: those whose result it finds in the
-        bucket, and those that it gives up.
+        The caller needs no lease. A process without a lease counts two kinds of parts: parts whose result the process
+        finds in the bucket, and parts that the process gives up.
 
         Raises
         ------
@@ -261,7 +261,7 @@ class Ledger(Protocol):
     def claim_step(self, job_id: str, step: str) -> bool:
         """Return whether the caller must send the message of a step.
 
-        The caller must send it if no message was sent yet, or if the last message seems to be lost.
+        The caller must send the message if none was sent yet, or if the last message seems to be lost.
         """
         ...
 
@@ -284,7 +284,7 @@ class Ledger(Protocol):
         ...
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether no process has called this with the same `what` in the last `seconds`."""
+        """Return True if no process has called this method with the same `what` in the last `seconds`."""
         ...
 
     def note_processes(self, count: int, seconds: float) -> None:

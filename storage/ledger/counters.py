@@ -13,7 +13,7 @@ MAX_MODELS = 100
 OTHER_MODELS = "_other"
 MAX_PACES = 1_000
 """Maximum number of paces (rows per second) that are remembered: one for each combination of model version and method.
-If there are more, all earlier paces are dropped."""
+If there are more paces, all earlier paces are dropped."""
 ENDS = ("succeeded", "partial", "failed", "cancelled")
 
 
@@ -37,7 +37,7 @@ class Totals:
     part_seconds: float
     """Total duration in seconds of the parts that `part_buckets` counts."""
     part_buckets: tuple[tuple[float, int], ...]
-    """Pairs of an upper bound in seconds and the number of parts that took at most that long. The last bound is
+    """Pairs of an upper bound in seconds and the number of parts that took at most this time. The last bound is
     infinity."""
     jobs: Mapping[str, int]
     """Number of jobs that ended, by state."""
@@ -58,7 +58,7 @@ class Counters(Protocol):
         Parameters
         ----------
         seconds : float, optional
-            Duration of the part, or None if it failed or its result was already written.
+            Duration of the part, or None if the part failed or its result was already written.
         """
         ...
 
@@ -96,7 +96,7 @@ def cumulate(parts_by_bound: Mapping[float, int]) -> tuple[tuple[float, int], ..
 
 
 def bucket_of(seconds: float) -> float:
-    """Return the upper bound of the interval of the histogram that contains a duration.
+    """Find the interval of the histogram that contains a duration, and return its upper bound.
 
     >>> bucket_of(0.1), bucket_of(0.11), bucket_of(601)
     (0.1, 0.25, inf)

@@ -31,7 +31,8 @@ class MemoryLedger:
     Parameters
     ----------
     patience_s : float
-        Seconds before the message of a part or step is sent again if it was not begun. The delay doubles each time.
+        Seconds after which the message of a part or step that no process began is sent again. The delay doubles each
+        time.
     clock : callable
         Returns the time in seconds since 1970. Like a server, the ledger takes all times from its own clock.
     """
@@ -253,7 +254,7 @@ class MemoryLedger:
                 self._steps.end(job_id, step)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether this is the first such call in the given time (see `Ledger.once_in`)."""
+        """Return whether this is the first call for `what` in the given time (see `Ledger.once_in`)."""
         with self._lock:
             first = self._notes.get(f"once {what}") is None
             if first:

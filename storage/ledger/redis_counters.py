@@ -48,7 +48,7 @@ class RedisCounters:
     key : str
         Key of the string. Counters for single models are stored under ``<key>:models`` and ``<key>:paces``.
     translate_errors : callable
-        Returns a context manager that turns errors of the client into those of `scoreline.storage.errors`.
+        Returns a context manager that turns errors of the client into errors of `scoreline.storage.errors`.
     """
 
     def __init__(self, client: Any, key: str, translate_errors: Callable[[], AbstractContextManager[None]]) -> None:

@@ -1,6 +1,6 @@
 """The names of the ledger's keys in Redis.
 
-In a cluster, Redis stores all keys with the same text in braces on the same server.
+A Redis cluster stores keys on the same server if the texts in their braces are equal.
 """
 
 from __future__ import annotations

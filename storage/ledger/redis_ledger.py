@@ -56,7 +56,8 @@ class RedisLedger:
     tls : mapping of str to object, optional
         Options of redis-py for connections to a ``rediss://`` URL.
     patience_s : float
-        Seconds before the message of a part or step is sent again if it was not begun. The delay doubles each time.
+        Seconds after which the message of a part or step that no process began is sent again. The delay doubles each
+        time.
     clock : callable, optional
         Returns the time in seconds since 1970, for tests. By default, all times come from the clock of the Redis
         server.
@@ -110,14 +111,14 @@ class RedisLedger:
     def memory(self) -> tuple[int, int]:
         """Return the allocated memory of Redis and its memory limit, in bytes.
 
-        A limit of 0 means that there is none.
+        A limit of 0 means that there is no limit.
         """
         with self._translate_errors():
             info = self._redis.info("memory")
         return int(info["used_memory"]), int(info.get("maxmemory", 0))
 
     def disconnect(self) -> None:
-        """Close the connections; the next call opens new ones."""
+        """Close the connections; the next call opens new connections."""
         self._redis.connection_pool.disconnect()
 
     def server(self) -> Server:
@@ -274,7 +275,7 @@ class RedisLedger:
         self._step("pause" if will_retry else "end", job_id, step, 0)
 
     def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether this is the first such call in the given time (see `Ledger.once_in`)."""
+        """Return whether this is the first call for `what` in the given time (see `Ledger.once_in`)."""
         key = redis_keys.of_bucket(self._namespace, what)
         with self._translate_errors():
             return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))
@@ -354,7 +355,7 @@ def _now(clock: Callable[[], float] | None) -> str:
 
 @contextlib.contextmanager
 def _translate_errors(where: str, connections: Any, ledger_key: str = "") -> Iterator[None]:
-    """Turn errors of redis-py into those of `scoreline.storage.errors`.
+    """Turn errors of redis-py into errors of `scoreline.storage.errors`.
 
     After a failover, an open connection may lead to a server that has become a replica and refuses writes. Such
     connections are closed, so that the next call connects to the server to which the address now resolves.

@@ -27,8 +27,8 @@ class RedisWatchlist:
     namespace : str
         Name of the bucket that contains the jobs.
     translate_errors : callable
-        Returns a context manager that turns errors of the client into those of `scoreline.storage.errors`. Its argument
-        is the key of a job if the data at this key may be damaged.
+        Returns a context manager that turns errors of the client into errors of `scoreline.storage.errors`. Its
+        argument is the key of a job if the data at this key may be damaged.
     now : callable
         Returns the time to pass to a script; empty if the script uses the clock of the server.
     """

@@ -55,7 +55,7 @@ class SharedConnection(redis.ConnectionPool):
             del self._holders[place]
 
     def release(self, connection: Any) -> None:
-        """Take a connection back. If several connections are open and idle, only the latest stays open."""
+        """Take a connection back. If several connections are open and idle, only the one released last stays open."""
         if connection in self._to_close:
             self._to_close.discard(connection)
             connection.disconnect()
@@ -71,7 +71,7 @@ class SharedConnection(redis.ConnectionPool):
         """Close idle connections now, and connections in use as soon as they are released.
 
         The ledger, kombu and Celery call this when the server refuses a write. After a failover, the old server may be
-        a replica, and its address may lead to a new server.
+        a replica, and the address may lead to a new server.
         """
         super().disconnect(inuse_connections=False)
         if inuse_connections:
@@ -87,7 +87,7 @@ class SharedConnection(redis.ConnectionPool):
 
 
 def share(url: str, tls: Mapping[str, Any] | None = None, *, connect_timeout_s: float, timeout_s: float) -> None:
-    """Let all code in this process share one connection to a server. Each forked process shares one of its own.
+    """Let all code in this process share one connection to a server. Each forked process has its own connection.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class Watchlist(Protocol):
         ...
 
     def unlock(self, what: str, holder: str) -> None:
-        """Release a lock, if `holder` still has it."""
+        """Release a lock, if `holder` still has the lock."""
         ...
 
     def add(self, job_ids: Iterable[str]) -> None:
@@ -49,9 +49,9 @@ class Watchlist(Protocol):
     def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:
         """Return the jobs in `job_ids` that must be reconciled.
 
-        A job is due if it has no ledger, if some of its parts are lost, or if it has ended. It is also due if fewer
-        than `window` parts are in flight although others wait to be dispatched. A job is not due while the message of
-        its next step is under way. Every `THOROUGH_S` seconds, each job becomes due, until `looked_at` is called for
+        A job is due if it has no ledger, if some of its parts are lost, or if it has ended. A job is also due if fewer
+        than `window` parts are in flight although other parts wait to be dispatched. A job is not due while the message
+        of its next step is under way. Every `THOROUGH_S` seconds, each job becomes due, until `looked_at` is called for
         it.
         """
         ...

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 50
 _THREADS = 16
 _MAX_HISTORY = 200
-"""Maximum number of changes that are kept. Older ones are dropped."""
+"""Maximum number of changes that are kept. Older changes are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Alias:
-    """An alias: the version that it names, and its earlier changes."""
+    """An alias, with the history of its changes."""
 
     name: str
     history: tuple[Change, ...]
-    """Changes, oldest first. The last one names the current version."""
+    """Changes, oldest first. The last change names the current version."""
 
     @property
     def current(self) -> Change:
@@ -141,8 +141,8 @@ def move(
     InvalidRequest
         Other writers changed the alias during every attempt.
 
-    If the object of the alias is corrupt, it is replaced as if the alias were new. The history of the alias is lost
-    then.
+    If the object of the alias is corrupt, the object is replaced as if the alias were new. The history of the alias is
+    lost then.
     """
     token = secrets.token_hex(8)
     for _ in range(_ATTEMPTS):
@@ -168,7 +168,7 @@ def move(
 
 
 def _read_or_replace(store: ObjectStore, name: str, alias: str) -> tuple[Alias | None, str | None]:
-    """Return an alias and the ETag of its object. If the object is corrupt, return None and its ETag."""
+    """Return an alias and the ETag of its object. If the object is corrupt, return None and the ETag of the object."""
     try:
         stored = store.get(keys.alias(name, alias))
     except ObjectNotFound:

@@ -59,7 +59,7 @@ class Bundle:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of the bundle in bytes: the estimators, as measured when they were published, and compiled trees."""
+        """Memory of the bundle in bytes: the estimators as measured at publishing, plus the compiled trees."""
         return self.manifest.memory_bytes + self.compiled.nbytes
 
     @property
@@ -86,7 +86,7 @@ class Bundle:
 
     @cached_property
     def may_be_tried(self) -> bool:
-        """Whether another call changes no later result, as far as is known of the classes of the steps."""
+        """Whether an additional call leaves later results unchanged, as far as the classes of the steps are known."""
         return may_be_tried(self.preprocessors, self.models.values())
 
     def prepare(self, x: Any) -> Any:
@@ -196,8 +196,8 @@ def unpickle(file: io.BufferedIOBase, what: str, *, allow_version_skew: bool = F
     Returns
     -------
     obj, saved_by : Any, str or None
-        The stored object, and the version of scikit-learn that saved it. The version is None if it is the installed
-        one.
+        The stored object, and the version of scikit-learn that saved the object. The version is None if the installed
+        version saved the object.
 
     Raises
     ------

@@ -57,7 +57,7 @@ def confine() -> str:
     """Confine this process permanently. Call this before anything is loaded, and while the process has a single thread.
 
     On Linux, the call returns in a child process, and the original process supervises the child until the child ends.
-    SIGTERM to the original process kills both, and all processes that the child has started.
+    SIGTERM to the original process kills this process, the child, and all processes that the child has started.
 
     Returns
     -------

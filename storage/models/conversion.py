@@ -1,4 +1,4 @@
-"""Converts a model that another version of scikit-learn saved, and verifies that it still scores the same.
+"""Converts a model that another version of scikit-learn saved, and verifies that the results stay the same.
 
 The model is loaded with the installed version, and missing attributes are filled in. To verify the result, a sample is
 scored twice: with the installed version, and with the old version in an environment that uv creates. The model is saved
@@ -37,8 +37,8 @@ from scoreline.storage.models.unpickler import find_version
 
 _TIMEOUT_S = 900.0
 _NEEDED_BY_UV = r"UV_.*|XDG_.*|SSL_CERT_.*|(?i:(https?|all|no)_proxy)|PIP_(INDEX_URL|CERT)"
-"""Pattern of the environment variables that uv needs to download packages, in addition to those of every process that
-unpickles a file."""
+"""Pattern of the environment variables that uv needs to download packages, in addition to the variables of every
+process that unpickles a file."""
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 """Maximum relative and absolute difference between two numbers that count as equal. Other versions of NumPy round sums
 differently in the last bits."""
@@ -155,7 +155,7 @@ def score_with_old_version(
 
 
 def _python(oldest: str, newest: str) -> str:
-    """Return the Python version for uv. It is the running version if the old scikit-learn supports it."""
+    """Return the Python version for uv: the running version, if the old scikit-learn supports the running version."""
     running = (sys.version_info.major, sys.version_info.minor)
     bounds = [tuple(map(int, version.split("."))) for version in (oldest, newest)]
     if bounds[0] <= running <= bounds[1]:
@@ -182,7 +182,10 @@ def _compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 def _fill_in(model: Any) -> None:
-    """Set parameters that newer versions have added to the class of an estimator. They get their default values."""
+    """Set parameters that newer versions have added to the class of an estimator.
+
+    These parameters get their default values.
+    """
     for estimator in list(estimators_within(model)):
         if not type(estimator).__module__.startswith("sklearn."):
             continue

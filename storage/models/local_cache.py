@@ -1,4 +1,4 @@
-"""The local cache: copies of models on disk. The copies save downloads, and replace R2 while it is down.
+"""The local cache: copies of models on disk. The copies save downloads, and replace R2 while R2 is down.
 
 The cache is useful on machines whose disk survives restarts.
 """

@@ -120,7 +120,8 @@ class ModelStorageManager:
         model : estimator or mapping of str to estimator
             A fitted model, or several models that score the same rows, by name.
         preprocessor : transformer or sequence of transformer, optional
-            Fitted preprocessors. The ``transform`` methods of the preprocessors run before every model, in this order.
+            Fitted preprocessors. The ``transform`` methods of the preprocessors run before every model, in the given
+            order.
         label_encoder : LabelEncoder, optional
             A fitted encoder. The ``inverse_transform`` method of the encoder runs after every classifier.
         alias : str, optional
@@ -174,7 +175,7 @@ class ModelStorageManager:
         return bool(self._signing_key)
 
     def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
-        """Read a joblib or pickle file for publishing from a key or an ``s3://`` URI.
+        """Read the joblib or pickle file at a key or an ``s3://`` URI, in order to publish the file.
 
         Returns
         -------

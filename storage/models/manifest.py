@@ -15,10 +15,10 @@ from scoreline.storage.typed_json import MALFORMED, build, convert, decode_objec
 
 FORMAT = 1
 CHUNK_BYTES = 4 << 20
-"""Size in bytes of a chunk, which is verified as a whole. It is large enough that few requests are needed, and small
-enough that several chunks use little memory compared with a model."""
+"""Size in bytes of a chunk, which is verified as a whole. A chunk is large enough that few requests are needed, and
+small enough that several chunks use little memory compared with a model."""
 _MAX_CHUNK_BYTES = 1 << 30
-"""Maximum size of a chunk that a manifest may give. It limits memory, because several chunks are in memory at a
+"""Maximum size of a chunk that a manifest may give. The limit bounds memory, because several chunks are in memory at a
 time."""
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")

@@ -31,8 +31,7 @@ class Publisher:
         Whether models that were saved with another version of scikit-learn may be published. The manifest records the
         version.
     try_here : bool
-        Whether the trial load runs in this process rather than in a fresh one. Only tests use this, because it saves
-        seconds.
+        Whether the trial load runs in this process rather than in a fresh one. Only tests set this, to save seconds.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ class ModelRegistry:
         ModelCorrupt
             The stored manifest differs from the pinned manifest.
         ModelUntrusted
-            Verify keys are set, but the manifest is not signed with one of them.
+            Verify keys are set, but none of them has signed the manifest.
         """
         data = self._pinned_bytes(pinned)
         self._signer(pinned, data)
@@ -135,8 +135,8 @@ class ModelRegistry:
         ref : str
             ``name@version``. An alias is not accepted, because it could be moved to another version meanwhile.
         sha256 : str, optional
-            Expected digest of the manifest. It is required if no trusted key has signed the version. Get the digest
-            from the person who published the version, not from the bucket.
+            Expected digest of the manifest. The digest is required if no trusted key has signed the version. Get the
+            digest from the person who published the version, not from the bucket.
 
         Raises
         ------

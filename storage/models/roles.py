@@ -13,7 +13,7 @@ from scoreline.storage.models.manifest import Role
 ROLES: tuple[Role, ...] = get_args(Role)
 _SIMILAR = 0.84
 """Minimum similarity to a role, from 0 to 1, of a name that counts as its misspelling. Names with one or two wrong
-letters reach it."""
+letters reach this similarity."""
 _ABBREVIATED: Mapping[str, Role] = {"preproc": "preprocessor", "labelenc": "label_encoder"}
 
 
@@ -53,7 +53,7 @@ def check_objects(steps: Mapping[Role, Mapping[str, Any]]) -> None:
     """Raise `InvalidRequest` for the first loaded artifact of a bundle that does not fit its role.
 
     A transformer may be published as a model, but not together with models that predict. Such a transformer was
-    probably meant as a preprocessor, and the models would score raw values.
+    probably meant as a preprocessor. If it were a model, the other models would score raw values.
     """
     for name, step in steps["preprocessor"].items():
         what = f"preprocessor {name!r} is a {type(step).__name__}"

@@ -56,7 +56,7 @@ def keeps_rows_apart(preprocessors: Iterable[Any], models: Iterable[Any], label_
 
 
 def may_be_tried(preprocessors: Iterable[Any], models: Iterable[Any]) -> bool:
-    """Return whether another call of a bundle changes no later result.
+    """Return whether an additional call of a bundle leaves all later results unchanged.
 
     All steps, including the last, must be of scikit-learn or of another known library, and none may draw random
     numbers, as ``IterativeImputer(sample_posterior=True)`` does.

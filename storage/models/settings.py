@@ -23,14 +23,15 @@ class ModelSettings:
     """Directory of the local cache, which is used only with ``ML_CLOUD_ONLY=false``."""
     cache_dir_bytes: int = DEFAULT_CACHE_DIR_MB << 20
     signing_key: str = field(default="", repr=False)
-    """Key that signs published versions. If empty, they are not signed."""
+    """Key that signs published versions. If empty, versions are not signed."""
     verify_keys: tuple[str, ...] = ()
-    """Trusted keys. Every version must be signed with at least one of them before it is loaded. If empty, signatures
-    are not checked."""
+    """Trusted keys. A version is loaded only if at least one of these keys has signed it. If empty, signatures are not
+    checked."""
     compile_trees: bool = True
     """Whether to compile ensembles of trees, so that they score rows faster with the same results."""
     allow_version_skew: bool = False
-    """Whether to load models that were saved with another version of scikit-learn. If so, there is a warning."""
+    """Whether to load models that were saved with another version of scikit-learn. If so, loading such a model gives a
+    warning."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ModelSettings:

@@ -1,8 +1,9 @@
 """Ed25519 signatures of manifests, so that workers load only models that were published with the signing key.
 
 Each line of ``manifest.sig`` has the form ``<key id> <signature in base64>``. A signature covers the bytes of
-``manifest.json``, which contain the name of the model, the version and the digest of every chunk. Two keys can sign a
-manifest while one replaces the other. Workers have only verify keys, so they can check signatures but not forge them.
+``manifest.json``, which contain the name of the model, the version and the digest of every chunk. While a new key
+replaces an old key, both keys can sign a manifest. Workers have only verify keys, so they can check signatures but not
+forge them.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def verify_key_of(signing_key: str) -> str:
 
 
 def object_statement(key: str, sha256: str) -> bytes:
-    """Return the bytes to sign for a single object. They are not JSON, so that they cannot pass as a manifest."""
+    """Return the bytes to sign for a single object.
+
+    These bytes are not JSON, so that they cannot pass as a manifest.
+    """
     return f"scoreline object\n{key}\n{sha256}\n".encode()
 
 

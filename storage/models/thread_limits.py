@@ -14,8 +14,8 @@ def limit_to_one_thread(estimator: Any) -> Any:
     """Set ``n_jobs`` to 1 in an estimator and in all estimators within it, and return the estimator.
 
     Parameters are set first, because some estimators react to a changed parameter. Then, attributes are set in all
-    estimators that attributes refer to. This covers fitted copies, which are not parameters, and estimators whose
-    parameters cannot be listed.
+    estimators that attributes refer to. The second step also reaches fitted copies, which are not parameters, and
+    estimators whose parameters cannot be listed.
     """
     with contextlib.suppress(Exception):
         threads = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}

@@ -47,7 +47,7 @@ class NewArtifact:
     name: str
     data: bytes
     source: str = ""
-    """Path or URI of the file, or an empty string if it was not read from one."""
+    """Path or URI of the file, or an empty string for a file that has neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +226,8 @@ def load_files(
     Returns
     -------
     steps, saved_by : dict of role to dict of name to estimator, str or None
-        The estimators, and the version of scikit-learn that saved them. The version is None if it is the installed one.
+        The estimators, and the version of scikit-learn that saved them. The version is None if the installed version
+        saved them.
     """
     from scoreline.storage.models.bundle import unpickle
     from scoreline.storage.models.thread_limits import limit_to_one_thread

@@ -56,7 +56,8 @@ def load(file: io.BufferedIOBase) -> Any:
     Parameters
     ----------
     file : buffered reader
-        The stream, which need not be seekable. When the function returns, its position is after the pickle.
+        The stream, which need not be seekable. When the function returns, the position of the stream is after the
+        pickle.
 
     Raises
     ------

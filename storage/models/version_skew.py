@@ -1,4 +1,4 @@
-"""Explains errors of models that were saved with other versions of their libraries than the installed ones."""
+"""Explains errors of models that were saved with other versions of their libraries than the installed versions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> 
     Returns
     -------
     warning : str or None
-        A warning if the versions differ and `allow_skew` is set, or None if they are the same.
+        A warning if the versions differ and `allow_skew` is set, or None if the versions are the same.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def check_version(ref: str, saved_with: Mapping[str, str], allow_skew: bool) -> 
 
 
 def refuse_skew(what: str, saved_by: str) -> ModelUnloadable:
-    """Return the error for a model that another version of scikit-learn saved, for settings that do not allow this."""
+    """Return the error for a model that another version of scikit-learn saved, if settings do not allow such models."""
     return ModelUnloadable(
         f"{describe_skew(what, saved_by)}: {advise(saved_by, sklearn.__version__)}, or {SKEW_SETTING}"
     )

@@ -1,4 +1,4 @@
-"""The interface of object stores. ``tests/integration/storage/objects/test_object_stores.py`` tests every one."""
+"""The interface of object stores. ``tests/integration/storage/objects/test_object_stores.py`` tests every store."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class ObjectInfo:
     size: int
     """Size in bytes."""
     etag: str
-    """Opaque identifier, without quotation marks. It changes whenever the content changes."""
+    """Opaque identifier, without quotation marks. The identifier changes whenever the content changes."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """User metadata. Always empty in listings."""
     modified: float = 0.0
-    """Time of the last write in seconds since 1970. Only listings contain it."""
+    """Time of the last write in seconds since 1970. Only listings contain this time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """The bytes of an object or a range of it, and the properties of the whole object."""
+    """The bytes of an object, or of a range of the object, and the properties of the whole object."""
 
     info: ObjectInfo
     data: bytes
@@ -62,8 +62,8 @@ def if_unchanged(etag: str | None) -> PutMode:
 class ObjectStore(Protocol):
     """One bucket.
 
-    Every method raises `StoreUnavailable` (transient) if a request still fails after all retries. It raises
-    `AccessDenied` if the store refuses the credentials, and `BucketNotFound` if the bucket does not exist.
+    Every method raises `StoreUnavailable` (transient) if a request still fails after all retries. Every method also
+    raises `AccessDenied` if the store refuses the credentials, and `BucketNotFound` if the bucket does not exist.
     """
 
     bucket: str
@@ -81,8 +81,8 @@ class ObjectStore(Protocol):
         Parameters
         ----------
         into : memoryview, optional
-            Buffer to read the bytes into, at least as long as the range. If it is given, `StoredObject.data` stays
-            empty.
+            Buffer to read the bytes into, at least as long as the range. If a buffer is given, `StoredObject.data`
+            stays empty.
 
         Raises
         ------

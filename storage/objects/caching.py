@@ -1,4 +1,4 @@
-"""A store that caches immutable objects in memory. It is used in tasks that read objects again after writing them."""
+"""A store that caches immutable objects in memory. Tasks that read objects again after writing them use this store."""
 
 from __future__ import annotations
 

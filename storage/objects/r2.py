@@ -45,7 +45,7 @@ _DENIED = {
     "403",
 }
 _BODY_ERRORS = (BotoCoreError, OSError)  # botocore raises three types of errors if a body ends early
-_SAME_KEY_S = 1.0  # R2 accepts one write per second to each key and answers 429 to any more
+_SAME_KEY_S = 1.0  # R2 accepts one write per second to each key, and answers 429 to further writes
 _THROTTLED_ATTEMPTS = 4
 _READ_BYTES = 1 << 20
 """Number of bytes per read if a body is read into memory of the caller, or if an earlier read was cut short. If a read

@@ -147,7 +147,7 @@ class _Reader:
             number = stop
 
     def next_layout(self, number: int) -> int | None:
-        """Return the number of the first batch after `number` that has a layout; None if no later batch has one."""
+        """Return the number of the first batch after `number` that has a layout; None if there is no such batch."""
         later = range(number + 1, len(self._places or ()))
         return next((other for other in later if self.layout(other) is not None), None)
 

@@ -1,8 +1,9 @@
 """Checks that everything in an Arrow IPC file belongs to the messages that its footer lists.
 
 The footer of a file contains the positions of its record batches, counted from the beginning of the file. If two files
-are joined into one object, Arrow finds the footer of the second file. It would then read the batches of the first file
-if they have the same lengths. The footer is a flatbuffer, as defined by Arrow's File.fbs.
+are joined into one object, Arrow finds the footer of the second file. Arrow would then read the batches of the first
+file if these have the same lengths as those of the second file. The footer is a flatbuffer, as defined by Arrow's
+File.fbs.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def unlisted_bytes(file: io.RawIOBase | io.BufferedIOBase, size: int) -> int:
     footer_bytes = len(footer)
     footer_start = size - _TRAILER.size - footer_bytes
     unlisted, end = 0, _FIRST
-    allowed = footer_bytes + _ALIGNMENT  # the schema message is shorter than the footer, which repeats it
+    allowed = footer_bytes + _ALIGNMENT  # the schema message is shorter than the footer, which repeats the schema
     for start, metadata, body in sorted([*_blocks(footer, _DICTIONARIES), *_blocks(footer, _RECORD_BATCHES)]):
         unlisted += _beyond(allowed, start - end)
         end, allowed = max(end, start + metadata + body), _ALIGNMENT

@@ -128,7 +128,7 @@ def _column(
         return pa.py_buffer(read(body + offset + low, body + offset + high)) if high <= length else None
 
     first = start // 8 * 8
-    """The last row, at or before `start`, whose bit is the first one of a byte."""
+    """The last row, at or before `start`, whose bit is the first bit of a byte."""
     valid = part(0, first // 8, -(-stop // 8)) if nulls else None
     if nulls and valid is None:
         return None

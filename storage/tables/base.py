@@ -1,4 +1,4 @@
-"""The interface of table formats: survey an object, then read any span of its rows independently."""
+"""The interface of table formats: survey an object to divide its rows into spans, then read any span on its own."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class SeekPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """A range of rows of an object that can be read independently."""
+    """A range of rows of an object. A span can be read without the other spans."""
 
     start: int
     """Start of the span: the number of a row (Parquet) or record batch (Arrow IPC), or a position in bytes in the
@@ -110,7 +110,7 @@ class Survey:
     """All columns. In text formats their types are inferred (see `scoreline.storage.tables.type_inference`). A column
     of integers or booleans is nullable only if some row has no value."""
     spans: tuple[Span, ...]
-    """Spans in order. Each row is in exactly one of them."""
+    """Spans in order. Each row is in exactly one span."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ class TableFormat(Protocol):
             The columns to read. Values in text formats are converted to the types of the schema. Columns of other
             formats keep the types that they are stored in.
         batch_rows : int
-            Maximum number of rows in a batch, including those that cannot be decoded.
+            Maximum number of rows in a batch, including rows that cannot be decoded.
 
         Raises
         ------

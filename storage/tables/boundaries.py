@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 try:
-    from scoreline.storage.tables import row_scanner as row_scanner  # for `known_rows`, too
-except ImportError:  # it is not compiled
+    from scoreline.storage.tables import row_scanner as row_scanner  # `known_rows` uses it, too
+except ImportError:  # the scanner is not compiled
     row_scanner = None  # type: ignore[assignment]
 
 _LF, _CR = 10, 13
@@ -76,12 +76,15 @@ class RecordFinder:
         self._expects = False
 
     def expect(self, scanner: row_scanner.DelimitedScanner | row_scanner.JsonScanner | None) -> None:
-        """Also recognize records that tell nothing new, with a scanner (see `known_rows`); None if none do."""
+        """Set a scanner that also recognizes records that tell nothing new (see `known_rows`).
+
+        None removes this scanner.
+        """
         self._scanner = scanner or self._make_scanner()
         self._expects = scanner is not None
 
     def _make_scanner(self) -> row_scanner.DelimitedScanner | row_scanner.JsonScanner | None:
-        """Return a scanner that finds the records and recognizes none; None if only this class can find them."""
+        """Return a scanner that finds records but recognizes none; None if only this class can find the records."""
         if row_scanner is None or self._escape:
             return None
         if self._json:

@@ -257,7 +257,7 @@ class ChunkFile(RangedFile):
         if not self.closed:
             self._fetcher.release(sum(request.size for request in self._requests if request.is_sent) - self._released)
             for request in self._requests:
-                request.is_sent = True  # so that the fetcher does not send it any more
+                request.is_sent = True  # so that the fetcher no longer sends this request
             self._streams.clear()
             self._starts.clear()
         super().close()

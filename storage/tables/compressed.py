@@ -4,8 +4,8 @@ If an object contains several compressed streams in a row, they are read as one.
 stream, an error is raised.
 
 A survey notes seek points, at which decompression can begin (see `seek_points`). Objects in zstd have no seek points,
-and those in bz2 have none inside a stream. A process that reads several parts of such an object in order continues
-where the previous part ended.
+and objects in bz2 have seek points only between streams. A process that reads several parts in order, without seek
+points between them, continues where the previous part ended.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ _HEAD_BYTES = 256 << 10
 _CHUNK_BYTES = 256 << 10
 _SKIP_BYTES = 1 << 20
 _MAX_KEPT = 2
-"""Number of objects that a process keeps open between parts. Each takes a buffer and up to 8 MiB for zstd."""
+"""Number of objects that a process keeps open between parts. Each open object takes a buffer, and up to 8 MiB for
+zstd."""
 _COMPRESSED_SHARE = 0.2
 """Assumed number of compressed bytes per byte of text, until some text is read. It is a low estimate, because bytes
 that are fetched beyond the end of a span may be of no use."""
 _WORTH_SEEKING = 1 << 20
-"""A seek point is used only if it is more than this number of bytes ahead. Otherwise, the open text is decompressed
-further."""
+"""A seek point is used only if it is more than this number of bytes ahead of the position in the open text. Otherwise,
+the open text is decompressed further."""
 
 
 class DecompressedFile:
@@ -52,7 +53,7 @@ class DecompressedFile:
     points : SeekPoints, optional
         Collects seek points while the whole object is read.
     buffer_bytes : int
-        Number of bytes of a request. It does not apply to prefetched pieces (see `read_ahead`).
+        Number of bytes of a request. Prefetched pieces have another size (see `read_ahead`).
     """
 
     def __init__(
@@ -156,7 +157,7 @@ def open_head(source: Pinned, compression: str) -> DecompressedFile:
 class TextFiles:
     """Opens texts.
 
-    A compressed text stays open between parts, because the next part may begin where the last one ended.
+    A compressed text stays open between parts, because the next part may begin where the last part ended.
 
     This class uses no locks, because a signal handler may raise an error at any moment.
     """
@@ -220,7 +221,7 @@ class _Bz2:
     """Reads several bz2 streams in a row, as parallel compressors write them.
 
     The reader in the standard library ignores bytes after a stream if they are not a valid stream. If a later stream
-    were damaged, its rows and all following rows would be lost silently.
+    were damaged, the rows of this stream and all following rows would be lost silently.
     """
 
     def __init__(self, file: io.BufferedReader, points: SeekPoints | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Recognize the real format of an object whose name suggests another one, so that errors can name the format."""
+"""Recognize the real format of an object whose name suggests another, so that errors can name the real format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENCRYPTED = "is encrypted, and there is no key to decrypt it: write it without 
 
 
 def check_text(source: Pinned, head: bytes, compression: str | None) -> None:
-    """Raise `UnreadableInput` if the first bytes of a text are those of another format.
+    """Raise `UnreadableInput` if the first bytes of a text show that the object has another format.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ def check_text(source: Pinned, head: bytes, compression: str | None) -> None:
 def explain_parquet(source: Pinned, error: BaseException) -> UnreadableInput:
     """Return the error for a Parquet object that Arrow cannot open.
 
-    The message says what the object is, or why it is unusual.
+    The message says that the object is encrypted, or that a column has a type that cannot be read, or it names the
+    format that the object has instead of Parquet.
     """
     text = one_line(error)
     if "crypt" in text:
@@ -65,7 +66,7 @@ def explain_parquet(source: Pinned, error: BaseException) -> UnreadableInput:
 def explain_format(source: Pinned, expected: str, error: BaseException) -> UnreadableInput:
     """Return the error for an object in an unexpected format.
 
-    The message names the format if the first bytes show it.
+    The message names the real format if the first bytes of the object show it.
     """
     head = source.store.get(source.key, byte_range=(0, min(64, source.size)), if_match=source.etag).data
     what = next((f"compressed with {name}" for magic, (name, _) in _COMPRESSIONS.items() if head.startswith(magic)), "")

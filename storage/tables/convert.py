@@ -29,7 +29,7 @@ _MAX_SHOWN = 80
 def to_strings(column: pa.Array, errors: dict[int, str]) -> pa.Array:
     """Decode a binary column as UTF-8.
 
-    Values that are not UTF-8 become null. For each of them, a message is added to `errors` under its row.
+    Values that are not UTF-8 become null. For each such value, a message is added to `errors` under its row.
     """
     try:
         return column.cast(pa.string())
@@ -103,7 +103,7 @@ def to_numbers(
 ) -> pa.Array:
     """Convert strings to int64 or float64.
 
-    Values that are not numbers become null. For each of them, a message is added to `errors` under its row.
+    Values that are not numbers become null. For each such value, a message is added to `errors` under its row.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def to_numbers(
     nulls : sequence of str
         Strings that stand for a missing value.
     errors : dict of int to str
-        Mapping from rows of the column to messages. Messages are added to it.
+        Mapping from rows of the column to messages. New messages are added here.
     strict : bool
         Whether integers such as ``007`` are errors, because the leading zeros would be lost.
     notation : Notation, optional
@@ -155,7 +155,8 @@ def _convert_each(column: pa.Array, kind: pa.DataType, errors: dict[int, str], s
 def to_booleans(column: pa.Array, nulls: Sequence[str], errors: dict[int, str]) -> pa.Array:
     """Convert the strings ``true`` and ``false``, in upper or lower case, to booleans.
 
-    Other strings become null. For each of them that is not in `nulls`, a message is added to `errors` under its row.
+    Other strings become null. For each such string that is not in `nulls`, a message is added to `errors` under its
+    row.
     """
     known = {"true": True, "false": False}
     values: list[bool | None] = []
@@ -175,7 +176,7 @@ def is_time(kind: pa.DataType) -> bool:
 def to_times(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], errors: dict[int, str]) -> pa.Array:
     """Convert strings in ISO 8601 to timestamps or dates.
 
-    Values that are not times become null. For each of them, a message is added to `errors` under its row.
+    Values that are not times become null. For each such value, a message is added to `errors` under its row.
 
     Parameters
     ----------
@@ -187,7 +188,7 @@ def to_times(column: pa.Array, kind: pa.DataType, nulls: Sequence[str], errors: 
     nulls : sequence of str
         Strings that stand for a missing value.
     errors : dict of int to str
-        Mapping from rows of the column to messages. Messages are added to it.
+        Mapping from rows of the column to messages. New messages are added here.
     """
     column = pc.utf8_trim_whitespace(column)
     column = pc.if_else(pc.is_in(column, pa.array(["", *nulls], pa.string())), pa.scalar(None, pa.string()), column)

@@ -64,7 +64,10 @@ def _row_with_escape(block: Block, dialect: Dialect) -> int | None:
 
 
 def _swallowing_row(block: Block, dialect: Dialect, columns: int) -> tuple[int, int] | None:
-    """Return the first row that consists of many lines, most of which look like rows, and the number of its lines."""
+    """Find the first row that consists of many lines, most of which look like rows.
+
+    Return its number and how many lines it consists of.
+    """
     if block.data.count(b"\n") < len(block.records) + _MIN_LINES - 1:
         return None
     line_ends = np.flatnonzero(np.frombuffer(block.data, dtype=np.uint8) == ord("\n"))
@@ -73,7 +76,7 @@ def _swallowing_row(block: Block, dialect: Dialect, columns: int) -> tuple[int, 
     for row in np.flatnonzero(spans >= _MIN_LINES):
         lines = block.data[block.records.starts[row] : block.records.ends[row]].splitlines()
         has_number = lines[0][:1].isdigit()
-        if columns == 2 and not has_number:  # a text in quotation marks may have a comma in each line
+        if columns == 2 and not has_number:  # each line of a long text may have one comma, like a row
             continue
         alike = sum(line.count(delimiter) == columns - 1 and line[:1].isdigit() == has_number for line in lines[1:])
         if alike >= _LIKE_ROWS * (len(lines) - 1):

@@ -35,7 +35,7 @@ class Dialect:
         return self.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
 
     def to_utf8(self, data: bytes, uri: str, start: int) -> bytes:
-        """Convert a text to UTF-8, with doubled quotation marks in place of escaped ones.
+        """Convert a text to UTF-8, and replace escaped quotation marks by doubled quotation marks.
 
         A text in UTF-8 is not validated.
 
@@ -103,7 +103,7 @@ def parse(
     if not data.strip(b"\r\n"):
         return pa.table({name: pa.array([], kind) for name, kind in types.items()})
 
-    if not data.endswith((b"\n", b"\r")):  # Arrow ignores the record if there is only one and it has no line end
+    if not data.endswith((b"\n", b"\r")):  # Arrow ignores a single record without a line end
         data += b"\n"
     if data.startswith(BOM):  # Arrow removes a BOM at the start of the data, so add a second BOM
         data = BOM + data

@@ -52,7 +52,7 @@ _ARROW_CONVERTS = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 """Types to which Arrow can convert a whole column."""
 _CACHED_HEADERS = 256
 _UNTRIED_BLOCKS = 15
-"""Number of blocks that Arrow decodes after one with values that are no plain numbers."""
+"""Number of blocks that Arrow decodes after a block in which some values are no plain numbers."""
 _FEW = 0.25
 """If at most this fraction of the rows may change the inferred types, only these rows are parsed."""
 
@@ -217,7 +217,7 @@ class DelimitedFormat:
     def _convert_with_arrow(
         self, source: Pinned, header: Header, block: Block, wanted: Sequence[int], schema: pa.Schema, ragged: list[Any]
     ) -> list[pa.Array] | None:
-        """Let Arrow convert all values. Return None if it fails, because Arrow does not report the value at fault."""
+        """Let Arrow convert all values. Return None if Arrow fails, because it does not report the value at fault."""
         if (
             not wanted
             or not all(kind in _ARROW_CONVERTS or is_time(kind) for kind in schema.types)
@@ -244,7 +244,10 @@ class DelimitedFormat:
     def _decode_plain(
         self, dialect: Dialect, header: Header, block: Block, wanted: Sequence[int], schema: pa.Schema
     ) -> list[pa.Array] | None:
-        """Return the columns if all values are plain numbers. After a block with others, some blocks are not tried."""
+        """Return the columns if all values are plain numbers.
+
+        Otherwise, return None, also for some blocks after this block.
+        """
         if self._blocks_until_plain:
             self._blocks_until_plain -= 1
             return None
@@ -348,8 +351,8 @@ def _surveyed_names(header: Header, features: Collection[str]) -> tuple[str, ...
 
     A column has its pandas name if a feature needs it, or if the header name is a duplicate.
 
-    If the name of a feature occurs twice, both columns keep the name, and the job is refused. There is an exception:
-    the pandas name of the second column is also a feature.
+    If the name of a feature occurs twice, both columns keep the name, and the job is refused. There is one exception:
+    if the pandas name of the second column is also a feature, the second column has its pandas name.
     """
     names = []
     for number, (name, other) in enumerate(zip(header.names, header.pandas_names, strict=True)):

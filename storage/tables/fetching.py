@@ -89,13 +89,15 @@ class Fetcher:
         Fills a buffer with the bytes from a position on. Several threads call it in parallel.
     budget_bytes : int
         Maximum number of bytes that are requested or in memory. Only a request that the consumer waits for may exceed
-        it.
+        this number.
     requests : iterable of Request
-        Requests to prefetch, in the order of need. The next one is taken from the iterable when there is memory for it.
+        Requests to prefetch, in the order of need. The next request is taken from the iterable when there is memory for
+        its bytes.
     connections : int
         Maximum number of requests at a time.
     allocate : callable
-        Returns writable memory for the bytes of a request, given their number. Several threads call it in parallel.
+        Receives the number of bytes of a request, and returns writable memory for these bytes. Several threads call it
+        in parallel.
     """
 
     def __init__(

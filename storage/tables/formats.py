@@ -22,7 +22,7 @@ from scoreline.storage.tables.views import has_plain_types, schema_without_views
 class Tables:
     """Reads objects in any supported format.
 
-    It is thread-safe. Each instance caches footers and headers, so a process should have only one.
+    It is thread-safe. Each instance caches footers and headers, so a process should have only one instance.
     """
 
     def __init__(self) -> None:

@@ -31,10 +31,10 @@ READ_BYTES = 88 << 20
 """Memory in bytes for reading an object. It covers the stored bytes and the decoders of the columns."""
 _WHOLE_BYTES = 16 << 20
 """If a row group is larger than this, the memory of its stored bytes is freed page by page while it is decoded. The
-bytes of a smaller row group stay in memory until it is decoded."""
+bytes of a smaller row group stay in memory until the row group is decoded."""
 KEPT_S = 20.0
 """Seconds for which an unused reader is kept. A process that has more parts of the same object to score begins the next
-one within a second."""
+part within a second."""
 
 
 class ForwardReader:
@@ -45,7 +45,8 @@ class ForwardReader:
     metadata : pyarrow.parquet.FileMetaData
         The footer of the object.
     open_file : callable
-        Opens a file with this footer. Its second argument is the number of bytes that Arrow buffers for each column.
+        Opens a file with this footer. The second argument of the function is the number of bytes that Arrow buffers for
+        each column.
     memory_bytes : int, optional
         Memory for reading, by default `READ_BYTES`.
     """

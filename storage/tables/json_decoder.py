@@ -24,7 +24,7 @@ from scoreline.storage.tables.row_patterns import JSON_SCALAR, RowPattern, json_
 from scoreline.storage.tables.text import Block, pick_records
 
 _MAX_TRIED = 10
-"""Number of lines to search for a valid one."""
+"""Number of lines that are searched for a valid line."""
 
 
 def decode_block(block: Block, schema: pa.Schema) -> Rows:
@@ -71,8 +71,8 @@ def _separate(block: Block, schema: pa.Schema) -> tuple[list[list[int]], dict[in
     """Return groups of lines for Arrow to parse, and the lines that are certainly malformed.
 
     Bisection alone would parse about 30 times to find one malformed line. A text with 1% malformed lines would take a
-    hundred times as long. If Python and Arrow may disagree about a line, Arrow parses it alone, so that the result for
-    a line never depends on its neighbours.
+    hundred times as long as a valid text. If Python and Arrow may disagree about a line, Arrow parses this line alone,
+    so that the result for a line never depends on its neighbours.
     """
     certain: dict[int, Fault] = {}
     others = _unlike_first(block, schema)

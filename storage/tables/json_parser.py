@@ -131,7 +131,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
         raise InvalidLine("the line is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise InvalidLine(f"the line is not JSON: {error.msg} at character {error.pos}") from error
-    except ValueError:  # Python limits the digits of integers, because conversion of a long one takes minutes
+    except ValueError:  # Python limits the digits of integers, because converting a long integer takes minutes
         raise InvalidLine(f"the line has an integer of more than {sys.get_int_max_str_digits():,} digits") from None
     if b"\\u" in line and not _is_unicode(value):
         raise InvalidLine("the line has half of a surrogate pair, which is no character")

@@ -116,7 +116,7 @@ class _Keys:
         """Parse the lines of a block that may change the type of a key. Arrow parses them and infers types.
 
         Returns a block of these lines, their table, and the number of the other lines. The block is None if there are
-        no such lines. The table is None if Arrow cannot parse them.
+        no such lines. The table is None if Arrow cannot parse the lines.
         """
         others = self._pattern.others(block)
         known = 0 if others is None else len(block.records) - len(others)

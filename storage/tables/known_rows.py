@@ -1,7 +1,7 @@
-"""Describe rows that tell nothing new about their columns to the compiled scanner (see `row_patterns`).
+"""Describe, for the compiled scanner, the rows that tell nothing new about their columns (see `row_patterns`).
 
-A survey without the scanner gives the same result. The scanner may recognize fewer rows than a regular expression, but
-it takes a fifth of the time.
+A survey without the scanner gives the same result. The scanner may recognize fewer rows than a regular expression does,
+but takes a fifth of its time.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class ReadOptions:
         not quoted.
     escape : str, optional
         Character that escapes a quotation mark inside a quoted field. Spark, Hive and MySQL write a backslash. If
-        empty, no character escapes quotation marks. The default is the same, but refuses an object in which a backslash
-        may escape a quotation mark.
+        empty, no character escapes quotation marks. By default, no character escapes quotation marks either, but an
+        object is refused if a backslash in it may escape a quotation mark.
     decimal : str
         Decimal separator of numbers in CSV.
     thousands : str

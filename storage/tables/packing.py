@@ -27,8 +27,8 @@ class PackedWindow:
     schema : pyarrow.Schema
         The columns.
     sizes : sequence of int
-        The number of rows of each batch. All batches have the same number, except that the first and the last may have
-        fewer.
+        The number of rows of each batch. All batches have the same number of rows, except that the first batch and the
+        last batch may have fewer rows.
     """
 
     def __init__(self, schema: pa.Schema, sizes: Sequence[int]) -> None:
@@ -142,7 +142,7 @@ def copied(chunks: Sequence[pa.Array]) -> pa.Array:
 def _alike(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
     """Group consecutive batches of equal size.
 
-    Return the first batch, the number of batches and their size, for each group.
+    For each group, return the number of its first batch, how many batches it has, and their size.
 
     >>> _alike([3, 8, 8, 8, 1])
     [(0, 1, 3), (1, 3, 8), (4, 1, 1)]

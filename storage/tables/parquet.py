@@ -32,8 +32,8 @@ group."""
 _SAMPLE_ROWS = 8_192
 _MIN_REPEATS = 4
 """A column is written with a dictionary if, on average, each value occurs at least this many times in its first rows.
-Other columns are written without a dictionary. For 131,072 rows of ids, names and scores, this saves a fifth of the
-space and three quarters of the time."""
+Other columns are written without a dictionary. For 131,072 rows of ids, names and scores, this choice saves a fifth of
+the space and three quarters of the time."""
 _TABLE_BATCH_ROWS = 524_288
 _NULL_BATCH_ROWS = 65_536
 _SURVEY_LIMITS = {"memory_bytes": 24 << 20, "connections": 4}
@@ -143,9 +143,9 @@ class ParquetFormat:
     def read(self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:
         """Yield the rows of a span in order (see `TableFormat.read`).
 
-        If the span ends within a row group, the reader stays open. It continues if the next call reads a later span of
-        the row group with the same columns and `batch_rows`. Rows before the first and after the last needed row are
-        not returned.
+        If the span ends within a row group, the reader stays open. The reader continues there if the next call reads a
+        later span of the same row group, with the same columns and `batch_rows`. Rows before the first and after the
+        last needed row are not returned.
         """
         if span.wanted is not None:
             span = replace(
@@ -244,7 +244,7 @@ def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | Non
     Parameters
     ----------
     table : pyarrow.Table
-        The table. Its own metadata is not written.
+        The table. The metadata of its schema is not written.
     metadata : mapping of str to str
         Metadata to write to the footer.
     group_rows : int, optional

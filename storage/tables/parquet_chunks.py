@@ -25,14 +25,15 @@ there is enough memory for it."""
 _HEAD_SHARE = 0.3
 _MAX_CUTS = 6
 """If a row group is only slightly too large for the budget, at most `_MAX_CUTS` chunks are cut in two. The first piece
-has the share `_HEAD_SHARE` of the bytes. Once it is decoded, enough of the other chunks is decoded, too, to make room
-for the second piece."""
+has the share `_HEAD_SHARE` of the bytes. When the first piece has been decoded, enough of the other chunks has been
+decoded, too, to make room for the second piece."""
 _INDEX_BYTES = _PAGE_BYTES // 2
-"""Size of a page of references to a dictionary; 131,072 references of 17 bits take half of it."""
+"""Size of a page of references to a dictionary; 131,072 references of 17 bits take half of this size."""
 _LEAST_REST = 512 << 10
 """A chunk is fetched to its end, not only up to the last row that is needed, if the rest is smaller than this."""
 _GAP_SHARE = 200
-"""Chunks are fetched with one request if the gaps between them are at most 1 / `_GAP_SHARE` of their size."""
+"""Chunks are fetched with one request if the gaps between them take at most 1 / `_GAP_SHARE` of the size of these
+chunks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,8 +122,8 @@ def find_chunks(
     leaves : dict of int to str
         The columns (see `Leaves.of`).
     size : int
-        Size of the object. Chunks that are out of bounds or overlap are left out, because decoding fails on them. No
-        pages of the other chunks are skipped then.
+        Size of the object. Chunks that are out of bounds or overlap are left out, because decoding fails on them. If
+        chunks are left out, no pages of the other chunks are skipped.
     plain : collection of str
         Columns whose values do not depend on other rows. The codes of a dictionary column depend on other rows.
     """
@@ -174,7 +175,7 @@ def plan_requests(
     Parameters
     ----------
     first_row, rows : int
-        First row and number of rows of the group. They determine the first row that needs each request.
+        First row and number of rows of the group. From these follows, for each request, the first row that needs it.
     budget_bytes : int, optional
         Number of bytes that may be in memory at a time; by default all. Chunks are divided to fit.
     request_bytes : int, optional
@@ -183,8 +184,8 @@ def plan_requests(
         Number of rows at the beginning of the group that are needed now; by default all. Bytes that only later rows
         need get separate requests.
     skipped_rows : int
-        Number of rows before the first row to decode. Their bytes are requested column by column, because a reader
-        skips them at once.
+        Number of rows before the first row to decode. The bytes of these rows are requested column by column, because a
+        reader skips all of them in a column at once.
     """
     share = 1.0 if needed_rows is None or not rows else needed_rows / rows
     needed = {chunk.start: chunk.size if share >= 1 else chunk.position_after(share) for chunk in chunks}

@@ -1,8 +1,8 @@
 """Recognizes Parquet files that were joined into one object.
 
 A Parquet file ends with a footer. The footer contains the positions of the columns, counted from the beginning of the
-file. If two files are joined, Arrow finds the footer of the second file. It would then read the columns of the first
-file if they have the same lengths.
+file. If two files are joined, Arrow finds the footer of the second file. Arrow would then read the columns of the first
+file if these have the same lengths as those of the second file.
 """
 
 from __future__ import annotations

@@ -101,7 +101,10 @@ class ReadAheadFile(RangedFile):
 
 
 def _divide(start: int, stop: int) -> list[tuple[int, int]]:
-    """Divide a range evenly into pieces of up to `PIECE_BYTES`, one for each connection if they are large enough."""
+    """Divide a range evenly into pieces of up to `PIECE_BYTES`.
+
+    There is a piece for each connection, unless the pieces would then be smaller than `_LEAST_BYTES`.
+    """
     size = stop - start
     count = max(-(-size // PIECE_BYTES), min(CONNECTIONS, size // _LEAST_BYTES))
     bounds = [start + size * number // count for number in range(count + 1)]

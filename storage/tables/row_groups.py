@@ -29,7 +29,7 @@ WINDOW_BYTES = 192 << 20
 """Maximum size in bytes of a block of rows. A block is in memory while its columns are decoded one after another."""
 MAX_WINDOW_BYTES = 256 << 20
 _MAX_PASSES = 4
-"""If a window of `WINDOW_BYTES` takes more passes than this, it is enlarged up to `MAX_WINDOW_BYTES`."""
+"""If windows of `WINDOW_BYTES` would take more passes than this, windows are enlarged, up to `MAX_WINDOW_BYTES`."""
 _SEVERAL = 0.7
 """If several windows are needed, each has at most this share of the maximum size. The reason is that the last batch of
 a window is still scored while the next window is decoded."""
@@ -48,7 +48,7 @@ column is larger."""
 type Planned = list[tuple[Request, list[Chunk]]]
 """Requests in the order of their bytes, each with its chunks."""
 type Opener = Callable[[ChunkFile, int], pq.ParquetFile]
-"""Opens a file with the known footer. The number is that of bytes to buffer of each column, or 0."""
+"""Opens a file with the known footer. The number is how many bytes to buffer for each column, or 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class RowGroup:
 class RowGroupReader(Protocol):
     """Reads the batches of a row group in order.
 
-    A batch begins at a multiple of the batch size, or where reading begins or ends.
+    A batch begins and ends at multiples of the batch size, or where reading begins or ends.
     """
 
     row: int
@@ -123,7 +123,7 @@ class StreamingReader:
     row : int
         Number of the first row of the group.
     release : callable, optional
-        Releases the bytes of the group. It is called by `close`.
+        Releases the bytes of the group. The method `close` calls it.
     """
 
     def __init__(
@@ -169,8 +169,8 @@ class WideReader:
 
     Each window takes a pass over the row group.
 
-    To decode a column page by page, its dictionary must stay in memory. For a thousand columns, the dictionaries are as
-    large as the rows.
+    While a column is decoded page by page, the dictionary of the column stays in memory. For a thousand columns, the
+    dictionaries are as large as the rows.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int)
 
 
 def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:
-    """Divide columns into blocks that are decoded in one call, in file order."""
+    """Divide columns, in file order, into blocks. The columns of a block are decoded in one call."""
     sizes: dict[str, int] = {}
     for chunk in chunks:
         sizes[chunk.name] = sizes.get(chunk.name, 0) + max(chunk.decoded_bytes, chunk.size)

@@ -20,8 +20,8 @@ from scoreline.storage.tables.text import Block, pick_records
 from scoreline.storage.tables.type_inference import DelimitedColumn, JsonColumn
 
 MAX_COLUMNS = 500
-"""Maximum number of columns that a pattern describes. With many more, the engine for regular expressions would run out
-of memory."""
+"""Maximum number of columns that a pattern describes. With many more columns, the engine for regular expressions would
+run out of memory."""
 
 _CANONICAL = "(?:0|-?[1-9][0-9]{0,14})"
 """Pattern of an integer with so few digits that float64 represents it exactly."""
@@ -40,13 +40,13 @@ JSON_SCALAR = rf"(?:{_JSON_TEXT}|{_JSON_NUMBER}|true|false|null)"
 
 
 _FEW = 0.25
-"""If the scanner does not recognize more than this fraction of the records, all are matched at once."""
+"""If the scanner leaves more than this fraction of the records unrecognized, all records are matched at once."""
 PLAIN_KEY = r"[ !#-\[\]-~]*"
 """Pattern of keys that JSON Lines write as they are."""
 
 
 class RowPattern:
-    """A regular expression for rows that need not be parsed. It is not set at first."""
+    """A regular expression for rows that need not be parsed. The expression is not set at first."""
 
     def __init__(self) -> None:
         self._pattern: str | None = None
@@ -58,7 +58,7 @@ class RowPattern:
     def others(self, block: Block) -> Any:
         """Return the numbers of the records that must be parsed, as an ndarray; None if the block cannot be matched.
 
-        If a scanner has recognized some of the records (see `known_rows`), only the others are matched.
+        If a scanner has recognized most of the records (see `known_rows`), only the other records are matched.
         """
         scanned = block.records.others
         if scanned is None or len(scanned) > _FEW * len(block.records):

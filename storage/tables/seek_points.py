@@ -11,8 +11,8 @@ input produce no output, a block probably starts within these bytes. The reader 
 wrong bit, decoding fails or gives another text. Existing libraries were measured. rapidgzip takes 190 MB, and ends the
 process if a file is not closed. indexed_gzip takes 280 MB, and almost three times as long as zlib.
 
-zlib-ng decompresses in 60% of the time that zlib takes. isal takes a third, but its decoders cannot be copied, and the
-search for a block needs copies. If zlib-ng finds a fault, the object is read again with the standard library.
+zlib-ng takes 60% of the time of zlib. isal takes a third of the time of zlib, but its decoders cannot be copied, and
+the search for a block needs copies. If zlib-ng finds a fault, the object is read again with the standard library.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from scoreline.storage.tables.base import SeekPoint
 SPACING = 16 << 20
 """Minimum number of bytes of text between two seek points. Decompressing this many bytes takes 0.1 s."""
 MAX_POINTS = 256
-"""Maximum number of seek points in an object. If there are more, every second one is dropped, and `SPACING` is doubled
-for the object."""
+"""Maximum number of seek points in an object. If there are more seek points, every second seek point is dropped, and
+`SPACING` is doubled for the object."""
 
 _ZlibNgError: type[Exception] = zlib_ng.error  # type: ignore[assignment]  # the stub says it is an instance
 _WINDOW = 32 << 10
@@ -207,7 +207,7 @@ class GzipReader:
         ahead = self._buffer[:_PROOF_IN]
         try:
             proof = self._decoder.copy().decompress(ahead, _PROOF_OUT)
-        except _ZlibNgError:  # the object is damaged there, which reading on reports
+        except _ZlibNgError:  # the object is damaged there; reading on reports the damage
             return False
         if len(proof) < _MIN_PROOF or len(window) < _WINDOW:
             return False
@@ -246,8 +246,8 @@ def _decoder_at(window: bytes, first: int, bits: int) -> tuple[Any, bytes, int]:
     decoder : zlib decompressor
         The text before the block is its dictionary.
     data : bytes
-        Bytes to decompress instead of the first byte. They are empty blocks that end at this bit, followed by the
-        remaining bits of the byte.
+        Bytes to decompress instead of the first byte: empty blocks that end at this bit, and then the remaining bits of
+        the first byte.
     drop : int
         Number of bytes of output to ignore.
     """

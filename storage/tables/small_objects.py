@@ -14,7 +14,8 @@ SMALL_BYTES = 1 << 20
 fetching bytes that the reader may not need."""
 OBJECTS_AT_ONCE = 32
 """Number of small objects that a process fetches at a time, which is the size of a store's connection pool. A store
-answers after 30 ms, but a process takes only a millisecond for each object, and would wait if it fetched fewer."""
+answers after 30 ms, but a process takes only a millisecond for each object, and would wait if it fetched fewer
+objects."""
 _KEPT_BYTES = 4 << 20
 
 

@@ -19,10 +19,10 @@ from scoreline.storage.tables.ranged import RangedFile
 BLOCK_BYTES = 8 << 20
 """Number of bytes that are read, parsed and scored at a time. This is about 20,000 rows of 20 numbers."""
 SURVEY_BYTES = 4 << 20
-"""Number of bytes that are read at a time when records are only counted. It is smaller than `BLOCK_BYTES`, because
-several objects may be read in parallel."""
+"""Number of bytes that are read at a time when records are only counted. This number is smaller than `BLOCK_BYTES`,
+because several objects may be read in parallel."""
 MAX_RECORD_BYTES = 16 << 20
-"""Maximum size of a record. A longer one is not collected in memory but reported as an unclosed quotation mark."""
+"""Maximum size of a record. A longer record is not collected in memory, but reported as an unclosed quotation mark."""
 BOM = b"\xef\xbb\xbf"
 
 _SPAN_ROWS = 65_536
@@ -115,7 +115,7 @@ def read_blocks(
 
 
 def _after_last_line(piece: bytes) -> int:
-    """Return a position after which no line ends, if there is one behind the last line feed; otherwise the end."""
+    """Return the position after the last line feed, or the end if there is no line feed or a line may end after it."""
     position = piece.rfind(b"\n") + 1
     return position if position and piece.find(b"\r", position) < 0 else len(piece)
 

@@ -1,9 +1,10 @@
 """Infers the types of the columns of a text from all of its values.
 
 The type of a column must not depend on how the text is divided. Therefore, a survey passes all blocks of a text to the
-same `DelimitedColumn` or `JsonColumn` for each column. A column has two types. It is scored in the type that
-``pandas.read_csv`` would infer. It is copied to the results in a type that preserves every value. The two differ if the
-first would lose leading zeros, digits beyond int64 or float64, or the difference between the number 1 and the text "1".
+same `DelimitedColumn` or `JsonColumn` for each column. A column has two types. A column is scored in the type that
+``pandas.read_csv`` would infer. It is copied to the results in a type that preserves every value. The two types differ
+if the first type would lose leading zeros, digits beyond int64 or float64, or the difference between the number 1 and
+the text "1".
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ARROW_TYPES = {
 
 CARRIED = b"carried"
 """Metadata key of a field whose values would change if they were copied to the results in the field's type. The value
-of the key says what is copied instead: ``text`` for the text of CSV, ``json`` for that of JSON."""
+of the key says what is copied instead: ``text`` for the text of CSV, ``json`` for the text of JSON."""
 NUMBERS = b"numbers"
 """Metadata key of a string field that contains both words and numbers. The value of the key is the type of the numbers:
 ``int64`` or ``double``."""
@@ -47,7 +48,7 @@ _ZERO_PADDED = r"^[-+]?0[0-9]"
 _NUMBER = r"^(?i:[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?inf(inity)?|nan)$"
 _MORE_THAN_17_DIGITS = r"^[-+]?[0.]*[1-9](\.?[0-9]){17}"
 _MAX_DEPTH = 100
-"""Maximum nesting depth at which objects and arrays have a type. Deeper ones are carried over as JSON."""
+"""Maximum nesting depth at which objects and arrays have a type. Deeper objects and arrays are carried over as JSON."""
 _SHORT = 15
 """Maximum number of characters with which float64 distinguishes all numbers."""
 _MAX_EXACT_INTEGER = 1 << 53
@@ -157,7 +158,10 @@ class DelimitedColumn(_Column):
             self._add_words(present)
 
     def _add_as_before(self, values: pa.StringArray, nulls: Collection[str]) -> bool:
-        """Add values if they have the type inferred so far. Return whether they do. This takes a tenth of the time."""
+        """Add values if they have the type inferred so far, and return whether they do.
+
+        Inferring would take ten times as long.
+        """
         try:
             if self.kind == pa.float64() and (self.scored or self.carried):
                 values.cast(pa.float64())
@@ -218,7 +222,8 @@ class JsonColumn(_Column):
         -------
         bool
             Whether the values were added. A column that Arrow reads as float64 may have integers that float64 cannot
-            represent. If so, nothing is added, and the caller must pass each value to `add_values`.
+            represent. If there are such integers, nothing is added, and the caller must pass each value to
+            `add_values`.
         """
         if pa.types.is_floating(values.type):
             large = pc.greater_equal(pc.abs(values), float(_MAX_EXACT_INTEGER))

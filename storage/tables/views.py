@@ -1,8 +1,8 @@
 """Replace Arrow's view types by types that all functions of Arrow support. Polars, for example, writes texts as views.
 
-Arrow cannot select single rows of a view column. It cannot cast a dictionary of views or write it to Parquet. A few
-other types have similar limits, and are replaced, too: run-end encoded values, dictionaries of lists or structs, and
-dictionaries with a null value.
+Arrow cannot select single rows of a view column. Arrow can neither cast a dictionary of views nor write it to Parquet.
+A few other types have similar limits, and are replaced, too: run-end encoded values, dictionaries of lists or structs,
+and dictionaries with a null value.
 """
 
 from __future__ import annotations

@@ -50,9 +50,9 @@ scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
 def dev(workers: int, beat: bool, keep: bool, command: tuple[str, ...]) -> None:
     """Run a command on embedded services.
 
-    Starts Valkey, an S3 server with a bucket, and a worker, and runs COMMAND with their addresses in its environment.
-    When COMMAND ends, the services are stopped and their data is deleted. Without COMMAND, print the addresses and run
-    until Ctrl-C. This command needs the packages of dev-requirements.txt.
+    Starts Valkey, an S3 server with a bucket, and a worker, and runs COMMAND with the addresses of Valkey and the S3
+    server in its environment. When COMMAND ends, the services are stopped and their data is deleted. Without COMMAND,
+    print the addresses and run until Ctrl-C. This command needs the packages of dev-requirements.txt.
 
     With --keep, the objects in the bucket are stored at the end, and restored at the next start. The command prints the
     folder of the logs.

@@ -20,7 +20,7 @@ from scoreline.worker.cli.help import Command
 from scoreline.worker.doctor import NAMES, SKIPPED, Finding, examine
 
 _OF_RUNNING = {"workers", "clock"}
-"""The checks that other processes are running. At a release, these processes may not be running yet. A health check
+"""The checks whether other processes are running. At a release, these processes may not be running yet. A health check
 consists only of such checks."""
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 

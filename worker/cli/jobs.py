@@ -150,7 +150,7 @@ def reconcile() -> None:
     """Repair jobs that lost a message, a worker or their ledger.
 
     Checks each job under way. Rebuilds a lost ledger from the bucket, dispatches lost parts again, and finalizes jobs
-    whose parts are all done. Beat requests the same every minute. This command can be run safely at any time.
+    whose parts are all done. Beat requests such a repair every minute. This command can be run safely at any time.
 
     The exit code is 1 if a job could not be reconciled.
     """

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def model_manager() -> ModelStorageManager:
-    """Return the manager, which can load models. Raises `InvalidSettings` if packages that it needs are missing."""
+    """Return the manager, which can load models.
+
+    Raises `InvalidSettings` if packages that the manager needs are missing.
+    """
     try:
         from scoreline.storage.models.manager import ModelStorageManager
 
@@ -26,5 +29,5 @@ def model_manager() -> ModelStorageManager:
 
 
 def model_registry() -> ModelRegistry:
-    """Return the registry, which reads and writes manifests and aliases and needs only requirements.txt."""
+    """Return the registry, which reads and writes manifests and aliases. It needs only requirements.txt."""
     return Connections(os.environ).registry

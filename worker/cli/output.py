@@ -33,7 +33,7 @@ def terminal_width(*, stderr: bool = False) -> int | None:
 
 
 def echo(text: str, *, indent: int = 0, err: bool = False) -> None:
-    """Print a line; in a terminal, wrap it between words and indent the lines that follow.
+    """Print a line; in a terminal, wrap the line between words, and indent its continuation.
 
     Control characters are escaped here and in all functions of this module, because names and messages come from
     outside.

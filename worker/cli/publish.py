@@ -87,8 +87,8 @@ def publish(
     Stores one or more estimators, with their preprocessors and label encoder, as one version of model NAME. All files
     of a version are loaded together. A new process loads the files as a trial before they are stored. If the trial
     fails, nothing is stored. Loading runs code, so publish only files that you trust. On Linux with user namespaces,
-    the trial process has no access to keys or the network. Elsewhere, as in most containers, it has access, and a
-    warning is printed.
+    the trial process has no access to keys or the network. Elsewhere, as in most containers, the trial process has this
+    access, and a warning is printed.
 
     If MODEL_SIGNING_KEY is set, the version is signed. The reference NAME@VERSION is printed on standard output. The
     role and name of each file are printed on standard error, with the SHA-256 of the manifest: `scoreline models sign`
@@ -115,7 +115,7 @@ def publish(
 
 
 def _check_digests(files: Sequence[NewArtifact], given: Iterable[str], required: Collection[str]) -> None:
-    """Compare files with the digests that the user gives; raises `InvalidRequest` if one differs or is missing.
+    """Compare files with the digests that the user gives; raises `InvalidRequest` if a digest differs or is missing.
 
     Parameters
     ----------

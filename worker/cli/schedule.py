@@ -38,8 +38,8 @@ def schedule() -> None:
 
     Schedules are tables in the file schedules.toml of the working directory, or in the file that SCHEDULES_FILE names.
     If there is no file, the object schedules.toml in the bucket is read. Schedules run while a worker and beat are
-    running. If a later text has a fault in a schedule, the schedule runs as before. A table may have these keys; cron,
-    model and input are required:
+    running. If you change a schedule and the change has a fault, the schedule runs as before the change. A table may
+    have these keys; cron, model and input are required:
 
     \b
     [nightly]
@@ -48,7 +48,7 @@ def schedule() -> None:
     zone = "Europe/Berlin"
     model = "churn@champion"
     # An object, prefix or glob, or a list of them. {slot:...} is the time of
-    # the run, and {previous:...} that of the run before it.
+    # the run, and {previous:...} is the time of the run before it.
     input = "s3://data/{slot:%Y-%m-%d}/*.parquet"
     output = "s3://data/scores/"
     # Which missed runs to make up for: none, latest or all [default: latest].
@@ -163,8 +163,8 @@ def _faults_now(parsed: Parsed, text: str) -> list[Fault]:
 def tick() -> None:
     """Run the schedules that are due.
 
-    Beat requests the same every 30 seconds. Use this command if another clock, such as Heroku Scheduler, replaces beat.
-    A slot runs once, even if this command is called several times.
+    Beat requests such a run every 30 seconds. Use this command if another clock, such as Heroku Scheduler, replaces
+    beat. A slot runs once, even if this command is called several times.
 
     The exit code is 1 if a job could not be submitted, or if the text of the schedules has a fault.
     """

@@ -53,11 +53,12 @@ def submit(
     quoted glob, or several of these. The name of an object determines its format: Parquet, CSV, JSON Lines or Arrow
     IPC. CSV and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
 
-    Prints the id of the job. With --watch, shows its progress too, and the exit code is the outcome: 0 succeeded, 1
-    failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does not answer).
+    Prints the id of the job. With --watch, also shows the progress of the job, and the exit code is the outcome of the
+    job: 0 succeeded, 1 failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does
+    not answer).
 
     With --dry-run, prints the planned parts with the reason for their size, the columns, a scored sample, and the
-    memory that a worker needs. A dry run fails with the same error as the job, and needs the packages of
+    memory that a worker needs. A dry run fails with the same error as the job would, and needs the packages of
     ml-requirements.txt.
     """
     client = Client.from_env()
@@ -94,7 +95,7 @@ def _show(found: Preflight) -> None:
 
 
 def _show_sample(sample: Sequence[Mapping[str, Any]]) -> None:
-    """Print the columns of scored rows that fit into the terminal, and the names of the hidden columns."""
+    """Print as many columns of the scored rows as fit into the terminal, and the names of the other columns."""
     names = list(sample[0])
     headings = {name: cut(name, _CELL_CHARS) for name in names}
     cells = [[_cell(row[name]) for name in names] for row in sample]

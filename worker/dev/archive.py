@@ -33,7 +33,7 @@ def save(store: ObjectStore, path: Path) -> int:
 
 
 def restore(store: ObjectStore, path: Path) -> int:
-    """Write the objects in a file to a store, and return their number, which is 0 without the file."""
+    """Write all objects that a file contains to a store. Return the number of objects; 0 if there is no such file."""
     if not path.exists():
         return 0
     count = 0

@@ -40,7 +40,10 @@ class Summary:
 
 
 def train_and_publish(models: ModelStorageManager) -> tuple[Manifest, pd.DataFrame]:
-    """Publish a model that is fitted on half of the data. Return its manifest and the other half with labels."""
+    """Publish a model that is fitted on half of the data.
+
+    Return the manifest of the model, and the other half of the data with labels.
+    """
     data = load_breast_cancer(as_frame=True)
     features = data.data
     labels = data.target.map(dict(enumerate(data.target_names)))

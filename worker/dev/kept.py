@@ -17,7 +17,7 @@ FOLDER = Path(".scoreline/dev")
 
 
 class KeptStack(Stack):
-    """A stack of embedded services that restores the objects of the last stack, and keeps its logs.
+    """A stack of embedded services that restores the objects of the last stack, and keeps all logs.
 
     The objects are stored after the workers and the command have ended. Redis starts empty, and jobs under way continue
     from the bucket. If the stack is killed, the changes to its objects are lost.

@@ -3,7 +3,7 @@
 By default, moto stores objects in temporary files, and reads the whole object for every ranged request. If a model of
 300 MB is requested in ranges of 4 MiB, moto reads the model 75 times. With this module, a ranged request reads only the
 requested bytes. Moto's own server also looks for all of its services in the file system at each request. This search
-takes half of the time of a request. This module serves S3 alone.
+takes half of the time of a request. This module serves S3 alone, without such a search.
 """
 
 from __future__ import annotations

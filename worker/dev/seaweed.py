@@ -2,7 +2,7 @@
 
 ``python -m scoreline.worker.dev.seaweed PORT FOLDER`` serves the objects in FOLDER on a port of 127.0.0.1. The
 environment variable ``R2_BUCKET`` names the bucket that may be created. ``R2_ACCESS_KEY_ID`` and
-``R2_SECRET_ACCESS_KEY`` are the accepted credentials. A later server with the same FOLDER has the same objects.
+``R2_SECRET_ACCESS_KEY`` are the accepted credentials. A later server with the same FOLDER serves the same objects.
 
 docs/explanation/embedded-s3-servers.md compares this server with the server in the module `s3`.
 """
@@ -60,7 +60,7 @@ def _command(port: int, folder: Path, ports: Mapping[str, int]) -> list[str]:
     return [
         str(Path(sysconfig.get_path("scripts")) / "weed"),
         "-logtostderr",
-        "mini",  # `weed server` is the same, but waits three seconds at its start
+        "mini",  # `weed server` does the same, but waits three seconds before it starts
         f"-dir={folder}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",

@@ -112,7 +112,7 @@ def _listing_new_objects(probe: Probe) -> Iterator[Finding]:
 
 
 def _uploading_in_parts(probe: Probe) -> Iterator[Finding]:
-    """Try a multipart upload with a single part. If it had two, the first part would need at least 5 MiB."""
+    """Try a multipart upload with a single part. If there were two parts, the first part would need at least 5 MiB."""
     if probe.in_parts is None:
         return
     try:

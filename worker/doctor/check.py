@@ -32,7 +32,7 @@ class Check:
     name : str
         The name of the check, as given to ``--only``.
     find : callable
-        Yields a finding for each fault, or one ``ok`` finding if there is none.
+        Yields a finding for each fault, or one ``ok`` finding if there is no fault.
     needs : tuple of str
         Checks that must succeed first. A check that needs a failed check is skipped, because it would only repeat the
         error.

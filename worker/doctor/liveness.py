@@ -1,4 +1,4 @@
-"""Checks that workers and beat are running. If they are not, the finding is only a warning."""
+"""Checks that workers and beat are running. If they are not running, the finding is only a warning."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ METADATA: Mapping[str, str] = {"rows": "10"}
 STALE = "0123456789abcdef0123456789abcdef"
 """A well-formed ETag that matches no object."""
 _SAME_KEY_S = 1.05
-"""Seconds between two writes to the same key. R2 accepts one per second."""
+"""Seconds between two writes to the same key. R2 accepts one write per second."""
 
 
 class Probe:

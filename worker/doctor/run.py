@@ -1,4 +1,4 @@
-"""Runs the checks in parallel. A check that fails or hangs is reported as an error, and does not affect others."""
+"""Runs the checks in parallel. A check that fails or hangs is reported as an error, and does not stop other checks."""
 
 from __future__ import annotations
 
@@ -93,7 +93,10 @@ class _Run(Thread):
             self.done.set()
 
     def result(self, deadline_s: float) -> list[Finding]:
-        """Return the findings of the check. Add an error if it hangs, or return a warning if it was skipped."""
+        """Return the findings of the check, plus an error if the check hangs.
+
+        If the check was skipped, return only a warning.
+        """
         found = list(self._found)
         if (blocker := self._blocker()) is not None:
             found = [warning(SKIPPED, f"fix the check `{blocker}` first")]
@@ -104,7 +107,7 @@ class _Run(Thread):
         return [replace(finding, check=self._check.name) for finding in found]
 
     def _blocker(self) -> str | None:
-        """Return the name of a needed check that has failed or not ended; None if all have succeeded."""
+        """Return the name of a needed check that has failed or not ended; None if all needed checks have succeeded."""
         for other in self._needed:
             if not other.done.is_set() or any(finding.severity == "error" for finding in other._found):
                 return other._check.name

@@ -17,12 +17,12 @@ from scoreline.worker.settings import PROCESSES_KNOWN_S, TIME_LIMIT_S, WorkerSet
 SKEW_S = 2.0
 """Maximum difference of clocks in seconds. With a larger difference, leases are noticeably too long or too short."""
 LARGE_SKEW_S = 60.0
-"""A difference of clocks in seconds that is an error, because it is as long as a lease. With a difference of 15
-minutes, the bucket refuses signatures."""
+"""If clocks differ by at least so many seconds, this is an error, because a lease lasts only as long. With a difference
+of 15 minutes, the bucket refuses signatures."""
 DYNO_STOPS_S = 30
 LONGEST_SOFT_SHUTDOWN_S = 20
-"""Maximum of SOFT_SHUTDOWN_SECONDS. A dyno has 30 s to stop, and needs the rest to return parts to the queue and to
-finish uploads."""
+"""Maximum of SOFT_SHUTDOWN_SECONDS. A dyno has 30 s to stop, and needs the remaining time to return parts to the queue
+and to finish uploads."""
 SHORTEST_LEASE_S = 10
 """Minimum duration of a lease. A process renews a lease three times before it would expire, each time with a request to
 Redis."""

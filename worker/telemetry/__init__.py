@@ -1,4 +1,4 @@
-"""Reports the errors of a worker to Sentry and its tasks to OpenTelemetry, if their variables are set.
+"""Reports errors of a worker to Sentry, and tasks of a worker to OpenTelemetry, if the service's variable is set.
 
 Other optional services may be added here. The package of a service is imported only if the service's variable is set.
 If the package is missing, one warning says what to install. The package `telemetry` may import `logs`, `version`, the

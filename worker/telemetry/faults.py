@@ -119,7 +119,7 @@ def _init() -> None:
             release=None if __version__ == "unknown" else f"scoreline@{__version__}",
             environment=os.environ.get("ENVIRONMENT") or "production",
             send_default_pii=False,
-            include_local_variables=False,  # they may contain rows
+            include_local_variables=False,  # these may contain rows
             default_integrations=False,  # the defaults send arguments, addresses and headers
             auto_enabling_integrations=False,
             integrations=[

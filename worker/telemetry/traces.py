@@ -92,7 +92,7 @@ class Tracer:
             self._span.set_status(Status(StatusCode.ERROR, redact(describe(error), self._hidden)))
 
     def end(self, retval: Any = None, state: str | None = None, **_: Any) -> None:
-        """End the span of the task, and add its return value."""
+        """Add the return value of the task to its span, and end the span."""
         from opentelemetry import context
 
         if self._span is None:
@@ -123,7 +123,7 @@ def connect() -> None:
 
 
 def note(error: BaseException) -> None:
-    """Mark the current span as failed, if there is one."""
+    """Mark the current span as failed; do nothing without a span."""
     if _tracer is not None:
         _tracer.note(error)
 

@@ -1,4 +1,4 @@
-"""Finds the ensembles of trees within models, compiles them, and compares each with scikit-learn before it is used."""
+"""Finds the ensembles of trees within models, compiles them, and compares the results with scikit-learn's own."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _compare(estimator: Any, compiled: Compiled) -> None:
 
 
 def _outcome(estimator: Any, compiled: Compiled, x: Any) -> tuple[list[np.ndarray[Any, Any]], str | None]:
-    """Return what the methods of an estimator return, as arrays, and its refusal if it refuses the rows."""
+    """Return the results of an estimator as arrays, and None; or no results and the error if it refuses the rows."""
     if compiled.evaluate is not None:
         return [compiled.evaluate(x)], None
     with warnings.catch_warnings():
@@ -92,23 +92,24 @@ def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]
 
 
 def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the ensembles within the models whose class is known, without the trees of others.
+    """Return the ensembles of known classes within the models, without trees that belong to another ensemble.
 
-    Gradient boosting gives its trees to functions that accept nothing else, so none of them may be replaced.
+    Gradient boosting gives its trees to functions that accept nothing else, so none of its trees may be replaced.
     """
     known = list(_known_ensembles(models))
     owned: set[int] = set()
     for _, ensemble in known:
-        trees = vars(ensemble).get("estimators_")  # an array of gradient boosting, and a list of others
+        trees = vars(ensemble).get("estimators_")  # an array in gradient boosting, otherwise a list
         if isinstance(trees, np.ndarray | list):
             owned.update(id(tree) for tree in (trees if isinstance(trees, list) else trees.ravel()))
     return [(place, one) for place, one in known if id(one) not in owned]
 
 
 def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the ensembles within the models whose class is known. Those inside of others are not searched for.
+    """Yield the ensembles of known classes within the models, but no ensembles inside an ensemble of a known class.
 
-    Only objects of scikit-learn's own classes are searched. How another class uses its ensembles is not known.
+    Only objects of scikit-learn's own classes are searched. How objects of other classes use their ensembles is not
+    known.
     """
     seen: set[int] = set()
     waiting = list(models)[::-1]
@@ -131,7 +132,10 @@ def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, A
 
 
 def _is_fitted(estimator: Any) -> bool:
-    """Return whether an estimator is fitted. Those that are not are templates, for example of an ensemble."""
+    """Return whether an estimator is fitted.
+
+    An estimator that is not fitted is a template, for example for the trees of an ensemble.
+    """
     try:
         check_is_fitted(estimator)
     except NotFittedError:

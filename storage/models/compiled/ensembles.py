@@ -20,12 +20,12 @@ class Ensemble:
     name: str
     """The name of its class."""
     reason: str | None = None
-    """Why it is not compiled, so that scikit-learn scores it; None if it is compiled."""
+    """Why the ensemble is not compiled, so that scikit-learn's own code is used; None if the ensemble is compiled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledEnsembles:
-    """The ensembles that were found in a bundle, and the methods of those that are compiled."""
+    """The ensembles that were found in a bundle, and the methods of the compiled ensembles."""
 
     found: tuple[Ensemble, ...] = ()
     nbytes: int = 0
@@ -45,7 +45,7 @@ class CompiledEnsembles:
             yield
 
     def summary(self) -> str:
-        """Return how many of the ensembles are compiled, and the reason of the first one that is not."""
+        """Return how many ensembles are compiled. For the first ensemble that is not compiled, also say why."""
         if not self.found:
             return "no tree ensembles compiled"
         others = [one for one in self.found if one.reason is not None]
@@ -55,13 +55,13 @@ class CompiledEnsembles:
         return text if len(text) <= _MAX_SUMMARY else text[: _MAX_SUMMARY - 1] + "…"
 
     def left_out(self, reason: str) -> CompiledEnsembles:
-        """Return the same ensembles, none of them compiled for the given reason."""
+        """Return the same ensembles without their compiled methods. `reason` says why, for those that were compiled."""
         return CompiledEnsembles(found=tuple(replace(one, reason=one.reason or reason) for one in self.found))
 
 
 @contextlib.contextmanager
 def replaced(instance: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Within the block, an object has these attributes of its own. Afterwards, it has those that it had before."""
+    """Set attributes of an object within the block. Afterwards, restore the attributes that the object had before."""
     own = vars(instance)
     before = {name: own[name] for name in attributes if name in own}
     own.update(attributes)

@@ -1,7 +1,7 @@
 """Compiles fitted ensembles of scikit-learn: for each class, which methods a compiled ensemble replaces.
 
-The methods call scikit-learn's own validation first, so that every refusal and its message stay as they are. What is
-not known here, for example a subclass, is not compiled.
+The methods call scikit-learn's own validation first, so that every refusal and its message stay as they are. Estimators
+of other classes, for example of a subclass, are not compiled.
 """
 
 from __future__ import annotations
@@ -52,26 +52,33 @@ class Compiled:
     categorical: Sequence[int] = ()
     """Features whose values are categories, as numbers from 0."""
     evaluate: Callable[[Any], npt.NDArray[np.float64]] | None = None
-    """Computes the results that are compared with those of scikit-learn. By default, methods of the estimator do."""
+    """Computes the results that are compared with those of scikit-learn. If None, methods of the estimator compute
+    these results."""
 
 
 _TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
 
 
 class CompiledTree:
-    """Stands for the ``tree_`` of a decision tree. What it does not compute itself is that tree's own."""
+    """Replaces the ``tree_`` of a decision tree.
+
+    Attributes that this class does not define are those of the ``tree_``.
+    """
 
     def __init__(self, tree: Any, packed: PackedTrees) -> None:
         self._tree = tree
         self._packed = packed
 
     def predict(self, x: Any) -> npt.NDArray[np.float64]:
-        """Return the values of the leaf of each row, shape (n_rows, n_outputs, n_classes), without the axis of one."""
+        """Return the values of the leaf of each row.
+
+        The shape is (n_rows, n_outputs, n_classes), or (n_rows, n_classes) if there is a single output.
+        """
         if not _is_dense(x, np.float32, self._packed.n_features):
             own: npt.NDArray[np.float64] = self._tree.predict(x)
             return own
         shape = self._tree.value.shape[1:]
-        sums = np.full((len(x), self._packed.n_columns), -0.0)  # unlike 0.0, it also leaves a value of -0.0 as it is
+        sums = np.full((len(x), self._packed.n_columns), -0.0)  # -0.0 + -0.0 is -0.0, but 0.0 + -0.0 is 0.0
         self._packed.add_to(sums, x)
         return sums.reshape(len(x), *shape) if self._tree.n_outputs > 1 else sums.reshape(len(x), shape[-1])
 
@@ -81,7 +88,7 @@ class CompiledTree:
         return getattr(self._tree, name)
 
     def __reduce__(self) -> Any:
-        """Pickle and copy the tree itself, since a copy is used outside of the block in which this stands for it."""
+        """Pickle and copy the original ``tree_``, because a copy may be used after the batch."""
         return self._tree.__reduce__()
 
 
@@ -125,7 +132,7 @@ def _forest_regressor(model: Any) -> Compiled:
 
 
 def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArray[np.float64]], Any]) -> Compiled:
-    """Compile a forest. Its method returns the `result` of the means over its trees, of shape (n_rows, n_columns)."""
+    """Compile a forest. Its compiled method passes the means over all trees, shape (n_rows, n_columns), to `result`."""
     trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_]
     packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
     n_trees = len(trees)
@@ -311,9 +318,10 @@ def is_known(value: Any) -> bool:
 
 
 def _is_sparse(x: Any) -> bool:
-    """Return whether scikit-learn validates rows as sparse ones, which a table of sparse columns is, too.
+    """Return whether scikit-learn validates rows as sparse: a sparse matrix, or a table of sparse columns.
 
-    The method of a forest validates them itself, and would give each warning again if they had been validated before.
+    The method of a forest validates sparse rows itself. If they had been validated before, each warning would be
+    repeated.
     """
     return issparse(x) or hasattr(x, "sparse")
 

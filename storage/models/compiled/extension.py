@@ -1,4 +1,4 @@
-"""Compiles ensembles if the extension was built. This module can be imported without it, and without scikit-learn."""
+"""Compiles ensembles if the extension was built. This module needs neither the extension nor scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 
 VERSION = 1
-"""The version of the functions of `_walk`. It grows, here and there, when their parameters or the nodes change."""
+"""The version of the functions of `_walk`. Increase it here and in `_walk` if their parameters or the nodes change."""
 
 
 def is_available() -> bool:
-    """Return whether the extension was built, from a source of this version."""
+    """Return whether the extension was built, and its source has the same `VERSION`."""
     try:
         from scoreline.storage.models.compiled import _walk
     except ImportError:
@@ -23,8 +23,8 @@ def is_available() -> bool:
 def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
     """Compile the ensembles of trees within fitted models.
 
-    Only ensembles whose results equal those of scikit-learn to the last bit are compiled. Without the extension, none
-    is.
+    Only ensembles whose results equal those of scikit-learn to the last bit are compiled. Without the extension, no
+    ensemble is compiled.
 
     Parameters
     ----------
@@ -33,6 +33,6 @@ def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
     """
     if not is_available():
         return CompiledEnsembles()
-    from scoreline.storage.models.compiled.compiling import compile_all  # this module needs the extension
+    from scoreline.storage.models.compiled.compiling import compile_all  # `compiling` needs the extension
 
     return compile_all(models)

@@ -1,4 +1,4 @@
-"""Packs the nodes of trees into a compact array for the extension `_walk`, which walks rows through it."""
+"""Packs the nodes of trees into a compact array. The extension `_walk` walks rows through this array."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from scoreline.storage.models.compiled import _walk
 
 NODE = np.dtype([("threshold", np.float32), ("packed", np.uint32)])
 """A node for values in float32. The packed integer consists of the left child, a bit that says whether a missing value
-goes right, and the feature, in the lowest bits. The right child is the node after the left one. A leaf leads to itself,
-and its threshold is a NaN that contains its number."""
+goes right, and the feature, in the lowest bits. The right child is the node after the left child. The left child of a
+leaf is the leaf itself. The threshold of a leaf is a NaN that contains the number of the leaf."""
 WIDE_NODE = np.dtype([("threshold", np.float64), ("left", np.uint32), ("feature", np.uint32)])
-"""A node for values in float64. The highest bit of the feature says whether a missing value goes right, and the next
-one whether the node splits categories, in which case the threshold is a NaN that contains the number of the split."""
+"""A node for values in float64. The highest bit of the feature says whether a missing value goes right. The next bit
+says whether the node splits categories; if so, the threshold is a NaN that contains the number of the split."""
 
 MAX_CATEGORIES = 256
 
@@ -27,7 +27,7 @@ _SMALL_TREE_BYTES = 1 << 12
 _MISSING_RIGHT = np.uint32(1 << 31)
 _SPLITS_CATEGORIES = np.uint32(1 << 30)
 _MAX_NODES = 1 << 22
-"""Maximum number of nodes of a tree: the bits of a NaN in float32 that say which leaf it is."""
+"""Maximum number of nodes of a tree: the largest number of a leaf must fit into the free bits of a NaN in float32."""
 _MAX_DEPTH = 512
 """Maximum depth of a tree. Rows walk slowly through chains of nodes, and rows for a comparison are made slowly."""
 _NAN_BITS = np.uint32(0x7FC00000)
@@ -52,7 +52,8 @@ class TreeArrays:
     missing_left: npt.NDArray[np.bool_]
     values: npt.NDArray[np.float64]
     splits: npt.NDArray[np.int64] | None = None
-    """The row in the table of splits of each node that splits categories, and -1 elsewhere. None if no node does."""
+    """For each node that splits categories, its row in the table of splits; for other nodes, -1. None if no node splits
+    categories."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class PackedTrees:
 
     @property
     def nbytes(self) -> int:
-        """Memory in addition to that of the estimator, in bytes."""
+        """Number of bytes that the packed trees take in addition to the estimator."""
         own = [values for values in self._values if values.base is None]
         arrays: list[npt.NDArray[Any]] = [self._nodes, self._categories, self._roots, self._steps, *own]
         return sum(array.nbytes for array in [*arrays, self._columns])
@@ -133,12 +134,12 @@ def pack(
     wide : bool
         Whether the values of rows are float64; otherwise they are float32.
     categories : ndarray of uint32, shape (n_splits, 8), optional
-        The table of splits by category: for each, a bit for each category that goes right.
+        The table of splits by category: for each split, a bit for each category that goes right.
 
     Raises
     ------
     NotPackable
-        There are no trees, the arrays are not those of trees, or a tree is too large.
+        There are no trees, the arrays do not describe trees, or a tree is too large.
     """
     if not trees:
         raise NotPackable("it has no trees")
@@ -190,7 +191,7 @@ def _are_values(values: npt.NDArray[Any]) -> bool:
 def float32_at_or_below(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Return the largest float32 that is not above each value.
 
-    A float32 is above the one if and only if it is above the other.
+    Any float32 is above the returned number if and only if it is above the given value.
     """
     with np.errstate(over="ignore"):
         nearest = values.astype(np.float32)
@@ -202,7 +203,11 @@ def float32_at_or_below(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float
 def _pack_tree(
     tree: TreeArrays, nodes: npt.NDArray[Any], n_features: int, shift: int | None, n_splits: int
 ) -> tuple[int, int]:
-    """Write the nodes of a tree. Return the steps of a walk: those of all rows, and then those between two looks."""
+    """Write the nodes of a tree.
+
+    Return the number of steps that all rows take, and then the number of steps between two checks for rows that have
+    arrived.
+    """
     n_nodes = len(tree.left)
     if not 0 < n_nodes <= _MAX_NODES:
         raise NotPackable(f"a tree has {n_nodes:,} nodes")

@@ -1,7 +1,8 @@
 """Makes rows that visit the leaves of trees, to compare a compiled ensemble with scikit-learn's own.
 
-The path to a leaf leaves an interval of values for each feature. A row takes the largest or the smallest value of each
-interval, or the one beside it, so a comparison that is wrong for a single float32 sends it elsewhere.
+The path to a leaf leaves an interval of values for each feature. From each interval, a row takes the largest value, the
+value just below the largest, or the smallest value. A comparison that is wrong for a single float32 therefore sends the
+row to another leaf.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ MIN_ROWS = 64
 MAX_CELLS = 1 << 21
 """Maximum number of values in all rows, which are dense."""
 MAX_FEATURES = 4_096
-"""Maximum number of features of rows; an ensemble of more is mostly given sparse rows, for which it is not compiled."""
+"""Maximum number of features of rows. An ensemble with more features mostly scores sparse rows, for which compiled
+trees are not used."""
 _ROWS_OF_LEAF = 4
 """Number of rows for each leaf, if there may be so many."""
 _SEED = 20_260_817
 
 
 def most_rows(n_features: int) -> int:
-    """Return the maximum number of rows of so many features."""
+    """Return the maximum number of rows with `n_features` features."""
     return max(MIN_ROWS, min(MAX_ROWS, MAX_CELLS // n_features))
 
 
@@ -40,7 +42,8 @@ def probe_rows(
     wide : bool
         Whether the rows are float64; otherwise they are float32.
     categorical : sequence of int
-        Features whose values are numbers of categories. They get random categories, also negative and unknown ones.
+        Features whose values are numbers of categories. They get random categories, including negative and unknown
+        categories.
     """
     random = np.random.default_rng(_SEED)
     kind = np.dtype(np.float64 if wide else np.float32)
