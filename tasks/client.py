@@ -305,7 +305,8 @@ class Client:
         job_id : str
             A job that has ended. The results of this job do not change; the new job writes its results beside them.
         model : str, optional
-            The model for the new job; by default, the model of the old job, whose alias is resolved again.
+            The model for the new job; by default, the model of the old job. If the old job named an alias, the alias is
+            resolved again.
         max_rejected : str or int, optional
             The reject budget of the new job; by default, all rows may be rejected again.
 

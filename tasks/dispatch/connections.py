@@ -62,7 +62,8 @@ class Connections:
     patience : Patience
         How long to wait for a service.
     app : celery.Celery, optional
-        The app of a worker, whose connections to the broker the queue uses; by default, the queue opens its own.
+        The app of a worker. The queue uses the connections of this app to the broker; by default, the queue opens its
+        own.
     """
 
     def __init__(self, environ: Mapping[str, str], patience: Patience = CLIENT, *, app: Any = None) -> None:

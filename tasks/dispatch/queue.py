@@ -67,7 +67,7 @@ class Queue:
     def _make(broker_url: str, names: QueueNames, tls: Mapping[str, Any] | None) -> celery.Celery:
         app = celery.Celery("scoreline-client", broker=broker_url, set_as_current=False)
         app.conf.update(
-            broker_write_url=broker_url,  # Celery lets CELERY_BROKER_URL override `broker`, but not this setting
+            broker_write_url=broker_url,  # CELERY_BROKER_URL would override `broker`, but not `broker_write_url`
             task_default_queue=names.jobs,
             task_ignore_result=True,
             task_serializer="json",

@@ -224,8 +224,8 @@ def choose_features(
 
     The features are those that the job requests, or else those that the model was fitted on. If the model was fitted
     without column names, the features are the numeric columns (integers, floats, decimals, booleans), in the order of
-    the input. Their number must be the number that the model expects. Columns named in `keep` are left out, unless
-    their number is right only with these columns.
+    the input. Their number must be the number that the model expects. Columns named in `keep` count as features only if
+    the number is wrong without these columns.
 
     Raises
     ------

@@ -119,7 +119,7 @@ def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = N
     Parameters
     ----------
     part_rows : int, optional
-        Number of rows per part that the job requests. Row groups with more than twice this number are divided evenly.
+        Number of rows per part that the job requests. Row groups with more than twice as many rows are divided evenly.
     """
     processes = work.processes or _SUPPOSED_SHARING
     if part_rows:

@@ -20,7 +20,7 @@ def write_failure(main: ObjectStore, job_id: str, part: int, reason: str) -> Non
 
 
 def read_failures(main: ObjectStore, job_id: str, summaries: Mapping[int, str]) -> dict[int, str]:
-    """Return the reason for each failed part, by its number.
+    """Return the reason for each failed part, by part number.
 
     If the bucket has no reason, the summary from the ledger is returned.
     """

@@ -1,4 +1,4 @@
-"""The contents of a plan: the input objects, the slices of them that make up each part, and the columns."""
+"""The contents of a plan: the input objects, the slices of these objects that each part reads, and the columns."""
 
 from __future__ import annotations
 

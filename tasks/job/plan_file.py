@@ -1,4 +1,4 @@
-"""Stores a job's plan as one object. A worker reads only a few kilobytes of it, even if the job has many parts.
+"""Stores a job's plan as one object. A worker reads only a few kilobytes of the object, even if the job has many parts.
 
 ``plan.json.gz`` is a gzip file of several members, each of them JSON: first the header, then blocks of parts. The
 header gives the position and the SHA-256 of each block, so that the header's digest identifies the whole plan. ``zcat``
@@ -232,7 +232,10 @@ class _Points:
                 self._found.setdefault(int(number), []).append(point)
 
     def before(self, number: int, start: int) -> SeekPoint | None:
-        """Return the last position, not after `start` in the decompressed object, at which decompression can begin."""
+        """Return the last position up to `start` at which decompression can begin; None if there is no such position.
+
+        Positions and `start` are counted in the decompressed object.
+        """
         points = (point for point in self._found.get(number, ()) if point.position <= start)
         return max(points, key=lambda point: point.position, default=None)
 

@@ -1,4 +1,6 @@
-"""Defines schedules, and decides when they are due and what is done. All functions are pure and read no clock.
+"""Defines schedules, and decides when a schedule is due and what a tick does then.
+
+All functions are pure and read no clock.
 
 A slot is a time at which a schedule is due. Cron computes the slots in the schedule's time zone, with Debian's rule for
 daylight saving time. When the clock jumps ahead, slots in the skipped hour are due at the end of that hour. When the

@@ -1,9 +1,9 @@
 """The types in which a whole job scores its columns. The type of a value never depends on its part or batch.
 
 The plan stores these types in the schema of the columns to read. The metadata of a feature states whether any row of
-the input lacks a value. pandas reads integers with missing values as floats. Every part of the job does the same, even
-if none of its own rows lacks a value. Plans of older releases lack this metadata, so that the types in their jobs
-depend on the batch.
+the input lacks a value. pandas reads integers with missing values as floats. Likewise, if any row of the job lacks a
+value, every part scores these integers as floats, even a part whose own rows lack none. Plans of older releases lack
+this metadata, so that the types in their jobs depend on the batch.
 """
 
 from __future__ import annotations

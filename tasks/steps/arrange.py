@@ -85,7 +85,7 @@ def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo])
 
 
 def remove_parts(engine: Engine, job: Job) -> None:
-    """Delete the parts of a job. Call this only after its results are arranged and ``_SUCCESS`` is written."""
+    """Delete the parts of a job. Call this only after the results are arranged and ``_SUCCESS`` is written."""
     layout = ResultsLayout.of(engine.buckets, job)
     with ThreadPoolExecutor(_REMOVE_THREADS, thread_name_prefix="remove") as pool:
         for _ in pool.map(layout.store.delete, [info.key for info in layout.store.list(layout.parts_folder)]):
@@ -168,7 +168,7 @@ class _Arrangement:
             start += rows
 
     def _close(self, folders: Sequence[Folder]) -> None:
-        """Write the open files of the given folders, unless they exist, and begin the next file in each folder."""
+        """Write the open file of each given folder, unless the store already has it, and begin the next file."""
 
         def write(folder: Folder, body: bytes) -> ObjectInfo:
             return self._files.write(folder.key, folder.closed_files, folder.rows, body)

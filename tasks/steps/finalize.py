@@ -293,7 +293,7 @@ def _arrange(
 ) -> tuple[tuple[File, ...] | None, str]:
     """Arrange the results.
 
-    Return the files and an error message; the files are None if it fails or the job has ended.
+    Return the files and an error message; the files are None if arranging fails or the job has ended.
     """
     try:
         return arrange(engine, documents, written), ""

@@ -114,8 +114,8 @@ def create_manifest(layout: ResultsLayout, body: bytes) -> bytes:
     """Write the manifest, unless an equal one exists. Return the manifest in the store.
 
     Manifests count as equal if they differ only in their timings, because timings change if a deleted part is scored
-    again. A different manifest is replaced unless ``_SUCCESS`` already names it. There is a different manifest if a
-    finalizer died and a part was scored again afterwards.
+    again. An existing manifest that differs is replaced, unless ``_SUCCESS`` already names it. The manifests differ if
+    a finalizer died and a part was scored again afterwards.
 
     Raises
     ------

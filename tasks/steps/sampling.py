@@ -260,9 +260,9 @@ def _head_first(piece: Slice, rows: int, by_rows: Collection[tuple[str, str]]) -
 
 
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
-    """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones, then rows of other parts.
+    """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later rows, then rows of other parts.
 
-    Each sample comes with a second batch: all rows from the beginning of the sample that were read together with it.
+    Each sample comes with a second batch, which has the rows of the sample and all later rows that were read with them.
 
     Rows that cannot be scored are often next to each other. Therefore the position within the rows doubles with each
     sample.

@@ -30,7 +30,8 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that the model `slow` waits for. The fixture creates it at the end, so that no process waits for ever."""
+    """A file that the model `slow` waits for. The fixture creates the file at the end, so that no process waits for
+    ever."""
     path = tmp_path / "gate"
     yield path
     path.touch()

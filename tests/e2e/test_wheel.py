@@ -116,8 +116,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     found = Installed(folder / "venv", wheel)
     install = [sys.executable, "-m", "pip", "--python", found.python, "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*install, wheel], check=True)
-    # Then the environment can also import the packages of this Python. It ignores their .pth files, among them the file
-    # that makes the checkout importable
+    # Then the environment can also import the packages of this Python. The environment ignores the .pth files of these
+    # packages, among them the file that makes the checkout importable
     (site,) = found.folder.glob("lib/python*/site-packages")
     (site / "required.pth").write_text(sysconfig.get_path("purelib"))
     return found

@@ -237,7 +237,7 @@ def test_a_plan_is_written_once_however_often_it_is_asked_for(rig: Rig) -> None:
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["planned by the same process", "or mostly by others"])
 def test_a_result_of_another_job_at_the_same_key_is_never_counted(rig: Rig, elsewhere: bool) -> None:
-    # Given a job whose documents were deleted, but not its results
+    # Given a job whose documents were deleted, but whose results remain
     rig.start_worker(1)
     rig.publish()
     first = rig.end(rig.submit(2, job_id="nightly-1"))
@@ -250,7 +250,7 @@ def test_a_result_of_another_job_at_the_same_key_is_never_counted(rig: Rig, else
     if elsewhere:
         rig.start_worker(3)
     again = rig.end(rig.client.submit("paced", rig.store.uri("in/"), job_id="nightly-1", part_rows=100))
-    # Then the results of the old version are not counted as results of the new one
+    # Then the results of the old job are not counted as results of the new job
     assert again.state == "failed"
     assert "was not written for this part of this job" in again.error
 

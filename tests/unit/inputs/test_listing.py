@@ -47,7 +47,7 @@ class Begun:
         return Survey(schema=pa.schema([]), spans=())
 
     def reserve(self, _: Pinned) -> bool:
-        """Count an object. The last one counted may still wait for memory, so that its survey has not begun."""
+        """Count an object. The last counted object may still wait for memory, so that its survey has not begun."""
         self._taken += 1
         return True
 

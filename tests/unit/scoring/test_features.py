@@ -17,7 +17,8 @@ from scoreline.tasks.scoring.settled_types import settle, settled_feature
 
 
 def array(column: pa.Array | list[Any], kind: pa.DataType | None = None) -> tuple[Any, dict[int, str]]:
-    """Convert the column and one of float64 to a matrix. Return the converted column and the rejected rows."""
+    """Convert the column, with a second column of float64, to a matrix. Return the converted column and the rejected
+    rows."""
     columns = {"a": pa.array(column, kind), "b": pa.array(np.zeros(len(column)))}
     x, rejected = to_features(pa.record_batch(columns), ["a", "b"], form="array", named=False)
     return x[:, 0], {row: why.message for row, why in rejected.items()}

@@ -32,7 +32,8 @@ LINE = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
 
 
 class Picky(BaseEstimator):
-    """A model that counts its calls, and refuses values above 1000, and NaN and infinity unless they are allowed."""
+    """A model that counts its calls. It refuses values above 1000, and also NaN and infinity, unless these are
+    allowed."""
 
     def __init__(self, nan: bool = True, infinite: bool = True) -> None:
         self.nan, self.infinite = nan, infinite

@@ -402,7 +402,7 @@ def test_the_batches_of_a_part_share_what_calls_with_single_rows_have_shown(
     batches = len(shared)
     score(engine, made, keep="id")
     assert batches > 1
-    # Then each attempt at the part begins with what it has shown by itself
+    # Then all batches of an attempt at the part share one object, and a second attempt begins with a new object
     assert all(item is shared[0] for item in shared[:batches])
     assert all(item is shared[batches] for item in shared[batches:])
     assert shared[0] is not shared[batches]
