@@ -74,7 +74,7 @@ class Order:
     model: Any
     way: str
     share: int
-    """Number of the process, which decides which rows it scores."""
+    """Number of the process. The number decides which rows the process scores."""
     out: str
 
 

@@ -25,10 +25,10 @@ from scoreline.tasks.job.uris import parse_uri
 
 STORES = ("directory", "s3", "slow")
 _REHEARSALS = 2
-"""Number of rehearsals. One is not enough, because a process that gets no part does not load the model."""
+"""Number of rehearsals. One rehearsal is not enough, because a process that gets no part does not load the model."""
 _PUTS = 16
-"""Number of objects that are uploaded at a time. One after another, thousands of objects would take minutes in a slow
-store."""
+"""Number of objects that are uploaded at a time. Uploaded one after another, thousands of objects would take minutes in
+a slow store."""
 Run = dict[str, Any]
 
 
@@ -56,8 +56,8 @@ class Contest:
     def rehearse(self, way: str | None = None) -> str:
         """Let job and loop score twice, compare their results, and return the fastest way to divide the loop's work.
 
-        If an input has only a limit of memory, the loop does not score it, and the answer is an empty text. Its two
-        processes would each fetch and decode 3 GB, which takes more memory than the machine has.
+        If an input has only a limit of memory, the loop does not score it, and the answer is an empty text. The two
+        processes of the loop would each fetch and decode 3 GB, which takes more memory than the machine has.
         """
         if not self._shape.limits:
             self.job()

@@ -66,7 +66,7 @@ class Stand:
         self.planned_s = 0.0
         """Seconds from submit to the plan of the last job; 0 if the plan was not seen before the outcome."""
         self.distant: SlowStore | None = None
-        """The S3 server to use instead of the embedded one, if set before the start."""
+        """The S3 server to use instead of the embedded server, if set before the start."""
         self.relay: CountingRelay | None = None
         """Relay that records the requests to the embedded S3 server, if it is set before the start."""
 

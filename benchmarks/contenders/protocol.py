@@ -18,7 +18,7 @@ Work = Callable[[list[Path], Path], dict[str, Any] | None]
 Prepare = Callable[[str], Work]
 """Prepares a model, and returns the function that scores with it."""
 REHEARSALS = 2
-"""Number of rehearsals. One is not enough, because a process that starts late may find no file left."""
+"""Number of rehearsals. One rehearsal is not enough, because a process that starts late may find no file left."""
 
 
 def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, rehearsed: bool = False) -> None:

@@ -118,5 +118,5 @@ class Connections:
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        """The registry of the models in the main bucket. It checks signatures if MODEL_VERIFY_KEYS is set."""
+        """The registry of the models in the main bucket. The registry checks signatures if MODEL_VERIFY_KEYS is set."""
         return ModelRegistry(self.buckets.main, verify_keys=self.model_settings.verify_keys)

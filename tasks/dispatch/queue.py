@@ -223,8 +223,8 @@ def send_message(
 class _Terse:
     """A producer that removes from messages what no worker reads, so that messages are less than half as long.
 
-    In a small Redis, the queue takes most of the memory. All other headers stay in the message, such as the context of
-    a trace.
+    In a small Redis, the queue takes most of the memory. Headers that a worker may read, such as the context of a
+    trace, stay in the message.
     """
 
     def __init__(self, producer: Any) -> None:

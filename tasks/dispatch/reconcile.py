@@ -229,7 +229,7 @@ def _rejected_of(store: ObjectStore, key: str) -> int:
 
 
 def _drop_orphan(dispatcher: Dispatcher, job_id: str) -> None:
-    """Remove an old marker of a job that was never written, because the submitting process died."""
+    """Remove an old marker whose job was never written, because the submitting process died."""
     main, key = dispatcher.buckets.main, keys.active(job_id)
     try:
         marked = moment(main.get(key).data.decode(), "the marker")

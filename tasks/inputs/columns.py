@@ -35,7 +35,8 @@ class ResolvedColumns:
     folders: tuple[str, ...]
     """The columns that come from folder names. No object contains them."""
     zero_padded: tuple[str, ...]
-    """Features in text that contain only numbers, some with leading zeros. They are read as numbers, as in pandas."""
+    """Features in text that contain only numbers, some with leading zeros. These features are read as numbers, as in
+    pandas."""
     mixed: Mapping[str, pa.DataType]
     """Features in text that are numbers in some rows but not in others, each with the type of its numbers. Whether such
     a feature is read as text depends on the model."""

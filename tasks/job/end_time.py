@@ -129,7 +129,7 @@ def share(runs: Sequence[Run], free: Sequence[float], costs: Costs) -> list[list
     Parameters
     ----------
     runs : sequence of Run
-        Consecutive runs in different spans. Each begins at the first row of its span.
+        Consecutive runs in different spans. Each run begins at the first row of its span.
     free : sequence of float
         The times at which the processes become free, the earliest first.
 

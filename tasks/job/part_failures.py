@@ -1,6 +1,6 @@
 """Stores in the bucket why parts failed.
 
-The ledger stores only summaries that quote no input, because people without access to the bucket may read it.
+The ledger stores only summaries that quote no input, because people without access to the bucket may read the ledger.
 """
 
 from __future__ import annotations

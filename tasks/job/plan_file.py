@@ -28,7 +28,8 @@ from scoreline.tasks.job.plan import Columns, Part, Slice
 BLOCK_PARTS = 512
 """Maximum number of parts in a block. A process reads one or two blocks, of about 10 kB each, before it is recycled."""
 BLOCK_SLICES = 4_096
-"""Maximum number of slices in a block, unless a single part has more. Decoding them takes 20 ms and 3 MB."""
+"""Maximum number of slices in a block, unless a single part has more. Decoding this many slices takes 20 ms and 3
+MB."""
 _FIRST_READ = 64 << 10
 _BLOCKS_KEPT = 4
 

@@ -252,8 +252,8 @@ def spec_from(
     input : str or sequence of str
         One URI or several.
     options : mapping
-        `SubmitOptions`. An option that is None counts as missing. So does an empty `output`, `job_id` or `features`,
-        because a form sends an empty text for a blank field.
+        `SubmitOptions`. An option that is None counts as missing. An empty `output`, `job_id` or `features` also counts
+        as missing, because a form sends an empty text for a blank field.
     job_id, output : str
         Used if the options do not include them.
     **fixed

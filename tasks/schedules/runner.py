@@ -1,4 +1,4 @@
-"""Runs one schedule: first records in its state what is due, and then submits or cancels jobs."""
+"""Runs one schedule: first records in the state of the schedule what is due, and then submits or cancels jobs."""
 
 from __future__ import annotations
 

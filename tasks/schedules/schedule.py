@@ -199,7 +199,8 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
     Returns
     -------
     Step
-        The decision. If its state has another `current` slot, the caller must submit the job of that slot.
+        The decision. If the new state has another `current` slot than `state`, the caller must submit the job of the
+        new slot.
     """
     due = schedule.slots(datetime.fromisoformat(state.through), now)
     if due:

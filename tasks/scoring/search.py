@@ -1,14 +1,14 @@
-"""Finds the rows of a batch that a model cannot score, with few calls of the model.
+"""Finds, with few calls of a model, the rows of a batch that the model cannot score.
 
 If a step of scikit-learn refuses rows for their values, its check is applied to all rows at once. The result of the
 check is used only if a call with one of the refused rows fails in the same check of the same step. Rows with values
 that were refused in earlier batches are tried first. If no other row is refused, a single call scores the rest.
-Otherwise the batch is scored again without this knowledge, so that the knowledge affects only the time, not the
-results.
+If another row is refused, the batch is scored again without the knowledge from earlier batches, so that this knowledge
+affects only the time, not the results.
 
 A row that no such step refuses is rejected only if a call with this row alone fails. Each row that is rejected in this
-way therefore needs one call, and the search tries to make few other calls. It sorts the rows so that rows that are
-likely to fail are next to each other, and scores groups of adjacent rows. If a group fails, it is halved until its
+way therefore needs one call, and the search tries to make few other calls. The search sorts the rows so that rows that
+are likely to fail are next to each other, and scores groups of adjacent rows. If a group fails, it is halved until its
 first failing row is found. `GroupSize` chooses the size of the next group.
 """
 
@@ -186,7 +186,7 @@ class Search:
         return self._undo(confirmed)
 
     def _undo(self, confirmed: dict[CheckKey, Confirmed | None]) -> bool:
-        """Undo a trial, before which the given checks were confirmed. Return False."""
+        """Undo a trial: only the checks that were confirmed before the trial stay confirmed. Return False."""
         self.rejects.take_back()
         self.confirmed.clear()
         self.confirmed.update(confirmed)

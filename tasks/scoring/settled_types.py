@@ -18,9 +18,9 @@ from scoreline.storage.tables.type_inference import CARRIED
 FEATURE = b"feature"
 """Key in the metadata of a column that is scored."""
 MISSING = b"missing"
-"""Key in the metadata of a feature: ``1`` if some row of the input has no value, ``0`` if every row has one."""
+"""Key in the metadata of a feature: ``1`` if some row of the input has no value, ``0`` if every row has a value."""
 SCORED_AS = b"scored_as"
-"""Key in the metadata of a feature of a batch: the type in which the job scores it."""
+"""Key in the metadata of a feature of a batch: the type in which the job scores the feature."""
 
 
 def settled_feature(name: str, kind: pa.DataType, *, missing: bool) -> pa.Field:

@@ -254,7 +254,7 @@ def _with_neighbors(local: Locals, frame: FrameType) -> list[Cells]:
 
 
 def _documents(local: Locals, frame: FrameType) -> list[Cells]:
-    """Find the documents that are not texts, such as missing ones."""
+    """Find the documents that are not texts, such as missing documents."""
     documents = np.asarray(local["raw_documents"], dtype=object)
     if not isinstance(local["self"].analyzer, str) or documents.ndim != 1:
         return []

@@ -70,7 +70,7 @@ class Timings:
 
     @contextlib.contextmanager
     def searching(self) -> Iterator[None]:
-        """Add the seconds that the block takes to `search`."""
+        """Add the seconds of the block to `search`."""
         begun = time.perf_counter()
         try:
             yield

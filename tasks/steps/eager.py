@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class EagerWorker:
     """Handles messages one at a time.
 
-    Errors that would fail a job in a worker fail it here, too. Errors that a worker would retry are raised to the
+    Errors that would fail a job in a worker fail the job here, too. Errors that a worker would retry are raised to the
     sender of the message, who can retry.
     """
 

@@ -140,7 +140,8 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     Parameters
     ----------
     pace : Pace, optional
-        The known pace, which determines the size of parts unless the job sets it. By default, the pace is unknown.
+        The known pace, which determines the size of parts unless the job sets this size. By default, the pace is
+        unknown.
 
     Raises
     ------

@@ -124,7 +124,7 @@ def _read_slices(
 
 
 type _Object = tuple[Sequence[Slice], Pinned]
-"""An object, and the slices of it."""
+"""An object, and the slices to read from it."""
 
 
 def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:

@@ -41,7 +41,7 @@ class RejectWatch:
     check_stopped: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
     over: int | None = None
-    """Number of rejected rows of the job, if these are more than it may reject."""
+    """Number of rejected rows of the job, if this number exceeds the budget."""
     _noted_s: float = field(init=False)
     _over_since_s: float | None = None
 

@@ -33,11 +33,12 @@ class Entry:
     seconds: str = ""
     """Timings of the part, as in its receipt."""
     failure: str = ""
-    """Reason why the part is missing; empty if it exists."""
+    """Reason why the part is missing; empty if the part exists."""
     broken: bool = False
     """Whether the part was counted, but its objects do not account for all of its rows. It has to be scored again."""
     info: ObjectInfo | None = None
-    """The object with the part's results; None if there is none, or if it is not part of the job's results."""
+    """The object with the part's results; None if there is no such object, or if it does not belong to the job's
+    results."""
 
 
 def check_parts(

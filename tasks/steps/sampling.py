@@ -36,7 +36,7 @@ SAMPLE_ROWS = 64
 """Number of rows that are scored to learn the output schema."""
 TRIAL_ROWS = 8_192
 TRIAL_S = 0.25
-"""To learn the pace of a model, the rows that are expected to take `TRIAL_S` seconds are scored, but at most
+"""To learn the pace of a model, as many rows are scored as are expected to take `TRIAL_S` seconds, but at most
 `TRIAL_ROWS`."""
 SAMPLED_PARTS = 8
 """Number of parts to sample if the first rows cannot be scored."""
@@ -64,7 +64,7 @@ class Draft:
     """Rows scored per second on the sample, without the time that finding rejected rows took. This is an underestimate,
     because with 64 rows a call is mostly overhead."""
     ahead: pa.RecordBatch | None = None
-    """The rows from the sample on, as far as they were read with it; None after planning."""
+    """The rows of the sample and the later rows that were read with them; None after planning."""
     chosen: ChosenCut | None = None
     """How the input is cut; None if only rejected rows are scored again."""
 

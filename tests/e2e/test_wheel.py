@@ -101,7 +101,8 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
-    # Given a copy of the source without a `build` folder, from which setuptools would add old modules to the wheel
+    # Given a copy of the source without the folder `build`; setuptools would add old modules in that folder to the
+    # wheel
     source = folder / "source"
     source.mkdir()
     for name in ("scoreline", *FOLDERS):

@@ -68,7 +68,8 @@ def test_an_input_replaced_during_a_job_fails_it_and_no_new_rows_are_mixed_in(ri
     rig.put_table("in/1.parquet", np.arange(5_000, 6_000), 100)
     rig.chaos()
     done = rig.end(job)
-    # Then the job fails with this reason, and its results contain the rows of the first object, but no new row
+    # Then the job fails because of the replaced object, and its results contain the rows of the first object, but no
+    # new row
     assert done.state == "failed"
     assert "s3://scoreline/in/1.parquet was replaced or deleted after the job was planned" in done.error
     ids: list[int] = []
@@ -87,7 +88,7 @@ def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at
     rig.publish(Staged(gate=str(gate), calls=str(calls)))
     job = rig.submit(2, rows=3 * BATCH_ROWS)
     rig.wait(lambda: calls.exists() and calls.stat().st_size == 2, "two parts at their first batch")
-    # When it is cancelled
+    # When their job is cancelled
     cancelled = rig.client.cancel(job.job_id)
     assert cancelled.state == "cancelled"
     gate.touch()

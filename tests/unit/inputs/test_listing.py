@@ -34,7 +34,7 @@ def test_objects_and_folders_that_readers_skip_are_not_input(tmp_path: Path) -> 
 
 
 class Begun:
-    """A fake of formats and of the object cache. It counts the surveys that begin before the first one ends."""
+    """A fake of formats and of the object cache. It counts the surveys that begin before the first survey ends."""
 
     def __init__(self, expected: int) -> None:
         self._meeting = threading.Barrier(expected)
@@ -52,7 +52,7 @@ class Begun:
         return True
 
     def add(self, _: Pinned) -> None:
-        """Record how many surveys had begun when this one ended."""
+        """Record how many surveys had begun when this survey ended."""
         self.ahead.append(self._taken - 1)
 
 

@@ -271,7 +271,8 @@ def test_floats_become_what_they_become_beside_another_type(kind: pa.DataType, f
     batch = pa.record_batch(columns, names=names).slice(3, 4_900)
     x, rejected = to_features(batch, names[::-1], form=form, named=True)
     assert rejected == {}
-    # With an additional column of small integers, the others keep their type, but each column is converted separately
+    # With an additional column of small integers, the other columns keep their type, but each column is converted
+    # separately
     mixed = batch.append_column("n", pa.array(np.zeros(4_900, "i2")))
     expected, _ = to_features(mixed, [*names[::-1], "n"], form="array", named=True)
     assert expected.dtype == kind.to_pandas_dtype()

@@ -166,7 +166,7 @@ def test_an_attempt_that_finds_a_broken_commit_scores_the_part_anew(tmp_path: Pa
     assert job.ledger.start(died).attempt == 1
     # When the next attempt finds the written results
     job.run()
-    # Then it scores the part again, and the finalizer finds no fault
+    # Then the attempt scores the part again, and the finalizer finds no fault
     job.verify(rejected=[1])
     progress = job.ledger.progress("j")
     assert progress is not None

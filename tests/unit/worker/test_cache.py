@@ -22,7 +22,7 @@ from scoreline.worker.shared_memory import Board
 
 
 class Models:
-    """A fake of the model manager; a model's name contains the sizes of the model and of its compiled trees in bytes."""
+    """A fake of the model manager; a model's name contains its size in bytes, and the size of its compiled trees."""
 
     def __init__(self) -> None:
         self.loads: list[str] = []

@@ -194,7 +194,7 @@ def test_a_key_that_is_too_long_for_r2_is_refused_by_every_store(store: ObjectSt
 
 
 def test_a_caching_store_reads_immutable_objects_once(tmp_path: Path) -> None:
-    # Given two objects that were read completely, the first of them immutable. A third one was created as immutable
+    # Given an immutable object and another object, both read completely, and an immutable object that was created
     behind = DirectoryStore(tmp_path, "data")
     store = CachingStore(behind, {"read", "written"})
     behind.put("read", b"0123456789", metadata={"rows": "3"})

@@ -168,7 +168,7 @@ def test_a_schedule_is_one_line_of_the_list_and_its_error_is_wrapped_below(
         )
         for name, outcome, reason, waiting in (("customers-eu", "succeeded", "", 2), ("orders", "refused", error, 0))
     ]
-    # When they are listed
+    # When the schedules are listed
     lines = listed(rows, monkeypatch)
     # Then each schedule has a line
     assert lines[1].split()[6:] == ["2026-11-26", "02:30", "UTC", "2026-11-25", "02:30", "succeeded"]
