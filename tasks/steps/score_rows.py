@@ -129,7 +129,7 @@ def score_rows(
 
 def _over_budget(total: int | None, most: int, budget: int, example: str) -> RejectBudgetExceeded:
     if total:
-        what = f"{plural(total, 'row')} were rejected in the parts under way, but the job may reject {budget}"
+        what = f"the job has rejected {plural(total, 'row')} so far, but may reject only {budget}"
     else:
         what = f"more than {most} rows were rejected in one part, but the limit of the job left room for only {budget}"
     return RejectBudgetExceeded(f"{what}: correct the input, or raise --max-rejected. {example}")
