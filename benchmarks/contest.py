@@ -112,7 +112,7 @@ class Contest:
         return traffic(self._relay.requests[before:], f"in/{self._name}/", self.layout)
 
     def _check(self, byhand: str) -> None:
-        """Compare the results of the last job with those of the handwritten loop."""
+        """Compare the results of the last job with the results of the handwritten loop."""
         store = self._stand.store
         ours = _read(store, [info.key for info in store.list(f"{self._output}part-")])
         theirs = _read(store, [info.key for info in store.list(byhand)])

@@ -56,7 +56,7 @@ class JobSpec:
     model: str
     """``name``, ``name@alias`` or ``name@version``."""
     inputs: tuple[str, ...]
-    """Objects, prefixes that end in ``/``, or globs. An object that matches more than one of them is scored once."""
+    """Objects, prefixes that end in ``/``, or globs. An object that matches several of these is scored once."""
     output: str
     """A prefix that ends in ``/``; results go below ``job_id=<job id>/``."""
     method: str | None = None

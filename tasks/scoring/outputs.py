@@ -188,7 +188,7 @@ def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
 
 
 def _name_frame(stem: str, frame: pd.DataFrame, classes: Any) -> NamedColumns:
-    """Name the columns of a DataFrame like those of an array.
+    """Name the columns of a DataFrame like the columns of an array.
 
     If the column names of the DataFrame are the classes, match columns and classes by name.
     """

@@ -193,7 +193,7 @@ def _remember(
     search: Search,
     refused: Mapping[int, Rejection],
 ) -> None:
-    """Remember which rows of a batch the steps of the model refused, unless all of them were expected to be refused."""
+    """Remember which rows of a batch the steps of the model refused, unless all refused rows were expected."""
     if search.expected is not None:
         refused_before.were(right=search.as_expected)
     if refused and search.by_steps and not search.as_expected and search.pieces:

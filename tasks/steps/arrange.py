@@ -36,7 +36,7 @@ second into one folder (measured with a directory store). The process has nine m
 part of this time."""
 _BATCH_ROWS = 16_384
 _PENDING_BYTES = 16 << 20
-"""Uncompressed bytes of rows to collect before distributing all of them to their files."""
+"""Uncompressed bytes of rows to collect before all collected rows are distributed to their files."""
 _REMOVE_THREADS = 16
 _UPLOADS = 8
 """Number of files to upload at once. With many folders the files are small, and each file needs a request."""
@@ -134,7 +134,7 @@ class _Arrangement:
     def _add(self, part: int, libraries: str, batch: pa.RecordBatch, row_bytes: int) -> None:
         """Assign the rows of a batch to folders.
 
-        When enough rows are pending, write all of them to their open files.
+        When enough rows are pending, write all pending rows to their open files.
         """
         numbers = self._folders.numbers(batch)
         for number, rows in enumerate(np.bincount(numbers, minlength=len(self._folders)).tolist()):

@@ -153,7 +153,7 @@ def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
 
 
 def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receipt:
-    """Write the results of a part. Return their receipt, or that of the results that another process wrote first."""
+    """Write the results of a part. Return their receipt, or the receipt of results that another process wrote first."""
     store, key = layout.store, layout.part(receipt.part)
     try:
         store.put(key, body, mode=CREATE, metadata=receipt.to_metadata())

@@ -61,8 +61,8 @@ class Draft:
     reason: str = ""
     """Reason why the first rejected row could not be scored."""
     rows_per_s: float | None = None
-    """Rows scored per second on the sample, without the time that finding rejected rows took. This is an underestimate,
-    because with 64 rows a call is mostly overhead."""
+    """Rows scored per second on the sample, without the time that finding rejected rows took. The pace is an
+    underestimate, because with 64 rows a call is mostly overhead."""
     ahead: pa.RecordBatch | None = None
     """The rows of the sample and the later rows that were read with them; None after planning."""
     chosen: ChosenCut | None = None

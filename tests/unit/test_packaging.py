@@ -204,7 +204,7 @@ def test_each_service_waits_until_what_it_needs_is_healthy() -> None:
             "bucket": "service_completed_successfully",
         }
         assert COMPOSE[name]["restart"] == "unless-stopped"
-    # And every long-running service has a health check: the worker uses that of the image, and beat has a different one
+    # And every long-running service has a health check: the worker uses the check of the image, and beat has its own
     checked = {name for name, service in COMPOSE.items() if "healthcheck" in service}
     assert checked == COMPOSE.keys() - {"worker", "bucket"}
 

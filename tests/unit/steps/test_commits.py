@@ -64,7 +64,7 @@ def test_the_rejected_rows_of_a_worker_that_committed_too_late_are_removed(
     # Given two workers, one of which commits a part just before the other would
     before_put(monkeypatch, job, lambda key, _: key == PART, lambda: commit_part(other, other.documents("j"), 0, ANY))
     job.run(1)
-    # Then the late worker deletes its rejected rows, and those of the first worker are complete
+    # Then the late worker deletes its rejected rows, and the rejected rows of the first worker are complete
     assert len(job.listed(job.layout.rejected_folder)) == int(bool(others))
     job.run()
     job.verify(rejected=[int(value) for value in others])

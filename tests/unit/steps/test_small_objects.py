@@ -350,7 +350,7 @@ def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
 def test_planning_reads_only_the_first_rows_of_a_large_slice_if_they_can_be_scored(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, negative: int, read: list[int]
 ) -> None:
-    # Given a table whose rows are so large that a batch has few of them, and a CSV object
+    # Given a CSV object, and a table whose rows are so large that a batch has few rows
     engine.batch_bytes = 24_000
     put(engine, "a.parquet", id=range(5_000), x=[-1.0] * negative + [1.0] * (5_000 - negative))
     engine.buckets.main.put("in/b.csv", b"id,x\n5000,1\n")
