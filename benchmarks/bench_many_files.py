@@ -1,6 +1,6 @@
 """Measure planning and finalizing a job of 100,000 Parquet files of 10 rows, in a directory.
 
-Claims: planning and finalizing take at most 60 s each, and a process at most 400 MB of memory meanwhile.
+Claims: planning and finalizing take at most 60 s each, and meanwhile a process takes at most 400 MB of memory.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ model; each run therefore uses a new version of the model. A model of the user's
 rejected row if 1% of the rows are rejected, and 3 times if 20% are rejected. If a job rejects more rows than
 `max_rejected` allows, it fails within 5 s after it is submitted.
 
-CPU time means that of all processes of the worker, because other load on the machine hardly affects it. For each kind
-of refused value, two more figures are recorded without a limit: the CPU time of a second job with the same version, and
-the elapsed time of the first job.
+The CPU time is that of all processes of the worker. Other load on the machine hardly affects CPU time. For each kind of
+refused value, two more figures are recorded without a limit: the CPU time of a second job with the same version of the
+model, and the elapsed time of the first job.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def fit(make: Callable[[], Any]) -> Any:
 
 
 class Own(RegressorMixin, BaseEstimator):
-    """A model that is not from scikit-learn. It refuses some rows, and scores other rows as fast as possible."""
+    """A model that is not from scikit-learn. The model refuses some rows, and scores other rows as fast as possible."""
 
     def __init__(self, refuses: Callable[[Any], Any]) -> None:
         self.refuses = refuses

@@ -1,8 +1,8 @@
-"""Compare how fast two worker processes and a single one score with a forest of 100 trees, in turns.
+"""Compare how fast two worker processes and a single worker process score with a forest of 100 trees, in turns.
 
-Claim: two processes score at least 1.9 times as many rows per second as one. Two contenders of `bench_throughput` show
-how much a second process helps on this machine without Scoreline: the handwritten loop has two processes, and the
-script has one.
+Claim: two processes score at least 1.9 times as many rows per second as one process. Two contenders of
+`bench_throughput` show how much a second process helps on this machine without Scoreline: the handwritten loop has two
+processes, and the script has one.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def counts(name: str, share: float) -> Entry:
 
 
 def chosen(asked: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
-    """Yield each input, model and store to measure: only the combinations with a limit, or all of them."""
+    """Yield each input, model and store to measure: only the combinations with a limit, or all combinations."""
     for name in asked.shapes:
         # If there is only a limit of memory, the store is a directory, because moto joins 3 GB too slowly.
         limited = list(SHAPES[name].limits) or [("directory", "linear")]

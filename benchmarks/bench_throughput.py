@@ -63,7 +63,7 @@ def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int)
         if name in failed:
             continue
         try:
-            for model in models:  # each model has its own process, so that none profits from caches of another
+            for model in models:  # each model has its own process, so that no model profits from another model's caches
                 result = turn(name, folder, model)
                 took[model].setdefault(name, []).append(result)
                 print(f"round {number + 1} {name:16} {model:9} {result['work']:7.2f} s", file=sys.stderr)

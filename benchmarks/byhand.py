@@ -74,7 +74,7 @@ class Order:
     model: Any
     way: str
     share: int
-    """Number of the process, which decides which rows it scores."""
+    """Number of the process. The number decides which rows the process scores."""
     out: str
 
 
@@ -216,8 +216,8 @@ def _open(data: Any) -> pq.ParquetFile:
 def _own_groups(store: ObjectStore, key: str, columns: Sequence[str], share: int) -> Iterator[pa.Table]:
     """Read every second row group of an object, and fetch only the footer and the needed columns of these row groups.
 
-    Several ranges are fetched at a time, while an earlier row group is decoded. They are written into a buffer with the
-    size of the object. Pages of the buffer that are never written take no memory.
+    Several ranges are fetched at a time, while an earlier row group is decoded. The ranges are written into a buffer
+    with the size of the object. Pages of the buffer that are never written take no memory.
     """
     size = store.head(key).size
     memory = np.empty(size, np.uint8)

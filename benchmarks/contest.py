@@ -25,10 +25,10 @@ from scoreline.tasks.job.uris import parse_uri
 
 STORES = ("directory", "s3", "slow")
 _REHEARSALS = 2
-"""Number of rehearsals. One is not enough, because a process that gets no part does not load the model."""
+"""Number of rehearsals. One rehearsal is not enough, because a process that gets no part does not load the model."""
 _PUTS = 16
-"""Number of objects that are uploaded at a time. One after another, thousands of objects would take minutes in a slow
-store."""
+"""Number of objects that are uploaded at a time. Uploaded one after another, thousands of objects would take minutes in
+a slow store."""
 Run = dict[str, Any]
 
 
@@ -56,8 +56,8 @@ class Contest:
     def rehearse(self, way: str | None = None) -> str:
         """Let job and loop score twice, compare their results, and return the fastest way to divide the loop's work.
 
-        If an input has only a limit of memory, the loop does not score it, and the answer is an empty text. Its two
-        processes would each fetch and decode 3 GB, which takes more memory than the machine has.
+        If an input has only a limit of memory, the loop does not score it, and the answer is an empty text. The two
+        processes of the loop would each fetch and decode 3 GB, which takes more memory than the machine has.
         """
         if not self._shape.limits:
             self.job()
@@ -112,7 +112,7 @@ class Contest:
         return traffic(self._relay.requests[before:], f"in/{self._name}/", self.layout)
 
     def _check(self, byhand: str) -> None:
-        """Compare the results of the last job with those of the handwritten loop."""
+        """Compare the results of the last job with the results of the handwritten loop."""
         store = self._stand.store
         ours = _read(store, [info.key for info in store.list(f"{self._output}part-")])
         theirs = _read(store, [info.key for info in store.list(byhand)])

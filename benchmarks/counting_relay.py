@@ -97,7 +97,10 @@ class CountingRelay:
         back.close()
 
     async def _answer(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[Request]) -> None:
-        """Pass responses on. A response belongs to the last request, because a client waits for it."""
+        """Pass responses on.
+
+        A response belongs to the last request, because a client waits for it before the next request.
+        """
         while data := await there.read(_CHUNK):
             asked[-1].sent += len(data)
             writer.write(data)

@@ -27,7 +27,7 @@ DEFAULT_GROUP = 1_048_576
 """Number of rows in a row group that pandas and pyarrow write by default."""
 _BLOCK_ROWS = 100_000
 _WRITTEN = 1
-"""Version of the objects. Raise it when `write` or `blocks` changes, so that the objects are made again."""
+"""Version of the objects. Raise this version when `write` or `blocks` changes, so that the objects are made again."""
 MODELS = ("linear", "forest")
 _KINDS = {"parquet": "Parquet", "arrow": "Arrow file", "csv": "CSV", "csv.gz": "CSV.gz", "jsonl": "JSON Lines"}
 _LIMITS = ("limits", "memory_mb", "most_read", "most_requests")

@@ -41,11 +41,11 @@ class Stand:
     Parameters
     ----------
     folder : Path
-        Folder for all files of the services. It is removed at the end.
+        Folder for all files of the services. The folder is removed at the end.
     processes : int
         Number of processes of the worker.
     directory : bool
-        Whether the store is a directory. Otherwise it is the embedded S3 server.
+        Whether the store is a directory. Otherwise the store is the embedded S3 server.
     settings : dict, optional
         Environment variables of the worker.
     """
@@ -66,7 +66,7 @@ class Stand:
         self.planned_s = 0.0
         """Seconds from submit to the plan of the last job; 0 if the plan was not seen before the outcome."""
         self.distant: SlowStore | None = None
-        """The S3 server to use instead of the embedded one, if set before the start."""
+        """The S3 server to use instead of the embedded server, if set before the start."""
         self.relay: CountingRelay | None = None
         """Relay that records the requests to the embedded S3 server, if it is set before the start."""
 
@@ -140,9 +140,9 @@ class Stand:
             self.score(name, f"warm/{name}/", part_rows=WARM_ROWS, features=features)
 
     def get_ready(self, folder: Path, name: str) -> None:
-        """Publish a model of `benchmarks.work`, warm up as contenders do, and put its files below ``in/NAME/``.
+        """Publish a model of `benchmarks.work`, warm up as contenders do, and put the model's files below ``in/NAME/``.
 
-        Raises `RuntimeError` if the pace of the model is not known afterwards, as it is for any model that has scored a
+        Raises `RuntimeError` if the pace of the model is still not known afterwards, although the model has scored a
         job.
         """
         files, features = work.inputs(folder, name), work.columns(name)[1:]

@@ -1,6 +1,6 @@
-"""Counts the requests of a job that `benchmarks.counting_relay` recorded, and separates those for the input.
+"""Counts the requests of a job that `benchmarks.counting_relay` recorded, and separates the requests for the input.
 
-The plan is written before any part is dispatched, so all requests before it belong to planning.
+The plan is written before any part is dispatched, so all requests before the plan is written belong to planning.
 """
 
 from __future__ import annotations

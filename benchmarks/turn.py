@@ -31,7 +31,7 @@ folder."""
 def turn(name: str, folder: Path, model: str) -> dict[str, Any]:
     """Run a contender once. Return the values that it prints, and ``whole``, the seconds of start, rehearsal and work.
 
-    Raises `RuntimeError` if it fails, or takes more than `TURN_S` seconds.
+    Raises `RuntimeError` if the contender fails, or takes more than `TURN_S` seconds.
     """
     python = str(PEERS) if name in THEIRS else sys.executable
     environ = os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": str(ROOT)}
@@ -75,7 +75,7 @@ def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]
         try:
             out, said = process.communicate(timeout=TURN_S)
         except BaseException:
-            process.send_signal(signal.SIGINT)  # the contender then ends its processes in other sessions itself
+            process.send_signal(signal.SIGINT)  # then the contender itself ends its processes in other sessions
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_END_S)
             raise

@@ -47,7 +47,7 @@ _WORDS = ("good", "bad", "slow", "fast", "late", "early", "broken", "fine", "che
 
 
 def prepared(rows: int = ROWS) -> Path:
-    """Return the folder of data and models, and write both unless this version of the module has done so."""
+    """Return the folder of data and models; first write both, unless this version of the module has written them."""
     folder = DATA / f"data-{rows}"
     done, recipe = folder / f"rows-{rows}", _recipe()
     if done.exists() and done.read_text() == recipe:

@@ -97,8 +97,8 @@ class Client:
     def submit(self, model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
         """Pin the model, record the job, and enqueue it.
 
-        Submitting again with the same `job_id` and the same arguments creates no second job; it enqueues the same job
-        again.
+        Submitting again with the same `job_id` and the same arguments enqueues the same job again, and creates no
+        second job.
 
         Parameters
         ----------
@@ -305,7 +305,8 @@ class Client:
         job_id : str
             A job that has ended. The results of this job do not change; the new job writes its results beside them.
         model : str, optional
-            The model for the new job; by default, the model of the old job, whose alias is resolved again.
+            The model for the new job; by default, the model of the old job. If the old job named an alias, the alias is
+            resolved again.
         max_rejected : str or int, optional
             The reject budget of the new job; by default, all rows may be rejected again.
 
@@ -351,8 +352,8 @@ def stand_in(client: Client) -> Iterator[None]:
     """Replace the client of this process by `client` while the block runs, for example in tests.
 
     In the block, `client` is the client of all threads. `Client.from_env` without an environment and
-    `scoreline.tasks.django.client` return it, and the functions of this module use it. Blocks may be nested; the
-    innermost block applies.
+    `scoreline.tasks.django.client` return `client`, and the functions of this module use `client`. Blocks may be
+    nested; the innermost block applies.
     """
     _stand_ins.append(client)
     try:

@@ -2,7 +2,7 @@
 
 A project may define the settings in `NAMES` in its ``settings.py``. Missing settings are read from the environment.
 Endpoint, bucket and credentials may also come from an ``S3Storage`` of django-storages. The setting
-``SCORELINE_STORAGE`` is the name of its entry in ``STORAGES``; the default is ``default``. Settings that begin with
+``SCORELINE_STORAGE`` is the name of this storage in ``STORAGES``; the default is ``default``. Settings that begin with
 ``R2_`` override the storage, in ``settings.py`` and in the environment. Workers read only the environment.
 """
 

@@ -32,7 +32,7 @@ class Unit:
 
     files: tuple[Path, ...]
     groups: tuple[int, ...] | None
-    """Row groups of the only file; None for all."""
+    """Row groups of the only file; None for all row groups."""
     out: str
 
 

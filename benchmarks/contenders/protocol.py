@@ -18,7 +18,7 @@ Work = Callable[[list[Path], Path], dict[str, Any] | None]
 Prepare = Callable[[str], Work]
 """Prepares a model, and returns the function that scores with it."""
 REHEARSALS = 2
-"""Number of rehearsals. One is not enough, because a process that starts late may find no file left."""
+"""Number of rehearsals. One rehearsal is not enough, because a process that starts late may find no file left."""
 
 
 def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, rehearsed: bool = False) -> None:
@@ -29,7 +29,8 @@ def run(name: str, start: Callable[[Path], AbstractContextManager[Prepare]], *, 
     name : str
         Name of the contender.
     start : callable
-        Starts the contender below a folder; ``start`` is the time until it is ready for the first model.
+        Starts the contender for the files and models in a folder. The printed ``start`` is the time until the contender
+        is ready for the first model.
     rehearsed : bool
         Whether preparing a model includes a rehearsal. If not, `rehearsed_files` are scored beforehand, so that
         ``work`` finds imports, compilers, readers and writers warm.

@@ -43,7 +43,7 @@ def start(folder: Path) -> Iterator[Prepare]:
         where = str(folder)
 
         def parts(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-            from benchmarks.contenders.spark import _model  # the module stores the model, so it is loaded once
+            from benchmarks.contenders.spark import _model  # the module stores the model, so the model is loaded once
 
             for frame in frames:
                 yield score(_model(where, name), frame)

@@ -62,7 +62,8 @@ class Connections:
     patience : Patience
         How long to wait for a service.
     app : celery.Celery, optional
-        The app of a worker, whose connections to the broker the queue uses; by default, the queue opens its own.
+        The app of a worker. The queue uses the connections of this app to the broker; by default, the queue opens its
+        own.
     """
 
     def __init__(self, environ: Mapping[str, str], patience: Patience = CLIENT, *, app: Any = None) -> None:
@@ -117,5 +118,5 @@ class Connections:
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        """The registry of the models in the main bucket. It checks signatures if MODEL_VERIFY_KEYS is set."""
+        """The registry of the models in the main bucket. The registry checks signatures if MODEL_VERIFY_KEYS is set."""
         return ModelRegistry(self.buckets.main, verify_keys=self.model_settings.verify_keys)

@@ -62,7 +62,8 @@ class Dispatcher:
         Parameters
         ----------
         fresh : bool
-            Read the documents again. A user may have deleted them and submitted another job with the same id.
+            Read the documents again, because a user may have deleted the job and submitted another job with the same
+            id.
 
         Raises
         ------
@@ -91,7 +92,7 @@ class Dispatcher:
 
 
 def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None = None) -> bool:
-    """Send the message of a step, unless that message was sent recently. Return whether this call sent it.
+    """Send the message of a step, unless that message was sent recently. Return whether this call sent the message.
 
     Parameters
     ----------

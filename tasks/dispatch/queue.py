@@ -67,7 +67,7 @@ class Queue:
     def _make(broker_url: str, names: QueueNames, tls: Mapping[str, Any] | None) -> celery.Celery:
         app = celery.Celery("scoreline-client", broker=broker_url, set_as_current=False)
         app.conf.update(
-            broker_write_url=broker_url,  # Celery lets CELERY_BROKER_URL override `broker`, but not this setting
+            broker_write_url=broker_url,  # CELERY_BROKER_URL would override `broker`, but not `broker_write_url`
             task_default_queue=names.jobs,
             task_ignore_result=True,
             task_serializer="json",
@@ -223,8 +223,8 @@ def send_message(
 class _Terse:
     """A producer that removes from messages what no worker reads, so that messages are less than half as long.
 
-    In a small Redis, the queue takes most of the memory. All other headers stay in the message, such as the context of
-    a trace.
+    In a small Redis, the queue takes most of the memory. Headers that a worker may read, such as the context of a
+    trace, stay in the message.
     """
 
     def __init__(self, producer: Any) -> None:

@@ -197,7 +197,7 @@ def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recover
 
 
 def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:
-    """Find the parts that are done by their results in the bucket. Parts in `broken` count as not done.
+    """Find, from the results in the bucket, which parts are done. Parts in `broken` count as not done.
 
     The requests are two listings, and one HEAD request for each part with rejected rows. The number of scored rows is
     the planned number minus the rejected rows; the finalizer checks the receipt of each part. If a job arranges its
@@ -218,7 +218,10 @@ def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int
 
 
 def _rejected_of(store: ObjectStore, key: str) -> int:
-    """Return the number of rejected rows of a part. Return 0 without a receipt; the finalizer reports this."""
+    """Return the number of rejected rows of a part; 0 if the part has no receipt.
+
+    The finalizer reports a missing receipt.
+    """
     try:
         return Receipt.from_metadata(store.head(key).metadata, store.uri(key)).rejected
     except ScoringError:
@@ -226,7 +229,7 @@ def _rejected_of(store: ObjectStore, key: str) -> int:
 
 
 def _drop_orphan(dispatcher: Dispatcher, job_id: str) -> None:
-    """Remove an old marker of a job that was never written, because the submitting process died."""
+    """Remove an old marker whose job was never written, because the submitting process died."""
     main, key = dispatcher.buckets.main, keys.active(job_id)
     try:
         marked = moment(main.get(key).data.decode(), "the marker")

@@ -20,8 +20,8 @@ _THREADS = 4
 providers allow only a few connections."""
 _FIRST_POLL_S = 0.02
 _LONGEST_POLL_S = 0.25
-"""Maximum number of seconds between two polls of `watch`. It polls often at first, to notice the end of a short job
-soon, and then less and less often."""
+"""Maximum number of seconds between two polls of `watch`. `watch` polls often at first, to notice the end of a short
+job soon, and then less and less often."""
 
 
 class StatusReader:

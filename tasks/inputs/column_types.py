@@ -90,7 +90,7 @@ class ColumnTypes:
     def resolve(self, *, is_text: bool) -> pa.DataType:
         """Return the type in which to read the column.
 
-        Objects in a typed format such as Parquet determine the type. If there are none, the type fits all values in
+        Objects in a typed format such as Parquet determine the type. Without such objects, the type fits all values in
         text objects.
 
         Parameters

@@ -35,7 +35,8 @@ class ResolvedColumns:
     folders: tuple[str, ...]
     """The columns that come from folder names. No object contains them."""
     zero_padded: tuple[str, ...]
-    """Features in text that contain only numbers, some with leading zeros. They are read as numbers, as in pandas."""
+    """Features in text that contain only numbers, some with leading zeros. These features are read as numbers, as in
+    pandas."""
     mixed: Mapping[str, pa.DataType]
     """Features in text that are numbers in some rows but not in others, each with the type of its numbers. Whether such
     a feature is read as text depends on the model."""
@@ -224,8 +225,8 @@ def choose_features(
 
     The features are those that the job requests, or else those that the model was fitted on. If the model was fitted
     without column names, the features are the numeric columns (integers, floats, decimals, booleans), in the order of
-    the input. Their number must be the number that the model expects. Columns named in `keep` are left out, unless
-    their number is right only with these columns.
+    the input. Their number must be the number that the model expects. Columns named in `keep` count as features only if
+    the number is wrong without these columns.
 
     Raises
     ------

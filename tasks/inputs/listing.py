@@ -49,7 +49,7 @@ class SurveyedObject:
 
 
 def list_inputs(buckets: Buckets, uris: Sequence[str], job_id: str = "") -> list[Pinned]:
-    """List the objects that match the URIs of an input, in the order of the URIs and then of their keys.
+    """List the objects that match the URIs of an input, URI by URI, and for each URI in the order of keys.
 
     Each object is listed once. Documents and models of Scoreline are left out, except for the records of `job_id`.
 
@@ -108,7 +108,7 @@ def survey_inputs(
     features: Collection[str] = (),
     kept: KeptObjects | None = None,
 ) -> list[SurveyedObject]:
-    """Survey all objects, several at a time. Parquet footers are read, and text objects completely.
+    """Survey all objects, several at a time. Of Parquet objects, footers are read; text objects are read whole.
 
     A small object is read with one request. Objects with equal columns share one schema.
 

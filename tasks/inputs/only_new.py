@@ -114,7 +114,7 @@ def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
 
 
 def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[Job, set[str] | None]]:
-    """Yield every other job of the schedule that has not ended, with its objects, or None if it has no plan yet."""
+    """Yield every other unfinished job of the schedule, with its objects, or with None if that job has no plan yet."""
     for info in main.list(f"{keys.JOBS_ACTIVE}{schedule}-"):
         other = info.key.removeprefix(keys.JOBS_ACTIVE)
         if other == job_id:

@@ -37,8 +37,8 @@ written."""
 WIDE_COLUMNS = 100
 WIDE_ROW_BYTES = 4 << 10
 """A table counts as wide if its rows have at least `WIDE_COLUMNS` columns and `WIDE_ROW_BYTES` bytes. A process that
-reads some rows of a wide row group fetches all of it. Earlier rows therefore cost nothing more, and equal shares end at
-the same time."""
+reads some rows of a wide row group fetches the whole row group. Earlier rows therefore cost nothing more, and equal
+shares end at the same time."""
 _LEAST_GAIN = 0.05
 """Row groups are shared only if this shortens the job by at least this fraction, because shared row groups are read
 more than once."""
@@ -46,15 +46,15 @@ _SHARED_PARTS = 32
 """Row groups are shared only in jobs with at most this many parts for each process. In larger jobs, processes wait at
 the end for less than a thirtieth of the job's time."""
 _SUPPOSED_SHARING = 2
-"""Number of processes that are assumed to share row groups, if processes have not been counted recently. It is low,
-because fewer rows are read twice if fewer processes share them."""
+"""Number of processes that are assumed to share row groups, if processes have not been counted recently. The number is
+low, because fewer rows are read twice if fewer processes share a row group."""
 _FORECAST_PARTS = 20_000
 """Maximum number of parts to forecast. The rest of a job is like its beginning, and planning must not take minutes."""
 _SHARED_RUNS = 1_000
-"""Row groups are shared only if there are at most this many of them. If there are more, each of them is small compared
-with the job."""
+"""Row groups are shared only if there are at most this many row groups. If there are more, each row group is small
+compared with the job."""
 _NEARLY = 1.02
-"""Cuts count as equally fast if their expected times differ by less than this factor. The one that reads the fewest
+"""Cuts count as equally fast if their expected times differ by less than this factor. The cut that reads the fewest
 rows is then chosen."""
 
 
@@ -119,7 +119,7 @@ def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = N
     Parameters
     ----------
     part_rows : int, optional
-        Number of rows per part that the job requests. Row groups with more than twice this number are divided evenly.
+        Number of rows per part that the job requests. Row groups with more than twice as many rows are divided evenly.
     """
     processes = work.processes or _SUPPOSED_SHARING
     if part_rows:

@@ -64,8 +64,8 @@ def read_commit(layout: ResultsLayout, plan_sha256: str, number: int, rows: int)
 def find_rejects(layout: ResultsLayout, receipt: Receipt) -> ObjectInfo | None:
     """Return the object with the rejected rows of a committed part; None if there is none.
 
-    In results of earlier releases, the receipt does not name the rejected rows. Their object is then found under one of
-    its former keys, and its own receipt must match the part and the numbers of rows.
+    In results of earlier releases, the receipt does not name the object with the rejected rows. This object is then
+    found under one of the keys of earlier releases, and its own receipt must match the part and the numbers of rows.
     """
     if not receipt.rejected:
         return None

@@ -33,8 +33,8 @@ ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
 
 
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
-"""Excerpts of the error of a job that exceeded its reject budget. They show the reason in documents that were written
-before documents contained a reason."""
+"""Excerpts of the error of a job that exceeded its reject budget. The excerpts show the reason in documents that were
+written before documents contained a reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +251,7 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
 
 
 def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
-    """Claim how a run ends, and return the outcome that was claimed first, because only this one is valid.
+    """Claim how a run ends, and return the outcome that was claimed first, because only the first claim is valid.
 
     A success is claimed before ``_SUCCESS`` is written, and any other end before ``outcome.json`` is written. A job
     therefore never has both ``_SUCCESS`` and a failed or cancelled outcome.
@@ -268,8 +268,8 @@ def claim_end(store: ObjectStore, job_id: str, outcome: Outcome) -> Outcome:
 def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[str, Any] | None:
     """Return the ``_SUCCESS`` of a job; None if it does not exist or belongs to another plan.
 
-    This is for jobs whose results are arranged (see `JobSpec.arranged`): once ``_SUCCESS`` exists, their parts may have
-    been deleted.
+    This function is for jobs whose results are arranged (see `JobSpec.arranged`): once ``_SUCCESS`` exists, the parts
+    of such a job may have been deleted.
     """
     try:
         with decoding(store, key := keys.success(folder)):

@@ -121,7 +121,7 @@ def forecast(parts: Cut, processes: int, costs: Costs) -> Forecast:
 
 
 def share(runs: Sequence[Run], free: Sequence[float], costs: Costs) -> list[list[Run]]:
-    """Divide runs among processes so that the last of them ends as early as possible.
+    """Divide runs among processes so that the last process ends as early as possible.
 
     Each process gets consecutive rows. The first processes get more rows, because each later process must also decode
     the rows before its own. Runs are divided only if each piece is worth a part.
@@ -129,7 +129,7 @@ def share(runs: Sequence[Run], free: Sequence[float], costs: Costs) -> list[list
     Parameters
     ----------
     runs : sequence of Run
-        Consecutive runs in different spans. Each begins at the first row of its span.
+        Consecutive runs in different spans. Each run begins at the first row of its span.
     free : sequence of float
         The times at which the processes become free, the earliest first.
 

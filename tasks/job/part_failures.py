@@ -1,6 +1,6 @@
 """Stores in the bucket why parts failed.
 
-The ledger stores only summaries that quote no input, because people without access to the bucket may read it.
+The ledger stores only summaries that quote no input, because people without access to the bucket may read the ledger.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def write_failure(main: ObjectStore, job_id: str, part: int, reason: str) -> Non
 
 
 def read_failures(main: ObjectStore, job_id: str, summaries: Mapping[int, str]) -> dict[int, str]:
-    """Return the reason for each failed part, by its number.
+    """Return the reason for each failed part, by part number.
 
     If the bucket has no reason, the summary from the ledger is returned.
     """

@@ -17,8 +17,8 @@ PART_SECONDS = 20
 """Target seconds of work per part, if an earlier job has shown how fast the model version scores rows. A restart loses
 at most this much work, and the overhead of a part takes a thousandth of this time."""
 LEAST_PART_ROWS = 1_024
-"""Minimum target for the number of rows in a part. If so many rows take more than a second, the minimum is a second's
-work."""
+"""Minimum target for the number of rows in a part. If this many rows take more than a second, the minimum is the number
+of rows that take a second."""
 MOST_PART_ROWS = 524_288
 """Maximum target for the number of rows in a part of several row groups. The limit ensures that memory hardly grows
 with the size of a job. At three million rows a second, this many rows take 175 ms, and the overhead of a part is about
@@ -37,7 +37,8 @@ _HEADROOM = 1.25
 """Factor by which the target is raised. Parts consist of whole row groups, and a slightly higher target lets one more
 row group fit."""
 PART_BYTES = 512 << 20
-"""Maximum number of uncompressed bytes in a part of several row groups. Decoding them takes a second or two."""
+"""Maximum number of uncompressed bytes in a part of several row groups. Decoding this many bytes takes a second or
+two."""
 PART_SLICES = 256
 """Maximum number of slices in a part. Each slice takes a few consecutive requests."""
 

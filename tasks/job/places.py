@@ -1,7 +1,7 @@
 """Checks where a new job reads and writes, and its id.
 
 Anyone who can reach the broker can submit a job. Therefore a job must not read or overwrite documents of other jobs, or
-take the id of a future job of a schedule. These checks apply only to new jobs, not to accepted ones.
+take the id of a future job of a schedule. These checks apply only to new jobs, not to jobs that were accepted earlier.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The contents of a plan: the input objects, the slices of them that make up each part, and the columns."""
+"""The contents of a plan: the input objects, the slices of these objects that each part reads, and the columns."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ class Columns:
     types: Mapping[str, str] = field(default_factory=dict)
     """The type in which the whole job scores each feature, for people to read."""
     frames: bool = False
-    """Whether a model gets numbers in a DataFrame. This is needed if the model does not say what it accepts, and fails
-    on an array."""
+    """Whether a model gets numbers in a DataFrame. A DataFrame is needed if the model does not say what it accepts, and
+    fails on an array."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Stores a job's plan as one object. A worker reads only a few kilobytes of it, even if the job has many parts.
+"""Stores a job's plan as one object. A worker reads only a few kilobytes of the object, even if the job has many parts.
 
 ``plan.json.gz`` is a gzip file of several members, each of them JSON: first the header, then blocks of parts. The
 header gives the position and the SHA-256 of each block, so that the header's digest identifies the whole plan. ``zcat``
@@ -28,7 +28,8 @@ from scoreline.tasks.job.plan import Columns, Part, Slice
 BLOCK_PARTS = 512
 """Maximum number of parts in a block. A process reads one or two blocks, of about 10 kB each, before it is recycled."""
 BLOCK_SLICES = 4_096
-"""Maximum number of slices in a block, unless a single part has more. Decoding them takes 20 ms and 3 MB."""
+"""Maximum number of slices in a block, unless a single part has more. Decoding this many slices takes 20 ms and 3
+MB."""
 _FIRST_READ = 64 << 10
 _BLOCKS_KEPT = 4
 
@@ -232,7 +233,10 @@ class _Points:
                 self._found.setdefault(int(number), []).append(point)
 
     def before(self, number: int, start: int) -> SeekPoint | None:
-        """Return the last position, not after `start` in the decompressed object, at which decompression can begin."""
+        """Return the last position up to `start` at which decompression can begin; None if there is no such position.
+
+        Positions and `start` are counted in the decompressed object.
+        """
         points = (point for point in self._found.get(number, ()) if point.position <= start)
         return max(points, key=lambda point: point.position, default=None)
 

@@ -65,7 +65,7 @@ class Receipt:
             raise _foreign_object(uri) from None
 
     def rejects_of(self, results: Receipt) -> bool:
-        """Return whether this receipt is that of the rejected rows that the receipt `results` names."""
+        """Return whether this is the receipt of the rejected rows that the receipt `results` names."""
         same = (self.plan_sha256, self.part, self.rows, self.rejected) == (
             results.plan_sha256,
             results.part,

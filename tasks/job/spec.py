@@ -56,7 +56,7 @@ class JobSpec:
     model: str
     """``name``, ``name@alias`` or ``name@version``."""
     inputs: tuple[str, ...]
-    """Objects, prefixes that end in ``/``, or globs. An object that matches more than one of them is scored once."""
+    """Objects, prefixes that end in ``/``, or globs. An object that matches several of these is scored once."""
     output: str
     """A prefix that ends in ``/``; results go below ``job_id=<job id>/``."""
     method: str | None = None
@@ -67,17 +67,19 @@ class JobSpec:
     features: tuple[str, ...] | None = None
     """Columns to score, in this order, if the model was fitted without column names."""
     max_rejected: str = "1%"
-    """Maximum number of rejected rows, as a count or as a percentage of all rows. With more, the job fails."""
+    """Maximum number of rejected rows, as a count or as a percentage of all rows. With more rejected rows, the job
+    fails."""
     part_rows: int | None = None
     """Target number of rows per part; by default, `part_sizes` chooses it."""
     max_attempts: int = 3
-    """Maximum number of attempts at a part. If the process dies in each of them, the part fails."""
+    """Maximum number of attempts at a part. If the process dies in each attempt, the part fails."""
     read: ReadOptions = field(default_factory=ReadOptions)
     """Options for reading the objects, where their names do not determine the format."""
     rejected_of: str | None = None
-    """Id of an earlier job. If set, only the rows that it rejected are scored, read from the same objects."""
+    """Id of an earlier job. If set, only the rows that the earlier job rejected are scored, read from the same
+    objects."""
     only_new: str | None = None
-    """Name of a schedule. If set, objects that an earlier run of it has scored are left out."""
+    """Name of a schedule. If set, objects that an earlier run of the schedule has scored are left out."""
     partition_by: str | None = None
     """A kept column. Each of its values gets a folder of results, ``<column>=<value>/``, without that column."""
     gather: bool = False

@@ -1,7 +1,7 @@
 """The options of a job, with their types and descriptions in one place.
 
 `Client.submit`, `scoreline submit`, the message ``scoreline.submit`` and ``schedules.toml`` all read the options from
-here, so that each of them accepts the same ones. If an option is missing or None, the default of `JobSpec` or
+here, so that all of them accept the same options. If an option is missing or None, the default of `JobSpec` or
 `ReadOptions` applies.
 """
 
@@ -30,7 +30,7 @@ class Option:
     help : str
         The help text in the command line.
     kind : Kind
-        The kind of its value.
+        The kind of the option's value.
     metavar : str
         Placeholder for the value in the help.
     default : str
@@ -47,7 +47,7 @@ class Option:
 
 
 class RecordsOptions(TypedDict, total=False):
-    """The options of `submit_records`, which every job has.
+    """The options of `submit_records`. Every job has these options.
 
     Unless `max_rejected` is set, `submit_records` lets any number of records be rejected.
     """
@@ -252,8 +252,8 @@ def spec_from(
     input : str or sequence of str
         One URI or several.
     options : mapping
-        `SubmitOptions`. An option that is None counts as missing. So does an empty `output`, `job_id` or `features`,
-        because a form sends an empty text for a blank field.
+        `SubmitOptions`. An option that is None counts as missing. An empty `output`, `job_id` or `features` also counts
+        as missing, because a form sends an empty text for a blank field.
     job_id, output : str
         Used if the options do not include them.
     **fixed

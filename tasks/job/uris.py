@@ -51,6 +51,6 @@ def names(pattern: str, key: str) -> bool:
 def _visible(key: str) -> bool:
     """Return whether dataset readers such as Spark read a key.
 
-    Readers skip folders, and all files and folders whose names begin with ``_`` or ``.``.
+    Readers skip keys that end in ``/``, and all files and folders whose names begin with ``_`` or ``.``.
     """
     return not any(step.startswith(("_", ".")) for step in key.split("/")) and not key.endswith("/")

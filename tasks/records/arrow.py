@@ -1,6 +1,6 @@
 """Converts records that are too large for JSON to a Parquet object for the bucket.
 
-An application that passes so many records needs pyarrow and pandas.
+An application that passes records of this size needs pyarrow and pandas.
 """
 
 from __future__ import annotations

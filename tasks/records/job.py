@@ -160,8 +160,8 @@ class RecordsJob:
 def submit_records(submission: Submission, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
     """Score rows from the application's memory.
 
-    Submitting again with the same `job_id` and the same arguments creates no second job; it enqueues the same job
-    again.
+    Submitting again with the same `job_id` and the same arguments enqueues the same job again, and creates no second
+    job.
 
     Parameters
     ----------

@@ -98,7 +98,7 @@ def _to_arrow(table: Table) -> pa.Table:
 
 
 def _results(buckets: Buckets, documents: Documents, *, with_rejected: bool) -> Table | None:
-    """Return the results of all parts, and why rows were rejected. Return None if this is too large."""
+    """Return the results of all parts, and why rows were rejected; return None if the results are too large."""
     layout = ResultsLayout.of(buckets, documents.job)
     store = layout.store
     columns: dict[str, list[Any]] = {}

@@ -26,7 +26,8 @@ from scoreline.tasks.rejects.table import rejection_columns
 
 MAX_REASONS = 500
 MAX_SOURCES = 50
-"""Maximum number of distinct reasons, and of objects for each reason. Any more are counted together as `OTHER`."""
+"""Maximum number of distinct reasons, and of objects for each reason. Further reasons and objects are counted together
+as `OTHER`."""
 MAX_MESSAGE = 500
 """Number of characters of a message that are compared. A longer message consists mostly of a value."""
 OTHER = "(others)"

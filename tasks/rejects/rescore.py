@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def parts_to_rescore(dispatcher: Dispatcher, job_id: str) -> tuple[Part, ...]:
-    """Return parts with only the rejected rows of a job. They read the same object versions as the job.
+    """Return parts with only the rejected rows of a job. These parts read the same object versions as the job.
 
     Raises
     ------

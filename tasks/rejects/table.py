@@ -34,7 +34,7 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
         The batch as it was read.
     rejected : mapping of int to Rejection
         The rows that could not be scored, by row number within the batch. The batch must have at least one rejected
-        row, including those that could not be decoded.
+        row; rows that could not be decoded count, too.
     uri : str
         The object that the batch was read from.
     """

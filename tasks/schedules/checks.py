@@ -20,7 +20,7 @@ from scoreline.tasks.schedules.schedule import Schedule
 def faults_now(
     schedule: Schedule, registry: ModelRegistry, buckets: Buckets, output: str
 ) -> Iterator[tuple[str, ScorelineError]]:
-    """Yield each key of a schedule that would make its next job fail or be refused, and the error.
+    """Yield each key that would make the next job of a schedule fail or be refused, with the error.
 
     Parameters
     ----------

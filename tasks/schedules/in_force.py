@@ -1,4 +1,4 @@
-"""Stores the schedules in force, so that a mistake in ``schedules.toml`` stops none of them.
+"""Stores the schedules in force, so that a mistake in ``schedules.toml`` stops no schedule.
 
 If the text cannot be read, every schedule stays as it was. If one schedule has a fault, its last valid version stays in
 force. A schedule that is missing in a readable text is no longer in force.
@@ -55,7 +55,7 @@ class Reading:
 
 
 def put_in_force(source: str, parsed: Parsed, last: InForce) -> Reading:
-    """Replace the schedules in force by the schedules of a text, except those with a fault."""
+    """Replace the schedules in force by the schedules of a text; a schedule with a fault stays as it was."""
     if parsed.names is None:
         kept = dict(last.tables)
     else:

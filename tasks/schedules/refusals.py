@@ -35,10 +35,10 @@ def status_of(refusal: Refusal) -> Status:
 
 
 def settle(refusal: Refusal, webhooks: WebhookSettings, send: Sender, now: datetime) -> bool:
-    """Send the notification of a refusal. Return False if it should be sent again later.
+    """Send the notification of a refusal. Return False if the notification should be sent again later.
 
-    If the webhook of the schedule is not allowed, the default webhook is used. The job may have been refused for this
-    reason.
+    If the webhook of the schedule is not allowed, the default webhook is used, because the job may have been refused
+    for its own webhook.
     """
     url = refusal.webhook or webhooks.url
     if url is None:

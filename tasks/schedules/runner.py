@@ -1,4 +1,4 @@
-"""Runs one schedule: first records in its state what is due, and then submits or cancels jobs."""
+"""Runs one schedule: first records in the state of the schedule what is due, and then submits or cancels jobs."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Runner:
         except JobNotFound:
             try:
                 self._submit(schedule, state, state.current)
-            except JobConflict:  # submitted by another tick, which the next tick checks
+            except JobConflict:  # another tick submitted a job with this id; the next tick checks that job
                 return state, None
             except ScorelineError as error:
                 if error.transient:
@@ -146,7 +146,7 @@ class Runner:
             return self._evade(schedule, state, state.current, done), None
         if outcome is None:
             return state, None
-        if schedule.only_new and outcome.state in COMPLETE:  # a worker of release 0.1.0 does not record this
+        if schedule.only_new and outcome.state in COMPLETE:  # a worker of release 0.1.0 records no scored objects
             remember_scored(self._main, schedule.name, job_id)
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None), None
 
@@ -159,7 +159,7 @@ class Runner:
         self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
 
     def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
-        """Give a slot the next job id, because another job has its id. Return the new state."""
+        """Give a slot the next job id, because another job has its current id. Return the new state."""
         taken = job_of(schedule, state, slot)
         evaded = replace(state, numbers={**state.numbers, slot: state.number(slot) + 1})
         log.error("schedule.id_taken", extra={"job_id": taken, "instead": job_of(schedule, evaded, slot)})

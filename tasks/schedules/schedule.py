@@ -1,4 +1,6 @@
-"""Defines schedules, and decides when they are due and what is done. All functions are pure and read no clock.
+"""Defines schedules, and decides when a schedule is due and what a tick does then.
+
+All functions are pure and read no clock.
 
 A slot is a time at which a schedule is due. Cron computes the slots in the schedule's time zone, with Debian's rule for
 daylight saving time. When the clock jumps ahead, slots in the skipped hour are due at the end of that hour. When the
@@ -197,7 +199,8 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
     Returns
     -------
     Step
-        The decision. If its state has another `current` slot, the caller must submit the job of that slot.
+        The decision. If the new state has another `current` slot than `state`, the caller must submit the job of the
+        new slot.
     """
     due = schedule.slots(datetime.fromisoformat(state.through), now)
     if due:

@@ -168,13 +168,14 @@ class Scheduler:
         Parameters
         ----------
         again : bool
-            Whether to run a slot again if it already has a job. The new job resolves the model again. By default, such
-            slots are left out.
+            Whether to run slots again that already have a job; by default, these slots are left out. A new job resolves
+            the model again.
 
         Raises
         ------
         InvalidRequest
-            A slot is in the future, and its input may not exist yet; or a slot cannot be run again (see `check_rerun`).
+            A slot is in the future, so that its input may not exist yet; or a slot cannot be run again (see
+            `check_rerun`).
         """
         now = now or datetime.now(UTC)
         if early := [slot for slot in slots if slot > now]:

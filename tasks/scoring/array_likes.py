@@ -22,7 +22,7 @@ _MAX_EXACT_INTEGER = 2**53
 
 
 class AmbiguousShape(Exception):
-    """Raised if a list has as many arrays as there are rows, and each array has as many values.
+    """Raised if a list has as many arrays as there are rows, and each array has that number of values, too.
 
     Either the arrays or their values may then be the rows.
     """

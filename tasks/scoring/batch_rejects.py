@@ -39,7 +39,7 @@ class BatchRejects:
     max_rejected : int or None
         Maximum number of rejected rows.
     report : callable or None
-        Called with the number of rejected rows whenever it grows; returns whether the search must end.
+        Called with the number of rejected rows each time this number grows; returns whether the search must end.
     describe_row : callable or None
         Returns the object and the row number from which a row of the batch comes.
     """
@@ -93,7 +93,7 @@ class BatchRejects:
         self._on_trial = True
 
     def are_too_many(self) -> bool:
-        """Return whether the batch has more rejected rows than it may have."""
+        """Return whether the batch has more rejected rows than `max_rejected`."""
         return self.max_rejected is not None and self._count() > self.max_rejected
 
     def keep(self) -> None:
@@ -146,7 +146,7 @@ class BatchRejects:
     def blame(self, row: int, message: str) -> str | None:
         """Return the feature whose value in a row is quoted by an error message.
 
-        Return None if the message quotes no feature value, or those of several features.
+        Return None if the message quotes no feature value, or quotes values of several features.
         """
         values = {name: repr(str(self.trials.batch.column(name)[row].as_py())) for name in self.trials.features}
         named = [name for name, value in values.items() if value in message]
@@ -188,7 +188,7 @@ def _columns(refused: Refused, features: Collection[str]) -> list[tuple[str, int
 
 
 def _same(seen: Any, column: pa.Array) -> Any:
-    """Return a mask of the checked values that equal the feature's values, and were not changed by another step."""
+    """Return a mask of the checked values that equal the feature's values, because no other step has changed them."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     missing = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)

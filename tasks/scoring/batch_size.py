@@ -29,7 +29,7 @@ class BatchSize:
     features : sequence of str
         Names of the columns that are scored.
     results : pyarrow.Schema
-        The columns of the results, kept ones included.
+        The columns of the results, including the kept columns.
     rows : int
         Maximum number of rows.
     limit_bytes : int

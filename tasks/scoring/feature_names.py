@@ -21,12 +21,12 @@ def match_names(names: Sequence[str], columns: Sequence[str], replaces_blanks: C
     columns : sequence of str
         Columns of the input.
     replaces_blanks : callable
-        Returns whether the model replaces blanks in the names of its features. It is called only if the answer matters.
+        Returns whether the model replaces blanks in the names of its features. Called only if the answer matters.
 
     Raises
     ------
     MissingColumns
-        Several columns match the same name, although none is missing.
+        No column is missing, but several columns match the same name.
 
     Examples
     --------

@@ -38,7 +38,7 @@ class GroupSize:
     rows: int
     """Number of rows to score together."""
     _distance: float | None = None
-    """Mean distance between failing rows, or None before the first one."""
+    """Mean distance between failing rows; None before the first failing row."""
     _passed: int = 0
     """Number of rows that were scored since the last failing row."""
 

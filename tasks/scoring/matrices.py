@@ -15,7 +15,7 @@ from scoreline.storage.reused_memory import ReusedMemory
 LEAST_BYTES = 1 << 20
 """Minimum size, in bytes, of a matrix that gets reused memory. NumPy allocates smaller matrices."""
 MEMORY = ReusedMemory(most_blocks=1)
-"""The memory of the last matrix, for reuse by the next one."""
+"""The memory of the last matrix, for reuse by the next matrix."""
 
 
 def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:

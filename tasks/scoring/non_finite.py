@@ -34,7 +34,8 @@ class Trials:
     batch : pyarrow.RecordBatch
         The columns `features`, and possibly others.
     reasons : dict
-        The reasons that were found in earlier batches of the part (see `SingleCalls`). More are added to it.
+        The reasons that were found in earlier batches of the part (see `SingleCalls`). The reasons that are found in
+        this batch are added.
     """
 
     score: Callable[[pa.RecordBatch], Any]
@@ -87,8 +88,8 @@ class Trials:
         rows : ndarray of int
             Numbers of the failing rows.
         masks : mapping of (str, str) to ndarray of bool, shape (n_rows,)
-            The masks of missing or infinite values with which no row was scored. The model accepts all other such
-            values.
+            The masks of missing or infinite values with which no row was scored. The model accepts every other missing
+            or infinite value.
         """
         found: dict[int, Rejection] = {}
         for (name, what), mask in masks.items():

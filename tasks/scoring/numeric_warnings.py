@@ -18,8 +18,8 @@ def default_warnings() -> Iterator[None]:
     ``np.seterr(all="raise")``. Without this function, the same row would be rejected in one process and scored in
     another. Settings that an estimator makes in its own methods remain in force.
 
-    Warning filters belong to the whole process, and changing them is not thread-safe. They are therefore changed only
-    if a filter turns warnings into errors.
+    Warning filters belong to the whole process, and changing them is not thread-safe. The filters are therefore changed
+    only if one of them turns warnings into errors.
     """
     with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
         if all(action != "error" for action, *_ in warnings.filters):

@@ -188,9 +188,9 @@ def _name_columns(stem: str, result: Any, classes: Any) -> NamedColumns:
 
 
 def _name_frame(stem: str, frame: pd.DataFrame, classes: Any) -> NamedColumns:
-    """Name the columns of a DataFrame like those of an array.
+    """Name the columns of a DataFrame like the columns of an array.
 
-    If its column names are the classes, match them by name.
+    If the column names of the DataFrame are the classes, match columns and classes by name.
     """
     columns = [frame.iloc[:, number] for number in range(frame.shape[1])]
     own = [str(name) for name in frame.columns]
@@ -225,7 +225,7 @@ def _name_transformed(model: Any, result: Any) -> NamedColumns:
         )
     try:
         names = [str(name) for name in model.get_feature_names_out()]
-    except (AttributeError, NotImplementedError, ValueError, TypeError):  # it cannot name the columns of its result
+    except (AttributeError, NotImplementedError, ValueError, TypeError):  # the model cannot name its columns
         names = []
     if len(names) != values.shape[1]:
         names = [f"transform_{number}" for number in range(values.shape[1])]

@@ -2,8 +2,8 @@
 
 Most steps check their whole input before they compute anything. Such a step refuses all of its input for a single
 value, such as an unknown category, NaN or a negative number. The error message says little about the rows, but its
-traceback contains the failed check and the checked array. Pipelines, searches and stacks of models pass rows on to
-their steps in the same order. Therefore the same check can be applied to all rows at once.
+traceback contains the failed check and the checked array. Pipelines, searches and stacks of models keep the order of
+the rows that they pass on to their steps. Therefore the same check can be applied to all rows at once.
 
 The result of a check is a guess until a call has confirmed it (see `Search`). Only checks of scikit-learn are used,
 because custom code may reorder rows, or refuse a row because of other rows. The traceback does not show a custom step
@@ -44,8 +44,8 @@ type CheckKey = tuple[CodeType, int, str]
 class SingleCalls:
     """What calls with single rows have shown in the earlier batches of a part.
 
-    The same step need not be confirmed in each batch of a part. A part is scored from its first batch on, so that what
-    is remembered depends on the rows of the part and the model alone.
+    A check that one batch of a part has confirmed need not be confirmed again in the next batches. A part is scored
+    from its first batch on, so that what is remembered depends on the rows of the part and the model alone.
     """
 
     confirmed: dict[CheckKey, Confirmed | None] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Refused:
         Parameters
         ----------
         rows : ndarray of int
-            Positions of the rows within the call. There must be at least one.
+            Positions of the rows within the call. There must be at least one position.
         confirmed : Confirmed
             The error that the step raises for one of these rows.
         """

@@ -83,7 +83,7 @@ class RefusedBefore:
     """Whether no large batch of the model has been scored."""
 
     def rows_to_try(self, rows: Any) -> Any:
-        """Return the rows of the model's first large batch that are to be tried first; none of any other batch."""
+        """Return the rows of the model's first large batch that are to be tried first; for any other batch, no rows."""
         if not self._is_new or len(rows) < _LARGE_ROWS:
             return rows[:0]
         self._is_new = False
@@ -121,7 +121,8 @@ class RefusedBefore:
         batch : pyarrow.RecordBatch
             The columns `features`, and possibly others.
         refused : mapping of int to Rejection
-            The rows that steps refused. If the column at fault is not known, any feature may distinguish them.
+            The rows that steps refused. If the column at fault is not known, any feature may distinguish them from the
+            scored rows.
         scored : ndarray of int
             Numbers of the rows that were scored.
         """

@@ -54,7 +54,7 @@ def score_batch(
 ) -> Scored:
     """Score one batch, and reject only the rows that make the estimator fail.
 
-    A batch without such rows needs only one call of the estimator. If the call fails, `Search` finds the rows that
+    A batch in which no row fails needs only one call of the estimator. If the call fails, `Search` finds the rows that
     fail: a row is rejected if a step of scikit-learn refuses its values, or if a call with this row alone fails. The
     set of rejected rows therefore depends only on the rows and the model, not on earlier work of the process. Warnings
     never reject a row, regardless of how the process treats them.
@@ -78,17 +78,18 @@ def score_batch(
     max_rejected : int, optional
         Maximum number of rejected rows. If more rows are rejected, the search ends, because the job exceeds its budget.
     report : callable, optional
-        Called with the number of rejected rows of the batch whenever it grows; returns whether to raise
+        Called with the number of rejected rows of the batch, each time this number grows. Returns whether to raise
         `RejectBudgetExceeded`.
     describe_row : callable, optional
         Returns the object and the row number from which a row of the batch comes, for the message of that error.
     timings : Timings, optional
         Timings to which the seconds of `align`, `predict` and `search` are added.
     refused_before : RefusedBefore, optional
-        The values that were refused in earlier batches, to which those of this batch are added. They only decide which
-        rows are tried first.
+        The values that were refused in earlier batches. The values that are refused in this batch are added. These
+        values only decide which rows are tried first.
     single_calls : SingleCalls, optional
-        What calls with single rows have shown in earlier batches of the part, to which those of this batch are added.
+        What calls with single rows have shown in earlier batches of the part. What such calls show in this batch is
+        added.
 
     Raises
     ------
@@ -168,8 +169,8 @@ def _try_some(
 ) -> None:
     """Try some rows of the first batch of a model, and remember which of them a step refuses.
 
-    Otherwise the first call of the whole batch would fail, often after most of its work is done. The results are not
-    used, so that the scores do not depend on it.
+    Otherwise the first call of the whole batch would fail, often after most of its work is done. The results of the
+    trial are not used, so that the scores do not depend on the trial.
     """
     tried = refused_before.rows_to_try(rows)
     if not len(tried):
@@ -192,7 +193,7 @@ def _remember(
     search: Search,
     refused: Mapping[int, Rejection],
 ) -> None:
-    """Remember which rows of a batch the steps of the model refused, unless all of them were expected to be refused."""
+    """Remember which rows of a batch the steps of the model refused, unless all refused rows were expected."""
     if search.expected is not None:
         refused_before.were(right=search.as_expected)
     if refused and search.by_steps and not search.as_expected and search.pieces:

@@ -1,15 +1,15 @@
-"""Finds the rows of a batch that a model cannot score, with few calls of the model.
+"""Finds, with few calls of a model, the rows of a batch that the model cannot score.
 
 If a step of scikit-learn refuses rows for their values, its check is applied to all rows at once. The result of the
 check is used only if a call with one of the refused rows fails in the same check of the same step. Rows with values
 that were refused in earlier batches are tried first. If no other row is refused, a single call scores the rest.
-Otherwise the batch is scored again without this knowledge, so that the knowledge affects only the time, not the
-results.
+If another row is refused, the batch is scored again without the knowledge from earlier batches, so that this knowledge
+affects only the time, not the results.
 
-Any other row is rejected only if a call with this row alone fails. Each rejected row therefore needs one call, and the
-search tries to make few other calls. It sorts the rows so that rows that are likely to fail are next to each other, and
-scores groups of adjacent rows. If a group fails, it is halved until its first failing row is found. `GroupSize` chooses
-the size of the next group.
+A row that no such step refuses is rejected only if a call with this row alone fails. Each row that is rejected in this
+way therefore needs one call, and the search tries to make few other calls. The search sorts the rows so that rows that
+are likely to fail are next to each other, and scores groups of adjacent rows. If a group fails, it is halved until its
+first failing row is found. `GroupSize` chooses the size of the next group.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Rejects(Protocol):
         ...
 
     def are_too_many(self) -> bool:
-        """Return whether the batch has more rejected rows than it may have."""
+        """Return whether the batch has more rejected rows than allowed."""
         ...
 
     def keep(self) -> None:
@@ -102,9 +102,10 @@ class Search:
         Whether the checks of steps may be used. This requires that earlier steps neither reorder rows nor mix their
         values.
     expected : ndarray of bool, optional
-        Mask of the rows that are expected to be refused, by row number. If `asks` is false, it must be None.
+        Mask of the rows that are expected to be refused, by row number. The mask must be None if `asks` is false.
     confirmed : dict
-        The checks that were confirmed in earlier batches of the part (see `SingleCalls`). More are added to it.
+        The checks that were confirmed in earlier batches of the part (see `SingleCalls`). The checks that are confirmed
+        in this batch are added.
     """
 
     score: Callable[[Any], dict[str, Any]]
@@ -153,7 +154,7 @@ class Search:
             self._search(rows)
 
     def _score_others(self, rows: Any) -> bool:
-        """Reject the expected rows, and score all others in one call. Return whether this finished the batch.
+        """Reject the expected rows, and score all others in one call. Return whether this call finished the batch.
 
         If other rows fail too, or if too many rows are rejected, all changes are undone. Rows are rejected only if the
         same check refuses all rows of a call. Then the result does not depend on the order in which the model passes
@@ -185,7 +186,7 @@ class Search:
         return self._undo(confirmed)
 
     def _undo(self, confirmed: dict[CheckKey, Confirmed | None]) -> bool:
-        """Undo a trial, before which the given checks were confirmed. Return False."""
+        """Undo a trial: only the checks that were confirmed before the trial stay confirmed. Return False."""
         self.rejects.take_back()
         self.confirmed.clear()
         self.confirmed.update(confirmed)
@@ -226,9 +227,9 @@ class Search:
         Returns
         -------
         count, left, error : int, ndarray of int, Exception or None
-            The number of scored rows, the rows that are still to be scored, and the error of the row after the scored
-            rows in a call of its own. The error is None although rows are left if a step has refused
-            other rows of the group, or if each row can be scored alone but the group cannot.
+            The number of scored rows, the rows that are still to be scored, and the error of a call with only the first
+            row after the scored rows. Even if rows are left, the error is None if a step has refused other rows of the
+            group, or if each row can be scored alone but the group cannot.
         """
         low, high = 0, len(group)
         error = self._failure(group)
@@ -265,7 +266,7 @@ class Search:
         """Return the error that a step raises for one of the rows that it refuses.
 
         One row is tried on behalf of all rows of the part that the same check refuses for the same kind of value.
-        Return None if this row can be scored alone, or fails for another reason. In this case the check does not show
+        Return None if this row can be scored alone, or fails for another reason. In both cases, the check does not show
         which rows fail.
         """
         if refused.check not in self.confirmed:
@@ -281,7 +282,7 @@ class Search:
         return self.confirmed[refused.check]
 
     def _failure(self, rows: Any) -> Exception | None:
-        """Score rows together and return None, or the error for which they cannot be scored.
+        """Score rows together. Return None if this succeeds, and otherwise the error.
 
         Return a `MemoryError` too, because smaller groups of the rows may fit into memory.
         """
@@ -294,7 +295,7 @@ class Search:
         return None
 
     def _error(self, rows: Any, pieces: Pieces | None = None) -> Exception | None:
-        """Score rows together and return None, or the error for which they cannot be scored."""
+        """Score rows together. Return None if this succeeds, and otherwise the error."""
         try:
             scores = self.score(rows)
         except Exception as error:

@@ -1,9 +1,9 @@
 """The types in which a whole job scores its columns. The type of a value never depends on its part or batch.
 
 The plan stores these types in the schema of the columns to read. The metadata of a feature states whether any row of
-the input lacks a value. pandas reads integers with missing values as floats. Every part of the job does the same, even
-if none of its own rows lacks a value. Plans of older releases lack this metadata, so that the types in their jobs
-depend on the batch.
+the input lacks a value. pandas reads integers with missing values as floats. Likewise, if any row of the job lacks a
+value, every part scores these integers as floats, even a part whose own rows lack none. Plans of older releases lack
+this metadata, so that the types in their jobs depend on the batch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from scoreline.storage.tables.type_inference import CARRIED
 FEATURE = b"feature"
 """Key in the metadata of a column that is scored."""
 MISSING = b"missing"
-"""Key in the metadata of a feature: ``1`` if some row of the input has no value, ``0`` if every row has one."""
+"""Key in the metadata of a feature: ``1`` if some row of the input has no value, ``0`` if every row has a value."""
 SCORED_AS = b"scored_as"
-"""Key in the metadata of a feature of a batch: the type in which the job scores it."""
+"""Key in the metadata of a feature of a batch: the type in which the job scores the feature."""
 
 
 def settled_feature(name: str, kind: pa.DataType, *, missing: bool) -> pa.Field:

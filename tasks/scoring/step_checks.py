@@ -75,7 +75,7 @@ def _matrix(mask: Any) -> Any:
 
 
 def _finite_sparse(local: Locals, frame: FrameType) -> list[Cells]:
-    """Find NaN and infinity in a sparse matrix, such as that of a `OneHotEncoder` beside numbers."""
+    """Find NaN and infinity in a sparse matrix, such as the output of a `OneHotEncoder` beside numbers."""
     matrix = local["sparse_container"].tocoo()
     found = {"NaN": np.isnan(matrix.data), "infinity": np.isinf(matrix.data)}
     if local["ensure_all_finite"] == "allow-nan":
@@ -100,7 +100,7 @@ def _known_categories(local: Locals, frame: FrameType) -> list[Cells]:
     columns, known = local["X_list"], local["self"].categories_
     if local["handle_unknown"] != "error":
         return []
-    failed = int(local["i"])  # the step accepted the earlier columns, and has a mask for this one
+    failed = int(local["i"])  # the step accepted the earlier columns, and has a mask for this column
     mask = np.zeros((len(columns[failed]), len(columns)), dtype=bool)
     mask[:, failed] = ~local["valid_mask"]
     for later in range(failed + 1, len(columns)):
@@ -166,14 +166,14 @@ def _not_numbers(column: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def _conversion_error(value: Any, dtype: np.dtype[Any]) -> str:
-    """Return the error with which NumPy fails to convert a value to a number type; empty if it can convert it."""
+    """Return the error with which NumPy fails to convert a value to a number type; empty if NumPy can convert it."""
     one = np.empty(1, dtype=object)
     one[0] = value
     return _conversion_error_of(one, dtype)
 
 
 def _conversion_error_of(values: Any, dtype: np.dtype[Any]) -> str:
-    """Return the error with which NumPy fails to convert objects to a number type; empty if it can convert them."""
+    """Return the error with which NumPy fails to convert objects to a number type; empty if NumPy can convert them."""
     try:
         values.astype(dtype)
     except (ValueError, TypeError, OverflowError) as error:
@@ -254,7 +254,7 @@ def _with_neighbors(local: Locals, frame: FrameType) -> list[Cells]:
 
 
 def _documents(local: Locals, frame: FrameType) -> list[Cells]:
-    """Find the documents that are not texts, such as missing ones."""
+    """Find the documents that are not texts, such as missing documents."""
     documents = np.asarray(local["raw_documents"], dtype=object)
     if not isinstance(local["self"].analyzer, str) or documents.ndim != 1:
         return []

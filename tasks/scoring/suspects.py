@@ -3,7 +3,8 @@
 Rows with missing or infinite values come last, grouped by the columns of these values. The order of all other rows is
 learned from failing rows. This module determines for each failing row which column makes it fail. Rows with a similar
 value in this column are then tried first: the same value, a rare category, or a number at the same end of the range.
-The order affects only the number of calls that the search for failing rows needs (see `search`), not its result.
+The order affects only the number of calls that the search for failing rows needs (see `search`), not the result of the
+search.
 """
 
 from __future__ import annotations

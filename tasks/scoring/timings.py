@@ -12,7 +12,8 @@ upload     writes the object
 =========  =======================================================================================================
 
 A part's receipt contains the timings that were known when its object was written. At that time, `queue` and `upload` of
-the part are not known yet. They are therefore those of the previous part that the same process scored in the same job.
+the part are not known yet. The receipt therefore has those two timings of the previous part that the same process
+scored in the same job.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Timings:
 
     @contextlib.contextmanager
     def predicting(self, *, compiled: bool) -> Iterator[None]:
-        """Add the seconds that the block takes to `predict`, and also to `compiled` if compiled trees are used."""
+        """Add the seconds of the block to `predict`, and if compiled trees are used, also to `compiled`."""
         before = self.seconds["predict"]
         try:
             with self("predict"):
@@ -69,7 +70,7 @@ class Timings:
 
     @contextlib.contextmanager
     def searching(self) -> Iterator[None]:
-        """Add the seconds that the block takes to `search`."""
+        """Add the seconds of the block to `search`."""
         begun = time.perf_counter()
         try:
             yield

@@ -3,8 +3,8 @@
 As in any job, each part is written once, with a receipt. If the results will be arranged, however, parts are stored in
 ``_parts/``, which readers ignore. When all parts exist, the finalizer reads them in order and writes the result files,
 without ever overwriting a file. The rows in each result file depend only on the rows and sizes of the parts. If a
-finalizer dies, or if several finalizers run at once, all of them therefore write the same files, or find them already
-written. ``_SUCCESS`` is written after the files, and the parts are deleted after ``_SUCCESS``.
+finalizer dies, or if several finalizers run at once, all finalizers therefore write the same files, or find these files
+already written. ``_SUCCESS`` is written after the files, and the parts are deleted after ``_SUCCESS``.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from scoreline.tasks.steps.result_files import File, ResultFiles
 
 MAX_BYTES = 6 << 30
 """Maximum number of bytes in all parts together. One process arranges 40 MiB a second into 50 folders and 75 MiB a
-second into one (measured with a directory store). The process has nine minutes, and waits for the store during part of
-them."""
+second into one folder (measured with a directory store). The process has nine minutes, and waits for the store during
+part of this time."""
 _BATCH_ROWS = 16_384
 _PENDING_BYTES = 16 << 20
-"""Uncompressed bytes of rows to collect before distributing all of them to their files."""
+"""Uncompressed bytes of rows to collect before all collected rows are distributed to their files."""
 _REMOVE_THREADS = 16
 _UPLOADS = 8
-"""Number of files to upload at once. With many folders the files are small, and each needs a request."""
+"""Number of files to upload at once. With many folders the files are small, and each file needs a request."""
 
 
 class _ArrangingStopped(Exception):
@@ -85,7 +85,7 @@ def arrange(engine: Engine, documents: Documents, written: Sequence[ObjectInfo])
 
 
 def remove_parts(engine: Engine, job: Job) -> None:
-    """Delete the parts of a job. Call this only after its results are arranged and ``_SUCCESS`` is written."""
+    """Delete the parts of a job. Call this only after the results are arranged and ``_SUCCESS`` is written."""
     layout = ResultsLayout.of(engine.buckets, job)
     with ThreadPoolExecutor(_REMOVE_THREADS, thread_name_prefix="remove") as pool:
         for _ in pool.map(layout.store.delete, [info.key for info in layout.store.list(layout.parts_folder)]):
@@ -134,7 +134,7 @@ class _Arrangement:
     def _add(self, part: int, libraries: str, batch: pa.RecordBatch, row_bytes: int) -> None:
         """Assign the rows of a batch to folders.
 
-        When enough rows are pending, write all of them to their open files.
+        When enough rows are pending, write all pending rows to their open files.
         """
         numbers = self._folders.numbers(batch)
         for number, rows in enumerate(np.bincount(numbers, minlength=len(self._folders)).tolist()):
@@ -168,7 +168,7 @@ class _Arrangement:
             start += rows
 
     def _close(self, folders: Sequence[Folder]) -> None:
-        """Write the open files of the given folders, unless they exist, and begin the next file in each folder."""
+        """Write the open file of each given folder, unless the store already has it, and begin the next file."""
 
         def write(folder: Folder, body: bytes) -> ObjectInfo:
             return self._files.write(folder.key, folder.closed_files, folder.rows, body)

@@ -18,9 +18,10 @@ from scoreline.tasks.job.documents import Run
 from scoreline.tasks.steps.results_manifest import Entry
 
 BLOCK_PARTS = 10_000
-"""Number of parts in a block. Checking them takes some 20 s."""
+"""Number of parts in a block. Checking a block takes some 20 s."""
 CHECK_S = 300.0
-"""Seconds after which a finalizer continues in its next attempt. The rest of its time is for manifest and results."""
+"""Seconds after which a finalizer continues in its next attempt. The rest of the finalizer's time is for manifest and
+results."""
 
 
 def check_in_blocks(

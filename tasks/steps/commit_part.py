@@ -47,7 +47,7 @@ def commit_part(
     Parameters
     ----------
     budget : int
-        Number of rows that the job still allows to be rejected.
+        Number of rows that the job may reject.
     note : callable, optional
         Records the rejected rows of the part in the ledger (see `score_rows`).
     note_scored : callable, optional
@@ -118,7 +118,7 @@ def commit_part(
 def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | None:
     """Return the receipt of a part; None if the part has to be scored.
 
-    A part is scored again if the object with its rejected rows is missing. Its results are then replaced.
+    A part is scored again if the object with its rejected rows is missing. The results of the part are then replaced.
 
     Raises
     ------
@@ -136,7 +136,10 @@ def read_receipt(engine: Engine, documents: Documents, part: int) -> Receipt | N
 
 
 def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
-    """Return the metadata for the Parquet footer of a part. It is equal whenever the same libraries score the part."""
+    """Return the metadata for the Parquet footer of a part.
+
+    The metadata is equal whenever the same libraries score the part.
+    """
     return {
         "scoreline.job_id": job.spec.job_id,
         "scoreline.part": str(part),
@@ -150,7 +153,7 @@ def _footer(job: Job, part: int, planned: Part) -> dict[str, str]:
 
 
 def _put_results(engine: Engine, documents: Documents, layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receipt:
-    """Write the results of a part. Return their receipt, or the existing one if another process has written results."""
+    """Write the results of a part. Return their receipt, or the receipt of results that another process wrote first."""
     store, key = layout.store, layout.part(receipt.part)
     try:
         store.put(key, body, mode=CREATE, metadata=receipt.to_metadata())

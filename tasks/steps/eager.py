@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class EagerWorker:
     """Handles messages one at a time.
 
-    Errors that would fail a job in a worker fail it here, too. Errors that a worker would retry are raised to the
+    Errors that would fail a job in a worker fail the job here, too. Errors that a worker would retry are raised to the
     sender of the message, who can retry.
     """
 
@@ -66,7 +66,7 @@ class EagerWorker:
             self._give_up(message, job_id, error)
 
     def _give_up(self, message: Message, job_id: str, error: Exception) -> None:
-        """Fail the job of a message, or give up its webhook. Drop the message if its job cannot be read."""
+        """Fail the job of a message, or give up the webhook of the job. Drop the message if the job cannot be read."""
         try:
             if message.name == "scoreline.events" and isinstance(error, ScorelineError):
                 give_up(self.engine, job_id, error)

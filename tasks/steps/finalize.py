@@ -87,7 +87,10 @@ def finalize(engine: Engine, job_id: str) -> None:
 
 
 def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
-    """End a job whose ``_SUCCESS`` exists. The outcome is written last, because readers then expect everything else."""
+    """End a job whose ``_SUCCESS`` exists.
+
+    The outcome is written last, because readers of an outcome expect that everything else is written.
+    """
     job, main = documents.job, engine.buckets.main
     write_answer(engine.buckets, documents, outcome)
     if job.spec.only_new is not None:
@@ -293,7 +296,7 @@ def _arrange(
 ) -> tuple[tuple[File, ...] | None, str]:
     """Arrange the results.
 
-    Return the files and an error message; the files are None if it fails or the job has ended.
+    Return the files and an error message; the files are None if arranging fails or the job has ended.
     """
     try:
         return arrange(engine, documents, written), ""

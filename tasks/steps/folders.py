@@ -45,7 +45,7 @@ class Folder:
     first_part: int = 0
     """Number of the part that contains the first row of the open file."""
     libraries: str = ""
-    """The libraries that scored that part."""
+    """The libraries that scored the part `first_part`."""
     buffer: ParquetBuffer | None = None
     """Content of the open file; None if it has no rows yet or exists in the store."""
 

@@ -140,7 +140,8 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     Parameters
     ----------
     pace : Pace, optional
-        The known pace, which determines the size of parts unless the job sets it. By default, the pace is unknown.
+        The known pace, which determines the size of parts unless the job sets this size. By default, the pace is
+        unknown.
 
     Raises
     ------
@@ -219,8 +220,8 @@ def _survey(
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     """Cut the input into parts, based on the sizes of rows and results in the sample.
 
-    If no earlier job has recorded a pace of the model version, it is measured on a sample. This is done only if the
-    model seems slow, or if row groups are large enough to be divided.
+    If no earlier job has recorded a pace of the model version, the pace is measured on a sample, but only if the model
+    seems slow, or if row groups are large enough to be divided.
     """
     files = [item.file for item in made.surveyed]
     large = any(span.rows > PART_ROWS for file in files for span in file.spans)

@@ -108,8 +108,8 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     Parameters
     ----------
     ledger : Ledger
-        A ledger for the engine, from which nothing is read. Parts are therefore cut as if there were two processes, and
-        no earlier job with the same model.
+        A ledger for the engine. Nothing is read from the ledger. Parts are therefore cut as if there were two
+        processes, and no earlier job with the same model.
 
     Raises
     ------

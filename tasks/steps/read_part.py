@@ -55,9 +55,9 @@ class Batch:
         return f"row {piece.numbers[row - piece.start]} of {piece.uri}"
 
     def rejects(self, rejected: Mapping[int, Rejection]) -> Iterator[tuple[str, Rows, dict[int, Rejection]]]:
-        """Yield each piece that has rejected rows: its URI, its rows, and why rows were rejected.
+        """Yield the URI and the rows of each piece that has rejected rows, and a mapping with the reasons.
 
-        The reasons are in a mapping by row number within the piece. The reasons of malformed rows are in
+        The mapping is by row number within the piece. The reasons of malformed rows are not in the mapping, but in
         `Rows.malformed`.
         """
         found = sorted(rejected)
@@ -124,7 +124,7 @@ def _read_slices(
 
 
 type _Object = tuple[Sequence[Slice], Pinned]
-"""An object, and the slices of it."""
+"""An object, and the slices to read from it."""
 
 
 def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:
@@ -163,7 +163,7 @@ def _fit_together(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:
 
 
 def _join(filled: list[tuple[str, Rows]]) -> Iterator[Batch]:
-    """Join the items to one batch, or one batch per item if Arrow cannot concatenate a column. Empty the list.
+    """Yield one batch with all items, or one batch per item if Arrow cannot concatenate a column. Empty the list.
 
     Rows that follow each other in one object become one piece, because each piece with rejected rows has a cost.
     """

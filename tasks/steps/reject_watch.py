@@ -1,4 +1,4 @@
-"""Ends a part once the rejected rows of all parts under way exceed the budget of their job."""
+"""Ends a part once the rejected rows of its job, in counted parts and parts under way, exceed the budget of the job."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ seconds to find more of them. With a slow model, finding all rejected rows would
 
 @dataclass(kw_only=True)
 class RejectWatch:
-    """Callable that receives the number of rows that a part has rejected so far, whenever it grows.
+    """Callable that receives the number of rows that a part has rejected so far, each time this number grows.
 
     Parameters
     ----------
     budget : int
         Number of rows that the job may reject.
     note : callable or None
-        Records the number of rejected rows of the part, and returns that of the job (see `Ledger.note_rejects`). If
-        None, this class never ends the part.
+        Records the number of rejected rows of the part, and returns the number of the whole job (see
+        `Ledger.note_rejects`). If `note` is None, this class never ends the part.
     check_stopped : callable
         Raises an error if the job has ended meanwhile.
     clock : callable
@@ -41,7 +41,7 @@ class RejectWatch:
     check_stopped: Callable[[], None]
     clock: Callable[[], float] = time.monotonic
     over: int | None = None
-    """Number of rejected rows of the job, if these are more than it may reject."""
+    """Number of rejected rows of the job, if this number exceeds the budget."""
     _noted_s: float = field(init=False)
     _over_since_s: float | None = None
 

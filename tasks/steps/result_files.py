@@ -37,7 +37,8 @@ class File:
 class ResultFiles:
     """The files into which the results of one job are partitioned or gathered.
 
-    The receipt of a file contains a combined digest of all parts. It shows whether a file was made from the same parts.
+    The receipt of a file contains a combined digest of all parts. This digest shows whether a file was made from the
+    same parts.
 
     Parameters
     ----------

@@ -33,11 +33,12 @@ class Entry:
     seconds: str = ""
     """Timings of the part, as in its receipt."""
     failure: str = ""
-    """Reason why the part is missing; empty if it exists."""
+    """Reason why the part is missing; empty if the part exists."""
     broken: bool = False
     """Whether the part was counted, but its objects do not account for all of its rows. It has to be scored again."""
     info: ObjectInfo | None = None
-    """The object with the part's results; None if there is none, or if it is not part of the job's results."""
+    """The object with the part's results; None if there is no such object, or if it does not belong to the job's
+    results."""
 
 
 def check_parts(
@@ -114,8 +115,8 @@ def create_manifest(layout: ResultsLayout, body: bytes) -> bytes:
     """Write the manifest, unless an equal one exists. Return the manifest in the store.
 
     Manifests count as equal if they differ only in their timings, because timings change if a deleted part is scored
-    again. A different manifest is replaced unless ``_SUCCESS`` already names it. There is a different manifest if a
-    finalizer died and a part was scored again afterwards.
+    again. An existing manifest that differs is replaced, unless ``_SUCCESS`` already names it. The manifests differ if
+    a finalizer died and a part was scored again afterwards.
 
     Raises
     ------

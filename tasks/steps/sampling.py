@@ -36,7 +36,7 @@ SAMPLE_ROWS = 64
 """Number of rows that are scored to learn the output schema."""
 TRIAL_ROWS = 8_192
 TRIAL_S = 0.25
-"""To learn the pace of a model, the rows that are expected to take `TRIAL_S` seconds are scored, but at most
+"""To learn the pace of a model, as many rows are scored as are expected to take `TRIAL_S` seconds, but at most
 `TRIAL_ROWS`."""
 SAMPLED_PARTS = 8
 """Number of parts to sample if the first rows cannot be scored."""
@@ -61,10 +61,10 @@ class Draft:
     reason: str = ""
     """Reason why the first rejected row could not be scored."""
     rows_per_s: float | None = None
-    """Rows scored per second on the sample, without the time that finding rejected rows took. This is an underestimate,
-    because with 64 rows a call is mostly overhead."""
+    """Rows scored per second on the sample, without the time that finding rejected rows took. The pace is an
+    underestimate, because with 64 rows a call is mostly overhead."""
     ahead: pa.RecordBatch | None = None
-    """The rows from the sample on, as far as they were read with it; None after planning."""
+    """The rows of the sample and the later rows that were read with them; None after planning."""
     chosen: ChosenCut | None = None
     """How the input is cut; None if only rejected rows are scored again."""
 
@@ -260,9 +260,9 @@ def _head_first(piece: Slice, rows: int, by_rows: Collection[tuple[str, str]]) -
 
 
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
-    """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later ones, then rows of other parts.
+    """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later rows, then rows of other parts.
 
-    Each sample comes with a second batch: all rows from the beginning of the sample that were read together with it.
+    Each sample comes with a second batch, which has the rows of the sample and all later rows that were read with them.
 
     Rows that cannot be scored are often next to each other. Therefore the position within the rows doubles with each
     sample.

@@ -151,7 +151,7 @@ def count_part(
         Reason why the part failed, to store in the bucket; empty if the part is committed.
     summary : str
         The reason without quotations from the input, to store in the ledger, because people without access to the
-        bucket may read the ledger. By default, it is `failure`, which must then contain no quotations.
+        bucket may read the ledger. By default, the summary is `failure`, which must then contain no quotations.
     seconds : float, optional
         Time spent on scoring the part; None if another process scored it.
     """

@@ -43,27 +43,28 @@ def score_rows(
     planned : Part
         The slices to read.
     budget : int
-        Number of rows that the job still allows to be rejected.
+        Number of rows that the job may reject.
     timings : Timings
         Timings to which the seconds of `decode`, `align` and `predict` are added.
     note : callable, optional
-        Records the number of rejected rows of the part, and returns that of the job (see `Ledger.note_rejects`).
+        Records the number of rejected rows of the part, and returns the number of the whole job (see
+        `Ledger.note_rejects`).
     write : callable, optional
         Called with the scored rows of each batch in the planned schema, so that they need not stay in memory.
 
     Returns
     -------
     results, rejects : pyarrow.Table
-        The scored rows in the planned schema, without rows if `write` is given, and the rejected rows with their
-        reasons. Both are in input order.
+        The scored rows in the planned schema, and the rejected rows with their reasons, both in input order. If `write`
+        is given, `results` has no rows.
 
     Raises
     ------
     PartStopped
         The job ended meanwhile.
     RejectBudgetExceeded
-        The number of rejected rows exceeds both `budget` and `REJECTED_SHOWN`, in this part or in all parts under way;
-        the message shows one of the rows.
+        The rejected rows of this part exceed both `budget` and `REJECTED_SHOWN`, or `RejectWatch` found that the job
+        has rejected too many rows; the message shows one of the rows.
     InputError
         The results do not fit the planned schema.
     """
@@ -128,14 +129,14 @@ def score_rows(
 
 def _over_budget(total: int | None, most: int, budget: int, example: str) -> RejectBudgetExceeded:
     if total:
-        what = f"{plural(total, 'row')} were rejected in the parts under way, but the job may reject {budget}"
+        what = f"the job has rejected {plural(total, 'row')} so far, but may reject only {budget}"
     else:
         what = f"more than {most} rows were rejected in one part, but the limit of the job left room for only {budget}"
     return RejectBudgetExceeded(f"{what}: correct the input, or raise --max-rejected. {example}")
 
 
 def _stop_check(engine: Engine, job_id: str) -> Callable[[], None]:
-    """Return a function that raises `PartStopped` if the job was stopped. Call it before each batch."""
+    """Return a function, to be called before each batch, that raises `PartStopped` if the job was stopped."""
     batches = 0
 
     def check() -> None:

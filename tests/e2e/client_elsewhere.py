@@ -1,7 +1,7 @@
-"""Run a worker under this Python, and the client under another, where the package is installed without extras.
+"""Run a worker under this Python, and the client under another Python, where the package is installed without extras.
 
 ``python -m tests.e2e.client_elsewhere .cache/versions/client-3.13/bin/python`` starts embedded services and a worker.
-The given Python then submits a job and watches it to its end. `scripts/test-versions` runs it.
+The given Python then submits a job and watches it to its end. `scripts/test-versions` runs this module.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_code(tmp_path:
     [
         # `scoreline dev`, the S3 server and two guards; Valkey is not counted, because it overwrites its environment
         (signal.SIGINT, 0, 4),
-        (signal.SIGTERM, 1, 7),  # also a worker, the worker's guard and its child
+        (signal.SIGTERM, 1, 7),  # also a worker, the worker's guard and the worker's child
         (signal.SIGKILL, 1, 7),  # SIGKILL gives `scoreline dev` no time to end its children
     ],
 )

@@ -91,7 +91,7 @@ def test_a_doctor_that_is_stopped_removes_what_it_wrote(stack: Stack, store: Obj
         [SCORELINE, "doctor", "--only", "bucket"], env={"PATH": "/usr/bin:/bin"} | stack.environ, stdout=subprocess.PIPE
     )
     stack.wait("the probe", lambda: len(list(store.list(keys.PROBES))) >= 2, None)
-    # When it receives SIGTERM
+    # When the doctor receives SIGTERM
     doctor.send_signal(signal.SIGTERM)
     doctor.communicate(timeout=HANG_S)
     # Then the doctor has deleted all of its objects

@@ -63,7 +63,7 @@ WITHOUT_REDIS = ("under-way", "arranging", "submitted", "resumed", "records-stag
 
 
 class Successor:
-    """Runs the current release on the state that the earlier one left."""
+    """Runs the current release on the state that the earlier release left."""
 
     def __init__(self, rig: Rig, receiver: Receiver) -> None:
         self.rig = rig
@@ -155,7 +155,7 @@ class Successor:
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def objects(self, prefix: str) -> dict[str, tuple[bytes, datetime]]:
-        """Return the bytes and the modification time of each object; no object may be deleted while this runs."""
+        """Return the bytes and the modification time of each object; no object may be deleted meanwhile."""
         found = {}
         for key in self.keys(prefix):
             got = self.s3.get_object(Bucket=BUCKET, Key=key)

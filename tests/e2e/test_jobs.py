@@ -78,7 +78,7 @@ def test_a_job_scores_every_row_once_in_order_bit_for_bit(
     manifest = models.publish("main-job", forest, scaler, encoder, alias="champion")
     put_table("in/main/a.parquet", many[:40_000], row_group_size=7_000)
     put_table("in/main/b.parquet", many[40_000:], row_group_size=7_000)
-    # When they are scored
+    # When the files are scored
     done = ended(client, client.submit("main-job@champion", store.uri("in/main/")))
     # Then DuckDB and pandas find each row once, in order, with the scores of the estimators themselves
     assert (done.state, done.rows, done.error) == ("succeeded", 60_000, "")
@@ -119,7 +119,7 @@ def test_the_manifest_records_where_the_time_went(
     models.publish("unhurried", Paced(seconds=seconds).fit(pd.DataFrame({"x": [0.0]})))
     rows = pd.DataFrame({"id": np.arange(100 * parts), "x": np.arange(100.0 * parts)})
     uri = put_table("in/unhurried.parquet", rows, row_group_size=100)
-    # When it is scored
+    # When the job is scored
     done = ended(client, client.submit("unhurried", uri, part_rows=100))
     assert (done.state, done.parts) == ("succeeded", parts)
     # Then each timing is above zero, and only `predict` contains the time of the estimator

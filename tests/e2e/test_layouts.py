@@ -112,7 +112,7 @@ def by_pyarrow(folder: Path, files: str) -> pa.Table:
 
 
 def by_pandas(folder: Path, files: str) -> pa.Table:
-    # with its default types, pandas cannot read partition folders if one of them stands for null
+    # with its default types, pandas cannot read partition folders if one of these folders stands for null
     return pa.Table.from_pandas(pd.read_parquet(folder, dtype_backend="pyarrow"), preserve_index=False)
 
 

@@ -34,7 +34,8 @@ def test_ten_times_the_rows_take_the_same_memory(own: Stack) -> None:
         client.buckets.main.put(f"in/{number:02}.parquet", sink.getvalue())
     guard = own.start_worker(1)
     assert " arrow_pool=system" in next(own.folder.glob("worker*.log")).read_text()
-    # When both are scored, the small input several times, because memory grows during the first parts of a process
+    # When both inputs are scored, the small input several times, because memory grows during the first parts of a
+    # process
     peaks = []
     small = ("in/0[01].parquet", 10 * GROUP_ROWS)
     for uri, rows in (*[small] * 5, ("in/", 100 * GROUP_ROWS)):

@@ -51,7 +51,8 @@ def test_a_job_is_cut_by_the_pace_of_the_last_job_of_the_same_version_and_method
     count, predict, work = parts(smaller)
     assert 1 < count <= 20
     assert predict >= count * SECONDS
-    # And the ledger stores a pace between those of the two jobs, because the second job calls the model with fewer rows
+    # And the ledger stores a pace between the paces of the two jobs, because the second job calls the model with fewer
+    # rows
     later = pace(known)
     assert later is not None
     assert ROWS / (work + 0.5) < later**2 / first <= ROWS / predict

@@ -239,7 +239,8 @@ def test_records_that_were_deleted_or_replaced_fail_the_job(
     client.submission.score_inline("gone")
     with pytest.raises(JobFailed, match=f"the records of job gone are gone: no object {store.uri(stored)}"):
         RecordsJob(client, "gone").wait(timeout_s=HANG_S)
-    # And a job whose records are replaced before it is accepted, because the reconciler may score it at any time after
+    # And a job whose records are replaced before it is accepted, because the reconciler may score an accepted job at
+    # any time
     store.put(stored.replace("gone", "changed"), pack(encode(table_of([{"id": "theirs", "x": 7.0}]))))
     accept_records(client.submission, line, ROWS, job_id="changed")
     client.submission.score_inline("changed")

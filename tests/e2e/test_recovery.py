@@ -30,7 +30,8 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that the model `slow` waits for. The fixture creates it at the end, so that no process waits for ever."""
+    """A file that the model `slow` waits for. The fixture creates the file at the end, so that no process waits for
+    ever."""
     path = tmp_path / "gate"
     yield path
     path.touch()
@@ -143,7 +144,7 @@ def test_help_keeps_the_lines_of_its_examples(cli: Cli, command: tuple[str, ...]
 def test_rejected_shows_the_reasons_with_counts_and_examples(
     worker: Stack, cli: Cli, client: Client, models: ModelStorageManager, put_table: Callable[..., str]
 ) -> None:
-    # Given two files with NaN and infinity, and with columns that are named like those of the rejects table
+    # Given two files with NaN and infinity, and with columns that are named like the columns of the rejects table
     models.publish("strict", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     frame = pd.DataFrame({"id": np.arange(500), "x": np.arange(500.0), "row": "theirs", "source": 7})
     frame.loc[[3, 17], "x"] = np.nan

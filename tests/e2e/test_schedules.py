@@ -163,7 +163,7 @@ def test_a_slot_that_is_due_during_a_run_is_skipped_or_queued_or_replaces_it(
     ticker.tick(at("2026-11-25T01:00"))
     # When the next slot is due
     ticker.tick(at("2026-11-25T02:00"))
-    # Then the next slot gets no job (skip), gets one later (queue), or gets one now and the waiting job is cancelled
+    # Then the next slot gets no job (skip), a job later (queue), or a job now, while the waiting job is cancelled
     state = State.from_json(rig.store.get(keys.schedule_state("hourly")).data)
     assert [past.state for past in state.history] == states
     assert state.pending == (("2026-11-25T02:00:00+00:00",) if overlap == "queue" else ())

@@ -101,7 +101,8 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
-    # Given a copy of the source without a `build` folder, from which setuptools would add old modules to the wheel
+    # Given a copy of the source without the folder `build`; setuptools would add old modules in that folder to the
+    # wheel
     source = folder / "source"
     source.mkdir()
     for name in ("scoreline", *FOLDERS):
@@ -116,8 +117,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     found = Installed(folder / "venv", wheel)
     install = [sys.executable, "-m", "pip", "--python", found.python, "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*install, wheel], check=True)
-    # Then the environment can also import the packages of this Python. It ignores their .pth files, among them the file
-    # that makes the checkout importable
+    # Then the environment can also import the packages of this Python. The environment ignores the .pth files of these
+    # packages, among them the file that makes the checkout importable
     (site,) = found.folder.glob("lib/python*/site-packages")
     (site / "required.pth").write_text(sysconfig.get_path("purelib"))
     return found

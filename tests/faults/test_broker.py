@@ -115,7 +115,7 @@ def test_lost_messages_are_sent_again(rig_at_work: Rig) -> None:
 
 
 def test_ten_reconcilers_at_once_dispatch_each_part_once(rig: Rig) -> None:
-    # Given an unfinished job that Redis has lost, and no worker
+    # Given no worker, and an unfinished job that Redis has lost
     rig.start_worker(2)
     rig.publish(seconds=0.1)
     job = rig.submit(30)
@@ -172,7 +172,8 @@ def test_a_large_job_keeps_to_its_window_and_a_small_job_need_not_wait(rig: Rig)
     meanwhile = rig.client.status(large.job_id).parts_done - before
     assert rig.client.status(small.job_id).parts == 10
     assert 0 < longest <= 8
-    # meanwhile, the large job ends only the parts queued before, and about as many more as the small job has
+    # meanwhile, the large job ends only the parts that were queued before, and about as many others as the small job
+    # has
     assert meanwhile < 80
     rig.verify(rig.end(large))
 

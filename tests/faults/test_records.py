@@ -15,7 +15,8 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
     rig.publish(seconds=1)
     rig.rows = 200
     records = [{"id": n, "x": float(n)} for n in range(rig.rows)]
-    # Given two jobs that were accepted without a worker, one of them cancelled and resumed, and an emptied Redis
+    # Given two jobs that were accepted without a worker. One of the jobs was cancelled and resumed. Then Redis was
+    # emptied
     lost, cancelled = (rig.client.submit_records("paced", records) for _ in range(2))
     with pytest.raises(TimeoutError, match=lost.job_id):
         lost.wait(timeout_s=0.01)

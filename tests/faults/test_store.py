@@ -68,7 +68,8 @@ def test_an_input_replaced_during_a_job_fails_it_and_no_new_rows_are_mixed_in(ri
     rig.put_table("in/1.parquet", np.arange(5_000, 6_000), 100)
     rig.chaos()
     done = rig.end(job)
-    # Then the job fails with this reason, and its results contain the rows of the first object, but no new row
+    # Then the job fails because of the replaced object, and its results contain the rows of the first object, but no
+    # new row
     assert done.state == "failed"
     assert "s3://scoreline/in/1.parquet was replaced or deleted after the job was planned" in done.error
     ids: list[int] = []
@@ -87,7 +88,7 @@ def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at
     rig.publish(Staged(gate=str(gate), calls=str(calls)))
     job = rig.submit(2, rows=3 * BATCH_ROWS)
     rig.wait(lambda: calls.exists() and calls.stat().st_size == 2, "two parts at their first batch")
-    # When it is cancelled
+    # When their job is cancelled
     cancelled = rig.client.cancel(job.job_id)
     assert cancelled.state == "cancelled"
     gate.touch()
@@ -237,7 +238,7 @@ def test_a_plan_is_written_once_however_often_it_is_asked_for(rig: Rig) -> None:
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["planned by the same process", "or mostly by others"])
 def test_a_result_of_another_job_at_the_same_key_is_never_counted(rig: Rig, elsewhere: bool) -> None:
-    # Given a job whose documents were deleted, but not its results
+    # Given a job whose documents were deleted, but whose results remain
     rig.start_worker(1)
     rig.publish()
     first = rig.end(rig.submit(2, job_id="nightly-1"))
@@ -250,7 +251,7 @@ def test_a_result_of_another_job_at_the_same_key_is_never_counted(rig: Rig, else
     if elsewhere:
         rig.start_worker(3)
     again = rig.end(rig.client.submit("paced", rig.store.uri("in/"), job_id="nightly-1", part_rows=100))
-    # Then the results of the old version are not counted as results of the new one
+    # Then the results of the old job are not counted as results of the new job
     assert again.state == "failed"
     assert "was not written for this part of this job" in again.error
 

@@ -1,4 +1,4 @@
-"""Mutants: deliberate faults in the code. For each mutant, a test must fail. ``make mutants`` tries them all.
+"""Mutants: deliberate faults in the code. For each mutant, a test must fail. ``make mutants`` tries all mutants.
 
 The lists are ``*.toml`` beside this file, one for each subject. A mutant is a table named by what it breaks:
 

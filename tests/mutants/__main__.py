@@ -88,7 +88,7 @@ def _matches(mutant: Mutant, words: Sequence[str]) -> bool:
 def _copies(number: int) -> Iterator[list[Path]]:
     """Make copies of the checkout, and delete them at the end.
 
-    Of the files that git ignores, they have only the built extensions.
+    Of the files that git ignores, the copies have only the built extensions.
     """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

@@ -17,7 +17,7 @@ class Example:
     check: str
     severity: str
     says: tuple[str, ...]
-    """Texts that the findings must contain; each text may be in any of them."""
+    """Texts that the findings must contain; each text may be in any finding."""
     spoil: Callable[[Case], None]
     """Adds the fault to a sound deployment."""
 

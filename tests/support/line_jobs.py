@@ -22,7 +22,7 @@ from tests.support.one_model import LINE
 
 @dataclass(kw_only=True)
 class Desk:
-    """A client and an engine on the same buckets and ledger. Nothing runs until a test calls it."""
+    """A client and an engine on the same buckets and ledger. Nothing runs until a test calls a method."""
 
     client: EagerClient
     engine: Engine

@@ -19,9 +19,9 @@ def counted_calls(called: list[int], fails: list[Exception] | None = None) -> It
     Parameters
     ----------
     called : list of int
-        The number of rows of each call is appended to it.
+        The number of rows of each call is appended to this list.
     fails : list of Exception, optional
-        As long as it contains errors, each call takes the last one from it and raises it.
+        As long as this list contains errors, each call removes the last error and raises it.
     """
 
     def count(*arguments: Any) -> Any:

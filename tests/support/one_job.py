@@ -1,4 +1,5 @@
-"""A job in this process. A test runs its steps one by one, in one worker or in several with different models."""
+"""A job in this process. A test runs the steps of the job one by one, in one or several workers with different
+models."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def _prove_here(
 
 @contextlib.contextmanager
 def proved_here() -> Iterator[None]:
-    """Load published models on trial in this process; only the tests of publishing use a fresh one."""
+    """Load published models on trial in this process; only the tests of publishing use a fresh process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publisher, "try_loading", _prove_here)
         yield

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 HANG_S = 240.0
-"""After this time, a test counts as hanging. On a slow, busy machine, a test needs a tenth of it."""
+"""After this time, a test counts as hanging. On a slow, busy machine, a test needs a tenth of this time."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.15
 """Pauses between two looks grow from the first to the longest, because each look may cost a request."""
 

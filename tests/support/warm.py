@@ -1,9 +1,9 @@
 """Runs workers, beat and the command line as forks of a process that has already imported their modules.
 
 Importing scikit-learn, pandas and pyarrow takes a worker two seconds of CPU time, and importing its own packages takes
-a command half a second. The tests start some sixty workers and a hundred commands. A fork has all of this imported, and
-only sets its arguments, environment, working directory and output. The workers of the fixture `own` are started as a
-user starts them.
+a command half a second. The tests start some sixty workers and a hundred commands. A fork already has these packages
+imported, and only sets its arguments, environment, working directory and output. The workers of the fixture `own` are
+started as a user starts them.
 
 ``python -m tests.support.warm FD``: FD is a socket from which the process reads requests. The process ends when the
 other end of the socket is closed.
@@ -110,7 +110,7 @@ def run_script(
 
 
 class _Parent:
-    """A process whose forks become guards. It ends when this process ends."""
+    """A process whose forks become guards. The process ends when the process that started it ends."""
 
     def __init__(self) -> None:
         self.environ = Stack.environ_of_commands({})
@@ -124,7 +124,7 @@ class _Parent:
         atexit.register(self._end)
 
     def fork(self, arguments: list[str], environ: Mapping[str, str], *files: int, folder: Path | None = None) -> Forked:
-        """Run a command. `files` are the lifeline of its guard, and the files for its output and its errors."""
+        """Run a command. `files` are the lifeline of the guard, and the files for output and errors of the command."""
         reading, writing = os.pipe()
         message = json.dumps({"arguments": arguments, "environ": dict(environ), "folder": str(folder or Path.cwd())})
         with self._lock:
@@ -226,7 +226,7 @@ def _guard(arguments: list[str], environ: dict[str, str], folder: str, installed
     own = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [str(Path(arguments[0]).parent) if is_script else folder, *own, *installed]
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-        del sys.modules[name]  # so that the fork imports it from its own `sys.path`
+        del sys.modules[name]  # so that the fork imports the module from the new `sys.path`
     os.environ.clear()
     os.environ.update(environ)
     guard.ignore_signals()

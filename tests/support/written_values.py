@@ -1,4 +1,4 @@
-"""Values as they are written in CSV and JSON Lines, and how many examples of them the tests of surveys draw."""
+"""Values as they are written in CSV and JSON Lines, and the number of examples that the tests of surveys draw."""
 
 from hypothesis import HealthCheck, Phase, settings
 

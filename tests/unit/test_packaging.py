@@ -204,7 +204,7 @@ def test_each_service_waits_until_what_it_needs_is_healthy() -> None:
             "bucket": "service_completed_successfully",
         }
         assert COMPOSE[name]["restart"] == "unless-stopped"
-    # And every long-running service has a health check: the worker uses that of the image, and beat has a different one
+    # And every long-running service has a health check: the worker uses the check of the image, and beat has its own
     checked = {name for name, service in COMPOSE.items() if "healthcheck" in service}
     assert checked == COMPOSE.keys() - {"worker", "bucket"}
 
@@ -289,7 +289,7 @@ def test_a_change_of_code_installs_no_package_again() -> None:
     # Given the Dockerfile's stage from which the image copies its packages
     assert any(rest.startswith("--from=packages ") for keyword, rest in stages()[-1] if keyword == "COPY")
     packages = next(stage for stage in stages() if stage[0][1].endswith(" AS packages"))
-    # Then this stage installs both requirement files, and copies only these two files before
+    # Then this stage installs both requirement files, and before that, it copies only these two files
     installs = next(i for i, (_, rest) in enumerate(packages) if all(f"-r {file}" in rest for file in REQUIREMENTS))
     assert [rest for keyword, rest in packages[:installs] if keyword == "COPY"] == [f"{' '.join(REQUIREMENTS)} ./"]
     assert not {"scoreline", "storage", "tasks", "worker", "."} & {
@@ -327,7 +327,7 @@ def test_setup_has_built_each_extension_from_its_source_of_today() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Make a checkout with an extension of two files that is built, whose Python only notes what it was asked for."""
+    """Make a checkout with a built extension of two files. The Python of the checkout only records its arguments."""
     folder = tmp_path / "checkout"
     for name in ("scripts", "storage/fast", "tasks", "worker", ".venv/bin"):
         (folder / name).mkdir(parents=True)
@@ -478,7 +478,7 @@ def test_a_missing_file_fails_the_build(build: Path) -> None:
 
 
 def test_tests_of_the_large_packages_are_removed_and_nothing_else(build: Path) -> None:
-    # Given an environment in which numpy has folders with tests at two depths, and so has a small package
+    # Given an environment in which numpy has folders with tests at two depths, and a small package has tests, too
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", build / "venv"], check=True)
     (site,) = (build / "venv").glob("lib/python*/site-packages")
     for path in ("numpy/tests/a.py", "numpy/core/tests/data/b.npy", "numpy/core/c.py", "small/tests/d.py"):

@@ -5,7 +5,7 @@ The script runs the code of an earlier release with embedded services, in a chec
     git clone . ../earlier && cd ../earlier && git checkout 7c02dda && make setup
     .venv/bin/python make.py FOLDER
 
-It writes only bytes and commands, which do not depend on the embedded services:
+The script writes only bytes and commands, because these do not depend on the embedded services:
 
 ``bucket.zip``
     Every object, under its key.
@@ -17,23 +17,23 @@ It writes only bytes and commands, which do not depend on the embedded services:
 ``said.json``
     What the command line of that release printed about this state, and the other values that the test needs.
 
-The ledger stores deadlines of leases and messages by the workers' clocks. They have passed when a test restores the
-state, as if the worker had died long ago.
+The ledger stores deadlines of leases and messages by the workers' clocks. These deadlines have passed when a test
+restores the state, as if the worker had died long ago.
 
 The state contains these unfinished and finished jobs:
 
 - ``under-way``: has 12 parts. Three are counted, one is written but not counted, one was begun, six wait in the queue,
   and one was not dispatched. The messages of the two parts that a dead worker held are not acknowledged;
-- ``arranging``: all its parts are counted and its files and its manifest are written; its worker died before it wrote
-  ``_SUCCESS``;
-- ``submitted``: no worker has taken it yet; ``resumed``: the same, in its second run;
-- ``failed-part``: failed because an object was missing, which has been put back since;
+- ``arranging``: all parts are counted, and the files and the manifest of the job are written; the worker died before it
+  wrote ``_SUCCESS``;
+- ``submitted``: no worker has taken it yet; ``resumed``: no worker has taken its second run yet;
+- ``failed-part``: failed because an object was missing; the object has been put back since;
 - ``over-budget``: failed because it rejected a row;
 - ``finished``: has all its results except for two rejected rows;
 - ``to-be-told``: has ended while the receiver of its notification was down;
 - ``records-staged``: its records are in the bucket; ``score_records-by-name``, ``submit-by-name`` and
   ``status-by-name`` are messages of an application without Scoreline;
-- ``yearly-20250101T020000Z``: a slot of a schedule, which has recorded its end;
+- ``yearly-20250101T020000Z``: the job of a slot; the schedule has recorded the end of the job;
 - ``ledgers-20230101T020000Z``: a slot that is under way, while a second slot waits and a third was requested.
 
 The alias ``champion`` was moved after ``under-way`` and other jobs had begun, so these jobs use the previous version.
@@ -380,8 +380,8 @@ class Release:
                 case "zset":
                     scores = self.rig.redis.zrange(key, 0, -1, withscores=True)
                     if key == b"unacked_index":
-                        # The broker redelivers an unacknowledged message after a timeout. Move its time an hour back,
-                        # so that the timeout has passed when a test restores the state
+                        # The broker redelivers an unacknowledged message after a timeout. Move the time of the message
+                        # an hour back, so that the timeout has passed when a test restores the state
                         scores = [(member, score - LONG_AGO_S) for member, score in scores]
                     found.append(["ZADD", key, *(word for member, score in scores for word in (repr(score), member))])
                 case _:

@@ -1,4 +1,4 @@
-"""The kinds of rounds. Each is a generator that submits jobs, yields while faults occur, and checks results."""
+"""The kinds of rounds. Each kind is a generator that submits jobs, yields while faults occur, and checks results."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def plain(scene: Scene) -> Round:
 
 
 def rejects(scene: Scene) -> Round:
-    """A job with rows that cannot be scored, for various reasons. In some rounds, its results go into one file."""
+    """A job with rows that cannot be scored, for various reasons. In some rounds, the results of the job go into one
+    file."""
     made = scene.put(faulty=scene.chance.randrange(1, 60))
     job_id = yield from scene.submit(made, gather=scene.chance.random() < 0.3)
     scene.ours.check_results((yield from wait_for_end(scene.ours, job_id)), made)

@@ -92,7 +92,7 @@ class Place:
         assert (status.state, status.error) == ("partial" if rejected else "succeeded", "")
 
     def rows_of(self, status: Status, made: Input) -> tuple[dict[int, float], list[int]]:
-        """Return the scores of a job by id, and the ids of its rejected rows. Also check its manifest."""
+        """Return the scores of a job by id, and the ids of its rejected rows. Also check the manifest of the job."""
         folder = parse_uri(status.output)[1]
         manifest = json.loads(self.store.get(keys.results_manifest(folder)).data)
         success = json.loads(self.store.get(keys.success(folder)).data)

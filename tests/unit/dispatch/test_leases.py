@@ -41,7 +41,7 @@ def dispatcher() -> Dispatcher:
 
 def test_a_step_in_which_the_process_died_too_often_is_not_tried_again() -> None:
     at = dispatcher()
-    for _ in range(STEP_ATTEMPTS):  # each of them dies
+    for _ in range(STEP_ATTEMPTS):  # the process dies in each attempt
         at.ledger.begin_step("j", "plan", 60)
     with pytest.raises(ProcessDied, match="died 3 times at the step 'plan'"), hold_step(at, "j", "plan"):
         pytest.fail("the step was tried")

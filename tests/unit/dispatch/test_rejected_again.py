@@ -70,7 +70,7 @@ def test_a_request_that_is_repeated_after_an_error_makes_no_second_job(
         client.reconcile()
         client.run()
         assert client.status("j-rejected-1").state == "partial"
-    # When it is repeated
+    # When the request is repeated
     again = client.resume_rejected(job)
     client.run()
     # Then the same job scores the rejected rows

@@ -34,7 +34,7 @@ def test_objects_and_folders_that_readers_skip_are_not_input(tmp_path: Path) -> 
 
 
 class Begun:
-    """A fake of formats and of the object cache. It counts the surveys that begin before the first one ends."""
+    """A fake of formats and of the object cache. It counts the surveys that begin before the first survey ends."""
 
     def __init__(self, expected: int) -> None:
         self._meeting = threading.Barrier(expected)
@@ -47,12 +47,12 @@ class Begun:
         return Survey(schema=pa.schema([]), spans=())
 
     def reserve(self, _: Pinned) -> bool:
-        """Count an object. The last one counted may still wait for memory, so that its survey has not begun."""
+        """Count an object. The last counted object may still wait for memory, so that its survey has not begun."""
         self._taken += 1
         return True
 
     def add(self, _: Pinned) -> None:
-        """Record how many surveys had begun when this one ended."""
+        """Record how many surveys had begun when this survey ended."""
         self.ahead.append(self._taken - 1)
 
 

@@ -90,7 +90,7 @@ def test_a_span_of_far_more_rows_than_fit_is_divided_evenly() -> None:
 
 def test_rows_of_a_row_group_are_named_by_their_numbers_alone() -> None:
     # The numbers let a worker continue after the rows that it read last. A worker of the previous release understands
-    # them, too, and reads no other rows.
+    # the numbers, too, and reads no other rows.
     parts = cut([file("a", 50, 250, by_rows=True)], part_rows=125, most_rows=200)
     assert [[(s.start, s.stop, s.first_row, s.rows, s.only) for s in part.slices] for part in parts] == [
         [(0, 50, 0, 50, None)],

@@ -52,7 +52,7 @@ def test_records_have_the_same_values_and_types_as_json_and_as_parquet() -> None
     mixed = MIXED | {"whole": [1, 2**53 + 1, None], "id": [UUID(int=number) for number in range(3)]}
     records = [dict(zip(mixed, row, strict=True)) for row in zip(*mixed.values(), strict=True)]
     many = [*records, records[0] | {"text": "a" * MAX_BYTES}]
-    # When they are packed
+    # When the records are packed
     key, before, names = pack_records("many", many)
     # Then the Parquet file has the same values
     assert key.startswith("jobs/many/bulk-")

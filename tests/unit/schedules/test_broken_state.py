@@ -40,13 +40,13 @@ def test_a_state_that_cannot_be_read_stops_only_its_schedule(night: Night, broke
     night.write(NIGHTLY + HOURLY)
     night.tick(BEFORE)
     break_state(night, broken)
-    # The other schedule runs, and the report for the broken one says what is wrong and what to do
+    # The other schedule runs, and the report for the broken schedule says what is wrong and what to do
     report = night.tick(at("2026-11-25T01:00"))
     assert report["hourly"] == ["submitted hourly-20261125T010000Z"]
     (failed,) = report["nightly"]
     assert "schedules/nightly/state.json is not what Scoreline writes there" in failed
     assert "delete the object, and the schedule begins anew" in failed
-    # Both are listed
+    # Both schedules are listed
     listed = night.cli("list")
     assert listed.exit_code == 1
     assert [line.split()[0] for line in listed.stdout.splitlines()[1:3]] == ["nightly", "hourly"]

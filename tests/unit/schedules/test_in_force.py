@@ -167,7 +167,7 @@ def test_a_file_that_a_setting_names_and_that_does_not_exist_is_a_fault(
     assert scheduler.tick(SLOT) == {"nightly": [f"submitted {JOB}"]}
     reason = "SCHEDULES_FILE=deployed.toml is not a file: deploy the file, or unset SCHEDULES_FILE"
     assert errors(caplog, "schedule.invalid") == [reason]
-    # And commands report it
+    # And commands report the fault
     with pytest.raises(InvalidSettings, match=reason):
         scheduler.source()
     said = night.cli("list", SCHEDULES_FILE="deployed.toml")

@@ -156,7 +156,7 @@ def during(night: Night, monkeypatch: pytest.MonkeyPatch, key: str, act: Callabl
 
 @pytest.fixture
 def failed(hourly: Night) -> Night:
-    """A schedule whose first job failed after it was planned, and a tick has recorded the failure."""
+    """A schedule whose first job failed after it was planned; a tick has recorded the failure."""
     spoil(hourly)
     hourly.write(TABLE.replace('"churn"', '"churn@champion"'))
     tick(hourly, 1)

@@ -1,4 +1,4 @@
-"""A tick writes the state of a schedule before it acts on the state, and only one of several ticks writes it."""
+"""A tick writes the state of a schedule before it acts on the state, and only one of several ticks writes the state."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_rows_get_the_same_scores_and_the_same_reasons(model: Any, monkeypatch: 
     expected = score(own, rows)
     faster = compiled(own)
     monkeypatch.setattr(PackedTrees, "add_to", add_to)
-    # When the compiled trees score them
+    # When the compiled trees score the rows
     timings = Timings()
     found = score(faster, rows, timings)
     # Then all is as without compiled trees, and each batch is computed once for labels and probabilities

@@ -17,7 +17,8 @@ from scoreline.tasks.scoring.settled_types import settle, settled_feature
 
 
 def array(column: pa.Array | list[Any], kind: pa.DataType | None = None) -> tuple[Any, dict[int, str]]:
-    """Convert the column and one of float64 to a matrix. Return the converted column and the rejected rows."""
+    """Convert the column, with a second column of float64, to a matrix. Return the converted column and the rejected
+    rows."""
     columns = {"a": pa.array(column, kind), "b": pa.array(np.zeros(len(column)))}
     x, rejected = to_features(pa.record_batch(columns), ["a", "b"], form="array", named=False)
     return x[:, 0], {row: why.message for row, why in rejected.items()}
@@ -270,7 +271,8 @@ def test_floats_become_what_they_become_beside_another_type(kind: pa.DataType, f
     batch = pa.record_batch(columns, names=names).slice(3, 4_900)
     x, rejected = to_features(batch, names[::-1], form=form, named=True)
     assert rejected == {}
-    # With an additional column of small integers, the others keep their type, but each column is converted separately
+    # With an additional column of small integers, the other columns keep their type, but each column is converted
+    # separately
     mixed = batch.append_column("n", pa.array(np.zeros(4_900, "i2")))
     expected, _ = to_features(mixed, [*names[::-1], "n"], form="array", named=True)
     assert expected.dtype == kind.to_pandas_dtype()

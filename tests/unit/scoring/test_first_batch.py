@@ -76,7 +76,7 @@ def test_no_call_of_the_whole_first_batch_fails(model: Any, column: str, value: 
     rows.loc[7::20, column] = value
     done = score(model, rows, RefusedBefore())
     assert CALLED[0] == TRIED
-    # Then one call scores all sound rows, and those before it contain few others
+    # Then one call scores all sound rows, and no call has more rows
     assert CALLED.count(done.table.num_rows) == 1
     assert max(CALLED) == done.table.num_rows
     assert_same(done, score(model, rows))

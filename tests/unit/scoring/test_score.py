@@ -32,7 +32,8 @@ LINE = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
 
 
 class Picky(BaseEstimator):
-    """A model that counts its calls, and refuses values above 1000, and NaN and infinity unless they are allowed."""
+    """A model that counts its calls. It refuses values above 1000, and also NaN and infinity, unless these are
+    allowed."""
 
     def __init__(self, nan: bool = True, infinite: bool = True) -> None:
         self.nan, self.infinite = nan, infinite
@@ -116,7 +117,7 @@ class Doubling(BaseEstimator):
 def test_no_row_is_rejected_because_the_process_turns_warnings_into_errors(action: Any, numpy: Any) -> None:
     # Given infinities whose sum makes numpy warn in scikit-learn, and a value that overflows
     values = {"line": [1.0, np.inf, -np.inf, 3.0], "doubled": [1.0, np.finfo(float).max, -np.inf]}
-    # When they are scored in a process that raises warnings, or numpy's floating-point errors, as exceptions
+    # When these values are scored in a process that raises warnings, or numpy's floating-point errors, as exceptions
     with warnings.catch_warnings(record=True), np.errstate(all=numpy):
         warnings.simplefilter(action)
         line, doubled = scored(LINE, x=values["line"]), scored(Doubling(), x=values["doubled"])
@@ -181,7 +182,7 @@ def test_a_batch_is_scored_in_the_same_way_whatever_was_scored_before() -> None:
     second = batch(segment=[0.0, 0.0, 1.0, 0.0], b=[None, 2000.0, None, 3.0])
     features = ["segment", "b"]
     alone = [score_batch(bundle(Segments()), rows, features=features, keep=[], method=None) for rows in (first, second)]
-    # When one process scores them in either order
+    # When one process scores the batches in either order
     for order in ([0, 1], [1, 0]):
         loaded = bundle(Segments())
         for number in order:

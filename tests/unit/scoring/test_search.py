@@ -1,4 +1,4 @@
-"""The search finds the rows that a model cannot score with few calls, and rejects no other row."""
+"""With few calls, the search finds the rows that a model cannot score, and rejects no other row."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_a_batch_that_begins_again_forgets_what_it_confirmed_before() -> None:
     before, single = RefusedBefore(), SingleCalls()
     score(MODEL, damaged("town", "elsewhere", 3), before)
     score(MODEL, damaged("x", np.nan, 3), None, single)
-    # Given a batch in which not only the rows that are expected to be refused fail
+    # Given a batch in which more rows fail than are expected to be refused
     rows = damaged("town", "elsewhere", 3, seed=2)
     rows.loc[9, "x"] = np.nan
     score(MODEL, rows, before, single)

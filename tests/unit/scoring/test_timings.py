@@ -125,7 +125,7 @@ def test_scoring_takes_as_long_for_each_row_as_without_rejected_rows(lasts: Pass
     done = score_batch(bundle(Slow(lasts)), table, features=["x"], keep=[], method=None, timings=timings)
     parts.add(timings.to_text())
     assert parts.scoring == pytest.approx(parts.work - parts.search)
-    # Then the time per row is between that of one call with all rows and that of a call with few rows
+    # Then the time per row is between the times per row of one call with all rows and of a call with few rows
     assert 1 / 64 <= parts.scoring / done.table.num_rows <= 1.0
     if -1.0 not in x:
         assert (parts.scoring, parts.search) == (1.0, 0.0)

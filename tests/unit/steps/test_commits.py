@@ -64,7 +64,7 @@ def test_the_rejected_rows_of_a_worker_that_committed_too_late_are_removed(
     # Given two workers, one of which commits a part just before the other would
     before_put(monkeypatch, job, lambda key, _: key == PART, lambda: commit_part(other, other.documents("j"), 0, ANY))
     job.run(1)
-    # Then the late worker deletes its rejected rows, and those of the first worker are complete
+    # Then the late worker deletes its rejected rows, and the rejected rows of the first worker are complete
     assert len(job.listed(job.layout.rejected_folder)) == int(bool(others))
     job.run()
     job.verify(rejected=[int(value) for value in others])
@@ -166,7 +166,7 @@ def test_an_attempt_that_finds_a_broken_commit_scores_the_part_anew(tmp_path: Pa
     assert job.ledger.start(died).attempt == 1
     # When the next attempt finds the written results
     job.run()
-    # Then it scores the part again, and the finalizer finds no fault
+    # Then the attempt scores the part again, and the finalizer finds no fault
     job.verify(rejected=[1])
     progress = job.ledger.progress("j")
     assert progress is not None

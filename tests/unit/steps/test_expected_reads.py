@@ -34,7 +34,8 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def expected(engine: Engine, group_rows: int) -> tuple[ExpectedReads, int]:
-    """Return the expected number of bytes that a job reads for one of a table's three columns, and the table's size."""
+    """Return the expected reads of a job that needs one of a table's three columns, and the size of the table in
+    bytes."""
     sink = io.BytesIO()
     x = np.random.default_rng(1).normal(size=ROWS)
     table = pa.table({"x": x, "other": x + 1.0, "more": x + 2.0})

@@ -1,4 +1,4 @@
-"""A part ends once the rejected rows of all parts under way exceed the budget of their job."""
+"""A part ends once the rejected rows of its job, in counted parts and parts under way, exceed the budget of the job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planning samples the first rows of some parts, and samples no more rows if they are read in two pieces."""
+"""Planning samples the first rows of some parts, and the same number of rows if these are read in two pieces."""
 
 from __future__ import annotations
 

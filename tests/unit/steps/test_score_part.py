@@ -206,7 +206,7 @@ def test_a_plan_for_rejected_rows_finds_them_wherever_they_are(engine: Engine, m
     (whole,) = planner.draft(engine, job(), FAST).parts
     again = Part(slices=(replace(whole.slices[0], only=(rows - 1,)),))
     monkeypatch.setattr(planner, "parts_to_rescore", lambda *_: (again,))
-    # When it is planned
+    # When the job is planned
     made = planner.draft(engine, job(rejected_of="before"), FAST)
     # Then the planner samples that row
     assert (made.tried, made.rejected) == (1, 0)

@@ -350,7 +350,7 @@ def test_a_batch_is_not_completed_if_the_caller_wants_no_more_rows(
 def test_planning_reads_only_the_first_rows_of_a_large_slice_if_they_can_be_scored(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, negative: int, read: list[int]
 ) -> None:
-    # Given a table whose rows are so large that a batch has few of them, and a CSV object
+    # Given a CSV object, and a table whose rows are so large that a batch has few rows
     engine.batch_bytes = 24_000
     put(engine, "a.parquet", id=range(5_000), x=[-1.0] * negative + [1.0] * (5_000 - negative))
     engine.buckets.main.put("in/b.csv", b"id,x\n5000,1\n")
@@ -402,7 +402,7 @@ def test_the_batches_of_a_part_share_what_calls_with_single_rows_have_shown(
     batches = len(shared)
     score(engine, made, keep="id")
     assert batches > 1
-    # Then each attempt at the part begins with what it has shown by itself
+    # Then all batches of an attempt at the part share one object, and a second attempt begins with a new object
     assert all(item is shared[0] for item in shared[:batches])
     assert all(item is shared[batches] for item in shared[batches:])
     assert shared[0] is not shared[batches]

@@ -1,4 +1,4 @@
-"""A receiver cannot block the process that notifies it, however it behaves."""
+"""However a receiver behaves, it cannot block the process that notifies it."""
 
 from __future__ import annotations
 

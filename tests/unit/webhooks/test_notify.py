@@ -1,4 +1,4 @@
-"""Each run of a job sends one signed notification to an allowed address, and the job keeps its marker until then."""
+"""Each run of a job sends one signed notification to an allowed address; until it is sent, the job keeps its marker."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from scoreline.worker.shared_memory import Board
 
 
 class Models:
-    """A fake of the model manager; a model's name contains its size in bytes, and that of its compiled trees."""
+    """A fake of the model manager; a model's name contains its size in bytes, and the size of its compiled trees."""
 
     def __init__(self) -> None:
         self.loads: list[str] = []
@@ -90,7 +90,7 @@ def test_compiled_trees_count_towards_the_size_of_a_model(models: Models) -> Non
     cache.get(pin("a-40"))
     cache.get(pin("b-40+10"))
     assert [item["bytes"] for item in cache.snapshot()] == [40, 50]
-    cache.get(pin("c-40+25"))  # b is evicted, too, because of the compiled trees of both
+    cache.get(pin("c-40+25"))  # b is evicted, too, because the compiled trees of b and c count
     assert held(cache) == ["c-40+25"]
 
 

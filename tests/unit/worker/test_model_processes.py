@@ -1,4 +1,4 @@
-"""A pool process can run models that start processes, although Celery marks it as a daemon."""
+"""A pool process can run models that start processes, although Celery marks pool processes as daemons."""
 
 from __future__ import annotations
 

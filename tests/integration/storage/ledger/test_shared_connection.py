@@ -125,7 +125,7 @@ def test_sending_a_message_makes_no_client_and_formats_no_arguments(
         made.append(self)
         make(self, *arguments, **options)
 
-    # When it sends more messages, then it creates no further client, because creating one takes longer than the command
+    # When more messages are sent, no further client is created, because creating a client takes longer than the command
     monkeypatch.setattr(redis.Redis, "__init__", counted)
     for _ in range(3):
         send_message(app, "scoreline.plan", {"n": Noting(1)}, queue="q", address="here")
@@ -174,7 +174,7 @@ def test_the_event_loop_forgets_a_lost_connection_that_a_forked_process_still_ha
         # And another process that has inherited the socket of this event loop
         copy = os.dup(number)
         try:
-            # When the connection is closed, then the event loop gets no events of it or of the copied socket
+            # When the connection is closed, then the event loop gets no events of its socket or of the copy
             waiting.disconnect()
             assert [event for event in loop.poller.poll(0) if event[0] == number] == []
         finally:

@@ -1,4 +1,5 @@
-"""The truth table in ``unit/storage/test_settings`` decides where models come from, and if they are written to disk."""
+"""The truth table in ``unit/storage/test_settings`` decides where models come from, and whether models are written to
+disk."""
 
 from __future__ import annotations
 

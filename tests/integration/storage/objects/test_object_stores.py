@@ -99,7 +99,7 @@ def test_a_file_that_is_cut_while_a_directory_store_reads_it_is_not_read_as_zero
 
 
 def cutting(fstat: Callable[[int], os.stat_result], file: Path) -> Callable[[int], os.stat_result]:
-    """Return a replacement for `fstat`, after which the file is truncated as if by another program."""
+    """Return a replacement for `fstat` that truncates the file after each call, as another program might."""
 
     def cut(descriptor: int) -> os.stat_result:
         found = fstat(descriptor)
@@ -194,7 +194,7 @@ def test_a_key_that_is_too_long_for_r2_is_refused_by_every_store(store: ObjectSt
 
 
 def test_a_caching_store_reads_immutable_objects_once(tmp_path: Path) -> None:
-    # Given two objects that were read completely, one of them immutable, and a third that was created as immutable
+    # Given an immutable object and another object, both read completely, and an immutable object that was created
     behind = DirectoryStore(tmp_path, "data")
     store = CachingStore(behind, {"read", "written"})
     behind.put("read", b"0123456789", metadata={"rows": "3"})
@@ -288,7 +288,7 @@ def test_a_body_is_not_resumed_from_an_object_that_replaced_the_first(
     read, asked = R2Store._read_body, []
 
     def replaced(self: R2Store, *arguments: Any) -> Any:
-        # Given an object that is replaced by one of the same size after the connection was cut
+        # Given an object that is replaced by another object of the same size after the connection was cut
         asked.append(key)
         if len(asked) == 2:
             store.put(key, b"b" * 3_000_000)
@@ -314,7 +314,7 @@ def test_an_unreachable_server_is_reported_within_ten_seconds(monkeypatch: pytes
 def test_a_missing_bucket_is_distinguished_from_a_missing_object(server: R2Settings) -> None:
     # Given a bucket that does not exist
     store = R2Store(server, "no-such-bucket")
-    # Then each request whose response reveals it reports the missing bucket
+    # Then each request whose response reveals that the bucket is missing reports the bucket
     for request in (
         lambda: store.get("k"),
         lambda: list(store.list("")),

@@ -70,7 +70,7 @@ DIFFERENCES: dict[str, tuple[Callable[[Any, str], object], str, str]] = {
         "PreconditionFailed",
     ),
 }
-"""By request: the error of moto's server with `StrictR2`, and that of SeaweedFS; an empty text is success."""
+"""By request: the error of moto's server with `StrictR2`, and the error of SeaweedFS; an empty text means success."""
 
 
 @pytest.mark.parametrize("what", DIFFERENCES)

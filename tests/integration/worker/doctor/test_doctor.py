@@ -80,7 +80,7 @@ def test_a_sound_deployment_passes_every_check_and_no_probe_is_left_behind(case:
     before = set(redis.keys())
     # When the doctor examines the deployment
     found = examine(case.environ)
-    # Then every check passes except that of the worker, because the worker belongs to another bucket
+    # Then every check passes except the check of the worker, because the worker belongs to another bucket
     severities = {name: "warning" if name == "workers" else "ok" for name in NAMES}
     assert [(finding.check, finding.severity) for finding in found] == list(severities.items()), found
     (missing,) = (finding for finding in found if finding.check == "workers")

@@ -1,5 +1,4 @@
-"""A planned job takes no more memory in Redis than the doctor calculates, and a third of what it took in release
-0.1.0."""
+"""A planned job takes no more memory in Redis than the doctor calculates, and only a third of what it took in 0.1.0."""
 
 from __future__ import annotations
 

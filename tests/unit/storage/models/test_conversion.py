@@ -28,7 +28,7 @@ SAMPLE: dict[str, list[Any]] = {"b": [1.0, 2.0, None], "a": [0.5, None, 2.5]}
 
 @pytest.fixture
 def old(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Return a pipeline without a parameter of LinearRegression, as if saved by scikit-learn 1.5.2, which lacks it."""
+    """Return a pipeline as if saved by scikit-learn 1.5.2, whose LinearRegression lacks a parameter of today."""
     model = make_pipeline(SimpleImputer(), LinearRegression()).fit(FRAME, [1.0, 2.0, 3.0, 4.0])
     del model.steps[1][1].tol
     with monkeypatch.context() as patched:

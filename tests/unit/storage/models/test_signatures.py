@@ -151,7 +151,7 @@ def test_an_object_is_unpickled_only_if_its_digest_is_signed_or_given(bucket: Bu
     with pytest.raises(ModelCorrupt):
         mine.load_object("scaler.joblib", sha256="0" * 64)
     assert bucket.models().load_object("scaler.joblib").coef_.tolist() == LINE.coef_.tolist()
-    # The object is stored with the signature of another key, and then with that of the trusted key
+    # The object is stored with the signature of another key, and then with the signature of the trusted key
     bucket.models(STRANGER[0]).save("scaler.joblib", LINE)
     with pytest.raises(ModelUntrusted):
         mine.load_object("scaler.joblib")

@@ -1,4 +1,5 @@
-"""Only versions that were pinned, or signed by a trusted key, are loaded. The unpickler gets no other bytes."""
+"""Only versions that were pinned, or signed by a trusted key, are loaded. The unpickler gets no bytes of other
+versions."""
 
 from __future__ import annotations
 

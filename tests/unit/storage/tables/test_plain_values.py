@@ -1,4 +1,4 @@
-"""Blocks of plain numbers are decoded by the compiled scanner to the same bits as by Arrow, and no others are."""
+"""The compiled scanner decodes blocks of plain numbers to the same bits as Arrow does, and decodes no other blocks."""
 
 from __future__ import annotations
 

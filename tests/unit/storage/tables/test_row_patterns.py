@@ -29,7 +29,7 @@ BLOCK_BYTES = 48
 
 
 def csv_rows(draw: Any) -> list[str]:
-    """Draw similar rows: most values of a column are drawn from a few, and some are arbitrary."""
+    """Draw similar rows: most values of a column are drawn from a few values, and some are arbitrary."""
     count = draw(st.integers(1, 3))
     few = st.sampled_from(VALUES).flatmap(lambda values: st.lists(st.sampled_from(values), min_size=1, max_size=3))
     usual = [draw(few) for _ in range(count)]
@@ -60,7 +60,7 @@ def aid(monkeypatch: pytest.MonkeyPatch) -> Aid:
 
 
 def outcomes(table: Any, source: Pinned, features: list[str], aid: Aid) -> list[Any]:
-    """Return the result or the error of a survey, with and without what makes it faster."""
+    """Return the result or the error of a survey, with and without the scanner and the row patterns."""
     found: list[Any] = []
     for aids in ("scanner and patterns", "patterns", "nothing"):
         aid(aids)

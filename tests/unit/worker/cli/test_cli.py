@@ -45,7 +45,7 @@ every_command = pytest.mark.parametrize(
 
 
 def help_of(path: tuple[str, ...]) -> str:
-    """Return a help page as it looks in a terminal of COLUMNS columns; click's test runner fixes them at 80."""
+    """Return a help page as it looks in a terminal of COLUMNS columns; click's test runner always has 80 columns."""
     context: click.Context = cli.context_class(cli, info_name="scoreline", **cli.context_settings)
     for name in path:
         assert isinstance(context.command, Group)
@@ -56,7 +56,8 @@ def help_of(path: tuple[str, ...]) -> str:
 
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], str]:
-    """Return a function that parses arguments of ``scoreline`` without running it, and returns the usage error."""
+    """Return a function that parses arguments of ``scoreline`` without running a command, and returns the usage
+    error."""
     for _, command in ALL:
         monkeypatch.setattr(command, "callback", lambda **_: None)
     return lambda words: CliRunner().invoke(cli, words).stderr
@@ -167,7 +168,7 @@ def test_a_schedule_is_one_line_of_the_list_and_its_error_is_wrapped_below(
         )
         for name, outcome, reason, waiting in (("customers-eu", "succeeded", "", 2), ("orders", "refused", error, 0))
     ]
-    # When they are listed
+    # When the schedules are listed
     lines = listed(rows, monkeypatch)
     # Then each schedule has a line
     assert lines[1].split()[6:] == ["2026-11-26", "02:30", "UTC", "2026-11-25", "02:30", "succeeded"]

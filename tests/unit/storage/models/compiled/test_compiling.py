@@ -230,7 +230,7 @@ def test_each_method_returns_the_bits_of_scikit_learn(name: str) -> None:
 
 
 def outcomes(model: Any, x: Any) -> dict[str, list[np.ndarray]]:
-    """Return what the methods return that walk through the trees in another way, for example stage by stage."""
+    """Return the results of the methods that walk through the trees in another way, for example stage by stage."""
     found = {}
     for method in OTHER_METHODS:
         if (call := getattr(model, method, None)) is None:
@@ -291,7 +291,7 @@ def test_categories_for_which_a_split_has_no_bit_are_left_to_scikit_learn(
         walked.append(len(x))
         walk(self, sums, x, **options)
 
-    # Given rows as they are after scikit-learn has encoded them, which gives no such number today
+    # Given encoded rows with a number that scikit-learn's encoding does not give today
     model = ENSEMBLES["histograms, categories"]()
     compiled = compile_ensembles([("model", model)])
     walked: list[int] = []
@@ -351,13 +351,13 @@ def test_sparse_rows_cause_each_warning_once(name: str, sparse: Callable[[Any], 
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_a_tree_that_another_ensemble_owns_is_not_replaced_on_its_own(failing: bool) -> None:
-    # Given a gradient boosting that is compiled or not, and a tree of it that is reached in other ways, too
+    # Given a gradient boosting that is compiled or not. Other objects of the bundle refer to some of its trees, too
     init = OwnInit(KeyError("lost") if failing else None)
     model = GradientBoostingRegressor(init=init, **FEW).fit(X, SIGNAL)
     models = [("tree", model.estimators_[3, 0]), ("model", model), ("trees", list(model.estimators_[:5, 0]))]
     compiled = compile_ensembles(models)
     assert [(one.place, one.reason is None) for one in compiled.found] == [("model", not failing)]
-    # Then stages, which scikit-learn walks through the trees for, have the same results
+    # Then the stages, for which scikit-learn itself walks through the trees, have the same results
     expected = [stage.tobytes() for stage in model.staged_predict(X)], model.apply(X).tobytes()
     with compiled.in_use():
         assert ([stage.tobytes() for stage in model.staged_predict(X)], model.apply(X).tobytes()) == expected
@@ -370,7 +370,7 @@ def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPat
     held.forest = clone(forest).fit(X, TWO)
     for model in (OwnForest(**FEW).fit(X, TWO), forest, held):
         assert compile_ensembles([("model", model)]) == CompiledEnsembles()
-    # A forest with trees of a subclass, and one of another version of scikit-learn, are not compiled
+    # A forest with trees of a subclass, and a forest of another version of scikit-learn, are not compiled
     own = clone(forest).fit(X, TWO)
     own.estimators_[3].__class__ = type("OwnTree", (DecisionTreeClassifier,), {})
     assert (

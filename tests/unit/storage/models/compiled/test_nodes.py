@@ -40,7 +40,7 @@ def fitted(seed: int, *, rows: int = 400, missing: bool = False, depth: int | No
 
 
 def at_thresholds(trees: list[TreeArrays]) -> np.ndarray:
-    """Return rows whose values are thresholds, or the float32 above or below one."""
+    """Return rows whose values are thresholds, or the next float32 above or below a threshold."""
     random = np.random.default_rng(1)
     inner = np.concatenate([float32_at_or_below(tree.threshold[tree.left >= 0]) for tree in trees])
     values = np.concatenate([inner, np.nextafter(inner, np.float32(np.inf)), np.nextafter(inner, np.float32(-np.inf))])
@@ -64,7 +64,7 @@ def test_every_row_gets_the_values_of_its_leaves(depth: int | None, rows: int) -
 @pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
 @pytest.mark.parametrize("wide", [True, False])
 def test_a_copy_reads_the_values_of_its_own_arrays(copied: Callable[[PackedTrees], PackedTrees], wide: bool) -> None:
-    # Given trees whose values are columns of a table, as those of histograms are
+    # Given trees whose values are a column of a table, as in histogram gradient boosting
     trees = []
     for tree in (arrays_of(fitted(seed)) for seed in range(3)):
         table = np.zeros(len(tree.left), [("value", np.float64), ("number", np.int64)])
@@ -74,11 +74,11 @@ def test_a_copy_reads_the_values_of_its_own_arrays(copied: Callable[[PackedTrees
     x = at_thresholds(trees).astype(np.float64 if wide else np.float32)
     expected, found = np.zeros((len(x), 1)), np.zeros((len(x), 1))
     packed.add_to(expected, x)
-    # When the trees are copied, and the values of the first ones are overwritten
+    # When the trees are copied, and the values of the original trees are overwritten
     other = copied(packed)
     for tree in trees:
         tree.values[:] = np.nan
-    # Then the copy has its own
+    # Then the copy has its own values
     other.add_to(found, x)
     assert found.tobytes() == expected.tobytes()
     assert np.isfinite(found).all()
@@ -130,7 +130,7 @@ def cycle(tree: TreeArrays) -> TreeArrays:
 
 
 def leaf_with_another_mark(tree: TreeArrays) -> TreeArrays:
-    """Return a tree at whose leaf scikit-learn does not stop, as only -1 marks one."""
+    """Return a tree with a leaf at which scikit-learn does not stop, because only -1 marks a leaf."""
     left = tree.left.copy()
     left[np.flatnonzero(left == -1)[2]] = -2
     return replace(tree, left=left)
