@@ -19,6 +19,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.utils import parse_timestamp
 
 from scoreline.storage.errors import (
     InvalidKey,
@@ -91,6 +92,7 @@ class R2Store:
         )
         try:
             session = botocore.session.Session()
+            session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
             self.client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3",
                 endpoint_url=settings.endpoint_url,
@@ -338,6 +340,17 @@ def _condition(mode: PutMode) -> dict[str, str]:
             return {"IfMatch": f'"{etag}"'}
         case _:
             assert_never(mode)
+
+
+def _parse_time(value: Any) -> datetime:
+    """Parse a time in a response. A listing has one for each object, and dateutil takes 0.1 ms for each of them."""
+    try:
+        if value.endswith("Z"):
+            return datetime.fromisoformat(value)
+    except (AttributeError, ValueError):
+        pass
+    parsed: datetime = parse_timestamp(value)
+    return parsed
 
 
 def _check_key(key: str) -> str:
