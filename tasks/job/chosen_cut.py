@@ -204,11 +204,13 @@ def _limited(shares: Iterable[Sequence[Run]], limit: int) -> Iterator[list[Run]]
     """Cut the rows that each process is to score into parts of at most `limit` rows."""
     for share_ in shares:
         part: list[Run] = []
+        rows = 0
         for run in (piece for one in share_ for piece in divide(one, -(-one.rows // limit))):
-            if part and (len(part) == PART_SLICES or sum(other.rows for other in part) + run.rows > limit):
+            if part and (len(part) == PART_SLICES or rows + run.rows > limit):
                 yield part
-                part = []
+                part, rows = [], 0
             part.append(run)
+            rows += run.rows
         yield part
 
 

@@ -32,6 +32,13 @@ def rows(chosen: ChosenCut) -> list[int]:
     return [part.rows for part in chosen.parts]
 
 
+def test_the_rows_of_a_process_are_cut_into_parts_up_to_the_limit() -> None:
+    shares = [[Run(number, 0, 0, 10) for number in range(7)], [Run(9, 0, 5, 70)]]
+    cut = list(chosen_cut._limited(shares, 30))
+    assert [[run.rows for run in part] for part in cut] == [[10] * 3, [10] * 3, [10], [23], [23], [24]]
+    assert [run.start for part in cut[3:] for run in part] == [5, 28, 51]
+
+
 def test_each_row_group_is_a_part_if_that_keeps_the_processes_busy() -> None:
     for work in (FAST, FOREST):
         chosen = choose_cut([file(GROUP, GROUP, 102_848)], work)

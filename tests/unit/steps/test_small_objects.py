@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from scoreline.storage.errors import InputChanged, RejectBudgetExceeded, UnreadableInput
+from scoreline.storage.errors import InputChanged, InputError, RejectBudgetExceeded, UnreadableInput
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
@@ -267,6 +267,63 @@ def test_small_objects_are_fetched_side_by_side(engine: Engine, monkeypatch: pyt
     monkeypatch.setattr(engine.buckets.main, "get", together)
     scored, _ = score(engine, made)
     assert scored["id"].to_pylist() == list(range(objects))
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("truncated", UnreadableInput, r"s3://data/in/30\.parquet"),
+        ("without the feature", InputError, r"'x'.*s3://data/in/30\.parquet|s3://data/in/30\.parquet.*'x'"),
+    ],
+)
+def test_a_bad_object_among_sound_ones_is_found_before_anything_is_scored(
+    engine: Engine, what: str, error: type[Exception], message: str
+) -> None:
+    for number in range(40):
+        put(engine, f"{number:02}.parquet", id=[number] * 9, x=[float(number)] * 9)
+    if what == "truncated":
+        body = engine.buckets.main.get("in/30.parquet").data
+        engine.buckets.main.put("in/30.parquet", body[:-20])
+    else:
+        put(engine, "30.parquet", id=[30] * 9, y=[30.0] * 9)
+    with pytest.raises(error, match=message):
+        planner.draft(engine, job(), FAST)
+    assert engine.models.model.calls == []  # type: ignore[attr-defined]
+
+
+def test_an_object_that_changes_between_parts_fails_only_the_parts_that_read_it_later(engine: Engine) -> None:
+    for number in range(40):
+        put(engine, f"{number:02}.parquet", id=[number] * 10, x=[float(number)] * 10)
+    made = planner.draft(engine, job(part_rows=100), FAST)
+    documents = Documents(job=job(), plan=SimpleNamespace(columns=made.columns))  # type: ignore[arg-type]
+    first, second, *others = made.parts
+    before, _ = score_rows(engine, documents, first, 1_000, Timings())
+    changed = {piece.key for piece in (*first.slices, *second.slices)} & {"in/03.parquet", "in/13.parquet"}
+    assert changed == {"in/03.parquet", "in/13.parquet"}
+    for key in changed:
+        put(engine, key.removeprefix("in/"), id=[0] * 10, x=[0.0] * 10)
+    for part in (first, second):
+        with pytest.raises(InputChanged, match=r"was replaced or deleted after the job was planned"):
+            score_rows(engine, documents, part, 1_000, Timings())
+    later = [score_rows(engine, documents, part, 1_000, Timings())[0] for part in others]
+    found = pa.concat_tables([before, *later])["id"].to_pylist()
+    assert found == [number for number in (*range(10), *range(20, 40)) for _ in range(10)]
+
+
+def test_a_thousand_empty_objects_leave_the_rows_of_the_others(engine: Engine) -> None:
+    for number in range(500):
+        put(engine, f"{number:03}-a.parquet", id=pa.array([], "int64"), x=pa.array([], "float64"))
+        engine.buckets.main.put(f"in/{number:03}-b.parquet", b"")
+    put(engine, "250-c.parquet", id=[1, 2], x=[1.0, 2.0])
+    put(engine, "499-c.parquet", id=[3], x=[3.0])
+    made = planner.draft(engine, job(), FAST)
+    assert made.warnings == (
+        "500 of 1,002 objects have no bytes: s3://data/in/000-b.parquet, s3://data/in/001-b.parquet, "
+        "s3://data/in/002-b.parquet",
+    )
+    scored, rejected = score(engine, made)
+    assert scored["id"].to_pylist() == [1, 2, 3]
+    assert rejected.num_rows == 0
 
 
 @pytest.mark.parametrize("what", ["damaged", "replaced", "deleted"])
