@@ -79,21 +79,20 @@ class ShortSteps:
 
     def _do(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> None:
         waiting, seconds = engine.ledger.waiting, engine.lease_s
-        where = {"job_id": step.job_id, "task": step.task}
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
                 done = self._is_possible(engine, step, bundle) and _run(engine, step)
             if done:
-                log.info("step.between_batches", extra=where)
+                log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
         except JobNotFound:
             pass
         except SoftTimeLimitExceeded:
             raise PartInterrupted(
-                f"the step {step.task!r} of job {step.job_id} was done between two batches of this part, and took until "
-                "the time limit: the part is scored again"
+                f"the step {step.task!r} of job {step.job_id} was done between two batches of this part, and took "
+                "until the time limit: the part is scored again"
             ) from None
-        except Exception as error:  # handled when the message arrives, which may be retried or fail the job
-            log.warning("step.left", extra=where | {"error": describe(error)})
+        except Exception as error:  # noqa: BLE001  # the message of the step retries it, or fails the job
+            log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
         finally:
             with contextlib.suppress(LedgerError):
                 waiting.end(step)

@@ -1,4 +1,4 @@
-"""Every ledger fulfils one contract for waiting steps: a step is done without waiting for its message, but only once."""
+"""Every ledger fulfils one contract for waiting steps: each step is done once, with or without its message."""
 
 from __future__ import annotations
 
