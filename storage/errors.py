@@ -42,6 +42,7 @@
     │   └── LedgerUnavailable      transient
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
+    ├── PartInterrupted            transient: the part is scored again
     ├── PlanPending                transient: another job of the schedule has to be planned first
     ├── WebhookUnavailable         transient
     └── QueueUnavailable           transient
@@ -253,6 +254,12 @@ class WebhookRefused(ScorelineError):
 
 class StepUnfinished(ScorelineError):
     """Raised when a step has used up its time. The next attempt continues where the step stopped."""
+
+    transient = True
+
+
+class PartInterrupted(ScorelineError):
+    """Raised when the time limit of a part is reached during a step of another job. The part is scored again."""
 
     transient = True
 

@@ -97,6 +97,19 @@ class ModelCache:
             entry = self._entries.get(pinned)
         return entry.bundle.manifest if entry else self._models.registry.manifest(pinned)
 
+    def has_room_beside(self, pinned: PinnedModel, in_use: Bundle) -> bool:
+        """Return whether `get` can return a bundle without evicting another one, which is in use.
+
+        If the result is true, the bundle in use becomes the last one to be evicted.
+        """
+        with self._lock:
+            if pinned in self._entries:
+                return True
+        size = self._models.registry.manifest(pinned).memory_bytes
+        with self._lock:
+            self._hit(_pin_of(in_use))
+        return size + in_use.memory_bytes <= self._max_bytes
+
     def evict_all(self) -> None:
         """Evict every bundle. The memory of a bundle in use is freed at the end of the part that uses it."""
         with self._lock:

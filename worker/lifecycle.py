@@ -28,6 +28,7 @@ from scoreline.tasks.schedules.guarded_inputs import check_outside_schedules
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.short_steps import ShortSteps
 from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import telemetry
 from scoreline.worker.cache import ModelCache
@@ -91,6 +92,7 @@ def engine(app: Celery) -> Engine:
             lease_s=settings.lease_s,
             reconcile_s=settings.reconcile_s,
             batch_bytes=settings.batch_bytes,
+            between_batches=ShortSteps(has_room=process.cache.has_room_beside),
         )
         if process.board is not None:
             arguments = (process.board, process.cache, settings.redis_idle_s)

@@ -16,6 +16,7 @@ from scoreline.storage.errors import (
     InvalidRequest,
     JobFailed,
     JobNotFound,
+    LedgerError,
     LedgerFenced,
     LedgerLost,
     ObjectNotFound,
@@ -25,6 +26,7 @@ from scoreline.storage.errors import (
     without_quotes,
 )
 from scoreline.storage.keys import check_name
+from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.tasks.dispatch import outcome, reconcile
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
@@ -116,6 +118,13 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
         queue=lifecycle.queue_names().of_task(task.name),
         kwargs={**(task.request.kwargs or {}), **changed},
     )
+
+
+def retry_if_taken(task: Task[Any, Any], engine: Engine, job_id: str) -> None:
+    """Retry the message of a step later if another process does the step between two batches of a part."""
+    with contextlib.suppress(LedgerError):  # without an answer, the step is done twice, which does no harm
+        if not engine.ledger.waiting.begin(WaitingStep(task=task.name, job_id=job_id)):
+            raise retry_later(task, JobFailed(f"another process does the step of job {job_id}: it may end first"))
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ from scoreline.worker.retries import (
     drop_unless_job_id,
     reconcile_if_lost,
     retries_made,
+    retry_if_taken,
     retry_later,
     retry_or_fail,
 )
@@ -122,6 +123,7 @@ def score_staged(self: Task[Any, Any], job_id: str) -> None:
     """Score a job whose records were written to the bucket."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
+        retry_if_taken(self, engine, job_id)
         inline.score_small(engine, job_id, str(self.request.id))
     lifecycle.share_models()
 
@@ -141,8 +143,10 @@ def status(job_id: Any = None) -> dict[str, Any]:
 @app.task(name="scoreline.plan", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def plan(self: Task[Any, Any], job_id: str) -> None:
     """Divide a job into parts, and dispatch the first parts."""
+    engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id):
-        planner.plan_job(lifecycle.engine(app), job_id)
+        retry_if_taken(self, engine, job_id)
+        planner.plan_job(engine, job_id)
 
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -182,8 +186,10 @@ def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry
 @app.task(name="scoreline.finalize", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def finalize(self: Task[Any, Any], job_id: str) -> None:
     """Check the results of a job whose parts are all done, and end the job."""
+    engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id):
-        finalizing.finalize(lifecycle.engine(app), job_id)
+        retry_if_taken(self, engine, job_id)
+        finalizing.finalize(engine, job_id)
 
 
 @app.task(name="scoreline.events", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.ledger.waiting import WaitingSteps
 from scoreline.storage.ledger.watchlist import Watchlist
 
 ToDo = Literal["run", "done", "busy", "stopped", "unknown"]
@@ -152,6 +153,11 @@ class Ledger(Protocol):
     @property
     def watchlist(self) -> Watchlist:
         """The jobs under way, for the reconciler."""
+        ...
+
+    @property
+    def waiting(self) -> WaitingSteps:
+        """The short steps whose messages are in the queue, for processes that score long parts."""
         ...
 
     def ping(self) -> None:

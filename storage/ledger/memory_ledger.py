@@ -22,6 +22,7 @@ from scoreline.storage.ledger.base import (
 )
 from scoreline.storage.ledger.memory_counters import MemoryCounters
 from scoreline.storage.ledger.memory_state import Expiring, Flight, Job, Steps, reason_to_stop
+from scoreline.storage.ledger.memory_waiting import MemoryWaitingSteps
 from scoreline.storage.ledger.memory_watchlist import MemoryWatchlist
 
 
@@ -46,6 +47,7 @@ class MemoryLedger:
         self._notes: Expiring[float] = Expiring(clock)
         self.counters = MemoryCounters()
         self.watchlist = MemoryWatchlist(self._lock, clock, self._jobs, self._steps)
+        self.waiting = MemoryWaitingSteps(self._lock, clock)
 
     def ping(self) -> None:
         """Do nothing, because this ledger always answers (see `Ledger.ping`)."""

@@ -26,6 +26,7 @@ from scoreline.storage.ledger.base import (
     Stopped,
 )
 from scoreline.storage.ledger.redis_counters import RedisCounters, to_count
+from scoreline.storage.ledger.redis_waiting import RedisWaitingSteps
 from scoreline.storage.ledger.redis_watchlist import RedisWatchlist
 from scoreline.storage.ledger.server import Server
 
@@ -34,7 +35,7 @@ _CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid flo
 the commands and scripts cause none of these errors."""
 _SCRIPTS = (
     *("begin", "dispatch", "start", "extend", "rejects", "scored", "complete", "close", "step"),
-    *("lock", "take", "put_off", "due"),
+    *("lock", "take", "put_off", "due", "waiting"),
 )
 
 
@@ -100,6 +101,7 @@ class RedisLedger:
         self._scripts = {name: self._redis.register_script(scripts["clock"] + scripts[name]) for name in _SCRIPTS}
         now = functools.partial(_now, clock)
         self.watchlist = RedisWatchlist(self._redis, self._scripts, namespace, self._translate_errors, now)
+        self.waiting = RedisWaitingSteps(self._scripts["waiting"], namespace, self._translate_errors, now)
         self._now = now
         self.counters = RedisCounters(self._redis, redis_keys.of_bucket(namespace, "counters"), self._translate_errors)
 

@@ -5,12 +5,14 @@ This module works with `requirements.txt` alone, so that an application can canc
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scoreline.storage.errors import ScorelineError
+from scoreline.storage.errors import LedgerError, ScorelineError
 from scoreline.storage.ledger.base import Ledger
+from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import Job, mark_active, read_job
 from scoreline.tasks.job.plan_file import PlanFile
@@ -28,6 +30,8 @@ LEASE_S = 60.0
 span."""
 RECONCILE_S = 60.0
 _DOCUMENTS_KEPT = 8
+_LISTED = ("plan", "finalize")
+"""Steps that a process may do between two batches of a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,8 @@ class Dispatcher:
     """Seconds after which a part or a step is given to another process, unless its lease is renewed."""
     reconcile_s: float = RECONCILE_S
     """Seconds between two rounds of the reconciler."""
+    lists_steps: bool = True
+    """Whether the steps that are sent may also be done between two batches of a part (see `Ledger.waiting`)."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
 
     def documents(self, job_id: str, *, fresh: bool = False) -> Documents:
@@ -103,8 +109,12 @@ def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None =
     """
     if not dispatcher.ledger.claim_step(job_id, step):
         return False
+    task = task or f"scoreline.{step}"
+    if dispatcher.lists_steps and step in _LISTED:
+        with contextlib.suppress(LedgerError):  # the list only makes the step begin sooner
+            dispatcher.ledger.waiting.add(WaitingStep(task=task, job_id=job_id))
     try:
-        dispatcher.send(task or f"scoreline.{step}", job_id=job_id)
+        dispatcher.send(task, job_id=job_id)
     except ScorelineError:  # otherwise the next attempt would wait until the claim expires
         dispatcher.ledger.end_step(job_id, step)
         raise

@@ -87,6 +87,9 @@ class Columns:
     frames: bool = False
     """Whether a model gets numbers in a DataFrame. A DataFrame is needed if the model does not say what it accepts, and
     fails on an array."""
+    batch_rows: int = 0
+    """Maximum number of rows that are scored at once, if the model is so slow that `BATCH_ROWS` would take too long;
+    otherwise 0."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -48,6 +48,11 @@ class Timings:
         """Start measuring `wall`."""
         self._began, self._uploaded = time.perf_counter(), self.seconds["upload"]
 
+    def pause(self, seconds: float) -> None:
+        """Count `seconds` that the process just spent on other jobs as `queue`, and not as part of `wall`."""
+        self.seconds["queue"] += seconds
+        self._began += seconds
+
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Add the seconds that the block takes."""

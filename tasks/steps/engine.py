@@ -5,7 +5,7 @@ All Celery tasks of a process use the same engine, and pass it to the steps, suc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -54,6 +54,9 @@ class Engine(Dispatcher):
     """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
     kept: KeptObjects = field(default_factory=KeptObjects)
     """Small objects that the current step has read before."""
+    between_batches: Callable[[Engine, Bundle], float] | None = None
+    """Called between two batches of a part with the engine and the part's model. Returns the number of seconds that it
+    spent on other jobs (see `scoreline.tasks.steps.short_steps`)."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 
@@ -62,7 +65,8 @@ class Engine(Dispatcher):
         known, size = self._sized or (None, None)
         if size is None or known is not columns or size.limit_bytes != self.batch_bytes:
             reads, results = from_text(columns.reads), from_text(columns.schema)
-            size = BatchSize(reads, columns.features, results, rows=BATCH_ROWS, limit_bytes=self.batch_bytes)
+            most = columns.batch_rows or BATCH_ROWS
+            size = BatchSize(reads, columns.features, results, rows=most, limit_bytes=self.batch_bytes)
             self._sized = columns, size
         return size
 

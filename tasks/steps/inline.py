@@ -47,7 +47,7 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
         else:
             engine.send(name, **kwargs)
 
-    local = replace(engine, send=send)
+    local = replace(engine, send=send, lists_steps=False, between_batches=None)
     plan_job(local, job_id)
     try:
         parts = engine.documents(job_id).plan.parts

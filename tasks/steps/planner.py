@@ -16,6 +16,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects.base import CREATE, exists
+from scoreline.storage.tables.base import align
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.leases import hold_step
@@ -35,7 +36,7 @@ from scoreline.tasks.job.chosen_cut import Work, choose_cut
 from scoreline.tasks.job.documents import Job, read_job, read_outcome
 from scoreline.tasks.job.part_sizes import PART_ROWS, SLOW_ROWS_PER_S
 from scoreline.tasks.job.places import check_output
-from scoreline.tasks.job.plan import Columns, Part
+from scoreline.tasks.job.plan import BATCH_ROWS, Columns, Part
 from scoreline.tasks.job.plan_file import encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
@@ -48,6 +49,10 @@ from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
 
 log = logging.getLogger(__name__)
+
+BATCH_S = 0.5
+"""Maximum number of seconds that a batch should take, because a process does short steps of other jobs only between two
+batches."""
 
 
 def plan_job(engine: Engine, job_id: str) -> None:
@@ -220,17 +225,22 @@ def _survey(
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     """Cut the input into parts, based on the sizes of rows and results in the sample.
 
-    If no earlier job has recorded a pace of the model version, the pace is measured on a sample, but only if the model
-    seems slow, or if row groups are large enough to be divided.
+    If no earlier job has recorded a pace of the model version, the pace is measured on a sample, but only if a batch
+    may take longer than `BATCH_S`, or if row groups are large enough to be divided.
     """
     files = [item.file for item in made.surveyed]
     large = any(span.rows > PART_ROWS for file in files for span in file.spans)
     rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
-    sampled_per_s = None if rows_per_s or job.spec.part_rows else made.rows_per_s
-    if sampled_per_s is not None and (large or sampled_per_s < SLOW_ROWS_PER_S):
+    batch_per_s = scored_per_s or rows_per_s
+    most = min(BATCH_ROWS, sum(span.rows for file in files for span in file.spans))
+    sampled_per_s = None if rows_per_s else made.rows_per_s
+    cuts_large = large and not job.spec.part_rows
+    if sampled_per_s is not None and (cuts_large or most > BATCH_S * sampled_per_s):
         tried = try_pace(job, bundle, made)  # needed with many columns, where even a call with few rows takes long
-        if large or tried < SLOW_ROWS_PER_S:
+        if cuts_large or (tried < SLOW_ROWS_PER_S and not job.spec.part_rows):
             rows_per_s = scored_per_s = tried
+        batch_per_s = tried
+    made = replace(made, columns=replace(made.columns, batch_rows=_batch_rows(batch_per_s, most)))
     work = Work(
         rows_per_s=rows_per_s,
         scored_per_s=scored_per_s,
@@ -241,6 +251,16 @@ def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     )
     chosen = choose_cut(files, work, job.spec.part_rows)
     return replace(made, parts=chosen.parts, chosen=chosen)
+
+
+def _batch_rows(rows_per_s: float | None, most: int) -> int:
+    """Return how many rows a model scores in `BATCH_S`; 0 if these are as many as `most`, or if the pace is unknown.
+
+    >>> _batch_rows(10_000, 65_536), _batch_rows(1_000_000, 65_536), _batch_rows(0.5, 65_536), _batch_rows(None, 9)
+    (4992, 0, 1, 0)
+    """
+    rows = align(max(1, int(BATCH_S * rows_per_s))) if rows_per_s else 0
+    return rows if rows < most else 0
 
 
 def _warn_of_empty(surveyed: Sequence[SurveyedObject]) -> tuple[str, ...]:

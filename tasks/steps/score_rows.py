@@ -92,6 +92,8 @@ def score_rows(
         ends.callback(matrices.MEMORY.release)
         ends.callback(gone.append, True)
         for batch in batches:
+            if engine.between_batches is not None:
+                timings.pause(engine.between_batches(engine, bundle))
             check_stopped()
             try:
                 done = score_batch(

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
 SAMPLE_ROWS = 64
+TRIAL_ROWS = 8_192
 
 
 class Paced(RegressorMixin, BaseEstimator):
@@ -77,6 +78,34 @@ class Talkative(Paced):
 
     def predict(self, x: Any) -> Any:
         logging.getLogger("theirs").warning("connecting with %s", dict(os.environ))
+        return super().predict(x)
+
+
+class Turnstile(Paced):
+    """A model whose calls wait, except for those of a planner, until a test lets them pass.
+
+    Parameters
+    ----------
+    folder : str
+        Each call creates the file ``N.begun`` in this folder, where N is the number of the call from 0, and waits for
+        the file ``N`` or ``all``.
+    lasts : float
+        Minimum duration of a call that waits, in seconds.
+    """
+
+    def __init__(self, folder: str, lasts: float = 0.0) -> None:
+        super().__init__()
+        self.folder = folder
+        self.lasts = lasts
+
+    def predict(self, x: Any) -> Any:
+        if len(x) > TRIAL_ROWS:
+            folder = Path(self.folder)
+            number = len(list(folder.glob("*.begun")))
+            (folder / f"{number}.begun").touch()
+            time.sleep(self.lasts)
+            while not (folder / str(number)).exists() and not (folder / "all").exists():
+                time.sleep(0.01)
         return super().predict(x)
 
 

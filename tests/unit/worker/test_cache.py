@@ -188,3 +188,14 @@ def test_a_request_for_eviction_reaches_every_process_that_shares_the_board() ->
     board.write(1, 77, [{"model": "a"}])
     board.request_eviction()
     assert (board.evictions_requested(), board.read()) == (1, {77: [{"model": "a"}]})
+
+
+def test_a_model_in_use_is_evicted_last_if_another_one_fits_beside_it(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    in_use = cache.get(pin("a-40"))
+    cache.get(pin("b-50"))
+    assert cache.has_room_beside(pin("b-50"), in_use)
+    assert not cache.has_room_beside(pin("c-61"), in_use)
+    assert cache.has_room_beside(pin("c-60"), in_use)
+    cache.get(pin("c-60"))
+    assert held(cache) == ["a-40", "c-60"]

@@ -16,6 +16,7 @@ from scoreline.storage.errors import (
     StoreUnavailable,
     WebhookUnavailable,
 )
+from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.tasks.job.documents import Outcome, read_delivery, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import inline, planner
@@ -132,6 +133,29 @@ def test_a_step_goes_on_after_an_outage(at: Desk, fail: Callable[..., Failing]) 
     job_id = at.submit()
     fail(planner, "plan_job", StoreUnavailable("503"), times=3)
     tasks.plan.apply(kwargs={"job_id": job_id})
+    assert at.names_sent() == ["score_part"] * 4
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["the step was taken", "the ledger is away"])
+def test_a_message_is_retried_while_another_process_does_its_step(
+    at: Desk, fail: Callable[..., Failing], monkeypatch: pytest.MonkeyPatch, *, gone: bool
+) -> None:
+    job_id = at.submit()
+    waiting, asked = at.engine.ledger.waiting, []
+    begin, taken = waiting.begin, waiting.take(60)
+    assert taken is not None
+
+    def counted(step: WaitingStep) -> bool:
+        asked.append(step)
+        if gone:
+            raise LedgerUnavailable("no Redis")
+        if len(asked) == 3:
+            waiting.end(taken)
+        return begin(step)
+
+    monkeypatch.setattr(waiting, "begin", counted)
+    tasks.plan.apply(kwargs={"job_id": job_id})
+    assert asked == [taken] * (1 if gone else 3)
     assert at.names_sent() == ["score_part"] * 4
 
 

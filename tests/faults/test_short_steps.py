@@ -1,0 +1,101 @@
+"""Short steps do not wait for the end of a long part: a process does them between two batches, and loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.plan import BATCH_ROWS
+from scoreline.tasks.steps.short_steps import LOOK_EVERY_S
+from tests.support.estimators import TRIAL_ROWS, Turnstile
+from tests.support.proving import proved_here
+from tests.support.rig import Rig
+from tests.support.waiting import HANG_S
+
+MANY = TRIAL_ROWS + 100
+"""Number of records that a `Turnstile` holds."""
+RECORDS = [{"id": n, "x": float(n)} for n in range(5)]
+
+
+class Held:
+    """A job with a single part, whose batches wait until the test lets them pass."""
+
+    def __init__(self, rig: Rig, folder: Path, batches: int = 2) -> None:
+        self.rig, self.folder = rig, folder
+        folder.mkdir()
+        model = Turnstile(str(folder), lasts=LOOK_EVERY_S).fit(pd.DataFrame({"x": [0.0]}))
+        with proved_here():
+            ModelStorageManager.from_env(rig.environ).publish(folder.name, model)
+        self.job: Status = rig.submit(1, rows=batches * BATCH_ROWS, model=folder.name)
+        self.rows = rig.rows
+
+    def wait_for_batch(self, number: int) -> None:
+        self.rig.wait((self.folder / f"{number}.begun").exists, f"batch {number}")
+
+    def let_pass(self, number: int) -> None:
+        (self.folder / str(number)).touch()
+
+    def end(self) -> None:
+        (self.folder / "all").touch()
+        self.rig.rows = self.rows
+        self.rig.verify(self.rig.end(self.job))
+
+
+def test_records_and_planning_do_not_wait_for_a_long_part(rig: Rig, tmp_path: Path) -> None:
+    rig.publish()
+    # Given the only process of a worker at a long part
+    rig.start_worker(1)
+    long = Held(rig, tmp_path / "long", batches=3)
+    long.wait_for_batch(0)
+    # When records and another job are submitted during the first batch
+    scored = rig.client.submit_records("paced", RECORDS)
+    rig.put_table("other/a.parquet", np.arange(10), 10)
+    other = rig.client.submit("paced", rig.store.uri("other/"))
+    long.let_pass(0)
+    # Then the records are scored before the second batch ends, and the job is planned before the third batch ends
+    assert [row["prediction"] for row in scored.wait(timeout_s=HANG_S)] == [3.0 * n + 1 for n in range(5)]
+    long.let_pass(1)
+    rig.wait(lambda: exists(rig.store, keys.plan(other.job_id)), "the plan")
+    # And all jobs end with each row in one place, although their messages arrive afterwards
+    long.end()
+    rig.rows = 10
+    rig.verify(rig.end(other))
+    rig.rows = len(RECORDS)
+    rig.verify(scored.status())
+
+
+@pytest.mark.parametrize("flush", [False, True], ids=["", "and Redis is emptied"])
+def test_a_process_that_dies_at_a_step_between_batches_loses_neither_job(
+    rig: Rig, tmp_path: Path, *, flush: bool
+) -> None:
+    rig.start_worker(1)
+    long = Held(rig, tmp_path / "long")
+    long.wait_for_batch(0)
+    short = tmp_path / "short"
+    short.mkdir()
+    with proved_here():
+        model = Turnstile(str(short)).fit(pd.DataFrame({"x": [0.0]}))
+        ModelStorageManager.from_env(rig.environ).publish("short", model)
+    records = [{"id": n, "x": float(n)} for n in range(MANY)]
+    scored = rig.client.submit_records("short", records)
+    long.let_pass(0)
+    # When the process dies while it scores the records between the batches of the long part
+    rig.wait((short / "0.begun").exists, "the records")
+    assert not (tmp_path / "long/1.begun").exists()
+    rig.kill(rig.children())
+    if flush:
+        rig.redis.flushall()
+        rig.start_beat()
+    # Then both jobs are done by the process that replaces it
+    (short / "all").touch()
+    long.end()
+    assert [row["id"] for row in scored.wait(timeout_s=HANG_S)] == list(range(MANY))
+    rig.rows = len(records)
+    rig.verify(scored.status())

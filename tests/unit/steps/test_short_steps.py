@@ -1,0 +1,211 @@
+"""Between two batches of a part, a process does short steps of other jobs. The part itself is scored as if alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoreline.storage import keys
+from scoreline.storage.errors import LedgerUnavailable, PartInterrupted
+from scoreline.storage.ledger.waiting import WaitingStep
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
+from scoreline.tasks.steps import short_steps
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.inline import score_small
+from scoreline.tasks.steps.score_part import score_part
+from scoreline.tasks.steps.short_steps import LONGEST_S, LOOK_EVERY_S, ShortSteps
+from tests.support.one_job import OneJob
+
+Install = Callable[[Callable[[Engine, WaitingStep], bool]], list[WaitingStep]]
+
+
+class Time:
+    """A clock that each look moves on, so that the next look is due at once."""
+
+    def __init__(self, step_s: float = LOOK_EVERY_S) -> None:
+        self.now = 0.0
+        self.step_s = step_s
+
+    def __call__(self) -> float:
+        self.now += self.step_s
+        return self.now
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> OneJob:
+    """A planned job with one part."""
+    job = OneJob(tmp_path)
+    job.run(1)
+    return job
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return a function that replaces what a step does. The steps that are done are in the list that it returns."""
+
+    def put(run: Callable[[Engine, WaitingStep], bool]) -> list[WaitingStep]:
+        done: list[WaitingStep] = []
+
+        def hooked(engine: Engine, step: WaitingStep) -> bool:
+            done.append(step)
+            return run(engine, step)
+
+        monkeypatch.setattr(short_steps, "_run", hooked)
+        return done
+
+    return put
+
+
+def ready(engine: Engine, step: WaitingStep) -> bool:
+    return True
+
+
+def end_of(job_id: str) -> WaitingStep:
+    return WaitingStep(task="scoreline.finalize", job_id=job_id)
+
+
+def score(at: OneJob, between: ShortSteps) -> tuple[int, int] | None:
+    return score_part(replace(at.engine, between_batches=between), "j", 0, "holder")
+
+
+def steps(has_room: bool = True, **options: Any) -> ShortSteps:
+    def room(pinned: PinnedModel, in_use: Bundle) -> bool:
+        return has_room
+
+    return ShortSteps(has_room=room, **options)
+
+
+def test_all_steps_that_wait_are_done_in_their_order(at: OneJob, install: Install) -> None:
+    done = install(ready)
+    waiting = [end_of(str(number)) for number in range(3)]
+    for step in waiting:
+        at.ledger.waiting.add(step)
+    assert score(at, steps()) == (4, 0)
+    assert done == waiting
+    assert at.ledger.waiting.begin(waiting[0])  # it counts as taken only while it is done
+
+
+def test_the_list_is_looked_at_only_so_often(at: OneJob, install: Install) -> None:
+    install(ready)
+    between, looks = steps(clock=Time(LOOK_EVERY_S / 10)), []
+    take = at.ledger.waiting.take
+    at.ledger.waiting.take = lambda seconds: looks.append(seconds) or take(seconds)  # type: ignore[method-assign,func-returns-value]
+    for _ in range(5):
+        between(at.engine, at.engine.models.get(at.documents.job.model))
+    assert len(looks) == 1
+
+
+def test_after_a_second_the_part_goes_on(at: OneJob, install: Install) -> None:
+    time = Time(0.0)
+
+    def slowly(engine: Engine, step: WaitingStep) -> bool:
+        time.now += 0.6 * LONGEST_S
+        return True
+
+    done = install(slowly)
+    for number in range(5):
+        at.ledger.waiting.add(end_of(str(number)))
+    seconds = steps(clock=time)(at.engine, at.engine.models.get(at.documents.job.model))
+    assert len(done) == 2
+    assert seconds == pytest.approx(1.2 * LONGEST_S)
+
+
+def test_the_time_of_other_jobs_does_not_count_as_work_on_the_part(at: OneJob) -> None:
+    timed: list[float] = []
+
+    def between(engine: Engine, bundle: Bundle) -> float:
+        timed.append(1000.0)
+        return 1000.0
+
+    score_part(replace(at.engine, between_batches=between), "j", 0, "holder")
+    seconds = json.loads(at.store.head(at.layout.part(0)).metadata["seconds"])
+    assert timed == [1000.0]
+    assert seconds["queue"] > 999
+    assert seconds["wall"] < 0
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault"), LedgerUnavailable("no Redis"), KeyError("x")])
+def test_a_step_that_fails_is_left_to_its_message(at: OneJob, install: Install, error: Exception) -> None:
+    def fail(engine: Engine, step: WaitingStep) -> bool:
+        raise error
+
+    done = install(fail)
+    at.ledger.waiting.add(end_of("a"))
+    assert score(at, steps()) == (4, 0)
+    assert done == [end_of("a")]
+    assert at.ledger.waiting.begin(end_of("a"))
+
+
+def test_the_part_goes_on_without_the_list(at: OneJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(seconds: float) -> WaitingStep | None:
+        raise LedgerUnavailable("no Redis")
+
+    monkeypatch.setattr(at.ledger.waiting, "take", fail)
+    assert score(at, steps()) == (4, 0)
+
+
+def test_the_time_limit_of_the_task_interrupts_the_part_without_failing_it(at: OneJob, install: Install) -> None:
+    def run_out(engine: Engine, step: WaitingStep) -> bool:
+        raise SoftTimeLimitExceeded
+
+    install(run_out)
+    at.ledger.waiting.add(end_of("a"))
+    with pytest.raises(PartInterrupted, match=r"'scoreline.finalize' of job a"):
+        score(at, steps())
+    # The part is scored again, and the attempt does not count
+    assert PartInterrupted.transient
+    at.run()
+    at.verify([])
+
+
+def test_a_model_that_has_no_room_beside_the_one_in_use_is_left_to_the_message(tmp_path: Path) -> None:
+    one = OneJob(tmp_path)
+    step = WaitingStep(task="scoreline.plan", job_id="j")
+    bundle = one.engine.models.get(PinnedModel(name="m", version="1", manifest_sha256=""))
+    for has_room in (False, True):
+        one.ledger.waiting.add(step)
+        steps(has_room=has_room)(one.engine, bundle)
+        assert exists(one.store, keys.plan("j")) == has_room
+
+
+def test_a_step_of_a_later_release_and_one_of_an_unknown_job_are_left(at: OneJob) -> None:
+    for step in (WaitingStep(task="scoreline.plan", job_id="gone"), WaitingStep(task="scoreline.later", job_id="j")):
+        at.ledger.waiting.add(step)
+    assert score(at, steps()) == (4, 0)
+    assert [at.ledger.waiting.take(1), at.ledger.waiting.take(1)] == [end_of("j"), None]
+
+
+def test_a_step_is_not_interrupted_by_other_steps_and_shares_nothing_with_the_part(
+    at: OneJob, install: Install
+) -> None:
+    engines: list[Engine] = []
+
+    def keep(engine: Engine, step: WaitingStep) -> bool:
+        engines.append(engine)
+        return True
+
+    install(keep)
+    at.ledger.waiting.add(end_of("a"))
+    score(at, steps())
+    (within,) = engines
+    assert within.between_batches is None
+    assert within.kept is not at.engine.kept
+    assert within.send == at.engine.send
+
+
+def test_records_that_are_scored_at_once_list_no_step_and_do_none(tmp_path: Path, install: Install) -> None:
+    done = install(ready)
+    one = OneJob(tmp_path)
+    one.ledger.waiting.add(end_of("a"))
+    score_small(replace(one.engine, between_batches=steps()), "j", "holder")
+    one.verify([])
+    assert done == []
+    assert [one.ledger.waiting.take(1), one.ledger.waiting.take(1)] == [end_of("a"), None]
