@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from scoreline.tasks.scoring.numeric_warnings import default_warnings
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
 from scoreline.tasks.scoring.refusals import SingleCalls, ask
 from scoreline.tasks.scoring.refused_before import RefusedBefore
+from scoreline.tasks.scoring.rejected_rows import RejectedRows
 from scoreline.tasks.scoring.search import Pieces, Search
 from scoreline.tasks.scoring.suspects import Suspects
 from scoreline.tasks.scoring.timings import Timings
@@ -32,7 +33,7 @@ class Scored:
 
     table: pa.Table
     """Kept columns and scores of the rows that could be scored, in input order."""
-    rejected: Mapping[int, Rejection]
+    rejected: RejectedRows
     """The rejected rows, by row number within the batch, in order."""
 
 
@@ -113,7 +114,6 @@ def score_batch(
     with timings("align"):
         x, rejected = convert(batch)
     rows = np.delete(np.arange(batch.num_rows, dtype=np.int64), list(rejected))
-    unconverted = set(rejected)
 
     def score_rows(numbers: Any) -> dict[str, Any]:
         return call_model(lambda: outputs(bundle, _take(x, numbers), method))
@@ -150,13 +150,12 @@ def score_batch(
         )
         search.run(rows)
         with timings.searching():
-            rejected = rejects.explained()
+            found = rejects.explained()
             if refused_before is not None:
-                refused = {row: why for row, why in rejected.items() if row not in unconverted}
-                _remember(refused_before, batch, features, search, refused)
+                _remember(refused_before, batch, features, search, found, rejected)
     timings.search += search.seconds
     with timings("align"):
-        return _join(batch, keep, rejected, pieces)
+        return _join(batch, keep, found, pieces)
 
 
 def _try_some(
@@ -190,12 +189,14 @@ def _remember(
     batch: pa.RecordBatch,
     features: Sequence[str],
     search: Search,
-    refused: Mapping[int, Rejection],
+    rejected: RejectedRows,
+    unconverted: Collection[int],
 ) -> None:
     """Remember which rows of a batch the steps of the model refused, unless all of them were expected to be refused."""
     if search.expected is not None:
         refused_before.were(right=search.as_expected)
-    if refused and search.by_steps and not search.as_expected and search.pieces:
+    if len(rejected) > len(unconverted) and search.by_steps and not search.as_expected and search.pieces:
+        refused = {row: why for row, why in rejected.items() if row not in unconverted}
         scored = search.pieces[0][0]
         if not refused_before.learn(batch, features, refused, scored) and search.expected is None:
             refused_before.were(right=False)
@@ -213,15 +214,14 @@ def _take(x: Any, rows: Any) -> Any:
 def _join(
     batch: pa.RecordBatch,
     keep: Sequence[str],
-    rejected: Mapping[int, Rejection],
+    rejected: RejectedRows,
     pieces: Pieces,
 ) -> Scored:
     """Append the scores to the kept columns, and leave out the rejected rows."""
-    rejected = dict(sorted(rejected.items()))
     kept = pa.Table.from_batches([batch.select(list(keep))])
     if rejected:
         is_kept = np.ones(batch.num_rows, dtype=bool)
-        is_kept[list(rejected)] = False
+        is_kept[rejected.rows] = False
         kept = kept.filter(pa.array(is_kept))
     if not pieces:
         return Scored(table=kept, rejected=rejected)
