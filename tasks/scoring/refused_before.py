@@ -89,6 +89,11 @@ class RefusedBefore:
         self._is_new = False
         return rows[:_TRIED_ROWS]
 
+    @property
+    def expects_missing(self) -> bool:
+        """Whether missing values are expected to be refused."""
+        return any(expectation.missing for expectation in list(self._expected.values()))
+
     def expected(self, batch: pa.RecordBatch) -> Any:
         """Return a mask of the rows of a batch that are expected to be refused; None if there are none."""
         if batch.num_rows < _MIN_ROWS or self._wrong >= _MAX_WRONG:

@@ -19,6 +19,7 @@ from scoreline.tasks.scoring.model_calls import call_model, is_about_rows
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.numeric_warnings import default_warnings
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
+from scoreline.tasks.scoring.probe import Probe
 from scoreline.tasks.scoring.refusals import SingleCalls, ask
 from scoreline.tasks.scoring.refused_before import RefusedBefore
 from scoreline.tasks.scoring.rejected_rows import RejectedRows
@@ -115,8 +116,11 @@ def score_batch(
         x, rejected = convert(batch)
     rows = np.delete(np.arange(batch.num_rows, dtype=np.int64), list(rejected))
 
+    def score_features(taken: Any) -> dict[str, Any]:
+        return call_model(lambda: outputs(bundle, taken, method))
+
     def score_rows(numbers: Any) -> dict[str, Any]:
-        return call_model(lambda: outputs(bundle, _take(x, numbers), method))
+        return score_features(_take(x, numbers))
 
     def score_single(row: pa.RecordBatch) -> dict[str, Any]:
         return call_model(lambda: outputs(bundle, convert(row)[0], method))
@@ -139,16 +143,23 @@ def score_batch(
         if refused_before is not None and asks and bundle.may_be_tried:
             with timings.searching():
                 _try_some(refused_before, batch, features, rows, score_rows)
+        expected = refused_before.expected(batch) if refused_before is not None and asks else None
+        probe = None
+        if refused_before is not None and expected is not None and refused_before.expects_missing:
+            probe = Probe.of(trials, x, score_features, rows[expected[rows]], rows[~expected[rows]])
         search = Search(
             score=score_rows,
             order=order,
             rejects=rejects,
             pieces=pieces,
             asks=asks,
-            expected=refused_before.expected(batch) if refused_before is not None and asks else None,
+            expected=expected,
             confirmed=single_calls.confirmed,
+            probe=probe,
         )
         search.run(rows)
+        if probe is not None:
+            probe.explain(trials, single_calls.confirmed)
         with timings.searching():
             found = rejects.explained()
             if refused_before is not None:
