@@ -51,6 +51,8 @@ class SingleCalls:
     confirmed: dict[CheckKey, Confirmed | None] = field(default_factory=dict)
     """What a step says about one of the rows that it refuses, by check; None if the check did not tell which rows
     fail."""
+    job_begins: bool = False
+    """Whether no large batch of the job has been scored in this process. This affects only the speed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,7 +142,7 @@ def score_batch(
         rejects.check_budget()
         if refused_before is not None and asks and bundle.may_be_tried:
             with timings.searching():
-                _try_some(refused_before, batch, features, rows, score_rows)
+                _try_some(refused_before, batch, features, refused_before.rows_to_try(rows, single_calls), score_rows)
         expected = refused_before.expected(batch) if refused_before is not None and asks else None
         probe = None
         if refused_before is not None and expected is not None and refused_before.expects_missing:
@@ -173,15 +173,14 @@ def _try_some(
     refused_before: RefusedBefore,
     batch: pa.RecordBatch,
     features: Sequence[str],
-    rows: Any,
+    tried: Any,
     score: Callable[[Any], dict[str, Any]],
 ) -> None:
-    """Try some rows of the first batch of a model, and remember which of them a step refuses.
+    """Try some rows of the first batch of a model or job, and remember which of them a step refuses.
 
     Otherwise the first call of the whole batch would fail, often after most of its work is done. The results are not
     used, so that the scores do not depend on it.
     """
-    tried = refused_before.rows_to_try(rows)
     if not len(tried):
         return
     try:
