@@ -32,6 +32,7 @@ from scoreline.tasks.steps.short_steps import ShortSteps
 from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import telemetry
 from scoreline.worker.cache import ModelCache
+from scoreline.worker.interrupted_part import allow_release
 from scoreline.worker.memory import Sizing
 from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 from scoreline.worker.shared_memory import Board
@@ -95,6 +96,7 @@ def engine(app: Celery) -> Engine:
             between_batches=ShortSteps(has_room=process.cache.has_room_beside),
         )
         if process.board is not None:
+            allow_release()
             arguments = (process.board, process.cache, settings.redis_idle_s)
             threading.Thread(target=_keep_house, args=arguments, daemon=True, name="housekeeping").start()
     return process.engine

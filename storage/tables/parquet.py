@@ -289,8 +289,11 @@ def repetitive_columns(table: pa.Table) -> list[str]:
 def _repeats(column: pa.ChunkedArray) -> bool:
     if pa.types.is_dictionary(column.type):
         return True
-    try:
-        return bool(_MIN_REPEATS * pc.count_distinct(column).as_py() <= len(column))
+    enough = len(column) // _MIN_REPEATS
+    try:  # if a few more rows than may be distinct are all distinct, the others need not be looked at
+        return not len(column) or all(
+            pc.count_distinct(some).as_py() <= enough for some in (column[: enough + 1], column)
+        )
     except pa.ArrowNotImplementedError:  # lists, structs and the like
         return False
 

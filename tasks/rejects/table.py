@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.tasks.scoring.features import Rejection
+from scoreline.tasks.scoring.rejected_rows import RejectedRows
 
 
 def describe_rejected(rows: Rows, rejected: Mapping[int, Rejection]) -> Iterator[str]:
@@ -38,22 +40,28 @@ def rejects_table(rows: Rows, rejected: Mapping[int, Rejection], uri: str) -> pa
     uri : str
         The object that the batch was read from.
     """
-    positions, reasons = np.fromiter(rejected, np.int64, len(rejected)), list(rejected.values())
-    table = pa.Table.from_batches([rows.batch]).take(pa.array(positions))
+    found = RejectedRows.of(rejected)
+    table = pa.Table.from_batches([rows.batch.take(pa.array(found.rows))])
     broken = rows.malformed
     if broken:
         table = pa.concat_tables(
             [table, pa.table({item.name: _readable_values(broken, item) for item in table.schema})]
         )
-    columns = [*(why.column for why in reasons), *(item.column for item in broken)]
-    messages = [*(why.message for why in reasons), *(item.message for item in broken)]
+    codes = pa.array(found.codes)
+
+    def texts(of_reasons: Sequence[str | None], of_broken: Iterable[str | None]) -> pa.Array:
+        """Return a text for each row, of which many are equal."""
+        own = pa.array(of_reasons, pa.string()).take(codes)
+        return pa.concat_arrays([own, pa.array(list(of_broken), pa.string())]) if broken else own
+
+    numbers = np.concatenate([rows.numbers[found.rows], np.array([item.row for item in broken], dtype=np.int64)])
     values = {
         "source": pa.repeat(uri, len(table)),
-        "row": pa.array([*rows.numbers[positions].tolist(), *(item.row for item in broken)], pa.int64()),
-        "stage": pa.array([*(why.stage for why in reasons), *("decode" for _ in broken)], pa.string()),
-        "column": pa.array(columns, pa.string()),
-        "message": pa.array(messages, pa.string()),
-        "record": pa.array([*(None for _ in reasons), *(item.raw for item in broken)], pa.string()),
+        "row": pa.array(numbers, pa.int64()),
+        "stage": texts(found.stages, ("decode" for _ in broken)),
+        "column": texts(found.columns, (item.column for item in broken)),
+        "message": texts(found.messages, (item.message for item in broken)),
+        "record": pa.array([*itertools.repeat(None, len(found)), *(item.raw for item in broken)], pa.string()),
     }
     names = rejection_columns(table.column_names)
     for field, name in names.items():

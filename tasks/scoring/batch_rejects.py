@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.scoring.model_calls import first_line
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.refusals import Confirmed, Refused
+from scoreline.tasks.scoring.rejected_rows import RejectedRows, RowsAlike, alike
 from scoreline.tasks.scoring.search import Pieces
 
 MAX_MESSAGE = 1_000
@@ -51,41 +52,45 @@ class BatchRejects:
     report: Callable[[int], bool] | None = None
     describe_row: Callable[[int], str] | None = None
     _failed: dict[int, str] = field(default_factory=dict)
-    """Messages of the rows that failed in the model, and are not explained yet."""
-    _quoteless: set[int] = field(default_factory=set)
-    """The rows in `_failed` whose messages do not quote a value of the row."""
-    _converted: dict[int, Rejection] = field(init=False)
+    """Messages of the rows that failed in the model, and are not explained yet. They may quote a value of the row."""
+    _refused: list[RowsAlike] = field(default_factory=list)
+    """Rows that steps refused, and whose column at fault is known."""
+    _unexplained: list[RowsAlike] = field(default_factory=list)
+    """Rows that steps refused, and that are not explained yet. Their messages do not quote a value of the row."""
+    _added: list[Any] = field(default_factory=list)
+    """Arrays of the rows that are not explained yet, in the order in which they were added."""
     _on_trial: bool = False
     """Whether rows are added on trial, so that `take_back` may remove them."""
-
-    def __post_init__(self) -> None:
-        self._converted = dict(self.rejected)
 
     def add(self, row: int, error: Exception) -> None:
         """Add a row with which a call fails even if it is the only row."""
         self._failed[row] = first_line(error)
+        self._added.append(np.array([row]))
         self.check_budget()
 
     def add_refused(self, rows: Any, refused: Refused, positions: Any, confirmed: Confirmed) -> None:
         """Add rows that a step refuses. Name the column at fault if the refused value is an unchanged feature value."""
         said, codes = refused.messages(positions, confirmed)
         said = [message[:MAX_MESSAGE] for message in said]
-        unexplained = np.ones(len(rows), dtype=bool)
+        left, is_left = np.arange(len(rows)), np.ones(len(rows), dtype=bool)
         for name, number, seen in _columns(refused, self.trials.features):
-            held = np.flatnonzero(unexplained & refused.cells.mask[positions, number])
+            held = left[refused.cells.mask[positions[left], number]]
+            if not len(held):
+                continue
             column = self.trials.batch.column(name).take(pa.array(rows[held], pa.int64()))
             held = held[_same(seen[positions[held]], column)]
-            for what, mask in [*self._non_finite(name), (None, np.ones(self.trials.batch.num_rows, dtype=bool))]:
-                own = held[mask[rows[held]] & unexplained[held]]
-                if len(own):
-                    used, own_codes = np.unique(codes[own], return_inverse=True)
-                    reasons = [self._refused_value(name, what, said[code]) for code in used.tolist()]
-                    self._add_alike(rows[own], own_codes, reasons)
-                    unexplained[own] = False
-        left = np.flatnonzero(unexplained)
-        self._failed.update(zip(rows[left].tolist(), [said[code] for code in codes[left].tolist()], strict=True))
+            is_left[held] = False
+            left = np.flatnonzero(is_left)
+            for what, mask in self.trials.masks_of(name).items():
+                own = held[mask[rows[held]]]
+                self._add_refused_values(rows[own], codes[own], name, what, said)
+                held = held[~mask[rows[held]]]
+            self._add_refused_values(rows[held], codes[held], name, None, said)
+        self._added.append(rows[left])
         if refused.cells.say is None or not confirmed.quotes:
-            self._quoteless.update(rows[left].tolist())
+            self._unexplained.append(_rows_alike(rows[left], codes[left], "predict", None, said))
+        else:  # the column at fault may be found from the value that the message quotes
+            self._failed.update(zip(rows[left].tolist(), [said[code] for code in codes[left].tolist()], strict=True))
         self.check_budget()
 
     def begin_trial(self) -> None:
@@ -104,22 +109,18 @@ class BatchRejects:
     def take_back(self) -> None:
         """End a trial, and remove all rejected rows except those that could not be converted to features."""
         self._on_trial = False
-        self.rejected.clear()
-        self.rejected.update(self._converted)
         self._failed.clear()
-        self._quoteless.clear()
+        self._refused.clear()
+        self._unexplained.clear()
+        self._added.clear()
 
-    def _add_alike(self, rows: Any, codes: Any, rejections: Sequence[Rejection]) -> None:
-        """Reject many rows that share a few `Rejection` objects."""
-        self.rejected.update(zip(rows.tolist(), [rejections[code] for code in codes.tolist()], strict=True))
-
-    def _non_finite(self, name: str) -> list[tuple[str | None, Any]]:
-        return [(what, mask) for (key, what), mask in self.trials.masks.items() if key == name]
-
-    def _refused_value(self, name: str, what: str | None, message: str) -> Rejection:
-        if what is None:
-            return Rejection(stage="predict", column=name, message=message)
-        return self.trials.rejection(name, what, message)
+    def _add_refused_values(self, rows: Any, codes: Any, name: str, what: str | None, said: list[str]) -> None:
+        """Reject the rows for a value of a feature, which is missing or infinite if `what` is given."""
+        found = _rows_alike(rows, codes, "predict" if what is None else "schema", name, said)
+        if what is not None:
+            messages = [self.trials.message(name, what, message) for message in found.messages]
+            found = found._replace(messages=messages)
+        self._refused.append(found)
 
     def check_budget(self) -> None:
         """Report the number of rejected rows; raise `RejectBudgetExceeded` if too many rows are rejected."""
@@ -130,18 +131,29 @@ class BatchRejects:
         if not is_over and not self.are_too_many():
             return
         how_many = count if is_over else f"more than {self.max_rejected}"
-        row = min([*self.rejected, *self._failed])
-        why = self.rejected[row] if row in self.rejected else self._explain([row])[row]
+        row, why = self._first()
         in_batch = f"row {row} of a batch of {self.trials.batch.num_rows}"
         place = in_batch if self.describe_row is None else self.describe_row(row)
         raise RejectBudgetExceeded(f"{how_many} rows were rejected. The first is {place}: {why}")
 
     def _count(self) -> int:
-        return len(self.rejected) + len(self._failed)
+        refused = sum(len(alike.rows) for alike in (*self._refused, *self._unexplained))
+        return len(self.rejected) + len(self._failed) + refused
 
-    def explained(self) -> dict[int, Rejection]:
+    def _first(self) -> tuple[int, Rejection]:
+        """Return the first rejected row, and why it was rejected."""
+        groups = [group.rows for group in (*self._refused, *self._unexplained)]
+        row = min([*self.rejected, *self._failed, *(int(rows.min()) for rows in groups if len(rows))])
+        if row in self.rejected:
+            return row, self.rejected[row]
+        known = RejectedRows.joined(_only(group, group.rows == row) for group in self._refused)
+        return row, known[row] if known else RejectedRows.joined(self._explain(np.array([row])))[row]
+
+    def explained(self) -> RejectedRows:
         """Return all rejected rows, each with the column that caused the rejection if it is known."""
-        return self.rejected | self._explain(self._failed)
+        unexplained = np.concatenate([np.empty(0, dtype=np.int64), *self._added])
+        found = self._explain(unexplained) if len(unexplained) else []
+        return RejectedRows.joined([*alike(self.rejected), *self._refused, *found])
 
     def blame(self, row: int, message: str) -> str | None:
         """Return the feature whose value in a row is quoted by an error message.
@@ -152,27 +164,37 @@ class BatchRejects:
         named = [name for name, value in values.items() if value in message]
         return named[0] if len(named) == 1 else None
 
-    def _explain(self, rows: Collection[int]) -> dict[int, Rejection]:
-        """Return the rejection of each row: a missing or infinite value, or otherwise the message of the model."""
+    def _explain(self, rows: Any) -> list[RowsAlike]:
+        """Return the reason of each row: a missing or infinite value, or otherwise the message of the model."""
         scored = np.zeros(self.trials.batch.num_rows, dtype=bool)
         for numbers, _ in self.pieces:
             scored[numbers] = True
         if self.pieces and len(self.pieces[0][0]):
             self.trials.scored = int(self.pieces[0][0][0])
-        refused = {key: mask for key, mask in self.trials.masks.items() if not (scored & mask).any()} if rows else {}
-        found = self.trials.explain(np.array(list(rows), dtype=np.int64), refused)
-        alike: dict[str, Rejection] = {}
-        for row in rows:
-            if row in found:
-                continue
-            message = self._failed[row][:MAX_MESSAGE]
-            if row not in self._quoteless:
-                found[row] = Rejection(stage="predict", column=self.blame(row, message), message=message)
-                continue
-            if message not in alike:
-                alike[message] = Rejection(stage="predict", column=None, message=message)
-            found[row] = alike[message]
-        return found
+        masks = {key: mask for key, mask in self.trials.masks.items() if not (scored & mask).any()}
+        found = self.trials.explain(rows, masks)
+        left = np.zeros(len(scored), dtype=bool)
+        left[rows] = True
+        for group in found:
+            left[group.rows] = False
+        messages = {row: message[:MAX_MESSAGE] for row, message in self._failed.items() if left[row]}
+        quoting = {
+            row: Rejection(stage="predict", column=self.blame(row, message), message=message)
+            for row, message in messages.items()
+        }
+        return [*found, *alike(quoting), *(_only(group, left[group.rows]) for group in self._unexplained)]
+
+
+def _rows_alike(
+    rows: Any, codes: Any, stage: Literal["schema", "predict"], column: str | None, messages: list[str]
+) -> RowsAlike:
+    """Return rows that are alike, without the messages of other rows."""
+    used, codes = np.unique(codes, return_inverse=True)
+    return RowsAlike(rows, codes, stage, column, [messages[code] for code in used.tolist()])
+
+
+def _only(group: RowsAlike, mask: Any) -> RowsAlike:
+    return group._replace(rows=group.rows[mask], codes=group.codes[mask])
 
 
 def _columns(refused: Refused, features: Collection[str]) -> list[tuple[str, int, Any]]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from scoreline.tasks.scoring.features import Rejection, non_finite_masks
+from scoreline.tasks.scoring.features import non_finite_masks
 from scoreline.tasks.scoring.model_calls import first_line, is_about_rows
+from scoreline.tasks.scoring.rejected_rows import RowsAlike
 
 _MAX_BASES = 16
 """Maximum number of rows to try in search of a row that can be scored, if no row of the batch was scored."""
@@ -33,9 +34,6 @@ class Trials:
         Scores a batch with the estimator and the method of the job.
     batch : pyarrow.RecordBatch
         The columns `features`, and possibly others.
-    reasons : dict
-        The reasons that were found in earlier batches of the part (see `SingleCalls`). The reasons that are found in
-        this batch are added.
     """
 
     score: Callable[[pa.RecordBatch], Any]
@@ -43,12 +41,21 @@ class Trials:
     features: Sequence[str]
     scored: int | None = None
     """Number of a row that is known to be scored; None if no such row is known."""
+    known: dict[tuple[str, int, int | None], str] = field(default_factory=dict)
+    """Error messages of trial rows that were scored with other rows (see `Probe`), by feature, row and `scored`."""
     _reasons: dict[tuple[str, str], str] = field(default_factory=dict)
+    _masks: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def masks(self) -> Mapping[tuple[str, str], Any]:
         """Masks of the rows with a missing or infinite value, by feature and kind of value."""
-        return non_finite_masks(self.batch, self.features)
+        return {(name, what): mask for name in self.features for what, mask in self.masks_of(name).items()}
+
+    def masks_of(self, name: str) -> Mapping[str, Any]:
+        """Return the masks of the rows with a missing or infinite value in a feature, by kind of value."""
+        if name not in self._masks:
+            self._masks[name] = {what: mask for (_, what), mask in non_finite_masks(self.batch, [name]).items()}
+        return self._masks[name]
 
     @cached_property
     def clean(self) -> Any:
@@ -74,12 +81,15 @@ class Trials:
 
     def with_values(self, names: Iterable[str], row: int) -> str:
         """Copy values of a row into `base`, score it, and return the error message; empty if there is no error."""
+        names = list(names)
+        if len(names) == 1 and (said := self.known.get((names[0], row, self.scored))):
+            return said
         if self.base is None:
             return ""
         return self._failure(self.base | {name: self.batch.column(name).slice(row, 1) for name in names})
 
-    def explain(self, rows: Any, masks: Mapping[tuple[str, str], Any]) -> dict[int, Rejection]:
-        """Return a rejection for each row that fails because of a missing or infinite value.
+    def explain(self, rows: Any, masks: Mapping[tuple[str, str], Any]) -> list[RowsAlike]:
+        """Return the rows that fail because of a missing or infinite value, with the reason.
 
         A value is the reason if `base`, which can be scored, fails once it has this value in the same column.
 
@@ -91,7 +101,9 @@ class Trials:
             The masks of missing or infinite values with which no row was scored. The model accepts every other missing
             or infinite value.
         """
-        found: dict[int, Rejection] = {}
+        found: list[RowsAlike] = []
+        left = np.zeros(self.batch.num_rows, dtype=bool)
+        left[rows] = True
         for (name, what), mask in masks.items():
             holding = rows[mask[rows]]
             if not len(holding):
@@ -99,15 +111,16 @@ class Trials:
             reason = self._reasons.get((name, what)) or self.with_values([name], int(holding[0]))
             if reason:
                 self._reasons[name, what] = reason
-                rejection = self.rejection(name, what, reason)
-                found = dict.fromkeys(holding.tolist(), rejection) | found
+                own = holding[left[holding]]
+                left[own] = False
+                message = self.message(name, what, reason)
+                found.append(RowsAlike(own, np.zeros(len(own), dtype=np.int64), "schema", name, [message]))
         return found
 
     @staticmethod
-    def rejection(name: str, what: str, reason: str) -> Rejection:
-        """Return the rejection of a row with a missing or infinite value that the model does not accept."""
-        message = f"{name!r} is {what}, which the model does not take: {reason}"
-        return Rejection(stage="schema", column=name, message=message)
+    def message(name: str, what: str, reason: str) -> str:
+        """Return the message about a row with a missing or infinite value that the model does not accept."""
+        return f"{name!r} is {what}, which the model does not take: {reason}"
 
     @cached_property
     def _finite(self) -> dict[str, Any]:

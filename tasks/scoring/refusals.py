@@ -51,6 +51,8 @@ class SingleCalls:
     confirmed: dict[CheckKey, Confirmed | None] = field(default_factory=dict)
     """What a step says about one of the rows that it refuses, by check; None if the check did not tell which rows
     fail."""
+    job_begins: bool = False
+    """Whether no large batch of the job has been scored in this process. This affects only the speed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Refused:
     def confirm(self, row: int, error: Exception) -> Confirmed | None:
         """Return the error of a call with only one of the rows; None if it is not the expected error."""
         line = first_line(error)
-        expected = line if self.cells.say is None else self.cells.say(row)
+        expected = line if self.cells.say is None else self.cells.say(np.array([row]))[0]
         _, _, words = expected.partition(": ")
         return Confirmed(line=line, quotes=expected == line) if words in str(error) else None
 
@@ -87,7 +89,7 @@ class Refused:
             return [confirmed.line], np.zeros(len(rows), dtype=np.intp)
         groups = self._said_alike(rows) if self.cells.says_first else np.arange(len(rows))
         _, first, codes = np.unique(groups, return_index=True, return_inverse=True)
-        return [say(int(row)) for row in rows[first]], codes
+        return say(rows[first]), codes
 
     def _said_alike(self, rows: Any) -> Any:
         """Return a number for each row.

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.tasks.scoring.features import Rejection
+from scoreline.tasks.scoring.refusals import SingleCalls
 
 _MIN_ROWS = 2_048
 """Minimum number of rows in a batch for which refusals are expected. A call with fewer rows takes hardly longer than a
@@ -81,13 +82,30 @@ class RefusedBefore:
     _wrong: int = 0
     _is_new: bool = True
     """Whether no large batch of the model has been scored."""
+    _job_id: str | None = None
+    """The job of which the last part was scored."""
 
-    def rows_to_try(self, rows: Any) -> Any:
-        """Return the rows of the model's first large batch that are to be tried first; for any other batch, no rows."""
-        if not self._is_new or len(rows) < _LARGE_ROWS:
+    def begins(self, job_id: str) -> bool:
+        """Return whether this process scores its first part of a job, except for parts of other jobs in between."""
+        is_same, self._job_id = self._job_id == job_id, job_id
+        return not is_same
+
+    def rows_to_try(self, rows: Any, single_calls: SingleCalls) -> Any:
+        """Return the rows of a batch that are to be tried first.
+
+        Rows are tried of the model's first large batch. Of later jobs, they are tried of the first large batch, unless
+        refusals are expected.
+        """
+        of_job = single_calls.job_begins and not self._expected and self._wrong < _MAX_WRONG
+        if len(rows) < _LARGE_ROWS or not (self._is_new or of_job):
             return rows[:0]
-        self._is_new = False
+        self._is_new = single_calls.job_begins = False
         return rows[:_TRIED_ROWS]
+
+    @property
+    def expects_missing(self) -> bool:
+        """Whether missing values are expected to be refused."""
+        return any(expectation.missing for expectation in list(self._expected.values()))
 
     def expected(self, batch: pa.RecordBatch) -> Any:
         """Return a mask of the rows of a batch that are expected to be refused; None if there are none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ from scoreline.tasks.scoring.model_calls import call_model, is_about_rows
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.numeric_warnings import default_warnings
 from scoreline.tasks.scoring.outputs import column_to_arrow, outputs
+from scoreline.tasks.scoring.probe import Probe
 from scoreline.tasks.scoring.refusals import SingleCalls, ask
 from scoreline.tasks.scoring.refused_before import RefusedBefore
+from scoreline.tasks.scoring.rejected_rows import RejectedRows
 from scoreline.tasks.scoring.search import Pieces, Search
 from scoreline.tasks.scoring.suspects import Suspects
 from scoreline.tasks.scoring.timings import Timings
@@ -32,7 +34,7 @@ class Scored:
 
     table: pa.Table
     """Kept columns and scores of the rows that could be scored, in input order."""
-    rejected: Mapping[int, Rejection]
+    rejected: RejectedRows
     """The rejected rows, by row number within the batch, in order."""
 
 
@@ -114,10 +116,12 @@ def score_batch(
     with timings("align"):
         x, rejected = convert(batch)
     rows = np.delete(np.arange(batch.num_rows, dtype=np.int64), list(rejected))
-    unconverted = set(rejected)
+
+    def score_features(taken: Any) -> dict[str, Any]:
+        return call_model(lambda: outputs(bundle, taken, method))
 
     def score_rows(numbers: Any) -> dict[str, Any]:
-        return call_model(lambda: outputs(bundle, _take(x, numbers), method))
+        return score_features(_take(x, numbers))
 
     def score_single(row: pa.RecordBatch) -> dict[str, Any]:
         return call_model(lambda: outputs(bundle, convert(row)[0], method))
@@ -139,40 +143,45 @@ def score_batch(
         rejects.check_budget()
         if refused_before is not None and asks and bundle.may_be_tried:
             with timings.searching():
-                _try_some(refused_before, batch, features, rows, score_rows)
+                _try_some(refused_before, batch, features, refused_before.rows_to_try(rows, single_calls), score_rows)
+        expected = refused_before.expected(batch) if refused_before is not None and asks else None
+        probe = None
+        if refused_before is not None and expected is not None and refused_before.expects_missing:
+            probe = Probe.of(trials, x, score_features, rows[expected[rows]], rows[~expected[rows]])
         search = Search(
             score=score_rows,
             order=order,
             rejects=rejects,
             pieces=pieces,
             asks=asks,
-            expected=refused_before.expected(batch) if refused_before is not None and asks else None,
+            expected=expected,
             confirmed=single_calls.confirmed,
+            probe=probe,
         )
         search.run(rows)
+        if probe is not None:
+            probe.explain(trials, single_calls.confirmed)
         with timings.searching():
-            rejected = rejects.explained()
+            found = rejects.explained()
             if refused_before is not None:
-                refused = {row: why for row, why in rejected.items() if row not in unconverted}
-                _remember(refused_before, batch, features, search, refused)
+                _remember(refused_before, batch, features, search, found, rejected)
     timings.search += search.seconds
     with timings("align"):
-        return _join(batch, keep, rejected, pieces)
+        return _join(batch, keep, found, pieces)
 
 
 def _try_some(
     refused_before: RefusedBefore,
     batch: pa.RecordBatch,
     features: Sequence[str],
-    rows: Any,
+    tried: Any,
     score: Callable[[Any], dict[str, Any]],
 ) -> None:
-    """Try some rows of the first batch of a model, and remember which of them a step refuses.
+    """Try some rows of the first batch of a model or job, and remember which of them a step refuses.
 
     Otherwise the first call of the whole batch would fail, often after most of its work is done. The results of the
     trial are not used, so that the scores do not depend on the trial.
     """
-    tried = refused_before.rows_to_try(rows)
     if not len(tried):
         return
     try:
@@ -191,12 +200,14 @@ def _remember(
     batch: pa.RecordBatch,
     features: Sequence[str],
     search: Search,
-    refused: Mapping[int, Rejection],
+    rejected: RejectedRows,
+    unconverted: Collection[int],
 ) -> None:
     """Remember which rows of a batch the steps of the model refused, unless all refused rows were expected."""
     if search.expected is not None:
         refused_before.were(right=search.as_expected)
-    if refused and search.by_steps and not search.as_expected and search.pieces:
+    if len(rejected) > len(unconverted) and search.by_steps and not search.as_expected and search.pieces:
+        refused = {row: why for row, why in rejected.items() if row not in unconverted}
         scored = search.pieces[0][0]
         if not refused_before.learn(batch, features, refused, scored) and search.expected is None:
             refused_before.were(right=False)
@@ -214,15 +225,14 @@ def _take(x: Any, rows: Any) -> Any:
 def _join(
     batch: pa.RecordBatch,
     keep: Sequence[str],
-    rejected: Mapping[int, Rejection],
+    rejected: RejectedRows,
     pieces: Pieces,
 ) -> Scored:
     """Append the scores to the kept columns, and leave out the rejected rows."""
-    rejected = dict(sorted(rejected.items()))
     kept = pa.Table.from_batches([batch.select(list(keep))])
     if rejected:
         is_kept = np.ones(batch.num_rows, dtype=bool)
-        is_kept[list(rejected)] = False
+        is_kept[rejected.rows] = False
         kept = kept.filter(pa.array(is_kept))
     if not pieces:
         return Scored(table=kept, rejected=rejected)

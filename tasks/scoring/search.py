@@ -23,6 +23,7 @@ import numpy as np
 
 from scoreline.tasks.scoring.group_size import GroupSize
 from scoreline.tasks.scoring.model_calls import is_about_rows
+from scoreline.tasks.scoring.probe import Probe
 from scoreline.tasks.scoring.refusals import CheckKey, Confirmed, Refused, ask
 
 type Pieces = list[tuple[Any, dict[str, Any]]]
@@ -106,6 +107,8 @@ class Search:
     confirmed : dict
         The checks that were confirmed in earlier batches of the part (see `SingleCalls`). The checks that are confirmed
         in this batch are added.
+    probe : Probe, optional
+        A row that is scored together with the expected rows.
     """
 
     score: Callable[[Any], dict[str, Any]]
@@ -115,6 +118,7 @@ class Search:
     asks: bool = True
     expected: Any = None
     confirmed: dict[CheckKey, Confirmed | None] = field(default_factory=dict)
+    probe: Probe | None = None
     as_expected: bool = False
     """Whether the steps refused only expected rows, and at least half of these."""
     by_steps: bool = True
@@ -164,8 +168,10 @@ class Search:
         confirmed = self.confirmed.copy()
         others = ~self.expected
         tried = left = rows[self.expected[rows]]
-        while len(left) and (error := self._error(left)) is not None:
-            answers = self._ask(error, len(left))
+        answers = [] if self.probe is None else self.probe.ask(left)
+        while len(left):
+            if not answers and (error := self._error(left)) is not None:
+                answers = self._ask(error, len(left))
             if not answers:
                 break
             some, keep = left[answers[0].rows], np.delete(left, answers[0].rows)
@@ -176,7 +182,7 @@ class Search:
                 answers = self._ask(error, len(some))
             if len(self._without_refused(some, answers)):
                 return self._undo(confirmed)
-            left = keep
+            left, answers = keep, []
         others[left] = True
         others = rows[others[rows]]
         if len(others) < len(rows) and not self.rejects.are_too_many() and self._scores_all(others):

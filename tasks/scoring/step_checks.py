@@ -35,8 +35,9 @@ class Cells:
     """The columns that were checked, each of shape (n_rows,); empty if they are not known."""
     first: int = 0
     """Position of the first checked column among the columns of the step."""
-    say: Callable[[int], str] | None = None
-    """Returns the error message of the step for a single row, if the message depends on the row's values."""
+    say: Callable[[Any], list[str]] | None = None
+    """Returns the error message of the step for each of some rows as a single row, if it depends on the row's values.
+    Takes the positions of the rows, an ndarray of int."""
     says_first: bool = False
     """Whether `say` returns the same message for all rows whose first refused value is the same text in the same
     column."""
@@ -107,10 +108,14 @@ def _known_categories(local: Locals, frame: FrameType) -> list[Cells]:
         mask[:, later] = _unknown(columns[later], known[later])
     first = mask.argmax(axis=1)
 
-    def say(row: int) -> str:
-        column = first[row]
-        value = columns[column][row]
-        return f"ValueError: Found unknown categories {[value]} in column {column} during transform"
+    def say(rows: Any) -> list[str]:
+        cells = (
+            (column, columns[column][row]) for row, column in zip(rows.tolist(), first[rows].tolist(), strict=True)
+        )
+        return [
+            f"ValueError: Found unknown categories {[value]} in column {column} during transform"
+            for column, value in cells
+        ]
 
     return [Cells(kind="unknown", mask=mask, values=columns, say=say, says_first=True)]
 
@@ -135,10 +140,14 @@ def _numbers(local: Locals, frame: FrameType) -> list[Cells]:
     else:
         columns = _columns(array.to_numpy() if isinstance(array, pd.Series) else array)
     mask = np.column_stack([_not_numbers(column, dtype) for column in columns])
-    texts: list[Any] = [np.asarray(column, dtype=object) for column in columns]
+    with_refused = set(np.flatnonzero(mask.any(axis=0)).tolist())
+    texts: list[Any] = [
+        np.asarray(column, dtype=object if number in with_refused else None) for number, column in enumerate(columns)
+    ]
 
-    def say(row: int) -> str:
-        return _conversion_error(texts[int(np.argmax(mask[row]))][row], dtype)
+    def say(rows: Any) -> list[str]:
+        cells = zip(rows.tolist(), mask[rows].argmax(axis=1).tolist(), strict=True)
+        return [_conversion_error(texts[column][row], dtype) for row, column in cells]
 
     return [Cells(kind="not a number", mask=mask, values=texts, say=say, says_first=True)]
 
@@ -206,9 +215,10 @@ def _counted_categories(local: Locals, frame: FrameType) -> list[Cells]:
     x, counts = local["X"], np.asarray(local["self"].n_categories_)
     mask = x >= counts
 
-    def say(row: int) -> str:
-        column = int(np.argmax(mask[row]))
-        return f"IndexError: index {x[row, column]} is out of bounds for axis 1 with size {counts[column]}"
+    def say(rows: Any) -> list[str]:
+        columns = mask[rows].argmax(axis=1)
+        cells = zip(x[rows, columns].tolist(), counts[columns].tolist(), strict=True)
+        return [f"IndexError: index {value} is out of bounds for axis 1 with size {count}" for value, count in cells]
 
     return [Cells(kind="unknown", mask=mask, values=_columns(x), say=say)]
 
@@ -220,11 +230,12 @@ def _new_missing(local: Locals, frame: FrameType) -> list[Cells]:
         return []
     mask = missing & np.isin(np.arange(missing.shape[1]), local["features_diff_fit_trans"])
 
-    def say(row: int) -> str:
-        features = np.flatnonzero(mask[row])
-        return (
-            f"ValueError: The features {features} have missing values in transform but have no missing values in fit."
-        )
+    def say(rows: Any) -> list[str]:
+        return [
+            f"ValueError: The features {np.flatnonzero(row)} have missing values in transform but have no missing "
+            "values in fit."
+            for row in mask[rows]
+        ]
 
     return [Cells(kind="newly missing", mask=mask, values=_columns(local["X"]), say=say)]
 
@@ -273,10 +284,9 @@ def _previously_seen(local: Locals, frame: FrameType) -> list[Cells]:
     values, known = local["values"], local["uniques"]
     mask = ~_check_unknown(values, known, return_mask=True)[1]
 
-    def say(row: int) -> str:
-        value = values[row]
-        quoted = repr(value) if values.dtype.kind in "OUS" else [value]
-        return f"ValueError: y contains previously unseen labels: {quoted}"
+    def say(rows: Any) -> list[str]:
+        quoted = (repr(value) if values.dtype.kind in "OUS" else [value] for value in values[rows])
+        return [f"ValueError: y contains previously unseen labels: {value}" for value in quoted]
 
     return [Cells(kind="unknown", mask=_matrix(mask), values=[values], say=say, says_first=True)]
 

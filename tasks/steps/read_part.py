@@ -18,6 +18,7 @@ from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES,
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.features import Rejection
+from scoreline.tasks.scoring.rejected_rows import RejectedRows
 from scoreline.tasks.steps.engine import Engine
 
 AHEAD_BYTES = 16 << 20
@@ -54,20 +55,19 @@ class Batch:
         piece = next(piece for piece in self.pieces if row < piece.stop)
         return f"row {piece.numbers[row - piece.start]} of {piece.uri}"
 
-    def rejects(self, rejected: Mapping[int, Rejection]) -> Iterator[tuple[str, Rows, dict[int, Rejection]]]:
-        """Yield the URI and the rows of each piece that has rejected rows, and a mapping with the reasons.
+    def rejects(self, rejected: Mapping[int, Rejection]) -> Iterator[tuple[str, Rows, RejectedRows]]:
+        """Yield each piece that has rejected rows: its URI, its rows, and why rows were rejected.
 
         The mapping is by row number within the piece. The reasons of malformed rows are not in the mapping, but in
         `Rows.malformed`.
         """
-        found = sorted(rejected)
-        positions = np.array(found, dtype=np.int64)
+        found = RejectedRows.of(rejected)
         for piece in self.pieces:
-            low, high = np.searchsorted(positions, (piece.start, piece.stop))
-            if low < high or piece.malformed:
+            reasons = found.between(piece.start, piece.stop)
+            if reasons or piece.malformed:
                 batch = self.rows.slice(piece.start, len(piece.numbers))
                 rows = Rows(batch=batch, numbers=piece.numbers, malformed=piece.malformed)
-                yield piece.uri, rows, {row - piece.start: rejected[row] for row in found[low:high]}
+                yield piece.uri, rows, reasons
 
 
 def read_part(

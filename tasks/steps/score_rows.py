@@ -80,7 +80,7 @@ def score_rows(
     watch = RejectWatch(budget=budget, note=note, check_stopped=check_stopped)
 
     refused_before = engine.refused.of(job.model.manifest_sha256, columns.features)
-    single_calls = SingleCalls()
+    single_calls = SingleCalls(job_begins=refused_before.begins(job.spec.job_id))
 
     gone: list[bool] = []
     read = read_part(engine, planned, columns, job.spec.read, engine.batch_size(columns), gone)

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.refused_before import RefusedBefore
 from scoreline.tasks.scoring.score import Scored, score_batch
 from tests.support.bundles import bundle
@@ -51,7 +52,9 @@ MIXED = fitted(FunctionTransformer(lambda x: x - 0 * np.roll(x, 1)))
 """A model with a step of the user's own, which is never asked which rows it refuses."""
 
 
-def score(model: Any, rows: pd.DataFrame, before: RefusedBefore | None = None) -> Scored:
+def score(
+    model: Any, rows: pd.DataFrame, before: RefusedBefore | None = None, single: SingleCalls | None = None
+) -> Scored:
     CALLED.clear()
     return score_batch(
         bundle(model),
@@ -60,6 +63,7 @@ def score(model: Any, rows: pd.DataFrame, before: RefusedBefore | None = None) -
         keep=["x"],
         method="predict_proba",
         refused_before=before,
+        single_calls=single,
     )
 
 
@@ -101,6 +105,22 @@ def test_rows_are_tried_in_the_first_large_batch_of_a_model_alone() -> None:
     assert CALLED == [ROWS - 1]
     score(MODEL, frame(), small_first)
     assert CALLED == [TRIED, ROWS]
+
+
+def test_rows_are_tried_in_the_first_large_batch_of_a_later_job_while_no_refusals_are_expected() -> None:
+    before = RefusedBefore()
+    assert [before.begins(job) for job in ("a", "a", "b")] == [True, False, True]
+    score(MODEL, frame(), before)
+    rows = frame(seed=2)
+    rows.loc[7::20, "x"] = np.nan
+    single = SingleCalls(job_begins=True)
+    done = score(MODEL, rows, before, single)
+    assert CALLED[0] == TRIED
+    assert max(CALLED) == done.table.num_rows
+    assert_same(done, score(MODEL, rows))
+    for later in (single, SingleCalls(job_begins=True)):
+        score(MODEL, frame(seed=3), before, later)
+        assert CALLED == [ROWS]
 
 
 class Own(LogisticRegression):

@@ -25,6 +25,7 @@ from scoreline.tasks.scoring.batch_rejects import BatchRejects
 from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.refused_before import RefusedBefore, RefusedByModel, _Expectation
+from scoreline.tasks.scoring.rejected_rows import RejectedRows
 from scoreline.tasks.scoring.score import Scored, _remember, score_batch
 from scoreline.tasks.scoring.search import Search
 from scoreline.testing import eager
@@ -333,7 +334,7 @@ def test_nothing_is_learned_any_more_of_a_wide_table_that_teaches_nothing(monkey
     search.pieces.append((rows[9:], {}))
     before = RefusedBefore()
     for _ in range(5):
-        _remember(before, batch, names, search, refusals(*range(9)))
+        _remember(before, batch, names, search, RejectedRows.of(refusals(*range(9))), ())
     assert len(looked_at) == 3 * 32
 
 
