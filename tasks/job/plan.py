@@ -87,6 +87,9 @@ class Columns:
     frames: bool = False
     """Whether a model gets numbers in a DataFrame. This is needed if the model does not say what it accepts, and fails
     on an array."""
+    are_rows_tried: bool = True
+    """Whether rows of the input were scored while the job was planned. If not, the first part tries some rows if it
+    begins with rows that cannot be scored."""
 
     @property
     def names(self) -> tuple[str, ...]:
