@@ -56,7 +56,7 @@ class _Piece:
 class _Stream:
     """The bytes of one chunk, read from beginning to end."""
 
-    __slots__ = ("chunk", "given", "instead", "left_out", "pieces", "requests")
+    __slots__ = ("chunk", "given", "instead", "left_out", "pieces", "position", "requests")
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
@@ -65,16 +65,18 @@ class _Stream:
         """Pieces that were fetched but not read yet."""
         self.given: deque[tuple[weakref.ref[memoryview], int]] = deque()
         """References to memory that was read and may still be in use, each with a position."""
+        self.position = chunk.start
+        """Position after the last byte that was read."""
         self.left_out: int | None = None
         """Number of bytes at the beginning of the chunk that `instead` replaces; None if the number is not known
         yet."""
         self.instead = b""
 
-    def first_used(self, position: int) -> int:
-        """Return the position of the first byte that may still be in use. `position` is where the next read begins."""
+    def discard_used(self) -> int:
+        """Free the bytes that were read and are no longer in use. Return their number."""
         while self.given and self.given[0][0]() is None:
             self.given.popleft()
-        return self.given[0][1] if self.given else position
+        return self.pieces[0].discard_before(self.given[0][1] if self.given else self.position) if self.pieces else 0
 
 
 class ChunkFile(RangedFile):
@@ -119,6 +121,8 @@ class ChunkFile(RangedFile):
                 streams.setdefault(chunk.start, _Stream(chunk)).requests.append(request)
         self._starts = sorted(streams)
         self._streams = [streams[start] for start in self._starts]
+        self._latest: _Stream | None = None
+        """The chunk that was read last."""
 
     def read(self, size: int | None = -1) -> bytes:
         """Read up to `size` bytes.
@@ -211,7 +215,10 @@ class ChunkFile(RangedFile):
     def _read_chunk(self, stream: _Stream, start: int, stop: int) -> memoryview | bytes | None:
         parts: list[memoryview] = []
         position = start
-        used = stream.first_used(start)
+        if self._gradual:
+            if self._latest is not None:  # Arrow no longer needs the page that it read last, which may be of any chunk
+                self._release(self._latest.discard_used())
+            self._latest = stream
         while position < stop:
             if not stream.pieces:
                 if not stream.requests:
@@ -220,8 +227,6 @@ class ChunkFile(RangedFile):
             piece = stream.pieces[0]
             if position < piece.start + piece.discarded:  # these bytes were already read and released
                 return None
-            if self._gradual:
-                self._release(piece.discard_before(min(position, used)))
             if position < piece.stop:
                 parts.append(piece.slice(position, stop))
                 position += len(parts[-1])
@@ -229,6 +234,7 @@ class ChunkFile(RangedFile):
                 stream.pieces.popleft()
                 if self._gradual:
                     self._release(piece.size - piece.discarded)
+        stream.position = stop
         if len(parts) > 1:
             return b"".join(parts)
         if self._gradual:
@@ -259,5 +265,6 @@ class ChunkFile(RangedFile):
             for request in self._requests:
                 request.is_sent = True  # so that the fetcher no longer sends this request
             self._streams.clear()
+            self._latest = None
             self._starts.clear()
         super().close()

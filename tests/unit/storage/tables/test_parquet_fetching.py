@@ -421,6 +421,32 @@ def test_bytes_that_are_in_use_are_not_given_back(tmp_path: Path) -> None:
     assert fetcher.held_bytes == 0
 
 
+@pytest.mark.parametrize("in_use", [False, True])
+def test_a_page_is_released_when_the_next_column_is_read_unless_it_is_in_use(tmp_path: Path, in_use: bool) -> None:
+    store = WatchedStore(tmp_path, "bucket")
+    data = np.random.default_rng(0).bytes(16 << 20)
+    source = Pinned.of(store, store.put("a.parquet", data))
+    one, other = chunks_of([6 << 20, 6 << 20])
+    planned = list(plan_requests([one, other], 0, 1))
+    raw = RangedFile(store, source.key, source.size, source.etag)
+    fetcher = Fetcher(raw.get_into, 100 << 20, (request for request, _ in planned))
+    file = ChunkFile(source, fetcher, planned, gradual=True)
+    file.seek(other.start)
+    file.read(16)
+    file.seek(one.start)
+    page: Any = file.read(2 << 20)
+    expected = data[one.start : one.start + (2 << 20)]
+    if not in_use:
+        del page
+    held = fetcher.held_bytes
+    file.seek(other.start + 16)
+    file.read(16)
+    assert held - fetcher.held_bytes == (0 if in_use else 2 << 20)
+    assert not in_use or page == expected
+    file.close()
+    fetcher.close()
+
+
 # Wide row groups
 
 
