@@ -244,7 +244,8 @@ def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
         tried = try_pace(job, bundle, made)  # needed with many columns, where even a call with few rows takes long
         if cuts_large or (tried < SLOW_ROWS_PER_S and not job.spec.part_rows):
             rows_per_s = scored_per_s = tried
-        batch_per_s = tried
+        if tried > sampled_per_s or tried < SLOW_ROWS_PER_S:  # otherwise rows were refused, and the pace is unknown
+            batch_per_s = tried
     made = replace(made, columns=replace(made.columns, batch_rows=_batch_rows(batch_per_s, most)))
     work = Work(
         rows_per_s=rows_per_s,

@@ -155,6 +155,7 @@ def test_any_tool_can_read_a_plan() -> None:
                 "folders",
                 "types",
                 "frames",
+                "batch_rows",
                 "are_rows_tried",
                 "identity",
                 "warnings",

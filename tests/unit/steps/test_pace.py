@@ -71,18 +71,18 @@ def test_the_batches_of_a_model_of_unknown_pace_follow_from_a_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call with few rows takes about as long as one with many, so the sample alone would make batches too small."""
-    monkeypatch.setattr(planner, "try_pace", lambda *_: 3_000.0)
     frame = pd.DataFrame({"x": np.arange(2_000.0)})
     slow = Paced().fit(frame)
     with eager(tmp_path) as client:
         client.models.publish("paced", slow)
         uri = client.put("in/a.parquet", frame)
         sizes = []
-        for sampled_per_s in (1_000.0, 1_000_000.0):
+        for sampled_per_s in (1_500.0, 1_000_000.0, 3_000.0, 900.0):
 
             def sampled(*given: Any, pace: float = sampled_per_s) -> Any:
                 return replace(try_rows(*given), rows_per_s=pace)
 
             monkeypatch.setattr(planner, "try_rows", sampled)
+            monkeypatch.setattr(planner, "try_pace", lambda *_, pace=sampled_per_s: 900.0 if pace == 900 else 3_000.0)
             sizes.append(PlanFile(client.buckets.main, client.submit("paced", uri).job_id).columns.batch_rows)
-    assert sizes == [1_472, 0]
+    assert sizes == [1_472, 0, 0, 448]  # if the trial refuses rows, only that of a slow model counts

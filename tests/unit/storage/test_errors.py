@@ -26,6 +26,7 @@ def test_only_outages_and_steps_that_must_wait_are_transient() -> None:
         "LedgerUnavailable",
         "QueueUnavailable",
         "StepUnfinished",
+        "PartInterrupted",
         "PlanPending",
         "WebhookUnavailable",
     }
