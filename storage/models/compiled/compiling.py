@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, replaced
 from scoreline.storage.models.compiled.estimators import Compiled, compile_estimator, is_known
-from scoreline.storage.models.compiled.nodes import NotPackable
 from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
+from scoreline.storage.models.compiled.trees import NotPackable
 
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""

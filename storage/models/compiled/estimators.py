@@ -29,7 +29,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 from sklearn.tree._tree import Tree
 from sklearn.utils.validation import check_is_fitted
 
-from scoreline.storage.models.compiled.nodes import MAX_CATEGORIES, NotPackable, PackedTrees, TreeArrays, pack
+from scoreline.storage.models.compiled.nodes import PackedTrees, pack
+from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, WORDS_OF_CATEGORIES, NotPackable, TreeArrays
 
 Methods = Mapping[str, Any]
 """Attributes of an estimator by name, to be set on the instance for the time of a batch."""
@@ -173,7 +174,7 @@ def _hist_gradient_boosting(model: Any) -> Compiled:
     predictors = model._predictors
     outputs = model.n_trees_per_iteration_
     known, places = model._bin_mapper.make_known_categories_bitsets()
-    trees, splits = [], [np.empty((0, MAX_CATEGORIES // 32), np.uint32)]
+    trees, splits = [], [np.empty((0, WORDS_OF_CATEGORIES), np.uint32)]
     n_splits = 0
     for predictor in (predictor for iteration in predictors for predictor in iteration):
         nodes = predictor.nodes
@@ -232,12 +233,13 @@ def _hist_gradient_boosting(model: Any) -> Compiled:
 def _right_categories(predictor: Any, nodes: Any, known: Any, places: Any) -> npt.NDArray[np.uint32]:
     """Return, for each node that splits categories, a bit for each category that goes right.
 
-    Categories that are not known go where missing values go.
+    Categories that are not known go where missing values go. Only these have the last bit.
     """
     left = predictor.raw_left_cat_bitsets[nodes["bitset_idx"]]
     known = known[places[nodes["feature_idx"]]]
     unknown_goes_right = np.where(nodes["missing_go_to_left"].astype(bool), np.uint32(0), np.uint32(0xFFFFFFFF))
     found: npt.NDArray[np.uint32] = ~left & (known | unknown_goes_right[:, np.newaxis])
+    found[:, -1] = (found[:, -1] & np.uint32(0x7FFFFFFF)) | (unknown_goes_right & np.uint32(0x80000000))
     return found
 
 

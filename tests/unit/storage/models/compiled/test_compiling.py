@@ -48,7 +48,7 @@ from threadpoolctl import threadpool_limits
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import _walk, estimators, extension
+from scoreline.storage.models.compiled import _select, _walk, estimators, extension, nodes
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.compiled.nodes import PackedTrees
@@ -62,6 +62,7 @@ RANDOM = np.random.default_rng(7)
 X = RANDOM.normal(size=(300, N_FEATURES))
 SIGNAL = X[:, 0] + X[:, 1] * X[:, 2] + RANDOM.normal(size=300)
 TWO, THREE = (SIGNAL > 0).astype(int), np.digitize(SIGNAL, [-1, 1])
+RANKS = np.argsort(SIGNAL) // 3
 SEVERAL = np.stack([TWO, THREE], axis=1)
 NUMBERS = np.stack([SIGNAL, -(SIGNAL**2)], axis=1)
 GAPS = np.where(RANDOM.random(X.shape) < 0.1, np.nan, X)
@@ -124,6 +125,7 @@ ENSEMBLES: dict[str, Callable[[], Any]] = {
     "forest, monotonic": lambda: RandomForestClassifier(monotonic_cst=UP_AND_DOWN, **FEW).fit(X, TWO),
     "forest, warm start": warm_started,
     "extra trees": lambda: ExtraTreesClassifier(**FEW).fit(GAPS, THREE),
+    "large forest": lambda: RandomForestClassifier(**FEW).fit(X, RANKS),
     "regression forest": lambda: RandomForestRegressor(**FEW).fit(X, SIGNAL),
     "regression forest, outputs": lambda: RandomForestRegressor(**FEW).fit(GAPS, NUMBERS),
     "extra trees of numbers": lambda: ExtraTreesRegressor(**FEW).fit(X, SIGNAL),
@@ -216,8 +218,12 @@ def thresholds_of(model: Any) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("most_leaves", [64, 0], ids=["small", "walked"])
 @pytest.mark.parametrize("name", ENSEMBLES)
-def test_each_method_returns_the_bits_of_scikit_learn(name: str) -> None:
+def test_each_method_returns_the_bits_of_scikit_learn(
+    name: str, most_leaves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "MAX_LEAVES", most_leaves)
     model = ENSEMBLES[name]()
     compiled = compile_ensembles([("model", model)])
     assert [one.reason for one in compiled.found] == [None]
@@ -283,7 +289,7 @@ def test_methods_that_are_not_compiled_have_the_results_of_scikit_learn(name: st
             assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
 
 
-@pytest.mark.parametrize(("category", "walks"), [(255.0, 1), (256.0, 0), (300.0, 0), (1e6, 0)])
+@pytest.mark.parametrize(("category", "walks"), [(254.0, 1), (255.0, 0), (300.0, 0), (1e6, 0)])
 def test_categories_for_which_a_split_has_no_bit_are_left_to_scikit_learn(
     category: float, walks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,22 +425,32 @@ def test_an_ensemble_that_cannot_say_whether_it_is_fitted_is_not_compiled(monkey
     assert one.reason == "comparing failed (RuntimeError: unknown)"
 
 
-def test_a_failing_walk_is_slow_and_not_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "function", "name"),
+    [(_walk, "add_leaves", "large forest"), (_select, "add_small", "gradient boosting")],
+    ids=["walk", "select"],
+)
+def test_a_failing_walk_is_slow_and_not_fatal(
+    module: Any, function: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def older(*arguments: Any) -> None:
         raise TypeError("takes exactly 13 positional arguments (14 given)")
 
-    monkeypatch.setattr(_walk, "add_leaves", older)
-    (one,) = compile_ensembles([("model", ENSEMBLES["forest"]())]).found
+    monkeypatch.setattr(module, function, older)
+    (one,) = compile_ensembles([("model", ENSEMBLES[name]())]).found
     assert one.reason == "comparing failed (TypeError: takes exactly 13 positional arguments (14 given))"
 
 
 @pytest.mark.parametrize("version", [None, 0])
-def test_an_extension_of_another_version_is_not_used(version: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", [_walk, _select], ids=["walk", "select"])
+def test_an_extension_of_another_version_is_not_used(
+    module: Any, version: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert extension.is_available()
     if version is None:
-        monkeypatch.delattr(_walk, "VERSION")
+        monkeypatch.delattr(module, "VERSION")
     else:
-        monkeypatch.setattr(_walk, "VERSION", version)
+        monkeypatch.setattr(module, "VERSION", version)
     assert not extension.is_available()
     assert compile_ensembles([("model", ENSEMBLES["forest"]())]) == CompiledEnsembles()
 

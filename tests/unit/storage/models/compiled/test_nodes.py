@@ -14,7 +14,10 @@ from sklearn.tree import DecisionTreeRegressor
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
 from scoreline.storage.models.compiled import nodes
-from scoreline.storage.models.compiled.nodes import NotPackable, PackedTrees, TreeArrays, float32_at_or_below, pack
+from scoreline.storage.models.compiled import trees as checks
+from scoreline.storage.models.compiled.columns import float32_at_or_below
+from scoreline.storage.models.compiled.nodes import Nodes, PackedTrees, Splits, pack
+from scoreline.storage.models.compiled.trees import NotPackable, TreeArrays
 
 N_FEATURES = 5
 
@@ -43,18 +46,25 @@ def at_thresholds(trees: list[TreeArrays]) -> np.ndarray:
     """Return rows whose values are thresholds, or the float32 above or below one."""
     random = np.random.default_rng(1)
     inner = np.concatenate([float32_at_or_below(tree.threshold[tree.left >= 0]) for tree in trees])
+    inner = inner if len(inner) else np.zeros(1, np.float32)
     values = np.concatenate([inner, np.nextafter(inner, np.float32(np.inf)), np.nextafter(inner, np.float32(-np.inf))])
     return random.choice(values, size=(3_000, N_FEATURES))
 
 
-@pytest.mark.parametrize("depth", [1, 3, 8, None])
-@pytest.mark.parametrize("rows", [1, 15, 16, 17, 3_000])
-def test_every_row_gets_the_values_of_its_leaves(depth: int | None, rows: int) -> None:
-    models = [fitted(seed, depth=depth) for seed in range(7)]
+@pytest.mark.parametrize("most_leaves", [64, 0])
+@pytest.mark.parametrize("depth", [0, 1, 3, 8, None])
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 255, 257, 3_000])
+def test_every_row_gets_the_values_of_its_leaves(
+    depth: int | None, rows: int, most_leaves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "MAX_LEAVES", most_leaves)
+    models = [fitted(seed, depth=depth or None, rows=400 if depth != 0 else 1) for seed in range(7)]
     trees = [arrays_of(model) for model in models]
     x = at_thresholds(trees)[:rows]
     sums = np.zeros((rows, 1))
-    pack(trees, N_FEATURES, [0] * 7, wide=False).add_to(sums, x, scale=0.1)
+    packed = pack(trees, N_FEATURES, [0] * 7, wide=False)
+    assert isinstance(packed.form, Splits if depth in (0, 1, 3) and most_leaves else Nodes)
+    packed.add_to(sums, x, scale=0.1)
     expected = np.zeros(rows)
     for model in models:  # in this order, and each product is rounded
         expected += 0.1 * model.predict(x)
@@ -232,23 +242,34 @@ def test_trees_are_compiled_up_to_a_depth(wide: bool) -> None:
         pack([chain(512), chain(513)], 1, [0, 0], wide=wide)
 
 
+def perfect(depth: int) -> TreeArrays:
+    """Return a tree all of whose leaves have this depth, and each of whose nodes compares another feature with 0."""
+    number = np.arange(2 ** (depth + 1) - 1)
+    inner = number < 2**depth - 1
+    return TreeArrays(
+        left=np.where(inner, 2 * number + 1, -1),
+        right=np.where(inner, 2 * number + 2, -1),
+        feature=np.where(inner, number, 0),
+        threshold=np.zeros(len(number)),
+        missing_left=np.zeros(len(number), bool),
+        values=number.astype(np.float64),
+    )
+
+
 def test_trees_are_compiled_up_to_the_number_of_nodes_that_the_integer_of_a_node_can_tell_apart() -> None:
-    # Given so many features that 10 bits are left for the child
-    n_features = 1 << 21
-    x = np.zeros((1, n_features), np.float32)
-    x[0, 0] = -2e9
-    sums = np.zeros((1, 1))
-    pack([chain(511)], n_features, [0], wide=False).add_to(sums, x)
-    assert sums[0, 0] == 1022
-    with pytest.raises(NotPackable, match=r"^a tree of 1,025 nodes is too large for 2,097,152 features$"):
-        pack([chain(512)], n_features, [0], wide=False)
-    pack([chain(512)], n_features, [0], wide=True)
+    # Given so many features that 16 bits are left for the child
+    tree = perfect(15)
+    sums = np.zeros((2, 1))
+    pack([tree], 1 << 16, [0], wide=False).add_to(sums, np.array([[-1], [1]], np.float32).repeat(1 << 16, axis=1))
+    assert sums[:, 0].tolist() == [2**15 - 1, 2**16 - 2]
+    with pytest.raises(NotPackable, match=r"^a tree of 131,071 nodes is too large for 65,535 features$"):
+        pack([perfect(16)], 1 << 16, [0], wide=False)
 
 
 @pytest.mark.parametrize("wide", [True, False])
 def test_trees_are_compiled_up_to_a_number_of_nodes(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert nodes._MAX_NODES == 1 << 22  # the bits of a NaN in float32, without the sign, the exponent and the quiet bit
-    monkeypatch.setattr(nodes, "_MAX_NODES", 9)
+    assert checks._MAX_NODES == 1 << 22  # the bits of the threshold of a leaf that no key has
+    monkeypatch.setattr(checks, "_MAX_NODES", 9)
     pack([chain(4)], 1, [0], wide=wide)
     with pytest.raises(NotPackable, match=r"^a tree has 11 nodes$"):
         pack([chain(5)], 1, [0], wide=wide)
