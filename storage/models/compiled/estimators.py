@@ -6,14 +6,13 @@ not known here, for example a subclass, is not compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import sklearn
-from scipy.sparse import issparse
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -25,38 +24,15 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
-from sklearn.tree._tree import Tree
 from sklearn.utils.validation import check_is_fitted
 
 from scoreline.storage.models.compiled.nodes import PackedTrees, pack
 from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, WORDS_OF_CATEGORIES, NotPackable, TreeArrays
-
-Methods = Mapping[str, Any]
-"""Attributes of an estimator by name, to be set on the instance for the time of a batch."""
-
+from scoreline.storage.models.compiled.validated import TREES, Compiled, Methods, is_sparse, tree_arrays, with_features
+from scoreline.storage.models.compiled.wholes import WHOLES, is_whole
 
 _KNOWN_VERSIONS = ("1.9.",)
 """The versions of scikit-learn whose internals are as this module expects."""
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """What a compiled ensemble replaces in an estimator."""
-
-    methods: Methods
-    nbytes: int
-    trees: Sequence[TreeArrays]
-    """The trees, with the features of the whole ensemble."""
-    n_features: int
-    wide: bool
-    categorical: Sequence[int] = ()
-    """Features whose values are categories, as numbers from 0."""
-    evaluate: Callable[[Any], npt.NDArray[np.float64]] | None = None
-    """Computes the results that are compared with those of scikit-learn. By default, methods of the estimator do."""
-
-
-_TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
 
 
 class CompiledTree:
@@ -103,7 +79,7 @@ def compile_estimator(estimator: Any) -> Compiled:
 
 
 def _decision_tree(model: Any) -> Compiled:
-    trees = [_arrays(model, model.n_features_in_)]
+    trees = [tree_arrays(model, model.n_features_in_)]
     packed = pack(trees, model.n_features_in_, [0], wide=False)
     return _compiled({"tree_": CompiledTree(model.tree_, packed)}, packed, trees)
 
@@ -127,7 +103,7 @@ def _forest_regressor(model: Any) -> Compiled:
 
 def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArray[np.float64]], Any]) -> Compiled:
     """Compile a forest. Its method returns the `result` of the means over its trees, of shape (n_rows, n_columns)."""
-    trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_]
+    trees = [tree_arrays(tree, model.n_features_in_) for tree in model.estimators_]
     packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
     n_trees = len(trees)
     if packed.n_columns != n_columns:
@@ -135,7 +111,7 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
 
     def compiled(X: Any) -> Any:
         own = getattr(type(model), method)
-        if _is_sparse(X):
+        if is_sparse(X):
             return own(model, X)
         check_is_fitted(model)
         x = model._validate_X_predict(X)
@@ -152,7 +128,7 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
 
 def _gradient_boosting(model: Any) -> Compiled:
     stages, outputs = model.estimators_.shape
-    trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_.ravel()]
+    trees = [tree_arrays(tree, model.n_features_in_) for tree in model.estimators_.ravel()]
     packed = pack(trees, model.n_features_in_, list(range(outputs)) * stages, wide=False)
     if packed.n_columns != outputs:
         raise NotPackable("its trees have several outputs")
@@ -246,23 +222,11 @@ def _right_categories(predictor: Any, nodes: Any, known: Any, places: Any) -> np
 def _isolation_forest(model: Any) -> Compiled:
     trees = []
     for number, (tree, features) in enumerate(zip(model.estimators_, model.estimators_features_, strict=True)):
-        arrays = _arrays(tree, len(features))
-        splits = arrays.left >= 0
-        if not np.isin(arrays.feature[splits], np.arange(len(features))).all():
-            raise NotPackable("a tree asks for a feature that the rows do not have")
         if model._max_features == model.n_features_in_:  # scikit-learn then gives each tree all columns as they are
             features = np.arange(model.n_features_in_)
+        arrays = with_features(tree_arrays(tree, len(features)), features)
         depths = model._decision_path_lengths[number] + model._average_path_length_per_tree[number] - 1.0
-        trees.append(
-            TreeArrays(
-                left=arrays.left,
-                right=arrays.right,
-                feature=np.where(splits, np.asarray(features)[np.where(splits, arrays.feature, 0)], 0),
-                threshold=arrays.threshold,
-                missing_left=arrays.missing_left,
-                values=np.ascontiguousarray(depths, np.float64),
-            )
-        )
+        trees.append(replace(arrays, values=np.ascontiguousarray(depths, np.float64)))
     packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
     own = type(model)._compute_score_samples
 
@@ -291,33 +255,9 @@ def _compiled(methods: Methods, packed: PackedTrees, trees: Sequence[TreeArrays]
     return Compiled(methods, packed.nbytes, trees, packed.n_features, packed.wide)
 
 
-def _arrays(estimator: Any, n_features: int) -> TreeArrays:
-    if type(estimator) not in _TREES or type(estimator.tree_) is not Tree:
-        raise NotPackable(f"a {type(estimator).__name__} is not one of scikit-learn's trees")
-    tree = estimator.tree_
-    if tree.n_features != n_features:
-        raise NotPackable("a tree has another number of features")
-    return TreeArrays(
-        left=tree.children_left,
-        right=tree.children_right,
-        feature=tree.feature,
-        threshold=tree.threshold,
-        missing_left=tree.missing_go_to_left.astype(bool),
-        values=tree.value,
-    )
-
-
 def is_known(value: Any) -> bool:
     """Return whether objects of this class can be compiled."""
-    return type(value) in _COMPILERS
-
-
-def _is_sparse(x: Any) -> bool:
-    """Return whether scikit-learn validates rows as sparse ones, which a table of sparse columns is, too.
-
-    The method of a forest validates them itself, and would give each warning again if they had been validated before.
-    """
-    return issparse(x) or hasattr(x, "sparse")
+    return type(value) in _COMPILERS and (type(value) not in WHOLES or is_whole(value))
 
 
 def _is_dense(x: Any, dtype: Any, n_features: int) -> bool:
@@ -325,7 +265,8 @@ def _is_dense(x: Any, dtype: Any, n_features: int) -> bool:
 
 
 _COMPILERS: dict[type, Callable[[Any], Compiled]] = {
-    **dict.fromkeys(_TREES, _decision_tree),
+    **WHOLES,
+    **dict.fromkeys(TREES, _decision_tree),
     RandomForestClassifier: _forest_classifier,
     ExtraTreesClassifier: _forest_classifier,
     RandomForestRegressor: _forest_regressor,
