@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.tree import DecisionTreeRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
@@ -293,3 +295,73 @@ def test_rows_reach_every_feature_that_a_node_can_name() -> None:
             sums = np.zeros((2, 1))
             pack([tree], n_features, [0], wide=wide).add_to(sums, x)
             assert sums[:, 0].tolist() == [2, 1]
+
+
+def random_tree(random: np.random.Generator, n_splits: int, pool: np.ndarray) -> TreeArrays:
+    """Return a tree of any form: a leaf drawn at random becomes a split, again and again."""
+    left, right, leaves = [-1], [-1], [0]
+    for _ in range(n_splits):
+        place = leaves.pop(random.integers(len(leaves)))
+        left[place], right[place] = len(left), len(left) + 1
+        leaves += [len(left), len(left) + 1]
+        left += [-1, -1]
+        right += [-1, -1]
+    order = random.permutation(len(left) - 1) + 1  # nodes in any order, except for the root
+    places = np.concatenate([[0], order])
+    children = np.array([[places[child] if child >= 0 else -1 for child in side] for side in (left, right)])
+    arranged = np.empty_like(children)
+    arranged[:, places] = children
+    n = len(left)
+    return TreeArrays(
+        left=arranged[0],
+        right=arranged[1],
+        feature=random.integers(0, N_FEATURES, n),
+        threshold=random.choice(pool, n),
+        missing_left=random.random(n) < 0.5,
+        values=random.normal(size=n) * random.choice([1e-310, 1.0, 1e10], n),
+    )
+
+
+def leaf_of(tree: TreeArrays, row: np.ndarray) -> int:
+    """Walk as scikit-learn does."""
+    node = 0
+    while tree.left[node] >= 0:
+        value = float(row[tree.feature[node]])
+        goes_left = tree.missing_left[node] if np.isnan(value) else value <= tree.threshold[node]
+        node = tree.left[node] if goes_left else tree.right[node]
+    return int(node)
+
+
+SPECIAL = [0.0, -0.0, 5e-324, -5e-324, 1e-45, -1e-45, 1e-310, 0.1, 3.4e38, -3.4e38, 1e300, -1e300, np.inf, -np.inf]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.integers(0, 80), min_size=1, max_size=6),
+    rows=st.sampled_from([1, 2, 15, 16, 17, 40]),
+    wide=st.booleans(),
+    missing=st.booleans(),
+    walked=st.booleans(),
+)
+def test_rows_reach_the_leaves_of_random_trees(
+    seed: int, sizes: list[int], rows: int, wide: bool, missing: bool, walked: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    pool = np.concatenate([random.normal(size=12), SPECIAL])
+    trees = [random_tree(random, size, pool) for size in sizes]
+    kind = np.float64 if wide else np.float32
+    with np.errstate(over="ignore"):
+        near = np.concatenate([pool.astype(kind), float32_at_or_below(pool).astype(kind)])
+        near = np.concatenate([near, np.nextafter(near, kind(np.inf)), np.nextafter(near, kind(-np.inf))])
+    x = random.choice(near, (rows, N_FEATURES))
+    if missing:
+        x[random.random(x.shape) < 0.3] = np.nan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "MAX_LEAVES", 0 if walked else 64)
+        packed = pack(trees, N_FEATURES, [0] * len(trees), wide=wide)
+    sums, expected = np.zeros((rows, 1)), np.zeros(rows)
+    packed.add_to(sums, x, scale=0.1)
+    for tree in trees:
+        expected += 0.1 * tree.values[[leaf_of(tree, row) for row in x]]
+    assert sums[:, 0].tobytes() == expected.tobytes()
