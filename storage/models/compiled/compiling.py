@@ -22,6 +22,9 @@ from scoreline.storage.models.compiled.wholes import is_whole
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
 
+_TIME_LIMIT = "billiard.exceptions.SoftTimeLimitExceeded"
+"""What Celery raises anywhere in a task that takes too long. It is known by its name, because storage does not need
+Celery."""
 _FITTED_COPIES = {"estimators_", "best_estimator_", "calibrated_classifiers_"}
 _TEMPLATES = {"estimator", "estimator_", "estimators", "scorer_"}
 """What an object with `_FITTED_COPIES` has copied to fit them, and does not call."""
@@ -44,7 +47,9 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
             found.append(Ensemble(place=place, name=name, reason=str(problem)))
             waiting += _single_trees(place, estimator)
             continue
-        except Exception as error:  # noqa: BLE001 - code of the user may raise anything on rows that it does not know
+        except Exception as error:  # code of the user may raise anything on rows that it does not know
+            if _is_interruption(error):
+                raise
             message = str(error).partition("\n")[0]
             found.append(
                 Ensemble(place=place, name=name, reason=f"comparing failed ({type(error).__name__}: {message})")
@@ -55,6 +60,11 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
         methods.append((estimator, compiled.methods))
         nbytes += compiled.nbytes
     return CompiledEnsembles(found=tuple(found), nbytes=nbytes, methods=tuple(methods))
+
+
+def _is_interruption(error: Exception) -> bool:
+    """Return whether an error interrupts the task that loads the model, and says nothing about the comparison."""
+    return any(f"{kind.__module__}.{kind.__name__}" == _TIME_LIMIT for kind in type(error).__mro__)
 
 
 def _single_trees(place: str, estimator: Any) -> list[tuple[str, Any]]:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import sklearn
+from billiard.exceptions import SoftTimeLimitExceeded
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from sklearn.base import BaseEstimator, clone
@@ -495,6 +496,12 @@ def test_an_ensemble_that_fails_on_the_rows_of_the_comparison_is_not_compiled(er
     expected = results(model, X)
     with compiled.in_use():
         assert results(model, X) == expected
+
+
+def test_a_time_limit_that_strikes_while_comparing_ends_the_task() -> None:
+    model = GradientBoostingRegressor(init=OwnInit(SoftTimeLimitExceeded()), **FEW).fit(X, SIGNAL)
+    with pytest.raises(SoftTimeLimitExceeded):
+        compile_ensembles([("model", model)])
 
 
 def test_an_ensemble_that_cannot_say_whether_it_is_fitted_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
