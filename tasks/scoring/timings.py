@@ -57,8 +57,8 @@ class Timings:
             self.seconds[name] += time.perf_counter() - begun
 
     @contextlib.contextmanager
-    def predicting(self, *, compiled: bool) -> Iterator[None]:
-        """Add the seconds that the block takes to `predict`, and also to `compiled` if compiled trees are used."""
+    def predicting(self, compiled: object) -> Iterator[None]:
+        """Add the seconds of the block to `predict`, and also to `compiled` if this object is true at its end."""
         before = self.seconds["predict"]
         try:
             with self("predict"):

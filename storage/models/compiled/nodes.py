@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from scoreline.storage.models.compiled import _select, _walk
 from scoreline.storage.models.compiled.columns import Columns, columns_of, float32_at_or_below, keys_of
+from scoreline.storage.models.compiled.ensembles import Uses
 from scoreline.storage.models.compiled.trees import (
     WORDS_OF_CATEGORIES,
     BreadthFirst,
@@ -104,6 +105,7 @@ class PackedTrees:
             raise ValueError(f"expected {self.n_features} columns of {expected.__name__}, got {x.shape} of {x.dtype}")
         if sums.shape != (len(x), self.n_columns):
             raise ValueError(f"expected sums of shape {(len(x), self.n_columns)}, got {sums.shape}")
+        Uses.count += 1
         x = np.ascontiguousarray(x)
         # read at each call, because a copy of these trees, perhaps in another process, has its own values
         addresses = np.array([values.__array_interface__["data"][0] for values in self._values], dtype=np.int64)
