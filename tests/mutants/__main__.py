@@ -165,7 +165,7 @@ def _build(copy: Path, mutant: Mutant) -> str:
     if not mutant.file.endswith((".pyx", ".pxd")):
         return ""
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--force", "--build-temp", ".cache/extensions"],
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--build-temp", ".cache/extensions"],
         cwd=copy,
         capture_output=True,
         text=True,
