@@ -7,7 +7,7 @@ MINUTES ?= 10
 SEED ?=
 ONLY ?=
 
-.PHONY: help setup demo test test-versions lint format docs bench fuzz mutants soak day clean
+.PHONY: help setup demo test test-versions lint format docs bench fuzz mutants sanitize soak day clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -52,6 +52,9 @@ fuzz: setup ## Run the property tests on random examples for MINUTES (default 10
 
 mutants: setup ## Break the code in many places; a test must notice each (ONLY=name)
 	@$(BIN)/python -m tests.mutants $(ONLY)
+
+sanitize: setup ## Test the extensions under AddressSanitizer and UBSan
+	@scripts/sanitize
 
 soak: setup ## Run random jobs under random faults for MINUTES, from SEED
 	@mkdir -p .scoreline

@@ -139,7 +139,7 @@ def score_batch(
     )
     order = Suspects(trials=trials, blame=rejects.blame)
     asks = bundle.keeps_rows_apart
-    with timings.predicting(compiled=bool(bundle.compiled)), bundle.compiled.in_use():
+    with bundle.compiled.in_use() as used, timings.predicting(used):
         rejects.check_budget()
         if refused_before is not None and asks and bundle.may_be_tried:
             with timings.searching():

@@ -63,8 +63,8 @@ class Timings:
             self.seconds[name] += time.perf_counter() - begun
 
     @contextlib.contextmanager
-    def predicting(self, *, compiled: bool) -> Iterator[None]:
-        """Add the seconds of the block to `predict`, and if compiled trees are used, also to `compiled`."""
+    def predicting(self, compiled: object) -> Iterator[None]:
+        """Add the seconds of the block to `predict`. If the argument is true at its end, also add them to `compiled`."""
         before = self.seconds["predict"]
         try:
             with self("predict"):

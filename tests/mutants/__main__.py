@@ -143,9 +143,11 @@ def _try(mutant: Mutant, copy: Path, timeout_s: float) -> Trial:
     begun = time.monotonic()
     before = mutant.apply(copy)
     try:
-        code, output = _pytest(copy, mutant.tests, timeout_s)
+        said = _build(copy, mutant)
+        code, output = (2, said) if said else _pytest(copy, mutant.tests, timeout_s)
     finally:
         (copy / mutant.file).write_text(before, encoding="utf-8")
+        _build(copy, mutant)
     fate: Fate
     if code is None:
         fate, by = "timed out", f"after {timeout_s:.0f} s"
@@ -156,6 +158,21 @@ def _try(mutant: Mutant, copy: Path, timeout_s: float) -> Trial:
     else:
         fate, by = "not run", _failures(output) or output[-2000:] or _NO_TESTS_RAN
     return Trial(mutant=mutant, fate=fate, by=by, seconds=time.monotonic() - begun)
+
+
+def _build(copy: Path, mutant: Mutant) -> str:
+    """Build the extensions of a copy again if the mutant is in one of their sources. Return what went wrong, or ""."""
+    if not mutant.file.endswith((".pyx", ".pxd")):
+        return ""
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--build-temp", ".cache/extensions"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    failed = done.returncode != 0 or re.search(r"^warning: build_ext: building extension .* failed", done.stderr, re.M)
+    return f"the extensions cannot be built: {done.stderr[-2000:]}" if failed else ""
 
 
 def _pytest(copy: Path, tests: Sequence[str], timeout_s: float) -> tuple[int | None, str]:

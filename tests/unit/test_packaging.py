@@ -384,7 +384,9 @@ def test_the_source_distribution_has_each_file_of_an_extension(tmp_path: Path) -
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)
     sources = [
-        path.relative_to(ROOT) for suffix in ("pyx", "pxi", "pyi") for path in (ROOT / "storage").rglob(f"*.{suffix}")
+        path.relative_to(ROOT)
+        for suffix in ("pyx", "pxd", "pxi", "pyi")
+        for path in (ROOT / "storage").rglob(f"*.{suffix}")
     ]
     for source in sources:
         (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,12 @@ def place_children(
 ) -> tuple[int, int]: ...
 def add_leaves(
     x: npt.NDArray[Any],
-    missing: bool,
     nodes: npt.NDArray[np.uint8],
     categories: npt.NDArray[np.uint32],
+    first_category: int,
+    used: npt.NDArray[np.int32],
+    thresholds: npt.NDArray[np.float64],
+    offsets: npt.NDArray[np.int64],
     roots: npt.NDArray[np.int64],
     steps: npt.NDArray[np.int32],
     addresses: npt.NDArray[np.int64],

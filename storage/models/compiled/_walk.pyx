@@ -1,43 +1,42 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Walks rows through trees, many rows at a time and without branches.
 
-A node takes 8 bytes: a threshold in float32, and an integer in which the lowest bits are the feature, the next bit says
-that a missing value goes right, and the other bits are the index of the left child. The right child is the next node. A
-leaf leads to itself, and its threshold is NaN, above which no value is, so a row that has arrived stays there. The bits
-of this NaN contain the number that the leaf has in the tree of scikit-learn. `NODE` in the module `nodes` is the same
-in NumPy.
+A node takes 8 bytes: a threshold, and an integer in which the lowest bits are the column, the next bit says that a
+missing value goes right, and the other bits are the index of the left child. The right child is the next node. `NODE`
+in the module `nodes` is the same in NumPy.
+
+Thresholds and values are compared as unsigned integers, the keys. The keys of float32 have the same order as the
+numbers. The keys of float64 are their ranks among the thresholds of the column. The key of a missing value is the
+smallest if it goes left, and larger than that of infinity if it goes right. A row of a block with missing values
+therefore has all keys twice, once for each side, and the bit of the node is a bit of the place of the key in the row.
+A leaf leads to itself, and its threshold is larger than all keys, so a row that has arrived stays there. The lowest
+bits of the threshold are the number that the leaf has in the tree of scikit-learn.
 
 The arrays must have been made by `pack`, which checks them. Nothing is checked while rows walk.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-VERSION = 1  # that of the module `extension`
+from scoreline.storage.models.compiled._ranks cimport rank_column
+
+VERSION = 2  # that of the module `extension`
 
 cdef struct Node:
-    float threshold
+    uint32_t threshold
     uint32_t packed
-
-cdef struct WideNode:
-    double threshold
-    uint32_t left
-    uint32_t feature  # the highest bit says that a missing value goes right, and the next one that it splits categories
-
-ctypedef fused AnyNode:
-    Node
-    WideNode
-
-ctypedef fused Value:
-    float
-    double
 
 cdef enum:
     LANES = 16
     FEW_LANES = 8
     NO_NODE = -1
     CATEGORIES_WORDS = 8  # of 32 bits, one for each category
+    MISSING_CATEGORY = 255
+    LEAF_NUMBER = 0x003FFFFF
+
+cdef uint32_t MISSING_LEFT_KEY = 0
+cdef uint32_t MISSING_RIGHT_KEY = 0xFF800001u  # the key of infinity is 0xFF800000
 
 
 cdef struct Packing:
@@ -45,62 +44,13 @@ cdef struct Packing:
     uint32_t mask
 
 
-cdef inline uint32_t left_of(AnyNode node, Packing packing) noexcept nogil:
-    if AnyNode is Node:
-        return node.packed >> packing.shift
-    else:
-        return node.left
+cdef inline uint32_t left_of(Node node, Packing packing) noexcept nogil:
+    return node.packed >> packing.shift
 
 
-cdef inline uint32_t feature_of(AnyNode node, Packing packing) noexcept nogil:
-    if AnyNode is Node:
-        return node.packed & packing.mask
-    else:
-        return node.feature & 0x3FFFFFFFu
-
-
-cdef inline int64_t leaf_number(AnyNode node) noexcept nogil:
-    """Return the number of a leaf, which its threshold contains."""
-    cdef uint32_t bits
-    cdef uint64_t wide_bits
-    if AnyNode is Node:
-        memcpy(&bits, &node.threshold, sizeof(bits))
-        return <int64_t> (bits & 0x003FFFFFu)
-    else:
-        memcpy(&wide_bits, &node.threshold, sizeof(wide_bits))
-        return <int64_t> (wide_bits & 0xFFFFFFFFu)
-
-
-cdef inline uint32_t missing_goes_right(AnyNode node, Packing packing) noexcept nogil:
-    if AnyNode is Node:
-        return (node.packed >> (packing.shift - 1)) & 1
-    else:
-        return node.feature >> 31
-
-
-cdef inline uint32_t step(const AnyNode* tree, uint32_t at, const Value* x, Packing packing) noexcept nogil:
-    cdef AnyNode node = tree[at]
-    return left_of(node, packing) + <uint32_t> (x[feature_of(node, packing)] > node.threshold)
-
-
-cdef inline uint32_t step_missing(
-    const AnyNode* tree, uint32_t at, const Value* x, const uint32_t* categories, Packing packing
-) noexcept nogil:
-    """Do a step where values may be missing, or are categories if `categories` is not NULL."""
-    cdef AnyNode node = tree[at]
-    cdef Value value = x[feature_of(node, packing)]
-    cdef uint32_t category
-    if AnyNode is WideNode:
-        if categories != NULL and node.feature & 0x40000000u:
-            if not value >= 0:
-                return node.left + (node.feature >> 31)
-            category = (<uint32_t> value) & 0xFFu
-            return node.left + (
-                (categories[leaf_number(node) * CATEGORIES_WORDS + (category >> 5)] >> (category & 31)) & 1
-            )
-    return left_of(node, packing) + (
-        <uint32_t> (value > node.threshold) | (<uint32_t> (value != value) & missing_goes_right(node, packing))
-    )
+cdef inline uint32_t step(const Node* tree, uint32_t at, const uint32_t* x, Packing packing) noexcept nogil:
+    cdef Node node = tree[at]
+    return (node.packed >> packing.shift) + <uint32_t> (x[node.packed & packing.mask] > node.threshold)
 
 
 def place_children(
@@ -159,14 +109,14 @@ def place_children(
 
 
 cdef void walk(
-    const AnyNode* tree, const Value* x, int64_t stride, int64_t rows, int first, int more, Packing packing,
+    const Node* tree, const uint32_t* x, int64_t stride, int64_t rows, int first, int more, Packing packing,
     uint32_t* at, int32_t* active
 ) noexcept nogil:
     """Leave in `at` the leaf of each row: `first` steps for all, then `more` at a time for those on their way."""
     cdef int64_t i = 0, j, n = 0, kept, row
     cdef int d, lane
     cdef uint32_t places[LANES]
-    cdef const Value* values[FEW_LANES]
+    cdef const uint32_t* values[FEW_LANES]
     while i + LANES <= rows:
         for lane in range(LANES):
             places[lane] = 0
@@ -212,7 +162,7 @@ cdef void walk(
 
 
 cdef void walk_to_depth(
-    const AnyNode* tree, const Value* x, int64_t stride, int64_t rows, int depth, Packing packing, uint32_t* at
+    const Node* tree, const uint32_t* x, int64_t stride, int64_t rows, int depth, Packing packing, uint32_t* at
 ) noexcept nogil:
     """Leave in `at` the leaf of each row after as many steps as the deepest leaf needs."""
     cdef int64_t i = 0
@@ -235,41 +185,36 @@ cdef void walk_to_depth(
         i += 1
 
 
-cdef void walk_missing(
-    const AnyNode* tree, const Value* x, int64_t stride, int64_t rows, const uint32_t* categories, Packing packing,
-    uint32_t* at
+cdef void walk_categories(
+    const Node* tree, const uint32_t* x, int64_t stride, int64_t rows, int depth, Packing packing,
+    const uint32_t* categories, uint32_t first_category, uint32_t bits, uint32_t* at
 ) noexcept nogil:
-    """Leave in `at` the leaf of each row, where values may be missing or categories."""
-    cdef int64_t i = 0
-    cdef int lane
-    cdef uint32_t places[LANES]
-    cdef uint32_t place, moved
-    while i + LANES <= rows:
-        for lane in range(LANES):
-            places[lane] = 0
-        moved = 1
-        while moved:
-            moved = 0
-            for lane in range(LANES):
-                place = step_missing(tree, places[lane], x + (i + lane) * stride, categories, packing)
-                moved |= place ^ places[lane]
-                places[lane] = place
-        for lane in range(LANES):
-            at[i + lane] = places[lane]
-        i += LANES
-    while i < rows:
+    """Leave in `at` the leaf of each row, where the columns from `first_category` on contain categories."""
+    cdef int64_t i
+    cdef int d
+    cdef uint32_t place, column, category
+    cdef const uint32_t* row
+    cdef Node node
+    for i in range(rows):
+        row = x + i * stride
         place = 0
-        while True:
-            moved = step_missing(tree, place, x + i * stride, categories, packing)
-            if moved == place:
+        for d in range(depth):
+            node = tree[place]
+            column = node.packed & bits
+            if node.threshold > MISSING_RIGHT_KEY:
                 break
-            place = moved
+            if column >= first_category:
+                category = row[column]
+                place = left_of(node, packing) + (
+                    (categories[node.threshold * CATEGORIES_WORDS + (category >> 5)] >> (category & 31)) & 1
+                )
+            else:
+                place = step(tree, place, row, packing)
         at[i] = place
-        i += 1
 
 
 cdef void add_values(
-    const AnyNode* tree, const uint32_t* at, const char* values, int64_t value_stride, int width, double scale,
+    const Node* tree, const uint32_t* at, const char* values, int64_t value_stride, int width, double scale,
     double* sums, int64_t stride, int64_t rows
 ) noexcept nogil:
     """Add the values of the leaf of each row. Each product is rounded before the sum is, as in scikit-learn."""
@@ -278,57 +223,120 @@ cdef void add_values(
     cdef const double* leaf
     if width == 1:
         for i in range(rows):
-            leaf = <const double*> (values + leaf_number(tree[at[i]]) * value_stride)
+            leaf = <const double*> (values + <int64_t> (tree[at[i]].threshold & LEAF_NUMBER) * value_stride)
             sums[i * stride] += scale * leaf[0]
     elif width == 2:
         for i in range(rows):
-            leaf = <const double*> (values + leaf_number(tree[at[i]]) * value_stride)
+            leaf = <const double*> (values + <int64_t> (tree[at[i]].threshold & LEAF_NUMBER) * value_stride)
             sums[i * stride] += scale * leaf[0]
             sums[i * stride + 1] += scale * leaf[1]
     else:
         for i in range(rows):
-            leaf = <const double*> (values + leaf_number(tree[at[i]]) * value_stride)
+            leaf = <const double*> (values + <int64_t> (tree[at[i]].threshold & LEAF_NUMBER) * value_stride)
             for k in range(width):
                 sums[i * stride + k] += scale * leaf[k]
 
 
-cdef void add_trees(
-    const AnyNode* nodes, const Value* x, int64_t n_rows, int64_t n_features, bint missing,
-    const uint32_t* categories, const int64_t[::1] roots, const int32_t[:, ::1] steps, const int64_t[::1] addresses,
-    int64_t value_stride, int width, Packing packing, const int32_t[::1] columns, double scale,
-    double* sums, int64_t sums_stride, int64_t block, uint32_t* at, int32_t* active
+cdef inline uint32_t key_of(float value) noexcept nogil:
+    """Return an integer with the order of float32. Both zeros have the same."""
+    cdef uint32_t bits
+    cdef float number = value + <float> 0
+    memcpy(&bits, &number, sizeof(bits))
+    return bits ^ (0x80000000u | (0 - (bits >> 31)))
+
+
+cdef bint keys_of_numbers(
+    const float* x, int64_t n_features, int64_t rows, const int32_t[::1] used, int64_t stride, uint32_t* keys
 ) noexcept nogil:
-    """Add the leaves of all trees, for one block of rows after another."""
-    cdef int64_t begin = 0, rows
+    """Write the keys of a block, without those of missing values. Return whether any value is missing."""
+    cdef int64_t i, k
+    cdef float value
+    cdef bint missing = False
+    for i in range(rows):
+        for k in range(used.shape[0]):
+            value = x[i * n_features + used[k]]
+            missing |= value != value
+            keys[i * stride + k] = key_of(value)
+    return missing
+
+
+cdef void keys_of_both_sides(
+    const float* x, int64_t n_features, int64_t rows, const int32_t[::1] used, int64_t side, int64_t stride,
+    uint32_t* keys
+) noexcept nogil:
+    """Write the keys of a block for both sides on which a missing value may go."""
+    cdef int64_t i, k
+    cdef float value
+    cdef uint32_t key
+    for i in range(rows):
+        for k in range(used.shape[0]):
+            value = x[i * n_features + used[k]]
+            key = key_of(value)
+            keys[i * stride + k] = MISSING_LEFT_KEY if value != value else key
+            keys[i * stride + side + k] = MISSING_RIGHT_KEY if value != value else key
+
+
+cdef void keys_of_ranks(
+    const double* x, int64_t n_features, int64_t rows, const int32_t[::1] used, uint32_t first_category,
+    const double[::1] thresholds, const int64_t[::1] offsets, int64_t side, int64_t stride, uint32_t* keys
+) noexcept nogil:
+    """Write the ranks of a block, or its categories, for both sides on which a missing value may go."""
+    cdef int64_t i, k
+    cdef double value
+    cdef uint32_t category
+    for k in range(used.shape[0]):
+        if k >= first_category:
+            for i in range(rows):
+                value = x[i * n_features + used[k]]
+                category = <uint32_t> value if value >= 0 else MISSING_CATEGORY
+                keys[i * stride + k] = category & 0xFF
+            continue
+        rank_column(
+            x + used[k], n_features, rows, &thresholds[offsets[k]], offsets[k + 1] - offsets[k],
+            keys + k, stride, MISSING_LEFT_KEY
+        )
+        for i in range(rows):
+            value = x[i * n_features + used[k]]
+            keys[i * stride + side + k] = MISSING_RIGHT_KEY if value != value else keys[i * stride + k]
+
+
+cdef void add_trees(
+    const Node* nodes, const uint32_t* x, int64_t stride, int64_t rows,
+    const uint32_t* categories, uint32_t first_category, uint32_t bits,
+    const int64_t[::1] roots, const int32_t[:, ::1] steps, const int64_t[::1] addresses,
+    int64_t value_stride, int width, Packing packing, const int32_t[::1] columns, double scale,
+    double* sums, int64_t sums_stride, uint32_t* at, int32_t* active
+) noexcept nogil:
+    """Add the leaves of all trees for one block of rows."""
     cdef int t
-    while begin < n_rows:
-        rows = min(block, n_rows - begin)
-        for t in range(roots.shape[0]):
-            if missing or categories != NULL:
-                walk_missing(
-                    nodes + roots[t], x + begin * n_features, n_features, rows, categories, packing, at
-                )
-            elif steps[t, 1] == 0:
-                walk_to_depth(
-                    nodes + roots[t], x + begin * n_features, n_features, rows, steps[t, 0], packing, at
-                )
-            else:
-                walk(
-                    nodes + roots[t], x + begin * n_features, n_features, rows, steps[t, 0], steps[t, 1], packing,
-                    at, active
-                )
-            add_values(
-                nodes + roots[t], at, <const char*> addresses[t], value_stride, width, scale,
-                sums + begin * sums_stride + columns[t], sums_stride, rows
+    for t in range(roots.shape[0]):
+        if categories != NULL:
+            walk_categories(
+                nodes + roots[t], x, stride, rows, steps[t, 2], packing, categories, first_category, bits, at
             )
-        begin += rows
+        elif steps[t, 1] == 0:
+            walk_to_depth(nodes + roots[t], x, stride, rows, steps[t, 0], packing, at)
+        else:
+            walk(nodes + roots[t], x, stride, rows, steps[t, 0], steps[t, 1], packing, at, active)
+        add_values(
+            nodes + roots[t], at, <const char*> addresses[t], value_stride, width, scale,
+            sums + columns[t], sums_stride, rows
+        )
+
+
+ctypedef fused Value:
+    float
+    double
 
 
 def add_leaves(
     const Value[:, ::1] x,
-    bint missing,
     const uint8_t[::1] nodes,
     const uint32_t[:, ::1] categories,
+    uint32_t first_category,
+    const int32_t[::1] used,
+    const double[::1] thresholds,
+    const int64_t[::1] offsets,
     const int64_t[::1] roots,
     const int32_t[:, ::1] steps,
     const int64_t[::1] addresses,
@@ -345,18 +353,25 @@ def add_leaves(
     Parameters
     ----------
     x : array of float32 or float64, shape (n_rows, n_features)
-        Features. They decide which nodes are meant: those of `NODE` have float32.
-    missing : bool
-        Whether any value of `x` is NaN.
+        Features. The keys of float64 are ranks.
     nodes : array of bytes
-        The nodes of all trees, `NODE` or `WIDE_NODE`.
+        The nodes of all trees, `NODE`.
     categories : array of uint32, shape (n_splits, 8)
         For each node that splits categories, a bit for each category that goes right. The threshold of such a node
-        contains the row. Values of these features must be less than 256. Only wide nodes split categories.
+        is the row. Categories must be less than 255, and a bit for number 255 says that a missing value goes right.
+    first_category : int
+        The first of the used columns that contain categories. They are the last ones.
+    used : array of int32, shape (n_used,)
+        The features with which nodes compare, in the order of the columns that nodes name.
+    thresholds : array of float64
+        The sorted thresholds of each column, of float64 only. Each number of them is one less than a power of two.
+    offsets : array of int64, shape (n_used + 1,)
+        Where the thresholds of each column begin.
     roots : array of int64, shape (n_trees,)
         The first node of each tree.
-    steps : array of int32, shape (n_trees, 2)
+    steps : array of int32, shape (n_trees, 3)
         Number of steps before rows that have arrived are left out, and then between two looks; 0 if all have arrived.
+        The last number is the depth of the tree.
     addresses : array of int64, shape (n_trees,)
         Where the values of each tree begin in memory.
     value_stride : int
@@ -376,28 +391,44 @@ def add_leaves(
     """
     cdef uint32_t* at
     cdef int32_t* active
+    cdef uint32_t* keys
     cdef const uint32_t* splits = &categories[0, 0] if categories.shape[0] else NULL
     cdef Packing packing
+    cdef uint32_t bits = (1u << (shift - 1)) - 1
+    cdef int64_t side = <int64_t> bits + 1
+    cdef int64_t begin = 0, rows, stride
+    cdef int64_t n_features = x.shape[1], n_used = used.shape[0], n_rows = x.shape[0]
     packing.shift = shift
-    packing.mask = (1u << (shift - 1)) - 1
-    if x.shape[0] == 0 or roots.shape[0] == 0:
+    if n_rows == 0 or roots.shape[0] == 0:
         return
     at = <uint32_t*> malloc(block * sizeof(uint32_t))
     active = <int32_t*> malloc((block + LANES) * sizeof(int32_t))
-    if at == NULL or active == NULL:
+    keys = <uint32_t*> malloc(block * (side + n_used) * sizeof(uint32_t))
+    if at == NULL or active == NULL or keys == NULL:
         free(at)
         free(active)
+        free(keys)
         raise MemoryError()
     with nogil:
-        if Value is float:
+        while begin < n_rows:
+            rows = min(block, n_rows - begin)
+            stride = side + n_used
+            packing.mask = (1u << shift) - 1
+            if Value is float:
+                if keys_of_numbers(&x[begin, 0], n_features, rows, used, n_used, keys):
+                    keys_of_both_sides(&x[begin, 0], n_features, rows, used, side, stride, keys)
+                else:
+                    stride = n_used
+                    packing.mask = bits
+            else:
+                keys_of_ranks(
+                    &x[begin, 0], n_features, rows, used, first_category, thresholds, offsets, side, stride, keys
+                )
             add_trees(
-                <const Node*> &nodes[0], &x[0, 0], x.shape[0], x.shape[1], missing, splits, roots, steps, addresses,
-                value_stride, width, packing, columns, scale, &out[0, 0], out.shape[1], block, at, active
+                <const Node*> &nodes[0], keys, stride, rows, splits, first_category, bits, roots, steps, addresses,
+                value_stride, width, packing, columns, scale, &out[begin, 0], out.shape[1], at, active
             )
-        else:
-            add_trees(
-                <const WideNode*> &nodes[0], &x[0, 0], x.shape[0], x.shape[1], missing, splits, roots, steps,
-                addresses, value_stride, width, packing, columns, scale, &out[0, 0], out.shape[1], block, at, active
-            )
+            begin += rows
     free(at)
     free(active)
+    free(keys)

@@ -8,22 +8,34 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectFromModel, SequentialFeatureSelector
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, replaced
-from scoreline.storage.models.compiled.estimators import Compiled, compile_estimator, is_known
-from scoreline.storage.models.compiled.nodes import NotPackable
+from scoreline.storage.models.compiled.estimators import compile_estimator, is_known
 from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
+from scoreline.storage.models.compiled.trees import NotPackable
+from scoreline.storage.models.compiled.validated import Compiled
+from scoreline.storage.models.compiled.wholes import is_whole
 
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
+
+_TIME_LIMIT = "billiard.exceptions.SoftTimeLimitExceeded"
+"""What Celery raises anywhere in a task that takes too long. It is known by its name, because storage does not need
+Celery."""
+_FITTED_COPIES = {"estimators_", "best_estimator_", "calibrated_classifiers_"}
+_TEMPLATES = {"estimator", "estimator_", "estimators", "scorer_"}
+"""What an object with `_FITTED_COPIES` has copied to fit them, and does not call."""
 
 
 def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
     """Compile the ensembles within fitted models (see `extension.compile_ensembles`)."""
     found, methods, nbytes = [], [], 0
-    for place, estimator in _own_ensembles(models):
+    waiting = _own_ensembles(models)[::-1]
+    while waiting:
+        place, estimator = waiting.pop()
         name = type(estimator).__name__
         try:
             if not _is_fitted(estimator):
@@ -33,17 +45,33 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
                 _compare(estimator, compiled)
         except NotPackable as problem:
             found.append(Ensemble(place=place, name=name, reason=str(problem)))
+            waiting += _single_trees(place, estimator)
             continue
-        except Exception as error:  # noqa: BLE001 - code of the user may raise anything on rows that it does not know
+        except Exception as error:  # code of the user may raise anything on rows that it does not know
+            if _is_interruption(error):
+                raise
             message = str(error).partition("\n")[0]
             found.append(
                 Ensemble(place=place, name=name, reason=f"comparing failed ({type(error).__name__}: {message})")
             )
+            waiting += _single_trees(place, estimator)
             continue
         found.append(Ensemble(place=place, name=name))
         methods.append((estimator, compiled.methods))
         nbytes += compiled.nbytes
     return CompiledEnsembles(found=tuple(found), nbytes=nbytes, methods=tuple(methods))
+
+
+def _is_interruption(error: Exception) -> bool:
+    """Return whether an error interrupts the task that loads the model, and says nothing about the comparison."""
+    return any(f"{kind.__module__}.{kind.__name__}" == _TIME_LIMIT for kind in type(error).__mro__)
+
+
+def _single_trees(place: str, estimator: Any) -> list[tuple[str, Any]]:
+    """Return the trees of bagging or AdaBoost, which can be compiled each on its own; the last one first."""
+    if not is_whole(estimator):
+        return []
+    return [(f"{place}.estimators_[{number}]", tree) for number, tree in enumerate(estimator.estimators_)][::-1]
 
 
 def _compare(estimator: Any, compiled: Compiled) -> None:
@@ -128,7 +156,16 @@ def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, A
             if value.dtype == object and value.size <= _MAX_OBJECTS:
                 waiting += [(f"{place}[{number}]", item) for number, item in enumerate(value.ravel())]
         elif type(value).__module__.startswith("sklearn.") and hasattr(value, "__dict__"):
-            waiting += [(f"{place}.{name}", item) for name, item in vars(value).items()]
+            waiting += [(f"{place}.{name}", item) for name, item in _used_attributes(value)]
+
+
+def _used_attributes(value: Any) -> list[tuple[str, Any]]:
+    """Return the attributes of an object of scikit-learn, except estimators that it does not call to score rows."""
+    attributes = vars(value)
+    if isinstance(value, SelectFromModel | SequentialFeatureSelector):  # only choose columns
+        return []
+    templates = _TEMPLATES if attributes.keys() & _FITTED_COPIES else set()
+    return [(name, item) for name, item in attributes.items() if name not in templates]
 
 
 def _is_fitted(estimator: Any) -> bool:

@@ -11,6 +11,19 @@ _MAX_SUMMARY = 300
 """Maximum number of characters of a summary, which processes pass on through a small memory."""
 
 
+class Uses:
+    """Tells whether compiled trees have scored rows since it was made. They may have left all rows to scikit-learn."""
+
+    count = 0
+    """How often compiled trees have scored rows in this process."""
+
+    def __init__(self) -> None:
+        self._before = Uses.count
+
+    def __bool__(self) -> bool:
+        return Uses.count > self._before
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
     """An ensemble of trees within a model, and whether it is compiled."""
@@ -37,12 +50,15 @@ class CompiledEnsembles:
         return bool(self.methods)
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Within the block, the estimators use their compiled methods. This context manager is not thread-safe."""
+    def in_use(self) -> Iterator[Uses]:
+        """Within the block, the estimators use their compiled methods. This context manager is not thread-safe.
+
+        Whether compiled trees have scored any rows in the block is known from what it yields.
+        """
         with contextlib.ExitStack() as stack:
             for estimator, methods in self.methods:
                 stack.enter_context(replaced(estimator, methods))
-            yield
+            yield Uses()
 
     def summary(self) -> str:
         """Return how many ensembles are compiled. For the first ensemble that is not compiled, also say why."""

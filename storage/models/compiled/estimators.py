@@ -6,14 +6,13 @@ of other classes, for example of a subclass, are not compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import sklearn
-from scipy.sparse import issparse
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -25,38 +24,15 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
-from sklearn.tree._tree import Tree
 from sklearn.utils.validation import check_is_fitted
 
-from scoreline.storage.models.compiled.nodes import MAX_CATEGORIES, NotPackable, PackedTrees, TreeArrays, pack
-
-Methods = Mapping[str, Any]
-"""Attributes of an estimator by name, to be set on the instance for the time of a batch."""
-
+from scoreline.storage.models.compiled.nodes import PackedTrees, pack
+from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, WORDS_OF_CATEGORIES, NotPackable, TreeArrays
+from scoreline.storage.models.compiled.validated import TREES, Compiled, Methods, is_sparse, tree_arrays, with_features
+from scoreline.storage.models.compiled.wholes import WHOLES, is_whole
 
 _KNOWN_VERSIONS = ("1.9.",)
 """The versions of scikit-learn whose internals are as this module expects."""
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """What a compiled ensemble replaces in an estimator."""
-
-    methods: Methods
-    nbytes: int
-    trees: Sequence[TreeArrays]
-    """The trees, with the features of the whole ensemble."""
-    n_features: int
-    wide: bool
-    categorical: Sequence[int] = ()
-    """Features whose values are categories, as numbers from 0."""
-    evaluate: Callable[[Any], npt.NDArray[np.float64]] | None = None
-    """Computes the results that are compared with those of scikit-learn. If None, methods of the estimator compute
-    these results."""
-
-
-_TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
 
 
 class CompiledTree:
@@ -109,7 +85,7 @@ def compile_estimator(estimator: Any) -> Compiled:
 
 
 def _decision_tree(model: Any) -> Compiled:
-    trees = [_arrays(model, model.n_features_in_)]
+    trees = [tree_arrays(model, model.n_features_in_)]
     packed = pack(trees, model.n_features_in_, [0], wide=False)
     return _compiled({"tree_": CompiledTree(model.tree_, packed)}, packed, trees)
 
@@ -132,8 +108,8 @@ def _forest_regressor(model: Any) -> Compiled:
 
 
 def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArray[np.float64]], Any]) -> Compiled:
-    """Compile a forest. Its compiled method passes the means over all trees, shape (n_rows, n_columns), to `result`."""
-    trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_]
+    """Compile a forest. Its method returns the `result` of the means over its trees, of shape (n_rows, n_columns)."""
+    trees = [tree_arrays(tree, model.n_features_in_) for tree in model.estimators_]
     packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
     n_trees = len(trees)
     if packed.n_columns != n_columns:
@@ -141,7 +117,7 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
 
     def compiled(X: Any) -> Any:
         own = getattr(type(model), method)
-        if _is_sparse(X):
+        if is_sparse(X):
             return own(model, X)
         check_is_fitted(model)
         x = model._validate_X_predict(X)
@@ -158,7 +134,7 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
 
 def _gradient_boosting(model: Any) -> Compiled:
     stages, outputs = model.estimators_.shape
-    trees = [_arrays(tree, model.n_features_in_) for tree in model.estimators_.ravel()]
+    trees = [tree_arrays(tree, model.n_features_in_) for tree in model.estimators_.ravel()]
     packed = pack(trees, model.n_features_in_, list(range(outputs)) * stages, wide=False)
     if packed.n_columns != outputs:
         raise NotPackable("its trees have several outputs")
@@ -180,7 +156,7 @@ def _hist_gradient_boosting(model: Any) -> Compiled:
     predictors = model._predictors
     outputs = model.n_trees_per_iteration_
     known, places = model._bin_mapper.make_known_categories_bitsets()
-    trees, splits = [], [np.empty((0, MAX_CATEGORIES // 32), np.uint32)]
+    trees, splits = [], [np.empty((0, WORDS_OF_CATEGORIES), np.uint32)]
     n_splits = 0
     for predictor in (predictor for iteration in predictors for predictor in iteration):
         nodes = predictor.nodes
@@ -239,35 +215,24 @@ def _hist_gradient_boosting(model: Any) -> Compiled:
 def _right_categories(predictor: Any, nodes: Any, known: Any, places: Any) -> npt.NDArray[np.uint32]:
     """Return, for each node that splits categories, a bit for each category that goes right.
 
-    Categories that are not known go where missing values go.
+    Categories that are not known go where missing values go. Only these have the last bit.
     """
     left = predictor.raw_left_cat_bitsets[nodes["bitset_idx"]]
     known = known[places[nodes["feature_idx"]]]
     unknown_goes_right = np.where(nodes["missing_go_to_left"].astype(bool), np.uint32(0), np.uint32(0xFFFFFFFF))
     found: npt.NDArray[np.uint32] = ~left & (known | unknown_goes_right[:, np.newaxis])
+    found[:, -1] = (found[:, -1] & np.uint32(0x7FFFFFFF)) | (unknown_goes_right & np.uint32(0x80000000))
     return found
 
 
 def _isolation_forest(model: Any) -> Compiled:
     trees = []
     for number, (tree, features) in enumerate(zip(model.estimators_, model.estimators_features_, strict=True)):
-        arrays = _arrays(tree, len(features))
-        splits = arrays.left >= 0
-        if not np.isin(arrays.feature[splits], np.arange(len(features))).all():
-            raise NotPackable("a tree asks for a feature that the rows do not have")
         if model._max_features == model.n_features_in_:  # scikit-learn then gives each tree all columns as they are
             features = np.arange(model.n_features_in_)
+        arrays = with_features(tree_arrays(tree, len(features)), features)
         depths = model._decision_path_lengths[number] + model._average_path_length_per_tree[number] - 1.0
-        trees.append(
-            TreeArrays(
-                left=arrays.left,
-                right=arrays.right,
-                feature=np.where(splits, np.asarray(features)[np.where(splits, arrays.feature, 0)], 0),
-                threshold=arrays.threshold,
-                missing_left=arrays.missing_left,
-                values=np.ascontiguousarray(depths, np.float64),
-            )
-        )
+        trees.append(replace(arrays, values=np.ascontiguousarray(depths, np.float64)))
     packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
     own = type(model)._compute_score_samples
 
@@ -296,34 +261,9 @@ def _compiled(methods: Methods, packed: PackedTrees, trees: Sequence[TreeArrays]
     return Compiled(methods, packed.nbytes, trees, packed.n_features, packed.wide)
 
 
-def _arrays(estimator: Any, n_features: int) -> TreeArrays:
-    if type(estimator) not in _TREES or type(estimator.tree_) is not Tree:
-        raise NotPackable(f"a {type(estimator).__name__} is not one of scikit-learn's trees")
-    tree = estimator.tree_
-    if tree.n_features != n_features:
-        raise NotPackable("a tree has another number of features")
-    return TreeArrays(
-        left=tree.children_left,
-        right=tree.children_right,
-        feature=tree.feature,
-        threshold=tree.threshold,
-        missing_left=tree.missing_go_to_left.astype(bool),
-        values=tree.value,
-    )
-
-
 def is_known(value: Any) -> bool:
     """Return whether objects of this class can be compiled."""
-    return type(value) in _COMPILERS
-
-
-def _is_sparse(x: Any) -> bool:
-    """Return whether scikit-learn validates rows as sparse: a sparse matrix, or a table of sparse columns.
-
-    The method of a forest validates sparse rows itself. If they had been validated before, each warning would be
-    repeated.
-    """
-    return issparse(x) or hasattr(x, "sparse")
+    return type(value) in _COMPILERS and (type(value) not in WHOLES or is_whole(value))
 
 
 def _is_dense(x: Any, dtype: Any, n_features: int) -> bool:
@@ -331,7 +271,8 @@ def _is_dense(x: Any, dtype: Any, n_features: int) -> bool:
 
 
 _COMPILERS: dict[type, Callable[[Any], Compiled]] = {
-    **dict.fromkeys(_TREES, _decision_tree),
+    **WHOLES,
+    **dict.fromkeys(TREES, _decision_tree),
     RandomForestClassifier: _forest_classifier,
     ExtraTreesClassifier: _forest_classifier,
     RandomForestRegressor: _forest_regressor,

@@ -7,17 +7,18 @@ from typing import Any
 
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 
-VERSION = 1
-"""The version of the functions of `_walk`. Increase it here and in `_walk` if their parameters or the nodes change."""
+VERSION = 2
+"""The version of the functions of `_walk` and `_select`. It grows, here and there, when their parameters or the arrays
+change."""
 
 
 def is_available() -> bool:
-    """Return whether the extension was built, and its source has the same `VERSION`."""
+    """Return whether the extensions were built, from a source of this version."""
     try:
-        from scoreline.storage.models.compiled import _walk
+        from scoreline.storage.models.compiled import _select, _walk
     except ImportError:
         return False
-    return getattr(_walk, "VERSION", None) == VERSION
+    return all(getattr(module, "VERSION", None) == VERSION for module in (_select, _walk))
 
 
 def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoreline.storage.models.compiled.nodes import MAX_CATEGORIES, TreeArrays, float32_at_or_below
+from scoreline.storage.models.compiled.columns import float32_at_or_below
+from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, TreeArrays
 
 MAX_ROWS = 16_384
 MIN_ROWS = 64

@@ -89,3 +89,15 @@ def test_a_loaded_model_is_compiled_unless_a_setting_forbids_it(tmp_path: Path, 
     assert bool(loaded.compiled) is on
     assert loaded.memory_bytes == loaded.manifest.memory_bytes + loaded.compiled.nbytes
     assert loaded.compiled.summary() == ("1 of 1 tree ensembles compiled" if on else "no tree ensembles compiled")
+
+
+def test_seconds_in_which_scikit_learn_scored_all_rows_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a model whose compiled trees leave each batch to scikit-learn
+    own = compiled(bundle(GradientBoostingClassifier(n_estimators=7, random_state=0).fit(FRAME, TARGET)))
+    timings, others = Timings(), Timings()
+    score(own, FRAME, timings)
+    assert timings.compiled > 0
+    monkeypatch.setattr("scoreline.storage.models.compiled.estimators._is_dense", lambda *_: False)
+    score(own, FRAME, others)
+    assert others.seconds["predict"] > 0
+    assert others.compiled == 0

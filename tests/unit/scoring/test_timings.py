@@ -66,11 +66,13 @@ def test_timings_add_up(lasts: Pass) -> None:
 
 def test_seconds_with_compiled_trees_are_listed_if_there_are_any(lasts: Pass) -> None:
     one, both = Timings(), Timings()
-    with one.predicting(compiled=False):
+    with one.predicting(()):
         lasts(3)
     assert list(one.rounded(3)) == list(TIMINGS)
-    with one.predicting(compiled=True):
+    used: list[str] = []
+    with one.predicting(used):
         lasts(2)
+        used.append("a tree")
     both.add(one.to_text())
     both.add(one.to_text())
     assert both.seconds["predict"] == 10

@@ -9,12 +9,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.tree import DecisionTreeRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
 from scoreline.storage.models.compiled import nodes
-from scoreline.storage.models.compiled.nodes import NotPackable, PackedTrees, TreeArrays, float32_at_or_below, pack
+from scoreline.storage.models.compiled import trees as checks
+from scoreline.storage.models.compiled.columns import float32_at_or_below
+from scoreline.storage.models.compiled.nodes import Nodes, PackedTrees, Splits, pack
+from scoreline.storage.models.compiled.trees import NotPackable, TreeArrays
 
 N_FEATURES = 5
 
@@ -43,18 +48,25 @@ def at_thresholds(trees: list[TreeArrays]) -> np.ndarray:
     """Return rows whose values are thresholds, or the next float32 above or below a threshold."""
     random = np.random.default_rng(1)
     inner = np.concatenate([float32_at_or_below(tree.threshold[tree.left >= 0]) for tree in trees])
+    inner = inner if len(inner) else np.zeros(1, np.float32)
     values = np.concatenate([inner, np.nextafter(inner, np.float32(np.inf)), np.nextafter(inner, np.float32(-np.inf))])
     return random.choice(values, size=(3_000, N_FEATURES))
 
 
-@pytest.mark.parametrize("depth", [1, 3, 8, None])
-@pytest.mark.parametrize("rows", [1, 15, 16, 17, 3_000])
-def test_every_row_gets_the_values_of_its_leaves(depth: int | None, rows: int) -> None:
-    models = [fitted(seed, depth=depth) for seed in range(7)]
+@pytest.mark.parametrize("most_leaves", [64, 0])
+@pytest.mark.parametrize("depth", [0, 1, 3, 8, None])
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 255, 257, 3_000])
+def test_every_row_gets_the_values_of_its_leaves(
+    depth: int | None, rows: int, most_leaves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "MAX_LEAVES", most_leaves)
+    models = [fitted(seed, depth=depth or None, rows=400 if depth != 0 else 1) for seed in range(7)]
     trees = [arrays_of(model) for model in models]
     x = at_thresholds(trees)[:rows]
     sums = np.zeros((rows, 1))
-    pack(trees, N_FEATURES, [0] * 7, wide=False).add_to(sums, x, scale=0.1)
+    packed = pack(trees, N_FEATURES, [0] * 7, wide=False)
+    assert isinstance(packed.form, Splits if depth in (0, 1, 3) and most_leaves else Nodes)
+    packed.add_to(sums, x, scale=0.1)
     expected = np.zeros(rows)
     for model in models:  # in this order, and each product is rounded
         expected += 0.1 * model.predict(x)
@@ -232,23 +244,34 @@ def test_trees_are_compiled_up_to_a_depth(wide: bool) -> None:
         pack([chain(512), chain(513)], 1, [0, 0], wide=wide)
 
 
+def perfect(depth: int) -> TreeArrays:
+    """Return a tree all of whose leaves have this depth, and each of whose nodes compares another feature with 0."""
+    number = np.arange(2 ** (depth + 1) - 1)
+    inner = number < 2**depth - 1
+    return TreeArrays(
+        left=np.where(inner, 2 * number + 1, -1),
+        right=np.where(inner, 2 * number + 2, -1),
+        feature=np.where(inner, number, 0),
+        threshold=np.zeros(len(number)),
+        missing_left=np.zeros(len(number), bool),
+        values=number.astype(np.float64),
+    )
+
+
 def test_trees_are_compiled_up_to_the_number_of_nodes_that_the_integer_of_a_node_can_tell_apart() -> None:
-    # Given so many features that 10 bits are left for the child
-    n_features = 1 << 21
-    x = np.zeros((1, n_features), np.float32)
-    x[0, 0] = -2e9
-    sums = np.zeros((1, 1))
-    pack([chain(511)], n_features, [0], wide=False).add_to(sums, x)
-    assert sums[0, 0] == 1022
-    with pytest.raises(NotPackable, match=r"^a tree of 1,025 nodes is too large for 2,097,152 features$"):
-        pack([chain(512)], n_features, [0], wide=False)
-    pack([chain(512)], n_features, [0], wide=True)
+    # Given so many features that 16 bits are left for the child
+    tree = perfect(15)
+    sums = np.zeros((2, 1))
+    pack([tree], 1 << 16, [0], wide=False).add_to(sums, np.array([[-1], [1]], np.float32).repeat(1 << 16, axis=1))
+    assert sums[:, 0].tolist() == [2**15 - 1, 2**16 - 2]
+    with pytest.raises(NotPackable, match=r"^a tree of 131,071 nodes is too large for 65,535 features$"):
+        pack([perfect(16)], 1 << 16, [0], wide=False)
 
 
 @pytest.mark.parametrize("wide", [True, False])
 def test_trees_are_compiled_up_to_a_number_of_nodes(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert nodes._MAX_NODES == 1 << 22  # the bits of a NaN in float32, without the sign, the exponent and the quiet bit
-    monkeypatch.setattr(nodes, "_MAX_NODES", 9)
+    assert checks._MAX_NODES == 1 << 22  # the bits of the threshold of a leaf that no key has
+    monkeypatch.setattr(checks, "_MAX_NODES", 9)
     pack([chain(4)], 1, [0], wide=wide)
     with pytest.raises(NotPackable, match=r"^a tree has 11 nodes$"):
         pack([chain(5)], 1, [0], wide=wide)
@@ -272,3 +295,73 @@ def test_rows_reach_every_feature_that_a_node_can_name() -> None:
             sums = np.zeros((2, 1))
             pack([tree], n_features, [0], wide=wide).add_to(sums, x)
             assert sums[:, 0].tolist() == [2, 1]
+
+
+def random_tree(random: np.random.Generator, n_splits: int, pool: np.ndarray) -> TreeArrays:
+    """Return a tree of any form: a leaf drawn at random becomes a split, again and again."""
+    left, right, leaves = [-1], [-1], [0]
+    for _ in range(n_splits):
+        place = leaves.pop(random.integers(len(leaves)))
+        left[place], right[place] = len(left), len(left) + 1
+        leaves += [len(left), len(left) + 1]
+        left += [-1, -1]
+        right += [-1, -1]
+    order = random.permutation(len(left) - 1) + 1  # nodes in any order, except for the root
+    places = np.concatenate([[0], order])
+    children = np.array([[places[child] if child >= 0 else -1 for child in side] for side in (left, right)])
+    arranged = np.empty_like(children)
+    arranged[:, places] = children
+    n = len(left)
+    return TreeArrays(
+        left=arranged[0],
+        right=arranged[1],
+        feature=random.integers(0, N_FEATURES, n),
+        threshold=random.choice(pool, n),
+        missing_left=random.random(n) < 0.5,
+        values=random.normal(size=n) * random.choice([1e-310, 1.0, 1e10], n),
+    )
+
+
+def leaf_of(tree: TreeArrays, row: np.ndarray) -> int:
+    """Walk as scikit-learn does."""
+    node = 0
+    while tree.left[node] >= 0:
+        value = float(row[tree.feature[node]])
+        goes_left = tree.missing_left[node] if np.isnan(value) else value <= tree.threshold[node]
+        node = tree.left[node] if goes_left else tree.right[node]
+    return int(node)
+
+
+SPECIAL = [0.0, -0.0, 5e-324, -5e-324, 1e-45, -1e-45, 1e-310, 0.1, 3.4e38, -3.4e38, 1e300, -1e300, np.inf, -np.inf]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.integers(0, 80), min_size=1, max_size=6),
+    rows=st.sampled_from([1, 2, 15, 16, 17, 40]),
+    wide=st.booleans(),
+    missing=st.booleans(),
+    walked=st.booleans(),
+)
+def test_rows_reach_the_leaves_of_random_trees(
+    seed: int, sizes: list[int], rows: int, wide: bool, missing: bool, walked: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    pool = np.concatenate([random.normal(size=12), SPECIAL])
+    trees = [random_tree(random, size, pool) for size in sizes]
+    kind = np.float64 if wide else np.float32
+    with np.errstate(over="ignore"):
+        near = np.concatenate([pool.astype(kind), float32_at_or_below(pool).astype(kind)])
+        near = np.concatenate([near, np.nextafter(near, kind(np.inf)), np.nextafter(near, kind(-np.inf))])
+    x = random.choice(near, (rows, N_FEATURES))
+    if missing:
+        x[random.random(x.shape) < 0.3] = np.nan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "MAX_LEAVES", 0 if walked else 64)
+        packed = pack(trees, N_FEATURES, [0] * len(trees), wide=wide)
+    sums, expected = np.zeros((rows, 1)), np.zeros(rows)
+    packed.add_to(sums, x, scale=0.1)
+    for tree in trees:
+        expected += 0.1 * tree.values[[leaf_of(tree, row) for row in x]]
+    assert sums[:, 0].tobytes() == expected.tobytes()

@@ -1,0 +1,253 @@
+"""Compare compiled trees with scikit-learn, and with other compilers of trees.
+
+Claims: scoring with compiled trees takes at most 0.22 of the CPU time of scikit-learn for forests to depth 10 and
+boosting, 0.30 for unbounded forests, and 0.35 for each other ensemble. No bit of a result differs. No other compiler is
+faster than compiled trees. One thread scores 65,536 rows of 20 columns.
+
+The other compilers run in their own environment, `.cache/bench/compilers`, which this script makes if it is asked for
+peers. For each, it says whether it could be installed, and whether its results equal those of scikit-learn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    AdaBoostRegressor,
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from threadpoolctl import threadpool_limits
+
+from benchmarks import work
+from benchmarks.measure import positive, record_figure
+from scoreline.storage.models.compiled.extension import compile_ensembles
+
+ROWS, COLUMNS, RUNS = 65_536, 20, 5
+COMPILERS = work.DATA / "compilers"
+PACKAGES = ("onnxruntime skl2onnx", "treelite tl2cgen", "scikit-learn-intelex", "lleaves")
+"""What pip is asked for, each on its own, because some may not have a wheel for this machine."""
+BOOSTING, UNBOUNDED, OTHERS = 0.22, 0.30, 0.35
+SEED = {"random_state": 0}
+
+
+def data() -> tuple[Any, Any, Any]:
+    """Return rows, a number to predict for each, and whether it is positive."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(20_000, COLUMNS))
+    signal = x[:, 0] + x[:, 1] * x[:, 2] + random.normal(size=len(x))
+    return x, signal, (signal > 0).astype(int)
+
+
+def with_gaps(x: Any) -> Any:
+    """Return the rows with a tenth of their values missing."""
+    return np.where(np.random.default_rng(1).random(x.shape) < 0.1, np.nan, x)
+
+
+def models() -> dict[str, tuple[Callable[[], Any], float]]:
+    """Return a maker of each fitted model, and its limit. Rows for names with "missing" have missing values."""
+    x, signal, y = data()
+    gaps = with_gaps(x)
+    three = np.digitize(signal, [-1, 1])
+
+    def forest(depth: int | None = 10) -> Any:
+        return RandomForestClassifier(100, max_depth=depth, **SEED)
+
+    boosting = {"max_iter": 79, "early_stopping": False, **SEED}
+    return {
+        "forest, depth 10": (lambda: forest().fit(x, y), BOOSTING),
+        "forest, unbounded": (lambda: forest(None).fit(x, y), UNBOUNDED),
+        "HistGradientBoosting": (lambda: HistGradientBoostingClassifier(**boosting).fit(x, y), BOOSTING),
+        "GradientBoosting": (lambda: GradientBoostingClassifier(**SEED).fit(x, y), BOOSTING),
+        "GradientBoosting, three classes": (lambda: GradientBoostingClassifier(**SEED).fit(x, three), BOOSTING),
+        "forest, depth 10, missing values": (lambda: forest().fit(gaps, y), BOOSTING),
+        "forest, unbounded, missing values": (lambda: forest(None).fit(gaps, y), UNBOUNDED),
+        "HistGradientBoosting, missing values": (
+            lambda: HistGradientBoostingClassifier(**boosting).fit(gaps, y),
+            BOOSTING,
+        ),
+        "extra trees, depth 10": (lambda: ExtraTreesClassifier(100, max_depth=10, **SEED).fit(x, y), BOOSTING),
+        "isolation forest": (lambda: IsolationForest(**SEED).fit(x), OTHERS),
+        "bagging": (lambda: BaggingClassifier(DecisionTreeClassifier(max_depth=10), 50, **SEED).fit(x, y), OTHERS),
+        "AdaBoost": (lambda: AdaBoostClassifier(DecisionTreeClassifier(max_depth=3), **SEED).fit(x, y), OTHERS),
+        "AdaBoost of numbers": (
+            lambda: AdaBoostRegressor(DecisionTreeRegressor(max_depth=6), **SEED).fit(x, signal),
+            OTHERS,
+        ),
+        "outputs": (
+            lambda: MultiOutputRegressor(GradientBoostingRegressor(**SEED)).fit(x, np.stack([signal, -signal], 1)),
+            OTHERS,
+        ),
+        "pipeline": (lambda: make_pipeline(StandardScaler(), forest()).fit(x, y), OTHERS),
+        "calibrated": (lambda: CalibratedClassifierCV(forest(), cv=2).fit(x, y), OTHERS),
+        "voting": (
+            lambda: VotingClassifier([("a", forest()), ("b", GradientBoostingClassifier(**SEED))], voting="soft").fit(
+                x, y
+            ),
+            OTHERS,
+        ),
+        "stacking": (
+            lambda: StackingClassifier([("a", forest())], GradientBoostingClassifier(**SEED), cv=2).fit(x, y),
+            OTHERS,
+        ),
+        "one against the rest": (lambda: OneVsRestClassifier(forest()).fit(x, three), OTHERS),
+        "search": (lambda: GridSearchCV(forest(), {"max_depth": [10]}, cv=2).fit(x, y), OTHERS),
+    }
+
+
+def fitted(name: str, make: Callable[[], Any], folder: Path) -> Path:
+    """Return the file of a fitted model, which is made once."""
+    path = folder / f"{name.replace(' ', '-').replace(',', '')}.joblib"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        joblib.dump(make(), path)
+    return path
+
+
+def rows_for(name: str) -> Any:
+    """Return the rows to be scored."""
+    x = np.random.default_rng(2).normal(size=(ROWS, COLUMNS))
+    return with_gaps(x) if "missing" in name else x
+
+
+def method_of(model: Any) -> Callable[[Any], Any]:
+    """Return the method whose results are compared."""
+    for name in ("predict_proba", "score_samples", "predict"):
+        if hasattr(model, name):
+            method: Callable[[Any], Any] = getattr(model, name)
+            return method
+    raise TypeError(type(model).__name__)
+
+
+def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the CPU seconds of a call, and its result."""
+    begun = time.process_time()
+    result = call()
+    return time.process_time() - begun, result
+
+
+def measure(name: str, path: Path, limit: float, runs: int) -> float:
+    """Measure a model with and without compiled trees in turn. Return the CPU seconds with them."""
+    model, x = joblib.load(path), rows_for(name)
+    compiled = compile_ensembles([("model", model)])
+    if not compiled:
+        raise SystemExit(f"{name}: {compiled.summary()}")
+    own, ours = [], []
+    for _ in range(runs):
+        seconds, expected = cpu(lambda: method_of(model)(x))
+        own.append(seconds)
+        with compiled.in_use():
+            seconds, found = cpu(lambda: method_of(model)(x))
+        ours.append(seconds)
+        if expected.tobytes() != found.tobytes():
+            raise SystemExit(f"{name}: results differ")
+    about = f"CPU with compiled trees / of scikit-learn: {name} ({statistics.median(own) * 1e3:.0f} ms)"
+    ratios = [mine / its for mine, its in zip(ours, own, strict=True)]
+    record_figure(f"compiled_{path.stem}", about, ratios, limit)
+    return statistics.median(ours)
+
+
+def install() -> list[str]:
+    """Make the environment of the other compilers. Return what could not be installed."""
+    python = COMPILERS / "bin" / "python"
+    if not (COMPILERS / ".installed").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(COMPILERS)], check=True)
+        names = ("numpy", "scipy", "scikit-learn", "joblib", "threadpoolctl")
+        pins = [f"{name}=={__import__('importlib.metadata').metadata.version(name)}" for name in names]
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *pins], check=True)
+        failed = [
+            packages
+            for packages in PACKAGES
+            if subprocess.run([str(python), "-m", "pip", "install", "-q", *packages.split()], check=False).returncode
+        ]
+        (COMPILERS / ".installed").write_text(json.dumps(failed))
+    found: list[str] = json.loads((COMPILERS / ".installed").read_text())
+    return found
+
+
+def compare_with_peers(name: str, path: Path, ours: float, runs: int) -> None:
+    """Run each other compiler on a model, and record the ratio to the fastest."""
+    seconds = {}
+    for peer in ("onnx", "treelite", "intelex", "lleaves"):
+        command = [
+            str(COMPILERS / "bin" / "python"),
+            "-m",
+            "benchmarks.contenders.compilers",
+            peer,
+            str(path),
+            str(runs),
+        ]
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        missing = ["missing"] if "missing" in name else []
+        root = str(Path(__file__).resolve().parents[1])
+        environ = os.environ | one | {"PYTHONPATH": root}
+        done = subprocess.run(
+            [*command, *missing], capture_output=True, text=True, check=False, env=environ, cwd=root, timeout=600
+        )
+        if done.returncode:
+            print(
+                f"| {name}: {peer} | left out: {(done.stderr.strip().splitlines() or ['?'])[-1][:160]} | | |",
+                flush=True,
+            )
+            continue
+        answer = json.loads(done.stdout.splitlines()[-1])
+        seconds[peer] = answer["seconds"]
+        same = "equal" if answer["equal"] else f"not equal: largest difference {answer['difference']:.1e}"
+        print(
+            f"| {name}: {peer} | {answer['seconds'] * 1e3:.1f} ms (compiled trees {ours * 1e3:.1f}), {same} | | |",
+            flush=True,
+        )
+    if seconds:
+        fastest = min(seconds, key=lambda peer: seconds[peer])
+        about = f"CPU with compiled trees / of the fastest other compiler ({fastest}): {name}"
+        record_figure(f"compiled_peers_{path.stem}", about, [ours / seconds[fastest]], 1.0)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=positive, default=RUNS)
+    parser.add_argument("--only", default="", help="only models with this in their names")
+    parser.add_argument("--peers", action="store_true", help="also compare with other compilers")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    for missing in install() if asked.peers else ():
+        print(f"| {missing} could not be installed | | | |")
+    with threadpool_limits(1):
+        for name, (make, limit) in models().items():
+            if asked.only in name:
+                path = fitted(name, make, work.DATA / "compiled")
+                ours = measure(name, path, limit, asked.runs)
+                if asked.peers and limit != OTHERS:
+                    compare_with_peers(name, path, ours, asked.runs)
+
+
+if __name__ == "__main__":
+    main()
