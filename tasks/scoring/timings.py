@@ -37,7 +37,7 @@ class Timings:
     wall: float = 0.0
     """Elapsed seconds from when the model is loaded until the results are encoded, without `upload`."""
     compiled: float = 0.0
-    """Seconds of `predict` in which compiled ensembles of trees were used."""
+    """Seconds of `predict` in which compiled ensembles of trees or text vectorizers were used."""
     search: float = 0.0
     """Seconds of `predict` that finding rejected rows took, in addition to scoring the others in one call per batch."""
     _began: float = field(default_factory=time.perf_counter)
@@ -58,7 +58,7 @@ class Timings:
 
     @contextlib.contextmanager
     def predicting(self, *, compiled: bool) -> Iterator[None]:
-        """Add the seconds that the block takes to `predict`, and also to `compiled` if compiled trees are used."""
+        """Add the seconds that the block takes to `predict`, and also to `compiled` if compiled estimators are used."""
         before = self.seconds["predict"]
         try:
             with self("predict"):

@@ -1,9 +1,10 @@
-"""Finds the ensembles of trees within models, compiles them, and compares each with scikit-learn before it is used."""
+"""Finds tree ensembles and text vectorizers in models, and compares each with scikit-learn before it is used."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,36 +15,87 @@ from threadpoolctl import threadpool_limits
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, replaced
 from scoreline.storage.models.compiled.estimators import Compiled, compile_estimator, is_known
 from scoreline.storage.models.compiled.nodes import NotPackable
+from scoreline.storage.models.compiled.probe_documents import probe_documents
 from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
+from scoreline.storage.models.compiled.vectorizers import WordCounter, compile_vectorizer, is_vectorizer
 
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
 
 
 def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
-    """Compile the ensembles within fitted models (see `extension.compile_ensembles`)."""
+    """Compile the ensembles and vectorizers within fitted models (see `extension.compile_ensembles`)."""
     found, methods, nbytes = [], [], 0
     for place, estimator in _own_ensembles(models):
-        name = type(estimator).__name__
+        kind = "text vectorizer" if is_vectorizer(estimator) else "tree ensemble"
+        one = Ensemble(place=place, name=type(estimator).__name__, kind=kind)
         try:
             if not _is_fitted(estimator):
                 continue
-            compiled = compile_estimator(estimator)
-            with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
-                _compare(estimator, compiled)
+            compiled = _compiled_vectorizer(estimator) if is_vectorizer(estimator) else _compiled_ensemble(estimator)
         except NotPackable as problem:
-            found.append(Ensemble(place=place, name=name, reason=str(problem)))
+            found.append(replace(one, reason=str(problem)))
             continue
         except Exception as error:  # noqa: BLE001 - code of the user may raise anything on rows that it does not know
             message = str(error).partition("\n")[0]
-            found.append(
-                Ensemble(place=place, name=name, reason=f"comparing failed ({type(error).__name__}: {message})")
-            )
+            found.append(replace(one, reason=f"comparing failed ({type(error).__name__}: {message})"))
             continue
-        found.append(Ensemble(place=place, name=name))
-        methods.append((estimator, compiled.methods))
-        nbytes += compiled.nbytes
+        found.append(one)
+        methods.append((estimator, compiled[0]))
+        nbytes += compiled[1]
     return CompiledEnsembles(found=tuple(found), nbytes=nbytes, methods=tuple(methods))
+
+
+def _compiled_ensemble(estimator: Any) -> tuple[Mapping[str, Any], int]:
+    """Return the methods of an ensemble after they were compared, and the memory that they take."""
+    compiled = compile_estimator(estimator)
+    with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
+        _compare(estimator, compiled)
+    return compiled.methods, compiled.nbytes
+
+
+def _compiled_vectorizer(vectorizer: Any) -> tuple[Mapping[str, Any], int]:
+    """Return the methods of a vectorizer after they were compared, and the memory that they take."""
+    methods, counter = compile_vectorizer(vectorizer)
+    before = dict(vars(vectorizer))
+    try:
+        with threadpool_limits(1):
+            _compare_vectorizer(vectorizer, methods, counter)
+    finally:  # scikit-learn notes that it has checked the stop words, and would not warn again
+        vars(vectorizer).clear()
+        vars(vectorizer).update(before)
+    return methods, counter.nbytes
+
+
+def _compare_vectorizer(vectorizer: Any, methods: Mapping[str, Any], counter: WordCounter) -> None:
+    """Compare a compiled vectorizer with scikit-learn. Raises `NotPackable` if any matrix differs."""
+    probes = probe_documents(counter.columns or (), vectorizer.get_stop_words() or ())
+    documents = [document for document in probes if _can_decode(vectorizer, document)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for part in (documents, documents[:1], documents[::-3]):
+            expected = vectorizer.transform(part)
+            with replaced(vectorizer, methods):
+                found = vectorizer.transform(part)
+            if not same_matrix(expected, found):
+                raise NotPackable("its results for some documents differ from those of scikit-learn")
+
+
+def _can_decode(vectorizer: Any, document: str | bytes) -> bool:
+    try:
+        vectorizer.decode(document)
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def same_matrix(one: Any, other: Any) -> bool:
+    """Return whether two sparse matrices are equal in every bit and in what they note about their order."""
+    if type(one) is not type(other) or one.shape != other.shape:
+        return False
+    if one.has_sorted_indices != other.has_sorted_indices or one.has_canonical_format != other.has_canonical_format:
+        return False
+    return _equal([one.indptr, one.indices, one.data], [other.indptr, other.indices, other.data])
 
 
 def _compare(estimator: Any, compiled: Compiled) -> None:
@@ -92,7 +144,7 @@ def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]
 
 
 def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the ensembles within the models whose class is known, without the trees of others.
+    """Return the ensembles and vectorizers within the models whose class is known, without the trees of ensembles.
 
     Gradient boosting gives its trees to functions that accept nothing else, so none of them may be replaced.
     """
@@ -106,9 +158,9 @@ def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the ensembles within the models whose class is known. Those inside of others are not searched for.
+    """Yield the ensembles and vectorizers within the models whose class is known. Those inside of others are left out.
 
-    Only objects of scikit-learn's own classes are searched. How another class uses its ensembles is not known.
+    Only objects of scikit-learn's own classes are searched. How another class uses what it contains is not known.
     """
     seen: set[int] = set()
     waiting = list(models)[::-1]
@@ -117,7 +169,7 @@ def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, A
         if id(value) in seen or isinstance(value, str | bytes | int | float | type):
             continue
         seen.add(id(value))
-        if is_known(value):
+        if is_known(value) or is_vectorizer(value):
             yield place, value
         elif isinstance(value, dict):
             waiting += [(f"{place}[{key!r}]", item) for key, item in value.items()]

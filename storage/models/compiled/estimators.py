@@ -35,7 +35,7 @@ Methods = Mapping[str, Any]
 """Attributes of an estimator by name, to be set on the instance for the time of a batch."""
 
 
-_KNOWN_VERSIONS = ("1.9.",)
+KNOWN_VERSIONS = ("1.9.",)
 """The versions of scikit-learn whose internals are as this module expects."""
 
 
@@ -93,7 +93,7 @@ def compile_estimator(estimator: Any) -> Compiled:
     NotPackable
         The estimator cannot be compiled. The message says why, after "because".
     """
-    if not sklearn.__version__.startswith(_KNOWN_VERSIONS):
+    if not sklearn.__version__.startswith(KNOWN_VERSIONS):
         raise NotPackable(f"the internals of scikit-learn {sklearn.__version__} are not known")
     try:
         return _COMPILERS[type(estimator)](estimator)

@@ -1,4 +1,4 @@
-"""Compiles ensembles if the extension was built. This module can be imported without it, and without scikit-learn."""
+"""Compiles models if the extensions were built. This module can be imported without them and without scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 
 VERSION = 1
 """The version of the functions of `_walk`. It grows, here and there, when their parameters or the nodes change."""
+WORDS_VERSION = 1
+"""The version of the functions of `_words`. It grows, here and there, when their parameters or the slots change."""
 
 
 def is_available() -> bool:
-    """Return whether the extension was built, from a source of this version."""
+    """Return whether the extensions were built, from sources of these versions."""
     try:
-        from scoreline.storage.models.compiled import _walk
+        from scoreline.storage.models.compiled import _walk, _words
     except ImportError:
         return False
-    return getattr(_walk, "VERSION", None) == VERSION
+    return getattr(_walk, "VERSION", None) == VERSION and getattr(_words, "VERSION", None) == WORDS_VERSION
 
 
 def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
-    """Compile the ensembles of trees within fitted models.
+    """Compile the ensembles of trees and the text vectorizers within fitted models.
 
-    Only ensembles whose results equal those of scikit-learn to the last bit are compiled. Without the extension, none
-    is.
+    Only those whose results equal those of scikit-learn to the last bit are compiled. Without the extensions, none is.
 
     Parameters
     ----------
