@@ -242,6 +242,30 @@ def test_a_table_has_the_terms_of_a_vocabulary_and_no_others(terms: list[str]) -
     assert found == {term: column for column, term in enumerate(terms) if term and term.isascii()}
 
 
+def words_with_one_slot() -> tuple[str, str]:
+    """Return two words of eight letters that belong into the same slot of eight, and have the same tag there."""
+    letters = np.random.default_rng(0).integers(97, 123, (600_000, 8), dtype=np.uint8)
+    blocks = np.unique(np.ascontiguousarray(letters).view("<u8").ravel())
+    values = (blocks ^ np.uint64(8)) * np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    places = (values & np.uint64(0xFFFFFFFF)) << np.uint64(3) | values >> np.uint64(61)
+    order = np.argsort(places)
+    (same, *_) = np.flatnonzero(np.diff(places[order]) == 0)
+    one, other = (blocks[order[number]].tobytes().decode() for number in (same, same + 1))
+    return one, other
+
+
+def test_words_with_the_same_hash_are_told_apart() -> None:
+    one, other = words_with_one_slot()
+    tags = [Table.of({word: 0}).slots.view(np.uint32).reshape(-1, 4)[:, 0].tolist() for word in (one, other)]
+    assert tags[0] == tags[1] != [0] * 8
+    model = CountVectorizer(vocabulary=[one]).fit([])
+    faster = compiled(model)
+    with faster.in_use():
+        assert model.transform([f"{one} {other} {other}"]).toarray().tolist() == [[1]]
+
+
 def word_with_hash(wanted: int) -> str:
     """Return a word of eight letters whose hash has these bits. The last four letters follow from the first ones."""
 
