@@ -155,10 +155,8 @@ cdef inline int32_t murmur(const uint8_t* data, Py_ssize_t length) noexcept nogi
 
 cdef inline uint32_t hashed(const uint8_t* term, Py_ssize_t length, const Rules* rules) noexcept nogil:
     """Return the key of a term as `HashingVectorizer` computes its column and its sign."""
-    cdef int32_t value = murmur(term, length)
-    cdef int64_t column = (<int64_t> value if value >= 0 else -<int64_t> value) % rules.n_features
-    if value == -2147483647 - 1:
-        column = (2147483647 - (rules.n_features - 1)) % rules.n_features
+    cdef int64_t value = murmur(term, length)  # in 64 bits, because the smallest hash has no positive value in 32
+    cdef int64_t column = (value if value >= 0 else -value) % rules.n_features
     return (<uint32_t> column) << 1 | <uint32_t> (rules.alternate_sign and value < 0)
 
 

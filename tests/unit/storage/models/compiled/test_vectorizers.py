@@ -79,6 +79,7 @@ VECTORIZERS: dict[str, Callable[[], Any]] = {
     "hashes, one": lambda: HashingVectorizer(n_features=1, norm=None, binary=True),
     "hashes, most": lambda: HashingVectorizer(n_features=2**31 - 2, norm="l1", dtype=np.float32),
     "hashes, unsigned": lambda: HashingVectorizer(n_features=13, alternate_sign=False, stop_words="english"),
+    "hashes, one stop word": lambda: HashingVectorizer(stop_words=["york"], ngram_range=(1, 2)),
     "hashes, whole": lambda: HashingVectorizer(n_features=5, norm=None, dtype=np.int32, lowercase=False),
 }
 
