@@ -50,7 +50,7 @@ class Bundle:
     manifest_sha256: str
     load_seconds: float = 0.0
     compiled: CompiledEnsembles = field(default_factory=CompiledEnsembles, repr=False)
-    """The ensembles of trees within the models, which score rows faster in a compiled form."""
+    """The ensembles of trees and text vectorizers in the bundle, which score rows faster in a compiled form."""
     warnings: tuple[str, ...] = ()
     """Problems that were found while loading and that the settings allow."""
     _categories: dict[tuple[str, ...], Mapping[str, Categories]] = field(
@@ -59,7 +59,7 @@ class Bundle:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of the bundle in bytes: the estimators as measured at publishing, plus the compiled trees."""
+        """Memory of the bundle in bytes: the estimators, as measured when they were published, and what is compiled."""
         return self.manifest.memory_bytes + self.compiled.nbytes
 
     @property
@@ -110,7 +110,7 @@ class ModelLoader:
         Whether to load models that were saved with another version of scikit-learn. The bundle of such a model has a
         warning.
     compile_trees : bool
-        Whether to compile ensembles of trees.
+        Whether to compile ensembles of trees and text vectorizers.
     """
 
     store: ObjectStore

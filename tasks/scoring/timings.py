@@ -38,7 +38,7 @@ class Timings:
     wall: float = 0.0
     """Elapsed seconds from when the model is loaded until the results are encoded, without `upload`."""
     compiled: float = 0.0
-    """Seconds of `predict` in which compiled ensembles of trees were used."""
+    """Seconds of `predict` in which compiled ensembles of trees or text vectorizers were used."""
     search: float = 0.0
     """Seconds of `predict` that finding rejected rows took, in addition to scoring the others in one call per batch."""
     _began: float = field(default_factory=time.perf_counter)
@@ -64,7 +64,7 @@ class Timings:
 
     @contextlib.contextmanager
     def predicting(self, compiled: object) -> Iterator[None]:
-        """Add the seconds of the block to `predict`. If the argument is true at its end, also add them to `compiled`."""
+        """Add the seconds of the block to `predict`, and to `compiled` if the argument is true at the end."""
         before = self.seconds["predict"]
         try:
             with self("predict"):

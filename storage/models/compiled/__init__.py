@@ -1,8 +1,10 @@
-"""A compact form of ensembles of trees. It scores rows faster than scikit-learn does, and gives the same results.
+"""Ensembles of trees and text vectorizers in a form that is faster than scikit-learn and gives the same results.
 
-`extension` compiles the ensembles of a bundle if the extensions were built, and `ensembles` replaces methods of their
-estimators for the time of a batch. `compiling` finds the ensembles and compares each with scikit-learn on the rows of
-`probes`. `estimators` and `wholes` know the classes of scikit-learn, and share `validated`. `trees` checks their
-arrays, `columns` chooses what is compared, and `nodes` packs both. Rows walk through large trees in `_walk`, and
-`_select` decides all splits of small trees; both are written in Cython. This package imports nothing else of Scoreline.
+`extension` compiles the models of a bundle if the extensions were built, and `ensembles` replaces methods of their
+estimators for the time of a batch. `compiling` finds the estimators and compares each with scikit-learn, on the rows of
+`probes` or the documents of `probe_documents`. `estimators` and `wholes` know the ensembles of scikit-learn, and share
+`validated`. `trees` checks their arrays, `columns` chooses what is compared, and `nodes` packs both. Rows walk through
+large trees in `_walk`, and `_select` decides all splits of small trees. `vectorizers` knows the text vectorizers, whose
+words are counted in `_words`. `_walk`, `_select` and `_words` are written in Cython. This package imports no other
+package of Scoreline.
 """

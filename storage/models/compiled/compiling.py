@@ -1,9 +1,10 @@
-"""Finds the ensembles of trees within models, compiles them, and compares the results with scikit-learn's own."""
+"""Finds tree ensembles and text vectorizers in models, and compares each with scikit-learn before it is used."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, replaced
 from scoreline.storage.models.compiled.estimators import compile_estimator, is_known
+from scoreline.storage.models.compiled.probe_documents import probe_documents
 from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
 from scoreline.storage.models.compiled.trees import NotPackable
 from scoreline.storage.models.compiled.validated import Compiled
+from scoreline.storage.models.compiled.vectorizers import WordCounter, compile_vectorizer, is_vectorizer
 from scoreline.storage.models.compiled.wholes import is_whole
 
 _MAX_OBJECTS = 100_000
@@ -25,40 +28,37 @@ _MAX_OBJECTS = 100_000
 _TIME_LIMIT = "billiard.exceptions.SoftTimeLimitExceeded"
 """What Celery raises anywhere in a task that takes too long. It is known by its name, because storage does not need
 Celery."""
-_FITTED_COPIES = {"estimators_", "best_estimator_", "calibrated_classifiers_"}
-_TEMPLATES = {"estimator", "estimator_", "estimators", "scorer_"}
+_FITTED_COPIES = {"estimators_", "best_estimator_", "calibrated_classifiers_", "transformers_"}
+_TEMPLATES = {"estimator", "estimator_", "estimators", "scorer_", "transformers"}
 """What an object with `_FITTED_COPIES` has copied to fit them, and does not call."""
 
 
 def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
-    """Compile the ensembles within fitted models (see `extension.compile_ensembles`)."""
+    """Compile the ensembles and vectorizers within fitted models (see `extension.compile_ensembles`)."""
     found, methods, nbytes = [], [], 0
     waiting = _own_ensembles(models)[::-1]
     while waiting:
         place, estimator = waiting.pop()
-        name = type(estimator).__name__
+        kind = "text vectorizer" if is_vectorizer(estimator) else "tree ensemble"
+        one = Ensemble(place=place, name=type(estimator).__name__, kind=kind)
         try:
             if not _is_fitted(estimator):
                 continue
-            compiled = compile_estimator(estimator)
-            with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
-                _compare(estimator, compiled)
+            compiled = _compiled_vectorizer(estimator) if is_vectorizer(estimator) else _compiled_ensemble(estimator)
         except NotPackable as problem:
-            found.append(Ensemble(place=place, name=name, reason=str(problem)))
+            found.append(replace(one, reason=str(problem)))
             waiting += _single_trees(place, estimator)
             continue
         except Exception as error:  # code of the user may raise anything on rows that it does not know
             if _is_interruption(error):
                 raise
             message = str(error).partition("\n")[0]
-            found.append(
-                Ensemble(place=place, name=name, reason=f"comparing failed ({type(error).__name__}: {message})")
-            )
+            found.append(replace(one, reason=f"comparing failed ({type(error).__name__}: {message})"))
             waiting += _single_trees(place, estimator)
             continue
-        found.append(Ensemble(place=place, name=name))
-        methods.append((estimator, compiled.methods))
-        nbytes += compiled.nbytes
+        found.append(one)
+        methods.append((estimator, compiled[0]))
+        nbytes += compiled[1]
     return CompiledEnsembles(found=tuple(found), nbytes=nbytes, methods=tuple(methods))
 
 
@@ -72,6 +72,58 @@ def _single_trees(place: str, estimator: Any) -> list[tuple[str, Any]]:
     if not is_whole(estimator):
         return []
     return [(f"{place}.estimators_[{number}]", tree) for number, tree in enumerate(estimator.estimators_)][::-1]
+
+
+def _compiled_ensemble(estimator: Any) -> tuple[Mapping[str, Any], int]:
+    """Return the methods of an ensemble after they were compared, and the memory that they take."""
+    compiled = compile_estimator(estimator)
+    with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
+        _compare(estimator, compiled)
+    return compiled.methods, compiled.nbytes
+
+
+def _compiled_vectorizer(vectorizer: Any) -> tuple[Mapping[str, Any], int]:
+    """Return the methods of a vectorizer after they were compared, and the memory that they take."""
+    methods, counter = compile_vectorizer(vectorizer)
+    before = dict(vars(vectorizer))
+    try:
+        with threadpool_limits(1):
+            _compare_vectorizer(vectorizer, methods, counter)
+    finally:  # scikit-learn notes that it has checked the stop words, and would not warn again
+        vars(vectorizer).clear()
+        vars(vectorizer).update(before)
+    return methods, counter.nbytes
+
+
+def _compare_vectorizer(vectorizer: Any, methods: Mapping[str, Any], counter: WordCounter) -> None:
+    """Compare a compiled vectorizer with scikit-learn. Raises `NotPackable` if any matrix differs."""
+    probes = probe_documents(counter.columns or (), vectorizer.get_stop_words() or ())
+    documents = [document for document in probes if _can_decode(vectorizer, document)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for part in (documents, documents[:1], documents[::-3]):
+            expected = vectorizer.transform(part)
+            with replaced(vectorizer, methods):
+                found = vectorizer.transform(part)
+            if not same_matrix(expected, found):
+                raise NotPackable("its results for some documents differ from those of scikit-learn")
+
+
+def _can_decode(vectorizer: Any, document: str | bytes) -> bool:
+    try:
+        vectorizer.decode(document)
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def same_matrix(one: Any, other: Any) -> bool:
+    """Return whether two sparse matrices are equal in every bit and in what they note about their order."""
+    if type(one) is not type(other) or one.shape != other.shape:
+        return False
+    if one.has_sorted_indices != other.has_sorted_indices or one.has_canonical_format != other.has_canonical_format:
+        return False
+    return _equal([one.indptr, one.indices, one.data], [other.indptr, other.indices, other.data])
 
 
 def _compare(estimator: Any, compiled: Compiled) -> None:
@@ -120,7 +172,7 @@ def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]
 
 
 def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the ensembles of known classes within the models, without trees that belong to another ensemble.
+    """Return the ensembles and vectorizers of known classes within the models, but no trees of another ensemble.
 
     Gradient boosting gives its trees to functions that accept nothing else, so none of its trees may be replaced.
     """
@@ -134,9 +186,9 @@ def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the ensembles of known classes within the models, but no ensembles inside an ensemble of a known class.
+    """Yield the ensembles and vectorizers of known classes within the models, but none inside an ensemble.
 
-    Only objects of scikit-learn's own classes are searched. How objects of other classes use their ensembles is not
+    Only objects of scikit-learn's own classes are searched. How objects of other classes use what they contain is not
     known.
     """
     seen: set[int] = set()
@@ -146,7 +198,7 @@ def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, A
         if id(value) in seen or isinstance(value, str | bytes | int | float | type):
             continue
         seen.add(id(value))
-        if is_known(value):
+        if is_known(value) or is_vectorizer(value):
             yield place, value
         elif isinstance(value, dict):
             waiting += [(f"{place}[{key!r}]", item) for key, item in value.items()]

@@ -1,8 +1,9 @@
-"""The compiled ensembles of a bundle, and their use. This module works without the extension."""
+"""The compiled ensembles and vectorizers of a bundle, and their use. This module works without the extensions."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,23 +27,25 @@ class Uses:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """An ensemble of trees within a model, and whether it is compiled."""
+    """An ensemble of trees or a text vectorizer within a model, and whether it is compiled."""
 
     place: str
     """Its place in the model, for example ``model.steps[1][1]``."""
     name: str
     """The name of its class."""
+    kind: str = "tree ensemble"
+    """What it is, in words that an "s" puts into the plural."""
     reason: str | None = None
     """Why the ensemble is not compiled, so that scikit-learn's own code is used; None if the ensemble is compiled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledEnsembles:
-    """The ensembles that were found in a bundle, and the methods of the compiled ensembles."""
+    """The ensembles and vectorizers that were found in a bundle, and the methods of those that are compiled."""
 
     found: tuple[Ensemble, ...] = ()
     nbytes: int = 0
-    """Memory that the compiled ensembles take in addition to the estimators."""
+    """Memory that what is compiled takes in addition to the estimators."""
     methods: tuple[tuple[Any, Mapping[str, Any]], ...] = field(default=(), repr=False)
     """Estimators, each with the attributes that replace its own."""
 
@@ -61,11 +64,18 @@ class CompiledEnsembles:
             yield Uses()
 
     def summary(self) -> str:
-        """Return how many ensembles are compiled. For the first ensemble that is not compiled, also say why."""
+        """Return how many of each kind are compiled. For the first one that is not compiled, also say why.
+
+        >>> CompiledEnsembles(found=(Ensemble(place="model", name="DecisionTreeClassifier"),)).summary()
+        '1 of 1 tree ensembles compiled'
+        """
         if not self.found:
-            return "no tree ensembles compiled"
+            return "no tree ensembles or text vectorizers compiled"
         others = [one for one in self.found if one.reason is not None]
-        text = f"{len(self.found) - len(others)} of {len(self.found)} tree ensembles compiled"
+        numbers = Counter(one.kind for one in self.found)
+        left_out = Counter(one.kind for one in others)
+        text = " and ".join(f"{count - left_out[kind]} of {count} {kind}s" for kind, count in numbers.items())
+        text += " compiled"
         if others:
             text += f"; not {others[0].name} ({others[0].place}), because {others[0].reason}"
         return text if len(text) <= _MAX_SUMMARY else text[: _MAX_SUMMARY - 1] + "…"

@@ -31,7 +31,7 @@ from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, WORDS_OF_CAT
 from scoreline.storage.models.compiled.validated import TREES, Compiled, Methods, is_sparse, tree_arrays, with_features
 from scoreline.storage.models.compiled.wholes import WHOLES, is_whole
 
-_KNOWN_VERSIONS = ("1.9.",)
+KNOWN_VERSIONS = ("1.9.",)
 """The versions of scikit-learn whose internals are as this module expects."""
 
 
@@ -76,7 +76,7 @@ def compile_estimator(estimator: Any) -> Compiled:
     NotPackable
         The estimator cannot be compiled. The message says why, after "because".
     """
-    if not sklearn.__version__.startswith(_KNOWN_VERSIONS):
+    if not sklearn.__version__.startswith(KNOWN_VERSIONS):
         raise NotPackable(f"the internals of scikit-learn {sklearn.__version__} are not known")
     try:
         return _COMPILERS[type(estimator)](estimator)

@@ -1,4 +1,4 @@
-"""Compiles ensembles if the extension was built. This module needs neither the extension nor scikit-learn."""
+"""Compiles models if the extensions were built. This module can be imported without them and without scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from typing import Any
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 
 VERSION = 2
-"""The version of the functions of `_walk` and `_select`. It grows, here and there, when their parameters or the arrays
+"""The version of the functions of `_walk` and `_select`. Increase it here and there if their parameters or the arrays
 change."""
+WORDS_VERSION = 1
+"""The version of the functions of `_words`. Increase it here and there if their parameters or the slots change."""
 
 
 def is_available() -> bool:
-    """Return whether the extensions were built, from a source of this version."""
+    """Return whether the extensions were built, from sources of these versions."""
     try:
-        from scoreline.storage.models.compiled import _select, _walk
+        from scoreline.storage.models.compiled import _select, _walk, _words
     except ImportError:
         return False
-    return all(getattr(module, "VERSION", None) == VERSION for module in (_select, _walk))
+    versions = {_select: VERSION, _walk: VERSION, _words: WORDS_VERSION}
+    return all(getattr(module, "VERSION", None) == version for module, version in versions.items())
 
 
 def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
-    """Compile the ensembles of trees within fitted models.
+    """Compile the ensembles of trees and the text vectorizers within fitted models.
 
-    Only ensembles whose results equal those of scikit-learn to the last bit are compiled. Without the extension, no
-    ensemble is compiled.
+    Only those whose results equal those of scikit-learn to the last bit are compiled. Without the extensions, nothing
+    is compiled.
 
     Parameters
     ----------
