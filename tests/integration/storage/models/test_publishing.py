@@ -35,10 +35,11 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.models.trial_load import NewArtifact
 from scoreline.storage.models.trial_process import load_files
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
+from tests.support.waiting import wait_until
 
 LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
 
@@ -215,6 +216,7 @@ def test_a_version_in_use_is_not_deleted(
         client.delete_model(models.registry.resolve(first.ref))
     job = client.submit(second.ref, put_table("in/used.parquet", pd.DataFrame({"x": [1.0]})), features=["x"])
     list(client.watch(job.job_id))
+    wait_until(lambda: not exists(store, keys.active(job.job_id)), "the marker is removed")
     store.put(keys.active(job.job_id), b"")  # simulate a running job by its marker
     with pytest.raises(ModelInUse, match=job.job_id):
         client.delete_model(models.registry.resolve(second.ref))
