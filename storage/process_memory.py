@@ -11,6 +11,9 @@ import ctypes
 import gc
 import mmap
 
+_MMAP_THRESHOLD = -3
+"""M_MMAP_THRESHOLD of mallopt(3)."""
+
 
 def own_memory(size: int) -> mmap.mmap:
     """Return memory that is freed as soon as nothing refers to it; raise `MemoryError` if the system has none left."""
@@ -32,6 +35,16 @@ def shrink_heap() -> None:
     """Release unused heap memory of the C library to the operating system."""
     with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def return_large_blocks() -> None:
+    """From now on, let the C library return each freed block of more than a MiB to the operating system at once.
+
+    By default, it keeps such blocks in a heap for each thread, which takes several times as much memory if several
+    threads pass large pieces on.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def release_memory() -> None:

@@ -66,7 +66,7 @@ def _read_s3_once() -> None:
 @pytest.fixture
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let publishing load each model in a fresh process on trial, as it does in production."""
-    monkeypatch.setattr(publisher, "try_loading", trial_load.try_loading)
+    monkeypatch.setattr(publisher, "open_trial", trial_load.open_trial)
 
 
 @pytest.fixture(scope="session")

@@ -146,11 +146,6 @@ class ModelLoader:
             warnings=(skew,) if skew else (),
         )
 
-    def check(self, manifest: Manifest, artifact: Artifact) -> int:
-        """Check an artifact in the store against the manifest and return its size in bytes (errors as in `load`)."""
-        with VerifiedReader(self._stored(manifest, artifact), artifact) as raw:
-            return raw.drain()
-
     def _load_artifact(self, manifest: Manifest, artifact: Artifact) -> Any:
         what = f"{artifact.role} of {manifest.ref}"
         if self.local_cache is None:

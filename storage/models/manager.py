@@ -7,23 +7,28 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from scoreline.storage import keys
 from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models import signatures
+from scoreline.storage.models import saved_objects, signatures
 from scoreline.storage.models.aliases import Alias
-from scoreline.storage.models.bundle import Bundle, ModelLoader, dump, unpickle
+from scoreline.storage.models.contents import Pickled, StoredFile
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Manifest, PinnedModel
-from scoreline.storage.models.publisher import Publisher
+from scoreline.storage.models.publisher import Progress, Publisher
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.models.stream import check_stored
 from scoreline.storage.models.trial_load import NewArtifact
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings
+
+if TYPE_CHECKING:
+    from scoreline.storage.models.bundle import Bundle, ModelLoader
 
 
 class ModelStorageManager:
@@ -71,13 +76,11 @@ class ModelStorageManager:
         self._signing_key = settings.signing_key
         self._store = store
         self._buckets = buckets
+        self._settings = settings
         use_disk = use_r2 and not cloud_only
-        local_cache = LocalCache(settings.cache_dir, settings.cache_dir_bytes) if use_disk else None
+        self._local_cache = LocalCache(settings.cache_dir, settings.cache_dir_bytes) if use_disk else None
+        self.registry = ModelRegistry(store, verify_keys=settings.verify_keys, local_cache=self._local_cache)
         skew = settings.allow_version_skew
-        self.registry = ModelRegistry(store, verify_keys=settings.verify_keys, local_cache=local_cache)
-        self._loader = ModelLoader(
-            store=store, local_cache=local_cache, allow_version_skew=skew, compile_trees=settings.compile_trees
-        )
         self._try_here = try_here
         self._publisher = Publisher(store, signing_key=settings.signing_key, allow_version_skew=skew, try_here=try_here)
 
@@ -110,8 +113,8 @@ class ModelStorageManager:
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
 
-        Before the upload, a fresh process loads the bundle, so that no version is published that workers cannot load.
-        The version exists only when it is complete.
+        A fresh process loads the bundle before the version exists, so that no version is published that workers cannot
+        load. Each object is encoded while it is uploaded, so its bytes are never in memory as a whole.
 
         Parameters
         ----------
@@ -139,11 +142,11 @@ class ModelStorageManager:
         models = dict(model) if isinstance(model, Mapping) else {"model": model}
         steps = [] if preprocessor is None else preprocessor
         steps = list(steps) if isinstance(steps, (list, tuple)) else [steps]
-        files = [NewArtifact(role="model", name=key, data=dump(obj)) for key, obj in models.items()]
+        files = [NewArtifact(role="model", name=key, data=Pickled(obj)) for key, obj in models.items()]
         for number, step in enumerate(steps, 1):
-            files.append(NewArtifact(role="preprocessor", name=preprocessor_name(number), data=dump(step)))
+            files.append(NewArtifact(role="preprocessor", name=preprocessor_name(number), data=Pickled(step)))
         if label_encoder is not None:
-            files.append(NewArtifact(role="label_encoder", name="label_encoder", data=dump(label_encoder)))
+            files.append(NewArtifact(role="label_encoder", name="label_encoder", data=Pickled(label_encoder)))
         return self.publish_files(name, files, alias=alias, metadata=metadata)
 
     def publish_files(
@@ -152,13 +155,21 @@ class ModelStorageManager:
         files: Sequence[NewArtifact],
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> Manifest:
-        """Store joblib or pickle files as a new version (see `publish`). The files are unpickled in another process."""
+        """Store joblib or pickle files as a new version (see `publish`). The files are unpickled in another process.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            ``progress(step, done, total)`` is called after each piece of the files, with numbers of bytes. The total is
+            None if it is not known.
+        """
         if alias is not None:
             keys.alias(keys.check_name("model", name), alias)  # raise the error for an invalid name before the upload
         if self._try_here:
             self._wait_for_next_version(name)
-        manifest = self._publisher.publish(name, files, metadata or {})
+        manifest = self._publisher.publish(name, files, metadata or {}, progress)
         if alias is not None:
             self.alias(name, alias, manifest.version)
         return manifest
@@ -169,23 +180,32 @@ class ModelStorageManager:
         while newest.partition("-")[0] >= f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}":
             time.sleep(0.01)
 
+    @cached_property
+    def _loader(self) -> ModelLoader:
+        # Publishing needs no scikit-learn, whose import takes 150 MB.
+        from scoreline.storage.models.bundle import ModelLoader
+
+        return ModelLoader(
+            store=self._store,
+            local_cache=self._local_cache,
+            allow_version_skew=self._settings.allow_version_skew,
+            compile_trees=self._settings.compile_trees,
+        )
+
     @property
     def signs(self) -> bool:
         """Whether there is a signing key. If so, published versions are signed."""
         return bool(self._signing_key)
 
-    def fetch(self, key_or_uri: str) -> tuple[str, bytes]:
-        """Read the joblib or pickle file at a key or an ``s3://`` URI, in order to publish the file.
-
-        Returns
-        -------
-        uri, data : str, bytes
-            The URI and the bytes of the object.
+    def find_file(self, key_or_uri: str) -> StoredFile:
+        """Return a joblib or pickle file in a bucket, given by its key or as an ``s3://`` URI, for publishing.
 
         Raises
         ------
-        ModelCorrupt
-            The bytes do not match the digest that `save` recorded.
+        ObjectNotFound
+            There is no such object.
+        BucketNotAllowed
+            The bucket is neither that of the models nor an allowed one.
         """
         store, key = self._store, key_or_uri
         if key_or_uri.startswith("s3://"):
@@ -196,11 +216,7 @@ class ModelStorageManager:
                         f"bucket {bucket!r} is not the bucket of the models ({store.bucket}): copy the file there"
                     )
                 store = self._buckets[bucket]
-        stored = store.get(key)
-        recorded = stored.info.metadata.get("sha256")
-        if recorded not in (None, sha256_hex(stored.data)):
-            raise ModelCorrupt(f"{store.uri(key)} differs from its recorded digest: save it again")
-        return store.uri(key), stored.data
+        return StoredFile(store, store.head(key))
 
     def load(self, ref: str) -> Bundle:
         """Load ``name``, ``name@alias`` or ``name@version`` from the store into memory.
@@ -239,7 +255,7 @@ class ModelStorageManager:
         pinned = self.registry.resolve(ref)
         manifest = self.registry.manifest(pinned)
         for artifact in manifest.artifacts:
-            self._loader.check(manifest, artifact)
+            check_stored(self._store, manifest, artifact)
         return manifest, self.registry.signer(pinned)
 
     def list(self) -> dict[str, list[str]]:
@@ -259,14 +275,7 @@ class ModelStorageManager:
 
         If there is a signing key, the digest is signed together with the key of the object.
         """
-        data = dump(obj)
-        sha256 = sha256_hex(data)
-        metadata = {"sha256": sha256}
-        if self._signing_key:
-            statement = signatures.object_statement(key, sha256)
-            metadata["signature"] = signatures.sign(statement, self._signing_key).strip()
-        self._store.put(key, data, metadata=metadata)
-        return sha256
+        return saved_objects.save(self._store, key, obj, self._signing_key)
 
     def load_object(self, key: str, *, sha256: str | None = None) -> Any:
         """Load an object that `save` stored. The bytes are verified before they are unpickled.
@@ -298,6 +307,8 @@ class ModelStorageManager:
             self._check_signature(key, expected, stored.info.metadata.get("signature"))
         if sha256_hex(stored.data) != expected:
             raise ModelCorrupt(f"{uri} differs from its recorded digest, so it was not unpickled: save it again")
+        from scoreline.storage.models.bundle import unpickle
+
         return unpickle(io.BytesIO(stored.data), uri)[0]
 
     def _check_signature(self, key: str, sha256: str, signature: str | None) -> None:

@@ -1,21 +1,26 @@
-"""Publish a new version of a model: run a trial load, upload the files, verify the upload, then write the manifest."""
+"""Publish a new version of a model: try and upload the files in one pass, verify them, then write the manifest."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from scoreline.storage import keys
-from scoreline.storage.errors import InvalidRequest, ObjectNotFound, PreconditionFailed
+from scoreline.storage.errors import InvalidRequest, ModelCorrupt, PreconditionFailed
 from scoreline.storage.models import pins, roles, signatures
-from scoreline.storage.models.bundle import ModelLoader
-from scoreline.storage.models.manifest import Artifact, Manifest, content_sha256
-from scoreline.storage.models.trial_load import NewArtifact, try_loading, try_loading_here
-from scoreline.storage.objects.base import ObjectStore, create_once
+from scoreline.storage.models.digests import ChunkDigests, artifact_file
+from scoreline.storage.models.manifest import Artifact, Manifest
+from scoreline.storage.models.stream import check_stored
+from scoreline.storage.models.trial_load import NewArtifact, Trial, TrialHere, open_trial
+from scoreline.storage.objects.base import CREATE, ObjectStore, create_once
+from scoreline.storage.objects.writer import ObjectWriter
 
-_ATTEMPTS = 10
+type Progress = Callable[[str, int, int | None], None]
+"""Receives what is being done with the files, the number of bytes done, and the number of all bytes if it is known."""
 
 
 class Publisher:
@@ -42,62 +47,70 @@ class Publisher:
         self._allow_version_skew = allow_version_skew
         self._try_here = try_here
 
-    def publish(self, name: str, files: Sequence[NewArtifact], metadata: Mapping[str, Any]) -> Manifest:
+    def publish(
+        self, name: str, files: Sequence[NewArtifact], metadata: Mapping[str, Any], progress: Progress | None = None
+    ) -> Manifest:
         """Store a new version and return its manifest.
 
-        First, a fresh process loads the bundle. Then the files are uploaded, read back and compared. The manifest is
-        written last, so that the version exists only once it is complete.
+        The bytes of the files are read once. They are hashed and uploaded while a fresh process unpickles them. The
+        uploads are completed only after the process has loaded the bundle. They are then read back and compared. The
+        manifest is written last, so that the version exists only once it is complete.
 
         Raises
         ------
         InvalidRequest
-            A name is not valid, the bundle cannot score rows, or the metadata cannot be encoded as JSON.
+            A name is not valid, the bundle cannot score rows, a file does not have the SHA-256 that it must have or
+            was changed while it was read, or the metadata cannot be encoded as JSON.
         ModelUnloadable
             A fresh process cannot load the bundle. Nothing has been stored.
         """
         keys.check_name("model", name)
         _check_files(files)
-        artifacts = tuple(Artifact.of(item.role, item.name, item.data) for item in files)
         try:
-            content = content_sha256(artifacts, metadata)
+            json.dumps(dict(metadata), sort_keys=True)
         except TypeError as error:
             raise InvalidRequest(f"the metadata of {name!r} cannot be encoded as JSON: {error}") from None
-        if self._try_here:
-            trial = try_loading_here(name, files, allow_version_skew=self._allow_version_skew)
-        else:
-            trial = try_loading(name, files, allow_version_skew=self._allow_version_skew)
-        for _ in range(_ATTEMPTS):
-            now = datetime.now(UTC)
-            manifest = Manifest(
-                name=name,
-                version=f"{now:%Y%m%dT%H%M%SZ}-{content[:5]}",
-                created=now.isoformat(timespec="seconds"),
-                artifacts=artifacts,
-                feature_names=trial.feature_names,
-                n_features=trial.n_features,
-                outputs=trial.outputs,
-                libraries=trial.libraries,
-                memory_bytes=trial.memory_bytes,
-                metadata=dict(metadata),
-            )
-            try:
-                self._write(manifest, files)
-            except PreconditionFailed:  # another publisher created the same version in this second
-                existing = self._find_same_content(manifest)
-                if existing is not None:
-                    return existing
-                time.sleep(1 - datetime.now(UTC).microsecond / 1e6)
-            else:
-                return manifest
-        raise InvalidRequest(f"{name!r} was published by others in the same second {_ATTEMPTS} times: try again")
+        steps = _Steps(files, progress)
+        expected = [_find_expected(item, steps) for item in files]
+        begin = TrialHere if self._try_here else open_trial
+        with (
+            contextlib.closing(begin(name, files, allow_version_skew=self._allow_version_skew)) as trial,
+            contextlib.ExitStack() as uploads,
+        ):
+            version = new_version()
+            writers, artifacts = [], []
+            steps.begin("uploading")
+            for item, wanted in zip(files, expected, strict=True):
+                key = keys.artifact(name, version, artifact_file(item.name))
+                writer = ObjectWriter(self._store, key, mode=CREATE, size=item.content.size)
+                writers.append(uploads.enter_context(writer))
+                artifacts.append(_pass_on(item, wanted, trial, writer, steps))
+            steps.begin("loading")
+            found = trial.result()
+            for writer in writers:
+                with contextlib.suppress(PreconditionFailed):  # perhaps the response to the first attempt was lost
+                    writer.complete()
+        manifest = Manifest(
+            name=name,
+            version=version,
+            created=created(version),
+            artifacts=tuple(artifacts),
+            feature_names=found.feature_names,
+            n_features=found.n_features,
+            outputs=found.outputs,
+            libraries=found.libraries,
+            memory_bytes=found.memory_bytes,
+            metadata=dict(metadata),
+        )
+        self._commit(manifest, steps)
+        return manifest
 
-    def _write(self, manifest: Manifest, files: Sequence[NewArtifact]) -> None:
+    def _commit(self, manifest: Manifest, steps: _Steps) -> None:
+        """Read the files back and compare them, and write what belongs to them."""
         name, version = manifest.name, manifest.version
-        for artifact, item in zip(manifest.artifacts, files, strict=True):
-            create_once(self._store, keys.artifact(name, version, artifact.file), item.data)
-        loader = ModelLoader(store=self._store)
+        steps.begin("verifying")
         for artifact in manifest.artifacts:
-            loader.check(manifest, artifact)
+            steps.add(check_stored(self._store, manifest, artifact))
         data = manifest.to_json()
         create_once(self._store, keys.pins_entry(name, version), pins.data_txt(manifest))
         if self._signing_key:
@@ -105,13 +118,85 @@ class Publisher:
             create_once(self._store, keys.signature(name, version), line.encode())
         create_once(self._store, keys.manifest(name, version), data)
 
-    def _find_same_content(self, manifest: Manifest) -> Manifest | None:
-        try:
-            data = self._store.get(keys.manifest(manifest.name, manifest.version)).data
-        except ObjectNotFound:
-            return None
-        existing = Manifest.from_json(data, manifest.ref)
-        return existing if existing.content_sha256 == manifest.content_sha256 else None
+
+class _Steps:
+    """Reports how far each step of publishing is."""
+
+    def __init__(self, files: Sequence[NewArtifact], progress: Progress | None) -> None:
+        sizes = [item.content.size for item in files]
+        self._total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._progress = progress
+        self._step, self._done = "", 0
+
+    def begin(self, step: str) -> None:
+        """Begin a step, in which each byte is processed once."""
+        self._step, self._done = step, 0
+        self.add(0)
+
+    def add(self, count: int) -> None:
+        """Report that another number of bytes is done."""
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._step, self._done, self._total)
+
+
+def new_version() -> str:
+    """Return the name of a version that begins now. The last five digits are random.
+
+    The name must be known before the first byte is uploaded, so it cannot depend on the content.
+    """
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)[:5]}"
+
+
+def created(version: str) -> str:
+    """Return the time in the name of a version, in ISO 8601.
+
+    >>> created("20261129T054500Z-0a1b2")
+    '2026-11-29T05:45:00+00:00'
+    """
+    return datetime.strptime(version.partition("-")[0], "%Y%m%dT%H%M%S%z").isoformat(timespec="seconds")
+
+
+def _find_expected(item: NewArtifact, steps: _Steps) -> Artifact | None:
+    """If a file must have a certain digest, hash it, and raise an error if its digest differs.
+
+    Only then may the file be unpickled, so such a file is read once more than others.
+    """
+    recorded = item.content.recorded_sha256
+    if not item.sha256 and recorded is None:
+        return None
+    steps.begin("hashing")
+    with ChunkDigests(lambda number, digest, chunk: steps.add(len(chunk))) as digests:
+        item.content.copy_to(digests.write)
+        found = digests.artifact(item.role, item.name)
+    if recorded not in (None, found.sha256):
+        raise ModelCorrupt(f"{item.source} differs from its recorded digest: save it again")
+    if item.sha256 not in ("", found.sha256):
+        raise InvalidRequest(f"{item.source} does not have the SHA-256 that is given for {item.name!r}")
+    return found
+
+
+def _pass_on(
+    item: NewArtifact, expected: Artifact | None, trial: Trial, writer: ObjectWriter, steps: _Steps
+) -> Artifact:
+    """Hash a file, send it to the trial, and upload it, all in one pass; return its description."""
+
+    def receive(number: int, digest: str, chunk: bytes) -> None:
+        if expected is not None and expected.chunks[number : number + 1] != (digest,):
+            raise InvalidRequest(f"{item.source} was changed while it was published: publish it again")
+        trial.send(chunk)
+        writer.write(chunk)
+        steps.add(len(chunk))
+
+    with ChunkDigests(receive) as digests:
+        item.content.copy_to(digests.write)
+        artifact = digests.artifact(item.role, item.name)
+    if not artifact.size:
+        raise InvalidRequest(f"the file of {item.role} {item.name!r} is empty")
+    if expected not in (None, artifact):
+        raise InvalidRequest(f"{item.source} was changed while it was published: publish it again")
+    trial.end_file()
+    return artifact
 
 
 def _check_files(files: Sequence[NewArtifact]) -> None:
@@ -122,7 +207,7 @@ def _check_files(files: Sequence[NewArtifact]) -> None:
         keys.check_name(item.role.replace("_", " "), item.name)
         if item.name in names:
             raise InvalidRequest(f"two files of the bundle are named {item.name!r}: give each its own name")
-        if not item.data:
+        if item.content.size == 0:
             raise InvalidRequest(f"the file of {item.role} {item.name!r} is empty")
         names.add(item.name)
     if not any(item.role == "model" for item in files):

@@ -10,9 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, Self
 
+from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt, ObjectNotFound, PreconditionFailed
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models.manifest import Artifact
+from scoreline.storage.models.manifest import Artifact, Manifest
 from scoreline.storage.objects.base import ObjectStore
 
 READ_AHEAD = 4
@@ -62,6 +63,19 @@ class ObjectSource:
             )
         self._etag = stored.info.etag
         return stored.data
+
+
+def check_stored(store: ObjectStore, manifest: Manifest, artifact: Artifact) -> int:
+    """Compare every byte of a stored artifact with its manifest, and return its size in bytes.
+
+    Raises
+    ------
+    ModelCorrupt
+        The artifact is missing, or differs from the manifest.
+    """
+    key = keys.artifact(manifest.name, manifest.version, artifact.file)
+    with VerifiedReader(ObjectSource(store, key, artifact.size), artifact) as raw:
+        return raw.drain()
 
 
 class FileSource:

@@ -1,33 +1,35 @@
 """The trial load: before a version is published, a fresh process loads its files as a worker would.
 
-The bytes are sent to a new interpreter through a pipe. Nothing is written to disk or to the bucket before the files
-have been loaded successfully. Code in the pickles runs only in the new process, which the module `confinement`
-confines. The process reports the methods, the outputs and the memory use of the bundle.
+The bytes are sent to a new interpreter through a pipe (see `trial_process`). Code in the pickles runs only in the new
+process, which the module `confinement` confines. The process reports the methods, the outputs and the memory use of the
+bundle.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import logging
 import os
-import pickle
+import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from scoreline.storage import errors
-from scoreline.storage.errors import InvalidRequest, ModelUnloadable, ScorelineError
-from scoreline.storage.models import roles
-from scoreline.storage.models.confinement import confine, environment, explain_denied
+from scoreline.storage.errors import ModelUnloadable, ScorelineError
+from scoreline.storage.models.confinement import environment
+from scoreline.storage.models.contents import Content, InMemory
 from scoreline.storage.models.manifest import Outputs, Role
-from scoreline.storage.process_memory import release_memory
+from scoreline.storage.models.trial_process import LENGTH_BYTES, describe_bundle, load_files
 from scoreline.storage.typed_json import MALFORMED, build, decode_object
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,10 @@ log = logging.getLogger(__name__)
 _TIMEOUT_S = 600.0
 _PIPE_PATIENCE_S = 5.0
 _END_PATIENCE_S = 30.0
+_LOOK_S = 1.0
+_PIPE_BYTES = 1 << 20
+_PIECES_AHEAD = 4
+"""Number of pieces that wait for the process. Every second one is only a length."""
 _MAX_REPORT_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 64 << 10
 
@@ -45,9 +51,17 @@ class NewArtifact:
 
     role: Role
     name: str
-    data: bytes
+    data: bytes | Content = field(repr=False)
+    """The bytes of the file, or an object that passes them on in pieces."""
     source: str = ""
-    """Path or URI of the file, or an empty string for a file that has neither."""
+    """Path or URI of the file, or an empty string if it was not read from one."""
+    sha256: str = ""
+    """SHA-256 that the file must have; if it is empty, the file may be any."""
+
+    @property
+    def content(self) -> Content:
+        """The bytes of the file."""
+        return InMemory(self.data) if isinstance(self.data, bytes) else self.data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,45 +82,183 @@ class TrialLoad:
         return replace(found, outputs={name: item.with_tuples() for name, item in found.outputs.items()})
 
 
-def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
-    """Load a bundle in a fresh process and return the result.
+class Trial(Protocol):
+    """A trial load under way, which receives the files of a bundle one after another."""
+
+    def send(self, data: bytes) -> None:
+        """Pass on the next bytes of the current file (errors as in `result`)."""
+        ...
+
+    def end_file(self) -> None:
+        """End the current file (errors as in `result`)."""
+        ...
+
+    def result(self) -> TrialLoad:
+        """Wait until the bundle is loaded, and return the result.
+
+        Raises
+        ------
+        ModelUnloadable
+            The bundle cannot be loaded, or loading it crashes the process or takes longer than ten minutes.
+        InvalidRequest
+            The bundle can be loaded but cannot score rows.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the process, if it has not ended."""
+        ...
+
+
+def open_trial(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> Trial:
+    """Start a fresh process that loads a bundle.
 
     Parameters
     ----------
     name : str
         Name of the bundle, for error messages.
     files : sequence of NewArtifact
-        The files of the bundle.
+        The files of the bundle. The caller sends their bytes in this order.
     allow_version_skew : bool
         Whether files that were saved with another version of scikit-learn are accepted.
-
-    Raises
-    ------
-    ModelUnloadable
-        The bundle cannot be loaded, or loading it crashes the process or takes longer than ten minutes.
-    InvalidRequest
-        The bundle can be loaded but cannot score rows.
     """
-    header = {
-        "name": name,
-        "allow_version_skew": allow_version_skew,
-        "artifacts": [[item.role, item.name, len(item.data)] for item in files],
-        "sources": {item.name: item.source for item in files if item.source},
-    }
-    return _decode(*_run(json.dumps(header).encode() + b"\n", files, name), name)
+    return TrialProcess(name, files, allow_version_skew=allow_version_skew)
+
+
+def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
+    """Load a bundle in a fresh process and return the result (parameters and errors as in `open_trial` and `Trial`)."""
+    with contextlib.closing(open_trial(name, files, allow_version_skew=allow_version_skew)) as trial:
+        for item in files:
+            item.content.copy_to(trial.send)
+            trial.end_file()
+        return trial.result()
+
+
+class TrialProcess:
+    """A trial load in a fresh process (see `open_trial` and `Trial`).
+
+    A thread writes to the process, so that the caller can hash and upload while the process unpickles.
+    """
+
+    def __init__(self, name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool) -> None:
+        self._name = name
+        root = str(Path(__file__).resolve().parents[2])
+        environ = environment(os.environ)
+        self._child = child = subprocess.Popen(
+            [sys.executable, "-m", "scoreline.storage.models.trial_process"],
+            env=environ | {"PYTHONPATH": os.pathsep.join(filter(None, [environ.get("PYTHONPATH"), root]))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert child.stdout is not None
+        assert child.stderr is not None
+        self._out = _Reader(child.stdout, first=_MAX_REPORT_BYTES)
+        self._err = _Reader(child.stderr, last=_MAX_ERROR_BYTES)
+        self._waiting: queue.Queue[bytes | None] = queue.Queue(_PIECES_AHEAD)
+        self._refused = threading.Event()
+        self._closed = False
+        self._writer = threading.Thread(target=self._write, daemon=True, name="trial-write")
+        self._writer.start()
+        header = {
+            "name": name,
+            "allow_version_skew": allow_version_skew,
+            "artifacts": [[item.role, item.name] for item in files],
+            "sources": {item.name: item.source for item in files if item.source},
+        }
+        self._put(json.dumps(header).encode() + b"\n")
+
+    def send(self, data: bytes) -> None:
+        """Pass on the next bytes of the current file (see `Trial.send`)."""
+        if data:
+            self._put(len(data).to_bytes(LENGTH_BYTES, "big"))
+            self._put(data)
+
+    def end_file(self) -> None:
+        """End the current file (see `Trial.end_file`)."""
+        self._put(bytes(LENGTH_BYTES))
+
+    def result(self) -> TrialLoad:
+        """Return the result of the process (see `Trial.result`)."""
+        self._put(None)
+        return self._end()
+
+    def close(self) -> None:
+        """End the process and all processes that it has started."""
+        if self._closed:
+            return
+        self._closed, child = True, self._child
+        child.terminate()  # SIGTERM makes the process kill its descendants (see `confine`)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_END_PATIENCE_S)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)  # kill its children, too, because they may keep the pipes open
+        child.wait()
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        self._writer.join(_PIPE_PATIENCE_S)
+
+    def _put(self, data: bytes | None) -> None:
+        """Hand over bytes to the thread that writes, or None for the end of all files."""
+        until = time.monotonic() + _TIMEOUT_S
+        while not self._refused.is_set():
+            try:
+                self._waiting.put(data, timeout=_LOOK_S)
+            except queue.Full:
+                if time.monotonic() > until:
+                    raise self._too_slow() from None
+            else:
+                return
+        if data is not None:
+            self._end()
+
+    def _write(self) -> None:
+        pipe = self._child.stdin
+        assert pipe is not None
+        with contextlib.suppress(OSError, AttributeError):  # a small pipe only costs time
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        try:
+            with pipe:
+                while (data := self._waiting.get()) is not None:
+                    pipe.write(data)
+                    pipe.flush()
+        except OSError:  # the process ended early; its report or exit code says why
+            self._refused.set()
+
+    def _end(self) -> TrialLoad:
+        try:
+            _wait(self._child)
+        except subprocess.TimeoutExpired:
+            raise self._too_slow() from None
+        finally:
+            self.close()
+        found = _decode(self._child.returncode, self._out.result(), self._err.result(), self._name)
+        if self._refused.is_set():  # code in a file may have written the report
+            raise ModelUnloadable(f"the fresh process that tried {self._name} ended before it had read all of it")
+        return found
+
+    def _too_slow(self) -> ModelUnloadable:
+        return ModelUnloadable(f"{self._name} did not load within {_TIMEOUT_S:.0f} s in a fresh process")
+
+
+def _wait(child: subprocess.Popen[bytes]) -> None:
+    child.wait(_TIMEOUT_S)
 
 
 def _decode(code: int, out: bytes, err: bytes, name: str) -> TrialLoad:
-    """Return the result of the fresh process (see `_run`), or raise the error that it reports.
+    """Return the result of the fresh process, or raise the error that it reports.
 
     The result is not trusted, because code in a file may have written it.
     """
     try:
         report = decode_object(out)
     except MALFORMED:
-        last = err.decode(errors="replace").strip().splitlines()[-1:]
+        last = " ".join(err.decode(errors="replace").strip().splitlines()[-1:])
+        if code == -signal.SIGKILL and not last:
+            last = "it was killed, which happens if the machine has too little memory"
         raise ModelUnloadable(
-            f"loading {name} ended the fresh process that tried it (exit code {code}): {' '.join(last)}"
+            f"loading {name} ended the fresh process that tried it (exit code {code}): {last}"
         ) from None
     if reason := report.pop("unconfined", ""):
         log.warning("trial.unconfined", extra={"model": name, "can": str(reason)})
@@ -119,48 +271,6 @@ def _decode(code: int, out: bytes, err: bytes, name: str) -> TrialLoad:
         return TrialLoad.from_raw(report)
     except MALFORMED as error:
         raise ModelUnloadable(f"the fresh process that tried {name} sent a malformed report: {error}") from error
-
-
-def _run(header: bytes, files: Sequence[NewArtifact], name: str) -> tuple[int, bytes, bytes]:
-    """Run the fresh process, and send it a header and files.
-
-    Return its exit code, its report and the end of its standard error.
-    """
-    root = str(Path(__file__).resolve().parents[2])
-    environ = environment(os.environ)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "scoreline.storage.models.trial_load"],
-        env=environ | {"PYTHONPATH": os.pathsep.join(filter(None, [environ.get("PYTHONPATH"), root]))},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    assert child.stderr is not None
-    out, err = _Reader(child.stdout, first=_MAX_REPORT_BYTES), _Reader(child.stderr, last=_MAX_ERROR_BYTES)
-    try:
-        with contextlib.suppress(BrokenPipeError):  # the process ended early; its report or exit code says why
-            child.stdin.write(header)
-            for item in files:
-                child.stdin.write(item.data)
-            child.stdin.close()
-        _wait(child)
-    except subprocess.TimeoutExpired:
-        raise ModelUnloadable(f"{name} did not load within {_TIMEOUT_S:.0f} s in a fresh process") from None
-    finally:
-        child.terminate()  # SIGTERM makes the process kill its descendants (see `confine`)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_END_PATIENCE_S)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)  # kill its children, too, because they may keep the pipes open
-        child.wait()
-    return child.returncode, out.result(), err.result()
-
-
-def _wait(child: subprocess.Popen[bytes]) -> None:
-    child.wait(_TIMEOUT_S)
 
 
 class _Reader(threading.Thread):
@@ -191,146 +301,33 @@ class _Reader(threading.Thread):
         return bytes(self._data)
 
 
-def try_loading_here(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
-    """Load a bundle in this process and return the result (see `try_loading`). Tests use this to save seconds.
+class TrialHere:
+    """A trial load in this process (see `open_trial` and `Trial`). Tests use this to save seconds.
 
     The result does not show whether another process can load the bundle. The memory use in the result is the size of
     the files.
     """
-    blobs = [(item.role, item.name, item.data) for item in files]
-    report = describe_bundle(*load_files(blobs, name, allow_version_skew=allow_version_skew))
-    report["memory_bytes"] = sum(len(item.data) for item in files)
-    return TrialLoad.from_raw(json.loads(json.dumps(report)))
 
+    def __init__(self, name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> None:
+        self._name, self._files, self._skew = name, files, allow_version_skew
+        self._streams = [io.BytesIO()]
 
-def load_files(
-    blobs: Sequence[tuple[Role, str, bytes]],
-    bundle: str,
-    *,
-    allow_version_skew: bool,
-    sources: Mapping[str, str] | None = None,
-) -> tuple[dict[Role, Any], str | None]:
-    """Unpickle the files of a bundle in this process.
+    def send(self, data: bytes) -> None:
+        """Pass on the next bytes of the current file (see `Trial.send`)."""
+        self._streams[-1].write(data)
 
-    Parameters
-    ----------
-    blobs : sequence of (role, name, data)
-        The files.
-    bundle : str
-        Name of the bundle, for error messages.
-    allow_version_skew : bool
-        Whether files that were saved with another version of scikit-learn are accepted.
-    sources : mapping of str to str, optional
-        Path or URI of each file, by artifact name, for error messages.
+    def end_file(self) -> None:
+        """End the current file (see `Trial.end_file`)."""
+        self._streams[-1].seek(0)
+        self._streams.append(io.BytesIO())
 
-    Returns
-    -------
-    steps, saved_by : dict of role to dict of name to estimator, str or None
-        The estimators, and the version of scikit-learn that saved them. The version is None if the installed version
-        saved them.
-    """
-    from scoreline.storage.models.bundle import unpickle
-    from scoreline.storage.models.thread_limits import limit_to_one_thread
+    def result(self) -> TrialLoad:
+        """Load the files and return the result (see `Trial.result`)."""
+        sizes = [stream.getbuffer().nbytes for stream in self._streams]
+        files = ((item.role, item.name, file) for item, file in zip(self._files, self._streams, strict=False))
+        report = describe_bundle(*load_files(files, self._name, allow_version_skew=self._skew))
+        report["memory_bytes"] = sum(sizes)
+        return TrialLoad.from_raw(json.loads(json.dumps(report)))
 
-    steps: dict[Role, Any] = {"model": {}, "preprocessor": {}, "label_encoder": {}}
-    saved_by = None
-    for role, name, data in blobs:
-        file, artifact = io.BytesIO(data), f"{role} {name!r} of {bundle}"
-        try:
-            loaded, other_version = unpickle(file, artifact, allow_version_skew=allow_version_skew)
-        except ModelUnloadable as error:
-            if _is_pickle(data):
-                raise
-            source = (sources or {}).get(name, artifact)
-            raise ModelUnloadable(f"{source} is not a joblib or pickle file: {_cause(error)}") from error
-        if file.read(1):
-            raise InvalidRequest(f"{artifact} has bytes after the end of its pickle: save it again")
-        steps[role][name] = limit_to_one_thread(loaded)
-        saved_by = saved_by or other_version
-    return steps, saved_by
-
-
-def _is_pickle(data: bytes) -> bool:
-    """Return whether the data begin like a pickle of protocol 2 or newer. Python writes such pickles by default.
-
-    Unpickling other data gives misleading errors, because their first characters are read as pickle opcodes. For
-    example, a table that begins with ``id,x`` would raise an error about a missing module ``d,x``.
-    """
-    from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
-
-    try:
-        with _validate_fileobject_and_memmap(io.BytesIO(data), "", None) as (stream, _):
-            return bool(stream.read(1) == pickle.PROTO)
-    except Exception:  # noqa: BLE001  # the decompressor may raise anything
-        return False
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first line of the underlying error."""
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {cause}".splitlines()[0]
-
-
-def describe_bundle(steps: dict[Role, Any], saved_by: str | None) -> dict[str, Any]:
-    """Describe the input and the output of a loaded bundle with values that JSON supports.
-
-    Parameters
-    ----------
-    steps, saved_by
-        The result of `load_files`.
-
-    Raises
-    ------
-    InvalidRequest
-        The bundle cannot score rows.
-    """
-    from scoreline.storage.models.introspection import describe_features, describe_outputs, library_versions
-
-    roles.check_objects(steps)
-    encoder = next(iter(steps["label_encoder"].values()), None)
-    outputs = {name: asdict(describe_outputs(model, encoder)) for name, model in steps["model"].items()}
-    first = dict(list(steps["preprocessor"].items())[:1]) or steps["model"]
-    names, count = describe_features(first)
-    versions = library_versions() | ({"scikit-learn": saved_by} if saved_by else {})
-    return {"feature_names": names, "n_features": count, "outputs": outputs, "libraries": versions}
-
-
-def _private_bytes() -> int:
-    if sys.platform == "linux":  # psutil cannot find this process from inside its namespace
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
-    import psutil
-
-    return int(psutil.Process().memory_full_info().uss)
-
-
-def main() -> None:
-    """Read a bundle from standard input and write a report in JSON to standard output."""
-    unconfined = confine()
-    report_file = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # output that a pickle prints must not be mixed with the report
-    stream = sys.stdin.buffer
-    header = json.loads(stream.readline())
-    name, skew = header["name"], header["allow_version_skew"]
-    blobs = [(role, artifact, stream.read(size)) for role, artifact, size in header["artifacts"]]
-    try:
-        # The first load also imports modules. Therefore, only the second load measures the memory of the bundle.
-        steps, saved_by = load_files(blobs, name, allow_version_skew=skew, sources=header["sources"])
-        report = describe_bundle(steps, saved_by)
-        del steps
-        release_memory()
-        before = _private_bytes()
-        measured = load_files(blobs, name, allow_version_skew=skew)
-        release_memory()
-        report["memory_bytes"] = max(_private_bytes() - before, sum(len(data) for _, _, data in blobs))
-        del measured
-    except ScorelineError as error:
-        report = {"error": type(error).__name__, "message": f"{error}{explain_denied(error)}"}
-    except (ImportError, PermissionError) as error:  # packages may raise these errors while they load models
-        report = {"error": "ModelUnloadable", "message": f"{errors.describe(error)}{explain_denied(error)}"}
-    json.dump(report | ({"unconfined": unconfined} if unconfined else {}), report_file)
-    report_file.flush()
-
-
-if __name__ == "__main__":
-    main()
+    def close(self) -> None:
+        """Do nothing, because there is no process."""

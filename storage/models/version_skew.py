@@ -58,6 +58,9 @@ def describe_skew(what: str, saved_by: str) -> str:
     return f"{what} was saved by scikit-learn {saved_by}, but {sklearn.__version__} is installed"
 
 
+TOO_LITTLE_MEMORY = "there is too little memory for it here: free some, or use a machine with more"
+
+
 def explain(what: str, error: BaseException, saved_by: str | None) -> ModelUnloadable:
     """Return an error that says why a model cannot be loaded and what to do.
 
@@ -75,6 +78,8 @@ def explain(what: str, error: BaseException, saved_by: str | None) -> ModelUnloa
         return ModelUnloadable(
             f"{describe_skew(what, saved_by)}, which cannot load it ({said}): {advise(saved_by, sklearn.__version__)}"
         )
+    if isinstance(error, MemoryError):
+        return ModelUnloadable(f"{what} cannot be loaded: {TOO_LITTLE_MEMORY}")
     module, name = _missing(error)
     if module in ("__main__", "__mp_main__"):
         return ModelUnloadable(

@@ -59,6 +59,26 @@ def if_unchanged(etag: str | None) -> PutMode:
     return CREATE if etag is None else IfMatch(etag)
 
 
+class Upload(Protocol):
+    """An object that is being written in parts."""
+
+    def send(self, part: bytes | bytearray) -> None:
+        """Send the next part, perhaps in the background. Do not change the part afterwards.
+
+        All parts except the last must have the same size, which is at least 5 MiB. An error may be raised for an
+        earlier part.
+        """
+        ...
+
+    def complete(self) -> ObjectInfo:
+        """Make the object appear as a whole, and return its properties. Errors are those of `ObjectStore.put`."""
+        ...
+
+    def abort(self) -> None:
+        """Discard what was sent. If the upload is completed, do nothing."""
+        ...
+
+
 class ObjectStore(Protocol):
     """One bucket.
 
@@ -113,6 +133,13 @@ class ObjectStore(Protocol):
             The mode is `CREATE` and the key is already in use, or the mode is `IfMatch` and the object was deleted or
             has a different ETag. If the response to a successful write is lost, the store repeats the write, and this
             error may follow. The caller must therefore compare its data with the stored object.
+        """
+        ...
+
+    def open_upload(self, key: str, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None) -> Upload:
+        """Begin to write an object in parts. The object appears when the upload is completed.
+
+        `mode` must not be an `IfMatch`. Errors are those of `put`.
         """
         ...
 

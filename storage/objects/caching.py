@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 
 from scoreline.storage.errors import PreconditionFailed
-from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode, StoredObject
+from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode, StoredObject, Upload
 
 
 class CachingStore:
@@ -69,6 +69,11 @@ class CachingStore:
         if mode == CREATE:
             self._cache(StoredObject(info=info, data=data))
         return info
+
+    def open_upload(self, key: str, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None) -> Upload:
+        """Begin to write an object in parts, which is not cached (see `ObjectStore.open_upload`)."""
+        self._cached.pop(key, None)
+        return self._store.open_upload(key, mode=mode, metadata=metadata)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects that the wrapped store lists now (see `ObjectStore.list`)."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import assert_never
 
 from scoreline.storage.errors import InvalidKey, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject
+from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject, Upload
 
 _META = ".meta"
 _TMP = ".tmp"
@@ -89,22 +89,22 @@ class DirectoryStore:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Write an object by renaming a finished file into place (see `ObjectStore.put`)."""
-        path = self._path(key)
+        upload = self.open_upload(key, mode=mode, metadata=metadata)
         try:
-            (self._root / _TMP).mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._root / _TMP)
-            temporary = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                etag = _etag(temporary.stat())
-                with self._locked():
-                    self._check(key, path, mode)
-                    self._write_metadata(key, etag, metadata)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            upload.send(data)
+            return upload.complete()
+        finally:
+            upload.abort()
+
+    def open_upload(self, key: str, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None) -> Upload:
+        """Begin to write a temporary file (see `ObjectStore.open_upload`)."""
+        return _FileUpload(self, key, self._path(key), mode, metadata)
+
+    @contextlib.contextmanager
+    def _writing(self, key: str) -> Iterator[None]:
+        """Convert errors of the file system that occur while an object is written."""
+        try:
+            yield
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise InvalidKey(
                 f"cannot write {self.uri(key)}: a directory store cannot hold both an object and objects below its "
@@ -112,7 +112,6 @@ class DirectoryStore:
             ) from error
         except OSError as error:
             raise StoreUnavailable(f"cannot write {self.uri(key)}: {error.strerror}") from error
-        return ObjectInfo(key=key, size=len(data), etag=etag, metadata=dict(metadata or {}))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects sorted by key (see `ObjectStore.list`)."""
@@ -221,6 +220,47 @@ class DirectoryStore:
         except (FileNotFoundError, NotADirectoryError):
             metadata = {}
         return ObjectInfo(key=key, size=stat.st_size, etag=etag, metadata=metadata)
+
+
+class _FileUpload:
+    """A temporary file that becomes an object when it is completed."""
+
+    def __init__(
+        self, store: DirectoryStore, key: str, path: Path, mode: PutMode, metadata: Mapping[str, str] | None
+    ) -> None:
+        self._store, self._key, self._path, self._mode, self._metadata = store, key, path, mode, metadata
+        with store._writing(key):
+            (store._root / _TMP).mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=store._root / _TMP)
+            self._temporary = Path(name)
+            self._file = os.fdopen(descriptor, "wb", buffering=0)
+
+    def send(self, part: bytes | bytearray) -> None:
+        """Append bytes to the file (see `Upload.send`)."""
+        with self._store._writing(self._key), memoryview(part) as view:
+            written = 0
+            while written < len(view):
+                written += self._file.write(view[written:]) or 0
+
+    def complete(self) -> ObjectInfo:
+        """Rename the file into place (see `Upload.complete`)."""
+        store, key = self._store, self._key
+        with store._writing(key):
+            self._file.close()
+            stat = self._temporary.stat()
+            etag = _etag(stat)
+            with store._locked():
+                store._check(key, self._path, self._mode)
+                store._write_metadata(key, etag, self._metadata)
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._temporary.replace(self._path)
+        return ObjectInfo(key=key, size=stat.st_size, etag=etag, metadata=dict(self._metadata or {}))
+
+    def abort(self) -> None:
+        """Delete the file, unless it was renamed (see `Upload.abort`)."""
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
 
 def _etag(stat: os.stat_result) -> str:

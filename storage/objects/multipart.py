@@ -8,9 +8,9 @@ write, when the upload is completed.
 from __future__ import annotations
 
 import contextlib
-import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,16 +23,8 @@ MAX_PARTS = 10_000
 _THREADS = 4
 
 
-def upload(
-    client: S3Client,
-    call: Callable[..., Any],
-    bucket: str,
-    key: str,
-    data: bytes,
-    metadata: Mapping[str, str],
-    condition: Mapping[str, str],
-) -> str:
-    """Upload `data` in parts and return the ETag of the new object. If anything goes wrong, abort the upload.
+class PartsUpload:
+    """An upload under way, whose parts are sent by several threads.
 
     Parameters
     ----------
@@ -41,30 +33,67 @@ def upload(
     condition : mapping of str to str
         Arguments that add a condition to the request that completes the upload. R2 supports ``IfNoneMatch`` there.
     """
-    where = {"Bucket": bucket, "Key": key}
-    upload_id = call(client.create_multipart_upload, **where, Metadata=dict(metadata))["UploadId"]
-    open_upload = {**where, "UploadId": upload_id}
-    completed = False
-    try:
 
-        def send(number: int, part: memoryview) -> dict[str, Any]:
-            answer = call(client.upload_part, **open_upload, PartNumber=number, Body=bytes(part))
-            return {"PartNumber": number, "ETag": answer["ETag"]}
+    def __init__(
+        self,
+        client: S3Client,
+        call: Callable[..., Any],
+        bucket: str,
+        key: str,
+        metadata: Mapping[str, str],
+        condition: Mapping[str, str],
+    ) -> None:
+        self._client, self._call, self._condition = client, call, condition
+        where = {"Bucket": bucket, "Key": key}
+        upload_id = call(client.create_multipart_upload, **where, Metadata=dict(metadata))["UploadId"]
+        self._upload = {**where, "UploadId": upload_id}
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="upload")
+        self._sending = deque[Future[dict[str, Any]]]()
+        self._sent: list[dict[str, Any]] = []
+        self._completed = False
 
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="upload")
-        try:
-            parts = list(pool.map(send, itertools.count(1), split_into_parts(data)))
-        finally:  # a dyno must stop within 30 s, so do not wait for parts that are still being sent
-            pool.shutdown(wait=False, cancel_futures=True)
-        answer = call(client.complete_multipart_upload, **open_upload, MultipartUpload={"Parts": parts}, **condition)
-        completed = True
+    def send(self, part: bytes | bytearray) -> None:
+        """Send the next part in the background. If as many parts as threads are being sent, wait for the oldest."""
+        if len(self._sending) == _THREADS:
+            self._sent.append(self._sending.popleft().result())
+        number = len(self._sent) + len(self._sending) + 1
+        self._sending.append(self._pool.submit(self._send, number, part))
+
+    def complete(self) -> str:
+        """Wait for all parts, make the object appear, and return its ETag."""
+        while self._sending:
+            self._sent.append(self._sending.popleft().result())
+        parts = {"Parts": self._sent}
+        answer = self._call(
+            self._client.complete_multipart_upload, **self._upload, MultipartUpload=parts, **self._condition
+        )
+        self._completed = True
+        self._pool.shutdown()
         return str(answer["ETag"])
+
+    def abort(self) -> None:
+        """Discard all parts, unless the upload is completed."""
+        if self._completed:
+            return
+        self._completed = True
+        # A dyno must stop within 30 s, so do not wait for parts that are still being sent.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(Exception):  # report only the first error; R2 aborts the upload after a week anyway
+            self._client.abort_multipart_upload(**self._upload)
+
+    def _send(self, number: int, part: bytes | bytearray) -> dict[str, Any]:
+        answer = self._call(self._client.upload_part, **self._upload, PartNumber=number, Body=part)
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+
+def upload(opened: PartsUpload, data: bytes) -> str:
+    """Upload `data` in parts and return the ETag of the new object. If anything goes wrong, abort the upload."""
+    try:
+        for part in split_into_parts(data):
+            opened.send(bytes(part))
+        return opened.complete()
     finally:
-        if not completed:
-            with contextlib.suppress(
-                Exception
-            ):  # report only the first error; R2 aborts the upload after a week anyway
-                client.abort_multipart_upload(**open_upload)
+        opened.abort()
 
 
 def list_open_uploads(client: S3Client, bucket: str, prefix: str) -> list[str]:

@@ -5,6 +5,7 @@ Only this module imports boto3, and only `signed_get` imports botocore, too.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 import sys
@@ -30,7 +31,7 @@ from scoreline.storage.errors import (
     one_line,
 )
 from scoreline.storage.objects import answers, failures, multipart
-from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject
+from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject, Upload
 from scoreline.storage.objects.signed_get import SignedGet, http_session
 from scoreline.storage.settings import R2Settings
 
@@ -219,15 +220,30 @@ class R2Store:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Write an object with one PutObject request, or in parts if it is large (see `ObjectStore.put`)."""
-        condition = _condition(mode)
         where: dict[str, Any] = {"Bucket": self.bucket, "Key": _check_key(key)}
-        try:
+        with self._writing(key, mode):
             # Objects that are written with IfMatch are always small, and need no multipart upload.
             if len(data) > self._multipart_above_bytes and not isinstance(mode, IfMatch):
-                etag = multipart.upload(self.client, self._call, self.bucket, key, data, metadata or {}, condition)
+                etag = multipart.upload(self._open_parts(key, mode, metadata), data)
             else:
                 where |= {"Metadata": dict(metadata)} if metadata else {}
-                etag = self._call(self.client.put_object, **where, Body=data, **condition)["ETag"]
+                etag = self._call(self.client.put_object, **where, Body=data, **_condition(mode))["ETag"]
+        return _info(key, len(data), etag, metadata)
+
+    def open_upload(self, key: str, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None) -> Upload:
+        """Begin a multipart upload (see `ObjectStore.open_upload`)."""
+        return _TranslatedUpload(self, key, mode, metadata)
+
+    def _open_parts(self, key: str, mode: PutMode, metadata: Mapping[str, str] | None) -> multipart.PartsUpload:
+        return multipart.PartsUpload(
+            self.client, self._call, self.bucket, _check_key(key), metadata or {}, _condition(mode)
+        )
+
+    @contextlib.contextmanager
+    def _writing(self, key: str, mode: PutMode) -> Iterator[None]:
+        """Convert errors of boto3 that occur while an object is written."""
+        try:
+            yield
         except (ClientError, BotoCoreError) as error:
             failure = self._translate(error, "write", key)
             if isinstance(failure, ObjectNotFound):
@@ -235,7 +251,6 @@ class R2Store:
                     raise answers.not_a_store(self._endpoint) from error
                 failure = PreconditionFailed(f"{self.uri(key)} was deleted since it was read")
             raise failure from error
-        return _info(key, len(data), etag, metadata)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects as the server sorts them, with one request per 1,000 objects (see `ObjectStore.list`)."""
@@ -308,6 +323,32 @@ class R2Store:
 
     def _translate(self, error: Exception, verb: str, key: str) -> StoreError:
         return failures.translate(error, verb, self.bucket, key, self._endpoint)
+
+
+class _TranslatedUpload:
+    """A multipart upload that raises errors of `scoreline.storage.errors`."""
+
+    def __init__(self, store: R2Store, key: str, mode: PutMode, metadata: Mapping[str, str] | None) -> None:
+        self._store, self._key, self._mode, self._metadata = store, key, mode, metadata
+        self._size = 0
+        with store._writing(key, mode):
+            self._parts = store._open_parts(key, mode, metadata)
+
+    def send(self, part: bytes | bytearray) -> None:
+        """Send the next part (see `Upload.send`)."""
+        with self._store._writing(self._key, self._mode):
+            self._parts.send(part)
+        self._size += len(part)
+
+    def complete(self) -> ObjectInfo:
+        """Make the object appear (see `Upload.complete`)."""
+        with self._store._writing(self._key, self._mode):
+            etag = self._parts.complete()
+        return _info(self._key, self._size, etag, self._metadata)
+
+    def abort(self) -> None:
+        """Discard the parts (see `Upload.abort`)."""
+        self._parts.abort()
 
 
 class _Received:

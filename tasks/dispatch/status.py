@@ -9,19 +9,29 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from scoreline.storage import keys
-from scoreline.storage.errors import DocumentCorrupt, JobNotFound, LedgerCorrupt, ObjectNotFound, describe
-from scoreline.storage.ledger.base import Ledger
+from scoreline.storage.errors import (
+    DocumentCorrupt,
+    JobNotFound,
+    LedgerCorrupt,
+    LedgerUnavailable,
+    ObjectNotFound,
+    describe,
+)
+from scoreline.storage.ledger.base import Ledger, Progress
 from scoreline.storage.objects.base import ObjectStore
-from scoreline.tasks.job.documents import Status, read_job, read_outcome, seconds_since
+from scoreline.tasks.job.documents import Job, Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.plan_file import PlanFile
 
 _THREADS = 4
 """Number of jobs that are read in parallel. Each thread may open a connection to Redis, and small plans of Redis
 providers allow only a few connections."""
 _FIRST_POLL_S = 0.02
-_LONGEST_POLL_S = 0.25
-"""Maximum number of seconds between two polls of `watch`. `watch` polls often at first, to notice the end of a short
-job soon, and then less and less often."""
+_POLL_SHARE, _LONGEST_POLL_S = 1 / 40, 1.0
+"""Seconds between two polls of `watch`, as a share of the time waited so far, and the maximum number of seconds.
+`watch` polls often at first, to notice the end of a short job soon, and then less and less often."""
+_LOOK_SHARE, _LONGEST_LOOK_S = 1 / 10, 2.0
+"""The same for the requests to the bucket. Each poll queries the ledger, which is cheaper, and which shows when it is
+time to ask the bucket for the outcome."""
 
 
 class StatusReader:
@@ -42,15 +52,18 @@ class StatusReader:
 
     def status(self, job_id: str) -> Status:
         """Return the status of a job; raises `JobNotFound`."""
-        job = read_job(self._main, job_id)
-        output = f"{job.spec.output}job_id={job_id}/"
+        return self._read(read_job(self._main, job_id))
+
+    def _read(self, job: Job) -> Status:
+        """Return the status of a job from its outcome, or from the ledger if it has none."""
+        job_id = job.spec.job_id
         outcome = read_outcome(self._main, job_id)
         if outcome is not None:
             return Status(
                 job_id=job_id,
                 state=outcome.state,
                 model=job.model.ref,
-                output=output,
+                output=_output(job),
                 parts=outcome.parts,
                 parts_done=outcome.parts_done,
                 rows=outcome.rows,
@@ -61,8 +74,10 @@ class StatusReader:
                 reason=outcome.reason,
                 submitted=job.submitted,
             )
-        seconds = seconds_since(job.submitted)
-        progress = self._ledger.progress(job_id)
+        return self._under_way(job, self._ledger.progress(job_id))
+
+    def _under_way(self, job: Job, progress: Progress | None) -> Status:
+        job_id, output, seconds = job.spec.job_id, _output(job), seconds_since(job.submitted)
         if progress is None:
             return Status(
                 job_id=job_id,
@@ -112,20 +127,38 @@ class StatusReader:
         TimeoutError
             The job takes longer than `timeout_s`, or the queue has no message left that would end the job.
         """
-        begun, may_change = time.monotonic(), True
+        begun, look_due, may_change = time.monotonic(), 0.0, True
+        job = read_job(self._main, job_id)
+        now: Status | None = None
         while True:
-            now = self.status(job_id)
+            waited = time.monotonic() - begun
+            is_last = not may_change or (timeout_s is not None and waited > timeout_s)
+            seen = None if is_last or now is None or waited >= look_due else self._poll(job, now)
+            if seen is None:
+                seen = self._read(job)
+                waited = time.monotonic() - begun
+                look_due = waited + min(_LONGEST_LOOK_S, max(_FIRST_POLL_S, waited * _LOOK_SHARE))
+            now = seen
             yield now
             if now.ended:
                 return
             if not may_change:
                 raise TimeoutError(nothing_ends(job_id))
-            waited = time.monotonic() - begun
-            if timeout_s is not None and waited > timeout_s:
+            if is_last:
                 raise TimeoutError(
                     f"job {job_id} has not ended after {timeout_s} s; it goes on, and can be watched again"
                 )
-            may_change = pause(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited / 10)))
+            may_change = pause(min(_LONGEST_POLL_S, max(_FIRST_POLL_S, waited * _POLL_SHARE)))
+
+    def _poll(self, job: Job, before: Status) -> Status | None:
+        """Return the status by the ledger alone; None if the job may have ended, so that the bucket must be asked."""
+        try:
+            progress = self._ledger.progress(job.spec.job_id)
+        except LedgerUnavailable:  # if the job has ended, its outcome does not need the ledger
+            return None
+        if progress is None:
+            return self._under_way(job, None) if before.state == "submitted" else None
+        return None if progress.parts_done >= progress.parts else self._under_way(job, progress)
 
     def jobs(self, limit: int | None = None) -> Iterator[Status]:
         """Yield the status of every job, ordered by job id.
@@ -162,6 +195,10 @@ class StatusReader:
             except ObjectNotFound:
                 return 0
         return self._total_rows[job_id]
+
+
+def _output(job: Job) -> str:
+    return f"{job.spec.output}job_id={job.spec.job_id}/"
 
 
 def nothing_ends(job_id: str) -> str:

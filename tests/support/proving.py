@@ -15,16 +15,16 @@ _proved: dict[str, int] = {}
 
 def _prove_here(
     name: str, files: Sequence[trial_load.NewArtifact], *, allow_version_skew: bool = False
-) -> trial_load.TrialLoad:
+) -> trial_load.Trial:
     while _proved.get(name) == int(time.time()):  # wait, because versions from the same second have no order
         time.sleep(0.02)
     _proved[name] = int(time.time())
-    return trial_load.try_loading_here(name, files, allow_version_skew=allow_version_skew)
+    return trial_load.TrialHere(name, files, allow_version_skew=allow_version_skew)
 
 
 @contextlib.contextmanager
 def proved_here() -> Iterator[None]:
     """Load published models on trial in this process; only the tests of publishing use a fresh process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publisher, "try_loading", _prove_here)
+        patch.setattr(publisher, "open_trial", _prove_here)
         yield

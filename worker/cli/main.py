@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -17,6 +19,16 @@ from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.output import echo
 from scoreline.worker.version import __version__
+
+_COLLECT_AFTER = 20_000
+"""Number of new objects after which Python looks for garbage. By default it does so 700 times while a command imports
+its packages, which takes a tenth of the time of a short command."""
+
+
+def _skip_last_collection() -> None:
+    """Do not look for garbage at the end of this process, which takes a quarter of the time of a short command."""
+    gc.freeze()
+    gc.disable()
 
 
 def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -90,6 +102,9 @@ cli.add_command(dev.demo)
 
 def main() -> None:
     """Run a command. For an expected error, print one line instead of a traceback, and set the exit code."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER)
+    atexit.register(_skip_last_collection)
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
@@ -102,3 +117,5 @@ def main() -> None:
     except ScorelineError as error:
         echo(f"error: {explain(error)}", err=True)
         sys.exit(2 if isinstance(error, (InvalidRequest, InvalidSettings)) else 1)
+    finally:
+        gc.set_threshold(*before)

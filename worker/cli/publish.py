@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,13 @@ import click
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import roles
+from scoreline.storage.models.contents import Content, open_file
 from scoreline.storage.models.manifest import Role
+from scoreline.storage.process_memory import return_large_blocks
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.model_access import model_manager
 from scoreline.worker.cli.output import echo
+from scoreline.worker.cli.publish_progress import ending_on_sigterm, publishing_bar
 
 if TYPE_CHECKING:
     from scoreline.storage.models.trial_load import NewArtifact
@@ -85,15 +89,16 @@ def publish(
     """Publish a new version of a model.
 
     Stores one or more estimators, with their preprocessors and label encoder, as one version of model NAME. All files
-    of a version are loaded together. A new process loads the files as a trial before they are stored. If the trial
+    of a version are loaded together. A new process loads the files as a trial while they are uploaded. If the trial
     fails, nothing is stored. Loading runs code, so publish only files that you trust. On Linux with user namespaces,
-    the trial process has no access to keys or the network. Elsewhere, as in most containers, the trial process has this
-    access, and a warning is printed.
+    the trial process has no access to keys or the network. Elsewhere, as in most containers, the trial process
+    has this access, and a warning is printed. A file with --sha256 is read once before it is loaded.
 
     If MODEL_SIGNING_KEY is set, the version is signed. The reference NAME@VERSION is printed on standard output. The
     role and name of each file are printed on standard error, with the SHA-256 of the manifest: `scoreline models sign`
     needs this SHA-256. This command needs the packages of ml-requirements.txt.
     """
+    return_large_blocks()
     manager = model_manager()
     files = [*_from_files("model", "model", model), *_from_files("preprocessor", "preprocessor", preprocessor)]
     if label_encoder is not None:
@@ -103,19 +108,21 @@ def publish(
     for item in from_bucket:
         text, key = _pair("--from-bucket", item)
         role, artifact = _role(text)
-        adopted[artifact], data = manager.fetch(key)
-        files.append(_artifact(role, artifact, data, adopted[artifact]))
-    _check_digests(files, sha256, required=set(adopted) if manager.signs else set())
+        found = manager.find_file(key)
+        adopted[artifact] = found.uri
+        files.append(_artifact(role, artifact, found, found.uri))
+    files = _with_digests(files, sha256, required=set(adopted) if manager.signs else set())
     if adopted:
         pairs["adopted_from"] = adopted
-    manifest = manager.publish_files(name, files, alias=alias, metadata=pairs)
+    with ending_on_sigterm(), publishing_bar(sum(item.content.size or 0 for item in files)) as progress:
+        manifest = manager.publish_files(name, files, alias=alias, metadata=pairs, progress=progress)
     _show_roles(files)
     echo(f"SHA-256 of the manifest: {sha256_hex(manifest.to_json())}", err=True)
     click.echo(manifest.ref)
 
 
-def _check_digests(files: Sequence[NewArtifact], given: Iterable[str], required: Collection[str]) -> None:
-    """Compare files with the digests that the user gives; raises `InvalidRequest` if a digest differs or is missing.
+def _with_digests(files: Sequence[NewArtifact], given: Iterable[str], required: Collection[str]) -> list[NewArtifact]:
+    """Return the files with the digests that the user gives; raises `InvalidRequest` if one is missing.
 
     Parameters
     ----------
@@ -136,8 +143,7 @@ def _check_digests(files: Sequence[NewArtifact], given: Iterable[str], required:
                 f"{item.source} would be signed as it is in the bucket now: say with --sha256 {item.name}=DIGEST which "
                 "SHA-256 it must have"
             )
-        if digests.get(item.name, found := sha256_hex(item.data)) != found:
-            raise InvalidRequest(f"{item.source} does not have the SHA-256 that is given for {item.name!r}")
+    return [replace(item, sha256=digests.get(item.name, "")) for item in files]
 
 
 def _show_roles(files: Iterable[NewArtifact]) -> None:
@@ -157,7 +163,7 @@ def _from_files(role: Role, default: str, items: Iterable[str]) -> list[NewArtif
             given, path = "", item
         name = given or (default if number == 1 else f"{default}_{number}")
         try:
-            files.append(_artifact(role, name, Path(path).read_bytes(), path))
+            files.append(_artifact(role, name, open_file(Path(path)), path))
         except OSError as error:
             raise click.BadParameter(
                 f"cannot read {path}: {error.strerror}", param_hint=f"--{role.replace('_', '-')}"
@@ -185,7 +191,7 @@ def _pair(option: str, item: str) -> tuple[str, str]:
     return name, value
 
 
-def _artifact(role: Role, name: str, data: bytes, source: str) -> NewArtifact:
+def _artifact(role: Role, name: str, data: Content, source: str) -> NewArtifact:
     from scoreline.storage.models.trial_load import NewArtifact
 
     return NewArtifact(role=role, name=name, data=data, source=source)

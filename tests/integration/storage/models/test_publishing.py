@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
@@ -32,11 +33,13 @@ from scoreline.storage.models import aliases, signatures
 from scoreline.storage.models.bundle import dump
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
-from scoreline.storage.models.trial_load import NewArtifact, load_files
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.models.trial_load import NewArtifact
+from scoreline.storage.models.trial_process import load_files
+from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
+from tests.support.waiting import wait_until
 
 LINE = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
 
@@ -98,8 +101,9 @@ def test_a_file_that_is_not_a_pickle_is_reported_in_one_line(cli: Any, tmp_path:
     [b"customer\nid\n7\n", b"<html>\n", b"PAR1" + bytes(99), gzip.compress(b"hello\nworld", mtime=0), b"\x1f\x8b\nx"],
 )
 def test_other_bytes_are_reported_as_not_a_pickle(data: bytes) -> None:
+    file = io.BufferedReader(io.BytesIO(data))
     with pytest.raises(ModelUnloadable, match=r"^scores\.csv is not a joblib or pickle file: ") as refused:
-        load_files([("model", "model", data)], "table", allow_version_skew=False, sources={"model": "scores.csv"})
+        load_files([("model", "model", file)], "table", allow_version_skew=False, sources={"model": "scores.csv"})
     assert "\n" not in str(refused.value)
 
 
@@ -212,6 +216,7 @@ def test_a_version_in_use_is_not_deleted(
         client.delete_model(models.registry.resolve(first.ref))
     job = client.submit(second.ref, put_table("in/used.parquet", pd.DataFrame({"x": [1.0]})), features=["x"])
     list(client.watch(job.job_id))
+    wait_until(lambda: not exists(store, keys.active(job.job_id)), "the marker is removed")
     store.put(keys.active(job.job_id), b"")  # simulate a running job by its marker
     with pytest.raises(ModelInUse, match=job.job_id):
         client.delete_model(models.registry.resolve(second.ref))

@@ -71,6 +71,40 @@ def test_an_object_is_read_back_as_it_was_written(store: ObjectStore, key: str) 
     assert store.head(key) == got.info
 
 
+def test_an_upload_makes_its_object_appear_as_a_whole(store: ObjectStore, key: str) -> None:
+    part = bytes(range(256)) * (5 << 12)
+    upload = store.open_upload(key, mode=CREATE, metadata={"rows": "3"})
+    upload.send(part)
+    upload.send(bytearray(b"end"))
+    assert not exists(store, key)
+    info = upload.complete()
+    upload.abort()  # has no effect any more
+    got = store.get(key)
+    assert got.data == part + b"end"
+    assert (info.size, info.etag, dict(got.info.metadata)) == (len(part) + 3, got.info.etag, {"rows": "3"})
+
+
+def test_an_upload_does_not_replace_an_object_that_appeared_meanwhile(store: ObjectStore, key: str) -> None:
+    upload = store.open_upload(key, mode=CREATE)
+    upload.send(b"late")
+    store.put(key, b"first")
+    with pytest.raises(PreconditionFailed):
+        upload.complete()
+    upload.abort()
+    assert store.get(key).data == b"first"
+
+
+def test_an_aborted_upload_leaves_nothing(store: ObjectStore, key: str, tmp_path: Path) -> None:
+    upload = store.open_upload(key)
+    upload.send(b"never")
+    upload.abort()
+    assert not exists(store, key)
+    if isinstance(store, R2Store):
+        assert store.open_uploads(key) == []
+    else:
+        assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == []
+
+
 def test_a_range_is_half_open_and_the_size_is_that_of_the_whole_object(store: ObjectStore, key: str) -> None:
     store.put(key, b"0123456789")
     got = store.get(key, byte_range=(2, 5))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -21,7 +25,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.scheduler import Row, Scheduler
-from scoreline.worker.cli import jobs, output, submit
+from scoreline.worker.cli import jobs, main, output, submit
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.main import cli
 
@@ -295,3 +299,27 @@ def test_a_dry_run_of_few_columns_shows_all_of_them(monkeypatch: pytest.MonkeyPa
 def test_the_age_of_a_job_is_in_the_largest_unit_that_fits(seconds: int, age: str) -> None:
     submitted = datetime.fromisoformat(FAILED.submitted)
     assert jobs.age(FAILED, datetime.fromtimestamp(submitted.timestamp() + seconds, UTC)) == age
+
+
+def test_a_short_command_does_not_look_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a command that notes how often Python looks for garbage while it runs
+    seen: list[int] = []
+    at_exit: list[object] = []
+
+    @click.command()
+    def noting() -> None:
+        seen.append(gc.get_threshold()[0])
+
+    monkeypatch.setattr(main, "cli", noting)
+    monkeypatch.setattr(sys, "argv", ["scoreline"])
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    before = gc.get_threshold()
+    with pytest.raises(SystemExit):
+        main.main()
+    # Then it does so rarely, and not at all at the end of the process
+    assert seen == [20_000]
+    assert gc.get_threshold() == before
+    assert at_exit == [main._skip_last_collection]
+    code = "import gc; from scoreline.worker.cli import main; main._skip_last_collection(); print(gc.isenabled())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,0 +1,45 @@
+"""Publishing a large model is stopped in the middle: no version appears, and no upload is left open by SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
+from tests.support.rig import Rig
+from tests.support.waiting import HANG_S
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_publishing_that_is_stopped_leaves_no_version(rig: Rig, tmp_path: Path, number: signal.Signals) -> None:
+    # Given a model of 40 MB, the upload of whose second part hangs
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
+    model.payload = np.random.default_rng(0).bytes(40_000_000)
+    joblib.dump(model, tmp_path / "m.joblib")
+    rig.chaos(hold="partNumber=2")
+    command = [sys.executable, "-m", "scoreline", "models", "publish", "m", "--model", str(tmp_path / "m.joblib")]
+    environ = os.environ | rig.stack.environ | {"R2_TIMEOUT_SECONDS": "1200"}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as publishing:
+        rig.wait(lambda: rig.held() and rig.open_uploads(), "an upload under way")
+        # When the command is stopped
+        publishing.send_signal(number)
+        if number != signal.SIGKILL:
+            rig.wait(lambda: rig.open_uploads() == [], "the end of the upload")
+        rig.chaos()
+        publishing.communicate(timeout=HANG_S)
+    # Then there is no object of the model, and the exit code says how the command ended
+    assert publishing.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    assert list(rig.store.list(keys.model_folder("m"))) == []
+    # And the model can be published again
+    models = ModelStorageManager.from_env(rig.environ)
+    with (tmp_path / "m.joblib").open("rb") as file:
+        assert models.load(models.publish("m", joblib.load(file)).ref).models
