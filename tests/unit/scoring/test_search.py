@@ -123,13 +123,13 @@ def test_exactly_the_rows_that_fail_alone_are_rejected(rows: list[Any], refuses:
 def test_rows_that_fail_only_together_are_all_scored() -> None:
     model = Refusing(lambda frame: [len(frame) > 100])
     done = scored(model, a=np.arange(1_000.0))
-    assert (done.table.num_rows, done.rejected) == (1_000, {})
+    assert (done.table.num_rows, dict(done.rejected)) == (1_000, {})
     assert model.calls < 150
 
 
 def test_rows_for_which_memory_is_short_are_scored_in_smaller_groups() -> None:
     done = scored(Refusing(lambda frame: [len(frame) > 100], MemoryError()), a=np.arange(1_000.0))
-    assert (done.table.num_rows, done.rejected) == (1_000, {})
+    assert (done.table.num_rows, dict(done.rejected)) == (1_000, {})
 
 
 class OwnError(Exception):
