@@ -17,6 +17,9 @@ from scoreline.tasks.scoring.model_calls import ModelExit, call_model
 
 log = logging.getLogger(__name__)
 
+_COMPILED_SHARE = 1 / 3
+"""Maximum memory of the compiled form of a model, as a share of the model's own memory."""
+
 
 @dataclass
 class _Entry:
@@ -100,14 +103,18 @@ class ModelCache:
     def has_room_beside(self, pinned: PinnedModel, in_use: Bundle) -> bool:
         """Return whether `get` can return a bundle without evicting another one, which is in use.
 
-        If the result is true, the bundle in use becomes the last one to be evicted.
+        If the result is true, the bundle in use becomes the last one to be evicted. The other bundle counts as if it
+        were compiled, with the largest compiled form that is possible.
         """
         with self._lock:
             if pinned in self._entries:
                 return True
-        size = self._models.registry.manifest(pinned).memory_bytes
+        size = self._models.registry.manifest(pinned).memory_bytes * (1 + _COMPILED_SHARE)
         with self._lock:
-            self._hit(_pin_of(in_use))
+            used = _pin_of(in_use)
+            if used not in self._entries:  # its memory is no longer counted
+                return False
+            self._entries.move_to_end(used)
         return size + in_use.memory_bytes <= self._max_bytes
 
     def evict_all(self) -> None:

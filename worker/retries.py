@@ -121,8 +121,14 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
 
 
 def retry_if_taken(task: Task[Any, Any], engine: Engine, job_id: str) -> None:
-    """Retry the message of a step later if another process does the step between two batches of a part."""
-    with contextlib.suppress(LedgerError):  # without an answer, the step is done twice, which does no harm
+    """Retry the message of a step, once, if another process does the step between two batches of a part.
+
+    The step is done when the message comes back. It is then done twice if the other process has not ended it, which
+    does no harm.
+    """
+    if task.request.retries:
+        return
+    with contextlib.suppress(LedgerError):
         if not engine.ledger.waiting.begin(WaitingStep(task=task.name, job_id=job_id)):
             raise retry_later(task, JobFailed(f"another process does the step of job {job_id}: it may end first"))
 

@@ -5,7 +5,7 @@ All Celery tasks of a process use the same engine, and pass it to the steps, suc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -40,6 +40,27 @@ class ModelSource(Protocol):
         ...
 
 
+class BetweenBatches(Protocol):
+    """Works for other jobs between two batches of a part."""
+
+    spent_s: float
+    """Seconds that were spent on other jobs since the current part began."""
+
+    def begin_part(self) -> None:
+        """Record that the process begins a part."""
+        ...
+
+    def __call__(self, engine: Engine, bundle: Bundle) -> float:
+        """Work for other jobs, and return the number of seconds that this took.
+
+        Parameters
+        ----------
+        bundle : Bundle
+            The model of the part.
+        """
+        ...
+
+
 @dataclass(kw_only=True)
 class Engine(Dispatcher):
     """A dispatcher that can also load models and read inputs."""
@@ -54,9 +75,8 @@ class Engine(Dispatcher):
     """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
     kept: KeptObjects = field(default_factory=KeptObjects)
     """Small objects that the current step has read before."""
-    between_batches: Callable[[Engine, Bundle], float] | None = None
-    """Called between two batches of a part with the engine and the part's model. Returns the number of seconds that it
-    spent on other jobs (see `scoreline.tasks.steps.short_steps`)."""
+    between_batches: BetweenBatches | None = None
+    """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 

@@ -13,13 +13,22 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.finalize import finalize
-from scoreline.tasks.steps.planner import plan_job
+from scoreline.tasks.steps.planner import Pace, plan_job
 from scoreline.tasks.steps.score_part import score_part
 
 _STEPS_RUN_HERE = frozenset({"scoreline.score_part", "scoreline.finalize"})
 
 
-def score_small(engine: Engine, job_id: str, holder: str) -> None:
+def inline_holder(job_id: str) -> str:
+    """Return the holder of the leases of a job that is scored in one process.
+
+    It is the same for each delivery of the message, and for a process that does without the message. Whoever comes
+    after a process that has died can thus take over its leases.
+    """
+    return f"inline {job_id}"
+
+
+def score_small(engine: Engine, job_id: str, holder: str, *, longest_s: float | None = None) -> None:
     """Plan a job. If the job has only one part, also score and finalize it; otherwise dispatch its parts.
 
     Each step uses leases and counts attempts in the same way as a step that the queue delivers. If the process dies,
@@ -28,7 +37,9 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
     Parameters
     ----------
     holder : str
-        Identifies the message (see `score_part`).
+        The holder of the leases (see `inline_holder` and `score_part`).
+    longest_s : float, optional
+        Dispatch the part, too, if scoring it takes longer according to the pace of earlier jobs.
 
     Raises
     ------
@@ -53,10 +64,16 @@ def score_small(engine: Engine, job_id: str, holder: str) -> None:
         parts = engine.documents(job_id).plan.parts
     except ObjectNotFound:  # planning failed, and the job has ended
         return
-    if parts > 1:
+    if parts > 1 or (longest_s is not None and _takes_longer(engine, job_id, longest_s)):
         for name, kwargs in kept_back:
             engine.send(name, **kwargs)
         return
     if parts:
         score_part(local, job_id, 0, holder)
     finalize(engine, job_id)
+
+
+def _takes_longer(engine: Engine, job_id: str, seconds: float) -> bool:
+    documents = engine.documents(job_id)
+    pace = Pace.of(engine.ledger, documents.job).rows_per_s
+    return pace is not None and documents.plan.rows > seconds * pace

@@ -16,7 +16,6 @@ from scoreline.storage.errors import (
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects.base import CREATE, exists
-from scoreline.storage.tables.base import align
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.leases import hold_step
@@ -45,6 +44,7 @@ from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.feature_names import match_names
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.settled_types import describe_types
+from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS, measure_call
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.made_up import try_made_up
 from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
@@ -230,23 +230,18 @@ def _survey(
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     """Cut the input into parts, based on the sizes of rows and results in the sample.
 
-    If no earlier job has recorded a pace of the model version, the pace is measured on a sample, but only if a batch
-    may take longer than `BATCH_S`, or if row groups are large enough to be divided.
+    If no earlier job has recorded a pace of the model version, the pace is measured on a sample, but only if the model
+    seems slow, or if row groups are large enough to be divided.
     """
     files = [item.file for item in made.surveyed]
     large = any(span.rows > PART_ROWS for file in files for span in file.spans)
     rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
-    batch_per_s = scored_per_s or rows_per_s
-    most = min(BATCH_ROWS, sum(span.rows for file in files for span in file.spans))
-    sampled_per_s = None if rows_per_s else made.rows_per_s
-    cuts_large = large and not job.spec.part_rows
-    if sampled_per_s is not None and (cuts_large or most > BATCH_S * sampled_per_s):
+    sampled_per_s = None if rows_per_s or job.spec.part_rows else made.rows_per_s
+    if sampled_per_s is not None and (large or sampled_per_s < SLOW_ROWS_PER_S):
         tried = try_pace(job, bundle, made)  # needed with many columns, where even a call with few rows takes long
-        if cuts_large or (tried < SLOW_ROWS_PER_S and not job.spec.part_rows):
+        if large or tried < SLOW_ROWS_PER_S:
             rows_per_s = scored_per_s = tried
-        if tried > sampled_per_s or tried < SLOW_ROWS_PER_S:  # otherwise rows were refused, and the pace is unknown
-            batch_per_s = tried
-    made = replace(made, columns=replace(made.columns, batch_rows=_batch_rows(batch_per_s, most)))
+    made = replace(made, columns=replace(made.columns, batch_rows=_batch_rows(job, bundle, made, pace)))
     work = Work(
         rows_per_s=rows_per_s,
         scored_per_s=scored_per_s,
@@ -259,13 +254,18 @@ def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     return replace(made, parts=chosen.parts, chosen=chosen)
 
 
-def _batch_rows(rows_per_s: float | None, most: int) -> int:
-    """Return how many rows a model scores in `BATCH_S`; 0 if these are as many as `most`, or if the pace is unknown.
+def _batch_rows(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> int:
+    """Return the maximum number of rows of a batch, so that it takes about `BATCH_S`; 0 for `BATCH_ROWS`.
 
-    >>> _batch_rows(10_000, 65_536), _batch_rows(1_000_000, 65_536), _batch_rows(0.5, 65_536), _batch_rows(None, 9)
-    (4992, 0, 1, 0)
+    The time of a call is measured on some rows, unless the known pace says that a batch of all rows is fast enough. A
+    recorded pace is not used otherwise, because small batches may be the reason why it is low.
     """
-    rows = align(max(1, int(BATCH_S * rows_per_s))) if rows_per_s else 0
+    most = min(BATCH_ROWS, sum(span.rows for item in made.surveyed for span in item.file.spans))
+    known = pace.scored_per_s or pace.rows_per_s or made.rows_per_s
+    if known is None or most <= max(MIN_BATCH_ROWS, BATCH_S * known):
+        return 0
+    measured = measure_call(job, bundle, made)
+    rows = most if measured is None else measured.rows_in(BATCH_S)
     return rows if rows < most else 0
 
 

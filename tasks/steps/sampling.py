@@ -99,7 +99,7 @@ def _try_words(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: 
     columns = made.columns
     words = _sample_words(engine, job, made, resolved.mixed)
     if words is not None:
-        scored = _score(job, bundle, words, columns)
+        scored = score_rows_of(job, bundle, words, columns)
         if not scored.rejected:
             return score_sample(engine, job, bundle, made)
     reads = read_as_numbers(resolved.reads, resolved.mixed)
@@ -138,7 +138,7 @@ def score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft, batches:
     tried, rejected, reason = 0, 0, ""
     for rows, ahead in _samples(_first_batches(engine, job, made) if batches is None else batches):
         begun, timings = time.perf_counter(), Timings()
-        scored = _score(job, bundle, rows.batch, columns, timings)
+        scored = score_rows_of(job, bundle, rows.batch, columns, timings)
         seconds = time.perf_counter() - begun - timings.search
         reasons = [str(why) for why in scored.rejected.values()] + [_format_malformed(item) for item in rows.malformed]
         tried, rejected = tried + rows.batch.num_rows + len(rows.malformed), rejected + len(reasons)
@@ -179,7 +179,7 @@ def try_pace(job: Job, bundle: Bundle, made: Draft) -> float:
         return made.rows_per_s
     begun = time.perf_counter()
     try:
-        scored = _score(job, bundle, batch, made.columns, max_rejected=0)
+        scored = score_rows_of(job, bundle, batch, made.columns, max_rejected=0)
     except RejectBudgetExceeded:
         return made.rows_per_s
     seconds = time.perf_counter() - begun
@@ -227,7 +227,7 @@ def _value_bytes(values: pa.Array) -> int:
     return int(values.nbytes) // max(1, len(values))
 
 
-def _score(
+def score_rows_of(
     job: Job,
     bundle: Bundle,
     rows: pa.RecordBatch,
@@ -235,6 +235,7 @@ def _score(
     timings: Timings | None = None,
     max_rejected: int | None = None,
 ) -> Scored:
+    """Score rows of the input as a part would, with the columns of a draft."""
     return score_batch(
         bundle,
         rows,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from dataclasses import replace
 
 from scoreline.storage.errors import (
     UNLOADABLE_HERE,
     LedgerFenced,
     ModelError,
+    PartInterrupted,
     ProcessDied,
     RejectBudgetExceeded,
     ScorelineError,
@@ -82,7 +84,7 @@ def score_part(
                 )
             begun = time.perf_counter()
             receipt = committed or commit_part(
-                engine,
+                _for_attempt(engine, started.attempt),
                 documents,
                 part,
                 started.budget,
@@ -90,7 +92,7 @@ def score_part(
                 functools.partial(engine.ledger.note_scored, lease),
             )
             rows, rejected = receipt.rows, receipt.rejected
-            seconds = None if committed else time.perf_counter() - begun
+            seconds = None if committed else time.perf_counter() - begun - _spent_elsewhere_s(engine)
     except PartStopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
         return None
@@ -111,6 +113,11 @@ def score_part(
             raise
         failure, summary = describe(error), without_quotes(error)
     except SoftTimeLimitExceeded:
+        if _spent_elsewhere_s(engine):  # the part alone might have ended in time
+            engine.ledger.release(lease)
+            raise PartInterrupted(
+                f"part {part} reached the time limit, partly because of steps of other jobs: it is scored again"
+            ) from None
         raise
     except Exception as error:  # an estimator may raise any exception; the job must end with the reason
         log.exception("part.failed", extra={"job_id": job_id, "part": part})
@@ -118,6 +125,21 @@ def score_part(
         failure, summary = describe(error), without_quotes(error)
     count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure, summary=summary, seconds=seconds)
     return rows, rejected
+
+
+def _for_attempt(engine: Engine, attempt: int) -> Engine:
+    """Return the engine for an attempt at a part. After the first attempt, it does nothing between batches.
+
+    A step of another job may kill the process. If this could happen in each attempt, the part would fail, too.
+    """
+    if engine.between_batches is None:
+        return engine
+    engine.between_batches.begin_part()
+    return engine if attempt <= 1 else replace(engine, between_batches=None)
+
+
+def _spent_elsewhere_s(engine: Engine) -> float:
+    return 0.0 if engine.between_batches is None else engine.between_batches.spent_s
 
 
 def _start(

@@ -1,15 +1,15 @@
-"""Does short steps of other jobs between two batches of a part, so that they need not wait for the end of the part."""
+"""Does short steps of other jobs between two batches of a long part, so that they do not wait for its end."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from scoreline.storage.container_memory import available_bytes
 from scoreline.storage.errors import JobNotFound, LedgerError, PartInterrupted, describe
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
@@ -17,10 +17,11 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.finalize import finalize
-from scoreline.tasks.steps.inline import score_small
+from scoreline.tasks.steps.inline import inline_holder, score_small
 from scoreline.tasks.steps.planner import plan_job
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,23 @@ LOOK_EVERY_S = 0.2
 """Minimum number of seconds between two looks at the waiting steps."""
 LONGEST_S = 1.0
 """Number of seconds after which no further step is begun before the next batch, so that the part makes progress."""
+LONGEST_IN_PART_S = 60.0
+"""Number of seconds after which no further step is begun in the same part, so that the part ends within the time limit
+of its task."""
+LONGEST_RECORDS_S = 2.0
+"""If scoring records seems to take longer, they are only planned between two batches, and scored as a part."""
+MAX_PARTS = 1_000
+"""Jobs with more parts are finalized by a task of their own, because checking so many parts takes long."""
+MIN_MEMORY_BYTES = 192 << 20
+"""Memory that must be available to begin a step. A step takes up to 90 MiB besides its model."""
+_REFUSED_S = 2.0
+"""Seconds for which a process does not look again at a step that it cannot do."""
+_MAX_REFUSED = 1_000
 
 
 @dataclass(kw_only=True)
 class ShortSteps:
-    """Does the steps that wait, between two batches of a part.
+    """Does the steps that wait, between two batches of a part (see `BetweenBatches`).
 
     The message of such a step stays in the queue. If the process dies or the step fails, the step is done when its
     message arrives. Otherwise, the message finds that the step is done.
@@ -42,13 +55,22 @@ class ShortSteps:
     ----------
     has_room : callable
         Returns whether the process can load the first model without evicting the second, which is in use.
+    available : callable
+        Returns the available memory in bytes.
     clock : callable
         Returns a time in seconds, like `time.monotonic`.
     """
 
     has_room: Callable[[PinnedModel, Bundle], bool]
+    available: Callable[[], int] = available_bytes
     clock: Callable[[], float] = time.monotonic
+    spent_s: float = field(default=0.0, init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
+    _refused: OrderedDict[WaitingStep, float] = field(default_factory=OrderedDict, init=False)
+
+    def begin_part(self) -> None:
+        """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
+        self.spent_s = 0.0
 
     def __call__(self, engine: Engine, bundle: Bundle) -> float:
         """Do the steps that wait, at most every `LOOK_EVERY_S` seconds. Return the number of seconds that they took.
@@ -64,26 +86,39 @@ class ShortSteps:
             A step was interrupted by the time limit of the task.
         """
         begun = self.clock()
-        if begun - self._looked_s < LOOK_EVERY_S:
+        if begun - self._looked_s < LOOK_EVERY_S or self.spent_s >= LONGEST_IN_PART_S:
             return 0.0
         # Steps must neither interrupt each other, nor share documents and objects that the part has in memory
         within = replace(engine, between_batches=None, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
+        spent_s = self.spent_s
         try:
-            while self.clock() - begun < LONGEST_S and (step := engine.ledger.waiting.take(engine.lease_s)) is not None:
-                self._do(within, step, bundle)
+            while self._may_begin(begun) and self._do_next(within, bundle):
+                self.spent_s = spent_s + self.clock() - begun
         except LedgerError:  # the messages are still in the queue
             pass
         finally:
             self._looked_s = self.clock()
+            self.spent_s = spent_s + self._looked_s - begun
         return self._looked_s - begun
 
-    def _do(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> None:
+    def _may_begin(self, begun: float) -> bool:
+        if self.clock() - begun >= LONGEST_S or self.spent_s >= LONGEST_IN_PART_S:
+            return False
+        return self.available() >= MIN_MEMORY_BYTES
+
+    def _do_next(self, engine: Engine, bundle: Bundle) -> bool:
+        """Do the step that has waited longest. Return False if no step waits, or if this process cannot do it."""
         waiting, seconds = engine.ledger.waiting, engine.lease_s
+        step = waiting.take(seconds)
+        if step is None:
+            return False
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
-                done = self._is_possible(engine, step, bundle) and _run(engine, step)
-            if done:
-                log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
+                if not self._is_possible(engine, step, bundle):
+                    waiting.add(step)  # for other processes
+                    return False
+                if _run(engine, step):
+                    log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
         except JobNotFound:
             pass
         except SoftTimeLimitExceeded:
@@ -96,12 +131,24 @@ class ShortSteps:
         finally:
             with contextlib.suppress(LedgerError):
                 waiting.end(step)
+        return True
 
     def _is_possible(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> bool:
-        """Return whether the process has room for the model of a step. Finalizing needs no model."""
-        if step.task == "scoreline.finalize":
-            return True
-        return self.has_room(read_job(engine.buckets.main, step.job_id).model, bundle)
+        """Return whether the process has room for the model of a step, and the step is short."""
+        now = self.clock()
+        if self._refused.get(step, float("-inf")) > now - _REFUSED_S:
+            return False
+        job = read_job(engine.buckets.main, step.job_id)
+        if step.task == "scoreline.finalize":  # needs no model
+            possible = not job.spec.arranged and PlanFile(engine.buckets.main, step.job_id).parts <= MAX_PARTS
+        else:
+            possible = self.has_room(job.model, bundle)
+        if not possible:
+            self._refused[step] = now
+            self._refused.move_to_end(step)
+            while len(self._refused) > _MAX_REFUSED:
+                self._refused.popitem(last=False)
+        return possible
 
 
 def _run(engine: Engine, step: WaitingStep) -> bool:
@@ -112,7 +159,7 @@ def _run(engine: Engine, step: WaitingStep) -> bool:
         case "scoreline.finalize":
             finalize(engine, step.job_id)
         case "scoreline.score_staged":
-            score_small(engine, step.job_id, secrets.token_hex(8))
+            score_small(engine, step.job_id, inline_holder(step.job_id), longest_s=LONGEST_RECORDS_S)
         case _:
             return False
     return True

@@ -11,7 +11,7 @@ import pytest
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import exists
-from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.plan import BATCH_ROWS
 from scoreline.tasks.steps.short_steps import LOOK_EVERY_S
 from tests.support.estimators import TRIAL_ROWS, Turnstile
@@ -35,6 +35,10 @@ class Held:
             ModelStorageManager.from_env(rig.environ).publish(folder.name, model)
         self.job: Status = rig.submit(1, rows=batches * BATCH_ROWS, model=folder.name)
         self.rows = rig.rows
+        # The pace is known before a worker plans the job. Otherwise the batches would depend on the machine's speed
+        work = read_job(rig.store, self.job.job_id).work
+        for kind in (work, f"{work} scoring"):
+            rig.client.ledger.counters.note_pace(kind, 1e9)
 
     def wait_for_batch(self, number: int) -> None:
         self.rig.wait((self.folder / f"{number}.begun").exists, f"batch {number}")
@@ -51,8 +55,8 @@ class Held:
 def test_records_and_planning_do_not_wait_for_a_long_part(rig: Rig, tmp_path: Path) -> None:
     rig.publish()
     # Given the only process of a worker at a long part
-    rig.start_worker(1)
     long = Held(rig, tmp_path / "long", batches=3)
+    rig.start_worker(1)
     long.wait_for_batch(0)
     # When records and another job are submitted during the first batch
     scored = rig.client.submit_records("paced", RECORDS)
@@ -75,8 +79,8 @@ def test_records_and_planning_do_not_wait_for_a_long_part(rig: Rig, tmp_path: Pa
 def test_a_process_that_dies_at_a_step_between_batches_loses_neither_job(
     rig: Rig, tmp_path: Path, *, flush: bool
 ) -> None:
-    rig.start_worker(1)
     long = Held(rig, tmp_path / "long")
+    rig.start_worker(1)
     long.wait_for_batch(0)
     short = tmp_path / "short"
     short.mkdir()

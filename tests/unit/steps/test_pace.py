@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from scoreline.storage import keys
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.steps import planner
+from scoreline.tasks.steps import call_time, planner, sampling
+from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS
 from scoreline.tasks.steps.planner import BATCH_S, Pace
-from scoreline.tasks.steps.sampling import try_rows
 from scoreline.testing import eager
 from tests.support.estimators import Paced
 
@@ -38,51 +38,48 @@ def test_the_pace_without_reading_is_that_of_scoring_alone(tmp_path: Path) -> No
     assert pace.rows_per_s < pace.scored_per_s
 
 
-@pytest.mark.parametrize(
-    ("pace", "most"),
-    [
-        (Pace(rows_per_s=500, scored_per_s=1_000), 448),
-        (Pace(rows_per_s=1_000), 448),
-        (Pace(rows_per_s=500, scored_per_s=4_100), 0),
-    ],
-)
-def test_a_batch_of_a_slow_model_takes_half_a_second(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: Pace, most: int
-) -> None:
-    assert BATCH_S == 0.5
-    monkeypatch.setattr(planner.Pace, "of", lambda *_: pace)
-    calls: list[int] = []
+class Clock:
+    """The time of a model's calls, which only its calls move on."""
 
-    def predict(self: Paced, x: pd.DataFrame) -> np.ndarray:
-        calls.append(len(x))
+    def __init__(self, fixed_s: float, row_s: float) -> None:
+        self.now = 0.0
+        self.fixed_s = fixed_s
+        self.row_s = row_s
+        self.calls: list[int] = []
+
+    def predict(self, model: Paced, x: pd.DataFrame) -> Any:
+        self.calls.append(len(x))
+        self.now += self.fixed_s + len(x) * self.row_s
         return np.zeros(len(x))
 
-    frame = pd.DataFrame({"x": np.arange(2_000.0)})
+
+@pytest.mark.parametrize(
+    ("fixed_s", "row_s", "known", "most"),
+    [
+        (0.0, 0.0001, None, 4_992),
+        (0.0, 0.0001, 3_000.0, 4_992),  # a recorded pace is not used, because small batches may be its reason
+        (0.0, 0.0001, 50_000.0, 0),
+        (0.03, 0.00001, None, 0),  # fixed costs dominate a call with few rows
+        (0.3, 0.0005, None, 5_376),  # a tenth of the time of a batch is fixed
+        (0.3, 0.00001, 100.0, 0),
+        (0.0, 0.002, None, MIN_BATCH_ROWS),
+        (2.0, 0.0, None, 0),  # no more rows are tried
+    ],
+)
+def test_a_batch_takes_half_a_second_but_not_many_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fixed_s: float, row_s: float, known: float | None, most: int
+) -> None:
+    assert BATCH_S == 0.5
+    clock, rows = Clock(fixed_s, row_s), 20_000
+    pace = Pace(rows_per_s=known and known / 2, scored_per_s=known)
+    monkeypatch.setattr(planner.Pace, "of", lambda *_: pace)
+    frame = pd.DataFrame({"x": np.arange(float(rows))})
     with eager(tmp_path) as client:
         client.models.publish("paced", Paced().fit(frame))
-        monkeypatch.setattr(Paced, "predict", predict)
-        job_id = client.submit("paced", client.put("in/a.parquet", frame), part_rows=2_000).job_id
-        assert client.status(job_id).rows == 2_000
+        monkeypatch.setattr(Paced, "predict", lambda model, x: clock.predict(model, x))
+        for module in (call_time, sampling):
+            monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+        job_id = client.submit("paced", client.put("in/a.parquet", frame), part_rows=rows).job_id
+        assert client.status(job_id).rows == rows
         assert PlanFile(client.buckets.main, job_id).columns.batch_rows == most
-    assert max(calls) == (most or 2_000)
-
-
-def test_the_batches_of_a_model_of_unknown_pace_follow_from_a_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A call with few rows takes about as long as one with many, so the sample alone would make batches too small."""
-    frame = pd.DataFrame({"x": np.arange(2_000.0)})
-    slow = Paced().fit(frame)
-    with eager(tmp_path) as client:
-        client.models.publish("paced", slow)
-        uri = client.put("in/a.parquet", frame)
-        sizes = []
-        for sampled_per_s in (1_500.0, 1_000_000.0, 3_000.0, 900.0):
-
-            def sampled(*given: Any, pace: float = sampled_per_s) -> Any:
-                return replace(try_rows(*given), rows_per_s=pace)
-
-            monkeypatch.setattr(planner, "try_rows", sampled)
-            monkeypatch.setattr(planner, "try_pace", lambda *_, pace=sampled_per_s: 900.0 if pace == 900 else 3_000.0)
-            sizes.append(PlanFile(client.buckets.main, client.submit("paced", uri).job_id).columns.batch_rows)
-    assert sizes == [1_472, 0, 0, 448]  # if the trial refuses rows, only that of a slow model counts
+    assert max(clock.calls) == (most if 0 < most < rows else rows)

@@ -12,16 +12,18 @@ import pytest
 
 from scoreline.storage import keys
 from scoreline.storage.errors import LedgerUnavailable, PartInterrupted
+from scoreline.storage.ledger.base import PartLease
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
+from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import short_steps
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.inline import score_small
 from scoreline.tasks.steps.score_part import score_part
-from scoreline.tasks.steps.short_steps import LONGEST_S, LOOK_EVERY_S, ShortSteps
+from scoreline.tasks.steps.short_steps import LONGEST_IN_PART_S, LONGEST_S, LOOK_EVERY_S, MIN_MEMORY_BYTES, ShortSteps
 from tests.support.one_job import OneJob
 
 Install = Callable[[Callable[[Engine, WaitingStep], bool]], list[WaitingStep]]
@@ -59,6 +61,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
             return run(engine, step)
 
         monkeypatch.setattr(short_steps, "_run", hooked)
+        monkeypatch.setattr(ShortSteps, "_is_possible", lambda *_: True)
         return done
 
     return put
@@ -76,11 +79,8 @@ def score(at: OneJob, between: ShortSteps) -> tuple[int, int] | None:
     return score_part(replace(at.engine, between_batches=between), "j", 0, "holder")
 
 
-def steps(has_room: bool = True, **options: Any) -> ShortSteps:
-    def room(pinned: PinnedModel, in_use: Bundle) -> bool:
-        return has_room
-
-    return ShortSteps(has_room=room, **options)
+def steps(**options: Any) -> ShortSteps:
+    return ShortSteps(**{"has_room": lambda *_: True, "available": lambda: MIN_MEMORY_BYTES} | options)
 
 
 def test_all_steps_that_wait_are_done_in_their_order(at: OneJob, install: Install) -> None:
@@ -119,17 +119,21 @@ def test_after_a_second_the_part_goes_on(at: OneJob, install: Install) -> None:
 
 
 def test_the_time_of_other_jobs_does_not_count_as_work_on_the_part(at: OneJob) -> None:
-    timed: list[float] = []
+    class Elsewhere:
+        spent_s = 0.0
 
-    def between(engine: Engine, bundle: Bundle) -> float:
-        timed.append(1000.0)
-        return 1000.0
+        def begin_part(self) -> None:
+            self.spent_s = 0.0
 
-    score_part(replace(at.engine, between_batches=between), "j", 0, "holder")
+        def __call__(self, engine: Engine, bundle: Bundle) -> float:
+            self.spent_s += 1000.0
+            return 1000.0
+
+    score_part(replace(at.engine, between_batches=Elsewhere()), "j", 0, "holder")
     seconds = json.loads(at.store.head(at.layout.part(0)).metadata["seconds"])
-    assert timed == [1000.0]
     assert seconds["queue"] > 999
     assert seconds["wall"] < 0
+    assert at.ledger.counters.read().part_seconds < 0
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault"), LedgerUnavailable("no Redis"), KeyError("x")])
@@ -166,14 +170,107 @@ def test_the_time_limit_of_the_task_interrupts_the_part_without_failing_it(at: O
     at.verify([])
 
 
-def test_a_model_that_has_no_room_beside_the_one_in_use_is_left_to_the_message(tmp_path: Path) -> None:
+PLAN = WaitingStep(task="scoreline.plan", job_id="j")
+
+
+def planned(one: OneJob, between: ShortSteps) -> bool:
+    """Look at the waiting steps once, and return whether the job is planned."""
+    between(one.engine, one.engine.models.get(PinnedModel(name="m", version="1", manifest_sha256="")))
+    return exists(one.store, keys.plan("j"))
+
+
+def test_a_model_that_has_no_room_beside_the_one_in_use_is_left_to_another_process(tmp_path: Path) -> None:
     one = OneJob(tmp_path)
-    step = WaitingStep(task="scoreline.plan", job_id="j")
-    bundle = one.engine.models.get(PinnedModel(name="m", version="1", manifest_sha256=""))
-    for has_room in (False, True):
-        one.ledger.waiting.add(step)
-        steps(has_room=has_room)(one.engine, bundle)
-        assert exists(one.store, keys.plan("j")) == has_room
+    time, asked = Time(0.0), []
+
+    def room(pinned: PinnedModel, in_use: Bundle) -> bool:
+        asked.append(pinned)
+        return False
+
+    full = steps(has_room=room, clock=time)
+    one.ledger.waiting.add(PLAN)
+    for time.now in (0.0, 1.0):  # the second look does not read the job again
+        assert not planned(one, full)
+    assert len(asked) == 1
+    assert planned(one, steps())
+
+
+def test_no_step_is_begun_if_memory_is_short(tmp_path: Path) -> None:
+    one = OneJob(tmp_path)
+    one.ledger.waiting.add(PLAN)
+    assert not planned(one, steps(available=lambda: MIN_MEMORY_BYTES - 1))
+    assert planned(one, steps())
+
+
+@pytest.mark.parametrize("why", ["arranged", "many parts", ""])
+def test_finalizing_that_may_take_long_is_left_to_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    one = OneJob(tmp_path, **({"gather": True} if why == "arranged" else {}))
+    one.run(2)
+    if why == "many parts":
+        monkeypatch.setattr(short_steps, "MAX_PARTS", 0)
+    steps()(one.engine, one.engine.models.get(one.documents.job.model))
+    assert (read_outcome(one.store, "j") is not None) == (why == "")
+    one.run()
+    assert one.outcome.state == "succeeded"
+
+
+def test_after_the_first_attempt_a_part_does_no_steps(at: OneJob, install: Install) -> None:
+    """A step may kill the process, and the part would fail after three deaths."""
+    done = install(ready)
+    documents = at.documents
+    lease = PartLease(job_id="j", plan_sha256=documents.plan.sha256, part=0, holder="holder", lease_s=60)
+    at.ledger.start(lease)  # this process dies
+    at.ledger.waiting.add(end_of("a"))
+    assert score(at, steps()) == (4, 0)
+    assert done == []
+
+
+def test_after_a_minute_of_steps_a_part_does_no_more(at: OneJob, install: Install) -> None:
+    done, time = install(ready), Time()
+    between = steps(clock=time)
+    between.spent_s = LONGEST_IN_PART_S
+    at.ledger.waiting.add(end_of("a"))
+    between(at.engine, at.engine.models.get(at.documents.job.model))
+    assert done == []
+    between.begin_part()
+    between(at.engine, at.engine.models.get(at.documents.job.model))
+    assert done == [end_of("a")]
+
+
+@pytest.mark.parametrize("with_steps", [True, False])
+def test_a_part_fails_at_the_time_limit_only_if_it_spent_no_time_on_steps(
+    at: OneJob, install: Install, monkeypatch: pytest.MonkeyPatch, *, with_steps: bool
+) -> None:
+    install(ready)
+    if with_steps:
+        at.ledger.waiting.add(end_of("a"))
+
+    def run_out(*_: Any, **__: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    with monkeypatch.context() as patched:
+        patched.setattr("scoreline.tasks.steps.score_rows.score_batch", run_out)
+        clock = Time() if with_steps else Time(0.0)
+        with pytest.raises(PartInterrupted if with_steps else SoftTimeLimitExceeded):
+            score(at, steps(clock=clock))
+    if with_steps:  # the attempt is not counted, and another message can begin the part at once
+        at.run()
+        at.verify([])
+
+
+@pytest.mark.parametrize(("pace", "scored"), [(1.0, False), (1e9, True), (None, True)])
+def test_records_that_take_long_are_only_planned(tmp_path: Path, *, pace: float | None, scored: bool) -> None:
+    one = OneJob(tmp_path)
+    job = read_job(one.store, "j")
+    if pace is not None:
+        one.ledger.counters.note_pace(job.work, pace)
+    one.ledger.waiting.add(WaitingStep(task="scoreline.score_staged", job_id="j"))
+    assert planned(one, steps())
+    assert (read_outcome(one.store, "j") is not None) == scored
+    one.run()
+    one.verify([])
 
 
 def test_a_step_of_a_later_release_and_one_of_an_unknown_job_are_left(at: OneJob) -> None:

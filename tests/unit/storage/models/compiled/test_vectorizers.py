@@ -31,8 +31,8 @@ pytest.importorskip("scoreline.storage.models.compiled._words", reason="there wa
 from scoreline.storage.models.compiled import _words, extension, vectorizers
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, replaced
 from scoreline.storage.models.compiled.extension import compile_ensembles
-from scoreline.storage.models.compiled.trees import NotPackable
 from scoreline.storage.models.compiled.probe_documents import MAX_TERMS, probe_documents
+from scoreline.storage.models.compiled.trees import NotPackable
 from scoreline.storage.models.compiled.vectorizers import Table, compile_vectorizer, is_vectorizer
 
 CORPUS = [
