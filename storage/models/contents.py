@@ -5,6 +5,7 @@ Every class here passes the bytes on in pieces, so that a large file is never in
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -75,13 +76,16 @@ class FileOnDisk:
     @property
     def size(self) -> int:
         """Size of the file in bytes."""
-        return self.path.stat().st_size
+        with _reading(self.path):
+            return self.path.stat().st_size
 
     def copy_to(self, write: Callable[[bytes], object]) -> None:
         """Read the file (see `Content.copy_to`). A change is noticed by the size and the modification time."""
-        with self.path.open("rb", buffering=0) as file:
+        with _reading(self.path):
+            file = self.path.open("rb", buffering=0)
+        with file:
             before, copied = os.fstat(file.fileno()), 0
-            while piece := file.read(_PIECE_BYTES):
+            while piece := _read_piece(file, self.path):
                 write(piece)
                 copied += len(piece)
             after = os.fstat(file.fileno())
@@ -90,6 +94,20 @@ class FileOnDisk:
                 f"{self.path} was changed while it was read, so nothing was published: publish it again when whatever "
                 "writes it has finished"
             )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system in the block into `InvalidRequest`, which names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _read_piece(file: io.FileIO, path: Path) -> bytes:
+    with _reading(path):
+        return file.read(_PIECE_BYTES)
 
 
 def open_file(path: Path) -> Content:
@@ -130,13 +148,8 @@ class StoredFile:
 
     def copy_to(self, write: Callable[[bytes], object]) -> None:
         """Read the object with several requests at a time (see `Content.copy_to`)."""
-        try:
-            for piece in self._pieces():
-                write(piece)
-        except PreconditionFailed as error:
-            raise InvalidRequest(
-                f"{self.uri} was replaced while it was read, so nothing was published: publish it again"
-            ) from error
+        for piece in self._pieces():
+            write(piece)
 
     def _pieces(self) -> Iterator[bytes]:
         ahead = deque[Future[bytes]]()
@@ -154,7 +167,12 @@ class StoredFile:
 
     def _read(self, start: int) -> bytes:
         stop = min(start + _PIECE_BYTES, self.size)
-        return self.store.get(self.info.key, byte_range=(start, stop), if_match=self.info.etag).data
+        try:
+            return self.store.get(self.info.key, byte_range=(start, stop), if_match=self.info.etag).data
+        except PreconditionFailed as error:
+            raise InvalidRequest(
+                f"{self.uri} was replaced while it was read, so nothing was published: publish it again"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def _find_expected(item: NewArtifact, steps: _Steps) -> Artifact | None:
     Only then may the file be unpickled, so such a file is read once more than others.
     """
     recorded = item.content.recorded_sha256
-    if not item.sha256 and recorded is None:
+    if item.sha256 is None and recorded is None:
         return None
     steps.begin("hashing")
     with ChunkDigests(lambda number, digest, chunk: steps.add(len(chunk))) as digests:
@@ -171,7 +171,7 @@ def _find_expected(item: NewArtifact, steps: _Steps) -> Artifact | None:
         found = digests.artifact(item.role, item.name)
     if recorded not in (None, found.sha256):
         raise ModelCorrupt(f"{item.source} differs from its recorded digest: save it again")
-    if item.sha256 not in ("", found.sha256):
+    if item.sha256 not in (None, found.sha256):
         raise InvalidRequest(f"{item.source} does not have the SHA-256 that is given for {item.name!r}")
     return found
 

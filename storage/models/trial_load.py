@@ -55,8 +55,8 @@ class NewArtifact:
     """The bytes of the file, or an object that passes them on in pieces."""
     source: str = ""
     """Path or URI of the file, or an empty string if it was not read from one."""
-    sha256: str = ""
-    """SHA-256 that the file must have; if it is empty, the file may be any."""
+    sha256: str | None = None
+    """SHA-256 that the file must have; None if any file is accepted."""
 
     @property
     def content(self) -> Content:
@@ -142,7 +142,7 @@ class TrialProcess:
 
     def __init__(self, name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool) -> None:
         self._name = name
-        root = str(Path(__file__).resolve().parents[2])
+        root = str(Path(scoreline.__file__).parents[1])  # not its own folder, whose `tasks` would hide those of the user
         environ = environment(os.environ)
         self._child = child = subprocess.Popen(
             [sys.executable, "-m", "scoreline.storage.models.trial_process"],

@@ -178,8 +178,15 @@ class R2Store:
                 f"{self._endpoint} answered a range request for {self.uri(key)} with the whole object: use a store "
                 "that supports Range"
             )
-        size = int(answer["ContentRange"].rpartition("/")[2]) if ranged else answer["ContentLength"]
+        size = _size_of(answer, position if ranged else None)
+        if size is None:
+            raise StoreError(
+                f"{self._endpoint} answered a range request for {self.uri(key)} with {answer['ContentRange']!r}, not "
+                f"with the bytes from {position} on: use a store that supports Range"
+            )
         info = _info(key, size, answer["ETag"], answer.get("Metadata"))
+        if if_match not in (None, info.etag):  # a store or a proxy between ignores the condition
+            raise PreconditionFailed(f"{self.uri(key)} was changed since it was listed: the store has another version")
         expected = (min(size, stop) if stop is not None else size) - position
         body = answer["Body"]
         try:
@@ -349,6 +356,14 @@ class _TranslatedUpload:
     def abort(self) -> None:
         """Discard the parts (see `Upload.abort`)."""
         self._parts.abort()
+
+
+def _size_of(answer: Mapping[str, Any], position: int | None) -> int | None:
+    """Return the size of the object in an answer; None if the answer does not begin at the requested position."""
+    if position is None:
+        return int(answer["ContentLength"])
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer["ContentRange"].strip())
+    return int(found[2]) if found and int(found[1]) == position else None
 
 
 class _Received:

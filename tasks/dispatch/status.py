@@ -135,7 +135,7 @@ class StatusReader:
             is_last = not may_change or (timeout_s is not None and waited > timeout_s)
             seen = None if is_last or now is None or waited >= look_due else self._poll(job, now)
             if seen is None:
-                seen = self._read(job)
+                seen = self.status(job_id)  # raises an error if the job was deleted
                 waited = time.monotonic() - begun
                 look_due = waited + min(_LONGEST_LOOK_S, max(_FIRST_POLL_S, waited * _LOOK_SHARE))
             now = seen

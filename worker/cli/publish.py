@@ -134,7 +134,10 @@ def _with_digests(files: Sequence[NewArtifact], given: Iterable[str], required: 
         name, _, digest = text.rpartition("=")
         if not name and len(files) > 1:
             raise click.BadParameter(f"{text!r} does not name one of several files: NAME=DIGEST", param_hint="--sha256")
-        digests[name or files[0].name if files else name] = digest.strip().lower()
+        digest = digest.strip().lower()
+        if not is_sha256_hex(digest):
+            raise click.BadParameter(f"{text!r} is not [NAME=]DIGEST with 64 hexadecimal digits", param_hint="--sha256")
+        digests[name or files[0].name if files else name] = digest
     if unknown := sorted(digests.keys() - {item.name for item in files}):
         raise click.BadParameter(f"there is no file named {', '.join(map(repr, unknown))}", param_hint="--sha256")
     for item in files:
@@ -143,7 +146,7 @@ def _with_digests(files: Sequence[NewArtifact], given: Iterable[str], required: 
                 f"{item.source} would be signed as it is in the bucket now: say with --sha256 {item.name}=DIGEST which "
                 "SHA-256 it must have"
             )
-    return [replace(item, sha256=digests.get(item.name, "")) for item in files]
+    return [replace(item, sha256=digests.get(item.name)) for item in files]
 
 
 def _show_roles(files: Iterable[NewArtifact]) -> None:
