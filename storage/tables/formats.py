@@ -16,7 +16,6 @@ from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.jsonl import JsonLinesFormat
 from scoreline.storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
 from scoreline.storage.tables.parquet import ParquetFormat
-from scoreline.storage.tables.value_ranges import ValueRanges
 from scoreline.storage.tables.views import has_plain_types, schema_without_views, without_views
 
 
@@ -67,13 +66,6 @@ class Tables:
                     else:
                         rows = replace(rows, batch=without_views(rows.batch))
                 yield reject_invalid_strings(rows, source.uri)
-
-    def value_ranges(
-        self, source: Pinned, row: int, rows: int, columns: Collection[str], options: ReadOptions
-    ) -> ValueRanges | None:
-        """Return what the object states about its values (see `ParquetFormat.value_ranges`); None in other formats."""
-        found = self._format(source, options)
-        return found.value_ranges(source, row, rows, columns) if isinstance(found, ParquetFormat) else None
 
     def _format(self, source: Pinned, options: ReadOptions) -> TableFormat:
         kind, compression = format_of(source.key, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import itertools
 import threading
@@ -24,7 +23,6 @@ from scoreline.storage.tables.parquet_layout import is_joined
 from scoreline.storage.tables.parquet_opening import open_parquet, refuse_encrypted_columns
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.small_objects import held_bytes
-from scoreline.storage.tables.value_ranges import ValueRanges, find_ranges
 
 COMPRESSION = "zstd"
 GROUP_ROWS = 131_072
@@ -169,15 +167,6 @@ class ParquetFormat:
                 self._kept.keep(reader)
             else:
                 reader.close()
-
-    def value_ranges(self, source: Pinned, row: int, rows: int, columns: Collection[str]) -> ValueRanges:
-        """Return what the footer says about the `rows` rows from `row` on (see `find_ranges`).
-
-        Only the row group that contains the row `row` is considered.
-        """
-        first_rows = self._first_rows(source)
-        number = bisect.bisect_right(first_rows, row) - 1
-        return find_ranges(self._open(source).metadata, number, row - first_rows[number] + rows, columns, source.size)
 
     def release(self) -> None:
         """Release the memory of the open reader. Call this before another object is read."""

@@ -38,8 +38,8 @@ from scoreline.tasks.job.layout import ResultsLayout
 log = logging.getLogger(__name__)
 
 
-def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException, reason: Reason | None = None) -> None:
-    """End a job that cannot continue, and record the error. By default, the reason follows from the error."""
+def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
+    """End a job that cannot continue, and record the error."""
     if is_complete(dispatcher, job_id):
         log.error("job.complete", extra={"job_id": job_id, "error": describe(error)})
         dispatcher.ledger.end_step(job_id, "finalize")  # the job can only succeed: reset the count of attempts
@@ -50,7 +50,7 @@ def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException, reason: 
         state="failed",
         error=describe(error),
         summary=without_quotes(error),
-        reason=reason or _reason(dispatcher, job_id, error),
+        reason=_reason(dispatcher, job_id, error),
         failures={},
         run=run.number,
         seconds=seconds_since(submitted),

@@ -90,9 +90,6 @@ class Columns:
     batch_rows: int = 0
     """Maximum number of rows that are scored at once, if the model is so slow that `BATCH_ROWS` would take too long;
     otherwise 0."""
-    are_rows_tried: bool = True
-    """Whether rows of the input were scored while the job was planned. If not, the first part tries some rows if it
-    begins with rows that cannot be scored."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import time
@@ -26,9 +25,8 @@ from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.rejects.report import keys_in_manifest
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.made_up import require_scorable
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
-from scoreline.tasks.steps.score_rows import NoRowScored, PartStopped, score_rows
+from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 from scoreline.tasks.steps.scored_notes import ScoredNotes
 
 log = logging.getLogger(__name__)
@@ -80,12 +78,7 @@ def commit_part(
             results.add(scored)
         progress(results.rows)
 
-    score = functools.partial(score_rows, engine, documents, planned, budget, timings, note, write)
-    try:
-        _, rejects = score(stop_if_none=part == 0 and not plan.columns.are_rows_tried)
-    except NoRowScored:
-        require_scorable(engine, documents)
-        _, rejects = score()
+    _, rejects = score_rows(engine, documents, planned, budget, timings, note, write)
     if results.rows + rejects.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.rows} were scored and "

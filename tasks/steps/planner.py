@@ -46,7 +46,6 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS, measure_call
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.made_up import try_made_up
 from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
 
 log = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ def _plan(engine: Engine, job: Job) -> bool:
 
 def make_plan(engine: Engine, job: Job) -> bytes:
     """Draft a plan and encode it. Raises the same errors as `draft`."""
-    made = draft(engine, job, Pace.of(engine.ledger, job), may_make_up=True)
+    made = draft(engine, job, Pace.of(engine.ledger, job))
     identity = {
         "bucket": engine.buckets.main.bucket,
         "job_id": job.spec.job_id,
@@ -138,7 +137,7 @@ class Pace:
         )
 
 
-def draft(engine: Engine, job: Job, pace: Pace | None = None, *, may_make_up: bool = False) -> Draft:
+def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     """List the input, check it against the model, score a sample, and cut the input into parts.
 
     This function does not use the ledger or the queue, and writes nothing.
@@ -148,8 +147,6 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None, *, may_make_up: bo
     pace : Pace, optional
         The known pace, which determines the size of parts unless the job sets this size. By default, the pace is
         unknown.
-    may_make_up : bool
-        Whether the sample may consist of rows that are made up (see `made_up`).
 
     Raises
     ------
@@ -157,13 +154,13 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None, *, may_make_up: bo
         The job cannot be scored. Other exceptions from an estimator are not caught.
     """
     try:
-        return _draft(engine, job, pace or Pace(), may_make_up=may_make_up)
+        return _draft(engine, job, pace or Pace())
     finally:
         engine.kept.clear()
         matrices.MEMORY.release()
 
 
-def _draft(engine: Engine, job: Job, pace: Pace, *, may_make_up: bool) -> Draft:
+def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises an error if the bucket is not allowed
     check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
@@ -205,11 +202,9 @@ def _draft(engine: Engine, job: Job, pace: Pace, *, may_make_up: bool) -> Draft:
     made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)
     if not made.parts or bundle is None:
         return made
-    is_made_up = may_make_up and not rescored and not resolved.mixed
-    tried = try_made_up(engine, job, bundle, made) if is_made_up else None
-    made = tried or try_rows(engine, job, bundle, made, resolved)
+    made = try_rows(engine, job, bundle, made, resolved)
     if not rescored:
-        made = _cut(job, bundle, made, pace)
+        made = _cut(job, bundle, made, pace or Pace())
     return replace(made, ahead=None)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -95,20 +95,20 @@ def try_rows(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: Re
 
 def _try_words(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
     if not resolved.mixed:
-        return score_sample(engine, job, bundle, made)
+        return _score_sample(engine, job, bundle, made)
     columns = made.columns
     words = _sample_words(engine, job, made, resolved.mixed)
     if words is not None:
         scored = score_rows_of(job, bundle, words, columns)
         if not scored.rejected:
-            return score_sample(engine, job, bundle, made)
+            return _score_sample(engine, job, bundle, made)
     reads = read_as_numbers(resolved.reads, resolved.mixed)
     numbers = replace(columns, reads=to_text(reads), types=describe_types(reads, columns.features))
     try:
-        return score_sample(engine, job, bundle, replace(made, columns=numbers))
+        return _score_sample(engine, job, bundle, replace(made, columns=numbers))
     except ScoringError:
         with contextlib.suppress(ScoringError):
-            return score_sample(engine, job, bundle, made)
+            return _score_sample(engine, job, bundle, made)
         raise
 
 
@@ -121,13 +121,8 @@ def _sample_words(engine: Engine, job: Job, made: Draft, mixed: Collection[str])
     return None
 
 
-def score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft, batches: Iterable[Rows] | None = None) -> Draft:
+def _score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draft:
     """Score one sample after another until one has a result, and add the findings to the draft.
-
-    Parameters
-    ----------
-    batches : iterable of Rows, optional
-        Where to take the samples from; by default the first batches of several parts.
 
     Raises
     ------
@@ -136,7 +131,7 @@ def score_sample(engine: Engine, job: Job, bundle: Bundle, made: Draft, batches:
     """
     columns = made.columns
     tried, rejected, reason = 0, 0, ""
-    for rows, ahead in _samples(_first_batches(engine, job, made) if batches is None else batches):
+    for rows, ahead in _samples(engine, job, made):
         begun, timings = time.perf_counter(), Timings()
         scored = score_rows_of(job, bundle, rows.batch, columns, timings)
         seconds = time.perf_counter() - begun - timings.search
@@ -265,7 +260,7 @@ def _head_first(piece: Slice, rows: int, by_rows: Collection[tuple[str, str]]) -
     yield replace(piece, start=middle, first_row=piece.first_row + rows, rows=piece.rows - rows)
 
 
-def _samples(batches: Iterable[Rows]) -> Iterator[tuple[Rows, pa.RecordBatch]]:
+def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
     """Yield samples of `SAMPLE_ROWS` rows: the first rows, then later rows, then rows of other parts.
 
     Each sample comes with a second batch, which has the rows of the sample and all later rows that were read with them.
@@ -273,7 +268,7 @@ def _samples(batches: Iterable[Rows]) -> Iterator[tuple[Rows, pa.RecordBatch]]:
     Rows that cannot be scored are often next to each other. Therefore the position within the rows doubles with each
     sample.
     """
-    for rows in batches:
+    for rows in _first_batches(engine, job, made):
         malformed = rows.malformed
         start = 0
         while start < rows.batch.num_rows or malformed:

@@ -27,10 +27,6 @@ class PartStopped(Exception):
     """Raised if the job has ended, so that the part is no longer needed."""
 
 
-class NoRowScored(Exception):
-    """Raised if no row of the first batch of a part can be scored, and the caller wants to know this."""
-
-
 def score_rows(
     engine: Engine,
     documents: Documents,
@@ -39,8 +35,6 @@ def score_rows(
     timings: Timings,
     note: Callable[[int], int] | None = None,
     write: Callable[[pa.Table], None] | None = None,
-    *,
-    stop_if_none: bool = False,
 ) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch, while the next batch is fetched and decoded.
 
@@ -57,8 +51,6 @@ def score_rows(
         `Ledger.note_rejects`).
     write : callable, optional
         Called with the scored rows of each batch in the planned schema, so that they need not stay in memory.
-    stop_if_none : bool
-        Whether to raise `NoRowScored` if no row of the first batch can be scored.
 
     Returns
     -------
@@ -70,8 +62,6 @@ def score_rows(
     ------
     PartStopped
         The job ended meanwhile.
-    NoRowScored
-        No row of the first batch was scored, or so many rows of it are rejected that the others were not scored.
     RejectBudgetExceeded
         The rejected rows of this part exceed both `budget` and `REJECTED_SHOWN`, or `RejectWatch` found that the job
         has rejected too many rows; the message shows one of the rows.
@@ -105,7 +95,6 @@ def score_rows(
             if engine.between_batches is not None:
                 timings.pause(engine.between_batches(engine, bundle))
             check_stopped()
-            may_stop, stop_if_none = stop_if_none, False
             try:
                 done = score_batch(
                     bundle,
@@ -122,11 +111,7 @@ def score_rows(
                     single_calls=single_calls,
                 )
             except RejectBudgetExceeded as error:
-                if may_stop:
-                    raise NoRowScored from error
                 raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error
-            if may_stop and not done.table.num_rows:
-                raise NoRowScored
             if done.table.num_rows:
                 with timings("align"):
                     fitted = _fit_schema(done.table, schema, f"from {batch.describe(0)} on")

@@ -156,7 +156,6 @@ def test_any_tool_can_read_a_plan() -> None:
                 "types",
                 "frames",
                 "batch_rows",
-                "are_rows_tried",
                 "identity",
                 "warnings",
                 "rows",
