@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import queue
+import secrets
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import scoreline
 from scoreline.storage import errors
 from scoreline.storage.errors import ModelUnloadable, ScorelineError
 from scoreline.storage.models.confinement import environment
@@ -142,7 +144,9 @@ class TrialProcess:
 
     def __init__(self, name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool) -> None:
         self._name = name
-        root = str(Path(scoreline.__file__).parents[1])  # not its own folder, whose `tasks` would hide those of the user
+        # The folder that contains the package, because the folder `tasks` within it would hide that of an application
+        root = str(Path(scoreline.__file__).parents[1])
+        self._proof = secrets.token_hex(16)
         environ = environment(os.environ)
         self._child = child = subprocess.Popen(
             [sys.executable, "-m", "scoreline.storage.models.trial_process"],
@@ -181,6 +185,7 @@ class TrialProcess:
 
     def result(self) -> TrialLoad:
         """Return the result of the process (see `Trial.result`)."""
+        self._put(f"{self._proof}\n".encode())
         self._put(None)
         return self._end()
 
@@ -233,8 +238,8 @@ class TrialProcess:
             raise self._too_slow() from None
         finally:
             self.close()
-        found = _decode(self._child.returncode, self._out.result(), self._err.result(), self._name)
-        if self._refused.is_set():  # code in a file may have written the report
+        found, proof = _decode(self._child.returncode, self._out.result(), self._err.result(), self._name)
+        if self._refused.is_set() or proof != self._proof:  # code in a file may have written the report
             raise ModelUnloadable(f"the fresh process that tried {self._name} ended before it had read all of it")
         return found
 
@@ -246,8 +251,8 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
     child.wait(_TIMEOUT_S)
 
 
-def _decode(code: int, out: bytes, err: bytes, name: str) -> TrialLoad:
-    """Return the result of the fresh process, or raise the error that it reports.
+def _decode(code: int, out: bytes, err: bytes, name: str) -> tuple[TrialLoad, object]:
+    """Return the result of the fresh process and the proof that it has read everything, or raise the reported error.
 
     The result is not trusted, because code in a file may have written it.
     """
@@ -268,7 +273,7 @@ def _decode(code: int, out: bytes, err: bytes, name: str) -> TrialLoad:
             kind = ModelUnloadable
         raise kind(str(report.get("message")))
     try:
-        return TrialLoad.from_raw(report)
+        return TrialLoad.from_raw(report), report.get("proof")
     except MALFORMED as error:
         raise ModelUnloadable(f"the fresh process that tried {name} sent a malformed report: {error}") from error
 

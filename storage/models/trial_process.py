@@ -231,6 +231,7 @@ def main() -> None:
     os.dup2(2, 1)  # output that a pickle prints must not be mixed with the report
     try:
         report = _try_bundle(sys.stdin.buffer, json.loads(sys.stdin.buffer.readline()))
+        report["proof"] = sys.stdin.buffer.readline().decode().strip()  # that everything before it was read
     except ScorelineError as error:
         report = {"error": type(error).__name__, "message": f"{error}{explain_denied(error)}"}
     except (ImportError, PermissionError) as error:  # packages may raise these errors while they load models

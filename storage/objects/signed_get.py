@@ -7,8 +7,10 @@ module signs and sends a request with botocore's own signature and HTTP session,
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import threading
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +24,8 @@ from botocore.response import StreamingBody
 from botocore.utils import get_environ_proxies
 
 from scoreline.storage.settings import R2Settings
+
+log = logging.getLogger(__name__)
 
 _HEADERS = {"Range": "Range", "IfMatch": "If-Match"}
 """The header for each argument of the client's `get_object` that a request may have."""
@@ -54,6 +58,7 @@ class SignedGet:
         self._session = session
         self._user_agent = user_agent
         self._useless = 0
+        self._thread = threading.local()
 
     def send(self, key: str, conditions: Mapping[str, str]) -> Mapping[str, Any] | None:
         """Request an object. Return None if the request fails, so that the client has to send it.
@@ -72,6 +77,7 @@ class SignedGet:
         """
         if self._useless >= _MOST_USELESS:
             return None
+        self._thread.was_refused = False
         headers = {"User-Agent": self._user_agent} | {_HEADERS[name]: value for name, value in conditions.items()}
         request = AWSRequest(method="GET", url=self._url + quote(key), headers=headers, stream_output=True)
         try:
@@ -83,6 +89,8 @@ class SignedGet:
         length = found.get("content-length", "")
         if response.status_code not in (200, 206) or "etag" not in found or not length.isdigit():
             response.raw.close()
+            busy = response.status_code == 429 or (response.status_code >= 500 and response.status_code != 501)
+            self._thread.was_refused = not busy
             return None
         self._useless = 0
         answer = {
@@ -98,8 +106,15 @@ class SignedGet:
         return answer | ({"ContentRange": found["content-range"]} if "content-range" in found else {})
 
     def give_up_if_useless(self) -> None:
-        """Count a request that failed here, but then succeeded when the client sent it. Give up after a few."""
-        self._useless += 1
+        """Count a request that was refused here, but succeeded when the client sent it. Give up after a few.
+
+        Errors that do not depend on the form of the request, such as those of a busy server, are not counted.
+        """
+        if getattr(self._thread, "was_refused", False):
+            self._thread.was_refused = False
+            self._useless += 1
+            if self._useless == _MOST_USELESS:
+                log.warning("store.signed_get_refused", extra={"url": self._url})
 
 
 def http_session(

@@ -33,6 +33,9 @@ _LOOK_SHARE, _LONGEST_LOOK_S = 1 / 10, 2.0
 """The same for the requests to the bucket. Each poll queries the ledger, which is cheaper, and which shows when it is
 time to ask the bucket for the outcome."""
 
+_JOB_EVERY_S = 60.0
+"""Number of seconds between two checks whether a job that nothing is known about still exists."""
+
 
 class StatusReader:
     """Reads the status of jobs. Works with `requirements.txt` alone.
@@ -124,10 +127,12 @@ class StatusReader:
 
         Raises
         ------
+        JobNotFound
+            No job has that id, or the job was deleted.
         TimeoutError
             The job takes longer than `timeout_s`, or the queue has no message left that would end the job.
         """
-        begun, look_due, may_change = time.monotonic(), 0.0, True
+        begun, look_due, job_due, may_change = time.monotonic(), 0.0, _JOB_EVERY_S, True
         job = read_job(self._main, job_id)
         now: Status | None = None
         while True:
@@ -135,7 +140,10 @@ class StatusReader:
             is_last = not may_change or (timeout_s is not None and waited > timeout_s)
             seen = None if is_last or now is None or waited >= look_due else self._poll(job, now)
             if seen is None:
-                seen = self.status(job_id)  # raises an error if the job was deleted
+                seen = self._read(job)
+                if seen.state == "submitted" and waited >= job_due:  # it may have been deleted
+                    job = read_job(self._main, job_id)
+                    job_due = waited + _JOB_EVERY_S
                 waited = time.monotonic() - begun
                 look_due = waited + min(_LONGEST_LOOK_S, max(_FIRST_POLL_S, waited * _LOOK_SHARE))
             now = seen

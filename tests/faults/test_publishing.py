@@ -19,6 +19,17 @@ from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
 
 
+def _started(command: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a command that SIGINT interrupts, even if the tests run in the background, where SIGINT is ignored."""
+
+    def heed_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_publishing_that_is_stopped_leaves_no_version(rig: Rig, tmp_path: Path, number: signal.Signals) -> None:
     # Given a model of 40 MB, the upload of whose second part hangs
@@ -28,7 +39,7 @@ def test_a_publishing_that_is_stopped_leaves_no_version(rig: Rig, tmp_path: Path
     rig.chaos(hold="partNumber=2")
     command = [sys.executable, "-m", "scoreline", "models", "publish", "m", "--model", str(tmp_path / "m.joblib")]
     environ = os.environ | rig.stack.environ | {"R2_TIMEOUT_SECONDS": "1200"}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as publishing:
+    with _started(command, environ) as publishing:
         rig.wait(lambda: rig.held() and rig.open_uploads(), "an upload under way")
         # When the command is stopped
         publishing.send_signal(number)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scoreline.storage.errors import InvalidRequest
-from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.hashing import is_sha256_hex, sha256_hex
 from scoreline.storage.models import roles
 from scoreline.storage.models.contents import Content, open_file
 from scoreline.storage.models.manifest import Role

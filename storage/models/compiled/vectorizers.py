@@ -36,6 +36,8 @@ _MAX_N = 8
 """N-grams of more words are left to scikit-learn, for the same reason."""
 _MAX_COUNTS = 2**31 - 1
 """If a batch has more counts, its index pointers need int64, and it is left to scikit-learn."""
+_MAX_EXACT = 1 << 24
+"""Maximum number up to which float32 represents each integer."""
 _ASCII_ENCODINGS = ("utf-8", "utf8", "ascii")
 """Encodings in which bytes of ASCII are what they are in ASCII."""
 _HASHED_TYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int32), np.dtype(np.int64))
@@ -103,6 +105,8 @@ class WordCounter:
         if counted is None or len(counted[0]) == 1:
             return type(model).transform(model, X)
         pointers, columns, counts = counted
+        if np.abs(counts).max(initial=0) > _MAX_EXACT:  # scikit-learn adds in float32
+            return type(model).transform(model, X)
         shape = (len(pointers) - 1, model.n_features)
         x = csr_array((counts.astype(model.dtype), columns, pointers), dtype=model.dtype, shape=shape)
         x.sum_duplicates()  # there are none; this notes it in the matrix

@@ -103,7 +103,10 @@ def ada_boost_classifier(model: Any) -> Compiled:
     if n_classes < 2:
         raise NotPackable("it knows one class only")
     trees = []
-    for tree, weight in zip(model.estimators_, model.estimator_weights_, strict=True):
+    # If boosting ended early, there are more weights than trees; the others are 0
+    if len(model.estimator_weights_) < len(model.estimators_):
+        raise NotPackable("it has more trees than weights")
+    for tree, weight in zip(model.estimators_, model.estimator_weights_, strict=False):
         arrays = tree_arrays(tree, model.n_features_in_)
         place = np.searchsorted(classes, tree.classes_)
         if tree.n_outputs_ > 1 or not np.array_equal(classes[np.minimum(place, n_classes - 1)], tree.classes_):
@@ -117,7 +120,7 @@ def ada_boost_classifier(model: Any) -> Compiled:
     def slow(x: Any) -> Any:
         return sum(
             np.where((tree.predict(x) == classes[:, np.newaxis]).T, weight, -1 / (n_classes - 1) * weight)
-            for tree, weight in zip(model.estimators_, model.estimator_weights_, strict=True)
+            for tree, weight in zip(model.estimators_, model.estimator_weights_, strict=False)
         )
 
     def decision_function(X: Any) -> Any:

@@ -389,6 +389,7 @@ def test_the_command_line_publishes_from_files_and_from_a_bucket(
         (("publish", "x"), 2, "a bundle needs at least one model"),
         (("publish", "x", "--from-bucket", "model=no/such.joblib"), 1, "no object s3://scoreline/no/such.joblib"),
         (("publish", "x", "--from-bucket", "model=s3://elsewhere/a"), 2, "not in ALLOWED_BUCKETS"),
+        (("publish", "x", "--model", __file__, "--sha256", "model="), 2, "with 64 hexadecimal digits"),
         (("publish", "x", "--from-bucket", "model"), 2, "'model' is not of the form NAME=VALUE"),
         (("alias", "no-model", "champion", "--rollback"), 2, "no model 'no-model'"),
         (("verify",), 2, "name the versions to verify"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, StoreUnavailable
+from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
 from scoreline.storage.objects import signed_get
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
@@ -180,3 +180,57 @@ def test_requests_use_the_certificates_of_the_client(
     monkeypatch.setattr(signed_get, "URLLib3Session", lambda **options: made.append(options))
     R2Store(R2Settings(endpoint_url="https://127.0.0.1:9", access_key_id="a", secret_access_key="b"), "data")
     assert [options["verify"] for options in made] == [expected]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_store_does_not_count_as_one_that_accepts_only_the_client(
+    stack: Stack, folder: str, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    settings, key = settings_of(stack), f"{folder}/k"
+    store = R2Store(settings, "scoreline")
+    etag = store.put(key, DATA).etag
+    asked, send = by_client(store, monkeypatch), store._signed_get._session.send
+
+    def busy(request: Any) -> Any:
+        answer = send(request)
+        answer.status_code = status
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._signed_get._session, "send", busy)
+        for _ in range(5):
+            assert store.get(key, if_match=etag).data == DATA
+    assert len(asked) == 5
+    assert store.get(key, if_match=etag).data == DATA
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "error", "message"),
+    [
+        ({"ETag": '"another"'}, PreconditionFailed, "another version"),
+        ({"Content-Range": "bytes 0-9/{size}"}, StoreError, "not with the bytes from 10 on"),
+        ({"Content-Range": "bytes 10-19/*"}, StoreError, "not with the bytes from 10 on"),
+    ],
+)
+def test_an_answer_to_another_question_is_refused(
+    stack: Stack,
+    folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
+    error: type[Exception],
+    message: str,
+) -> None:
+    key = f"{folder}/k"
+    store = R2Store(settings_of(stack), "scoreline")
+    etag, send = store.put(key, DATA).etag, store._signed_get._session.send
+
+    def other(request: Any) -> Any:
+        answer = send(request)
+        for name, value in headers.items():
+            answer.headers[name] = value.format(size=len(DATA))
+        return answer
+
+    monkeypatch.setattr(store._signed_get._session, "send", other)
+    with pytest.raises(error, match=message):
+        store.get(key, if_match=etag, byte_range=(10, 20))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.errors import InvalidRequest, PreconditionFailed
 from scoreline.storage.models.contents import FileOnDisk, InMemory, Pickled, StoredFile, open_file
 from scoreline.storage.models.digests import ChunkDigests
 from scoreline.storage.models.manifest import Artifact
@@ -74,6 +74,27 @@ def test_an_object_that_is_replaced_while_it_is_read_is_refused(tmp_path: Path) 
     store.put("m", DATA)
     with pytest.raises(InvalidRequest, match="s3://data/m was replaced while it was read, so nothing was published"):
         content.copy_to(lambda piece: None)
+
+
+def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    path.write_bytes(DATA)
+    content = open_file(path)
+    path.unlink()
+    for use in (lambda: content.size, lambda: read(content)):
+        with pytest.raises(InvalidRequest, match=r"cannot read .*m\.joblib: No such file or directory"):
+            use()
+
+
+def test_a_failure_of_the_destination_is_not_taken_for_a_change_of_the_source(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, "data")
+    content = StoredFile(store, store.put("m", DATA))
+
+    def refuse(piece: bytes) -> None:
+        raise PreconditionFailed("the upload is gone")
+
+    with pytest.raises(PreconditionFailed, match="the upload is gone"):
+        content.copy_to(refuse)
 
 
 def test_a_pipe_can_be_published(tmp_path: Path) -> None:

@@ -263,14 +263,15 @@ for number in range(3, 30):
 """Code that finds the file for the report of its process, and writes a report of its own."""
 
 
+@pytest.mark.parametrize("rest", [100, 40 * MIB], ids=["few bytes left", "many bytes left"])
 @pytest.mark.parametrize("first", [b"", LARGE[: 17 * MIB]], ids=["at once", "after many bytes"])
 def test_a_file_that_ends_its_process_early_is_refused_whatever_the_process_reported(
-    fresh: Callable[[Any], TrialLoad], first: bytes
+    fresh: Callable[[Any], TrialLoad], first: bytes, rest: int
 ) -> None:
     # Given a pickle that reports success itself and ends the process before all bytes were sent
     data = dump([np.frombuffer(first, np.uint8), Code(FORGED)])
     with pytest.raises(ModelUnloadable, match="ended before it had read all of it"):
-        fresh(data + bytes(40 * MIB))
+        fresh(data + bytes(rest))
 
 
 def test_a_fresh_process_unpickles_a_large_model_as_it_arrives_and_measures_it(
