@@ -93,7 +93,10 @@ def engine(app: Celery) -> Engine:
             lease_s=settings.lease_s,
             reconcile_s=settings.reconcile_s,
             batch_bytes=settings.batch_bytes,
-            between_batches=ShortSteps(has_room=process.cache.has_room_beside),
+            between_batches=(
+                # The context of a trace is in the message, so with tracing a step must wait for its message
+                None if telemetry.traces_tasks() else ShortSteps(has_room=process.cache.has_room_beside)
+            ),
         )
         if process.board is not None:
             allow_release()

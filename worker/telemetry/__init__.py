@@ -18,6 +18,11 @@ def connect() -> None:
     traces.connect()
 
 
+def traces_tasks() -> bool:
+    """Return whether this process reports its tasks to OpenTelemetry."""
+    return traces.is_on()
+
+
 def report(error: BaseException, **where: Any) -> None:
     """Report a failed job or an unexpected error. `where` contains the job id, and may contain the part."""
     faults.report(error, **where)

@@ -122,6 +122,11 @@ def connect() -> None:
     worker_process_init.connect(_in_child, weak=False)
 
 
+def is_on() -> bool:
+    """Return whether this process reports its tasks."""
+    return _tracer is not None
+
+
 def note(error: BaseException) -> None:
     """Mark the current span as failed; do nothing without a span."""
     if _tracer is not None:
