@@ -206,7 +206,8 @@ def test_no_step_is_begun_if_memory_is_short(tmp_path: Path) -> None:
 def test_finalizing_that_may_take_long_is_left_to_its_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    one = OneJob(tmp_path, **({"gather": True} if why == "arranged" else {}))
+    options: dict[str, Any] = {"gather": True} if why == "arranged" else {}
+    one = OneJob(tmp_path, **options)
     one.run(2)
     if why == "many parts":
         monkeypatch.setattr(short_steps, "MAX_PARTS", 0)
