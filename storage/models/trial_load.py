@@ -25,7 +25,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import scoreline
 from scoreline.storage import errors
 from scoreline.storage.errors import ModelUnloadable, ScorelineError
 from scoreline.storage.models.confinement import environment
@@ -145,7 +144,9 @@ class TrialProcess:
     def __init__(self, name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool) -> None:
         self._name = name
         # The folder that contains the package, because the folder `tasks` within it would hide that of an application
-        root = str(Path(scoreline.__file__).parents[1])
+        file = sys.modules[__name__.partition(".")[0]].__file__
+        assert file is not None
+        root = str(Path(file).parents[1])
         self._proof = secrets.token_hex(16)
         environ = environment(os.environ)
         self._child = child = subprocess.Popen(
