@@ -31,7 +31,7 @@ class TaskConsumer(Consumer):
     connection_errors: tuple[type[BaseException], ...]
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Make the event loop close idle connections regularly. Celery cancels these calls when it loses the broker."""
+        """Set a timer in the event loop that closes idle connections. Celery cancels it when it loses the broker."""
         super().register_with_event_loop(hub)
         idle_s = WorkerSettings.from_env(os.environ).redis_idle_s
         hub.call_repeatedly(min(1.0, idle_s), shared_connection.close_idle, idle_s)

@@ -149,7 +149,7 @@ class RecordFinder:
         return np.concatenate([ends, np.array(more, dtype=np.int64)])
 
     def _is_whole(self, data: bytes, start: int) -> bool:
-        """Return whether the text after the last line end is a complete record, without an unclosed quotation mark."""
+        """Return whether the text after the last line end is a complete record: every quotation mark is closed."""
         if not self._quote:
             return True
         match = self._whole.match(data, start)

@@ -61,7 +61,7 @@ type Cut = Sequence[Sequence[Run]]
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """The expected duration and reading of a job."""
+    """How long a job is expected to take, and how many rows it is expected to read."""
 
     seconds: float
     """Seconds from the start of the first part to the end of the last part."""

@@ -93,7 +93,7 @@ class RefusedBefore:
     def rows_to_try(self, rows: Any, single_calls: SingleCalls) -> Any:
         """Return the rows of a batch that are to be tried first.
 
-        Rows are tried of the model's first large batch. Of later jobs, they are tried of the first large batch, unless
+        These are some rows of the model's first large batch, and of the first large batch of each later job, unless
         refusals are expected.
         """
         of_job = single_calls.job_begins and not self._expected and self._wrong < _MAX_WRONG

@@ -42,7 +42,7 @@ def tariff(**how: object) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def job(worker: Stack) -> str:
-    """Run a job over two objects with 20 rows of unknown plans, all different, and three rows without a number."""
+    """Run a job in which 20 rows each have another unknown value of `plan`, and three rows lack a number."""
     client, models = Client.from_env(worker.environ), ModelStorageManager.from_env(worker.environ)
     models.publish("tariff", tariff(), alias="champion")
     frame = pd.DataFrame({"row": np.arange(ROWS) + 10_000, "plan": ["a", "b"] * (ROWS // 2), "x": 1.0})

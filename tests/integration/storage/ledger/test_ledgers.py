@@ -57,7 +57,7 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["redis", "memory"])
 def open_ledger(request: pytest.FixtureRequest, clock: Clock) -> Callable[[], Ledger]:
-    """Return a function that opens the ledger as another process does; a ledger in memory is always the same one."""
+    """Return a function that opens the ledger again, as a second process would. In memory, it is the same one."""
     if request.param == "memory":
         ledger = MemoryLedger(patience_s=PATIENCE_S, clock=clock)
         return lambda: ledger
