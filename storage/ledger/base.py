@@ -219,9 +219,9 @@ class Ledger(Protocol):
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
         """Record how many rows the holder has rejected so far in a part under way.
 
-        Return the number of rejected rows of the whole job: in counted parts, and in parts under way. This count
-        is reset to zero for a part whenever the part is started again. If the job has no ledger, or its ledger
-        belongs to another plan, return `rejected`.
+        Return the number of rejected rows of the whole job: in counted parts, and in parts under way. When a
+        part is started again, its own count begins at zero again. If the job has no ledger, or its ledger belongs to
+        another plan, return `rejected`.
         """
         ...
 
