@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.steps import planner
+from scoreline.tasks.scoring import score
+from scoreline.tasks.steps import planner, sampling
 from scoreline.tasks.steps.planner import BATCH_S, Pace
-from scoreline.tasks.steps.sampling import try_rows
+from scoreline.tasks.steps.sampling import SAMPLE_ROWS, try_rows
 from scoreline.testing import eager
 from tests.support.estimators import Paced
 
@@ -86,3 +89,25 @@ def test_the_batches_of_a_model_of_unknown_pace_follow_from_a_trial(
             monkeypatch.setattr(planner, "try_pace", lambda *_, pace=sampled_per_s: 900.0 if pace == 900 else 3_000.0)
             sizes.append(PlanFile(client.buckets.main, client.submit("paced", uri).job_id).columns.batch_rows)
     assert sizes == [1_472, 0, 0, 448]  # if the trial refuses rows, only that of a slow model counts
+
+
+@pytest.mark.parametrize(("refused", "tried"), [(5, []), (SAMPLE_ROWS + 5, [375])])
+def test_the_pace_is_not_tried_with_rows_of_which_some_are_known_to_be_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int, tried: list[int]
+) -> None:
+    frame = pd.DataFrame({"x": np.arange(2_000.0)})
+    model = LinearRegression().fit(frame, frame["x"])
+    frame.loc[refused, "x"] = np.nan
+    sizes: list[int] = []
+
+    def noted(bundle: Any, batch: pa.RecordBatch, **options: Any) -> Any:
+        sizes.append(batch.num_rows)
+        return score.score_batch(bundle, batch, **options)
+
+    monkeypatch.setattr(sampling, "score_batch", noted)
+    monkeypatch.setattr(planner, "try_rows", lambda *given: replace(try_rows(*given), rows_per_s=1_500.0))
+    with eager(tmp_path) as client:
+        client.models.publish("linear", model)
+        job_id = client.submit("linear", client.put("in/a.parquet", frame), max_rejected=1).job_id
+        assert client.status(job_id).rejected == 1
+    assert [size for size in sizes if size > SAMPLE_ROWS] == tried
