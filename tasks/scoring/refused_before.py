@@ -59,11 +59,16 @@ class _Expectation:
 
     def mask(self, column: pa.Array) -> Any:
         """Return a mask of the values that are expected to be refused, shape (n_rows,)."""
-        missing = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
-        mask = missing.copy() if self.missing else np.zeros(len(column), dtype=bool)
-        numbers = _numbers(column)
+        mask = np.zeros(len(column), dtype=bool)
+        if self.missing or self.sound is not None or self.refused is not None:
+            missing = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
+            mask = missing.copy() if self.missing else mask
+        numbers = _numbers(column) if self.infinite or np.isfinite([self.low, self.high]).any() else None
         if numbers is not None:
-            mask |= (numbers < self.low) | (numbers > self.high)
+            if self.low > -np.inf:
+                mask |= numbers < self.low
+            if self.high < np.inf:
+                mask |= numbers > self.high
             if self.infinite:
                 mask |= np.isinf(numbers)
         for values, is_expected in ((self.sound, False), (self.refused, True)):

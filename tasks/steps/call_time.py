@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+import pyarrow as pa
+
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.tables.base import align
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import BATCH_ROWS
-from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.sampling import SAMPLE_ROWS, TRIAL_ROWS, TRIAL_S, Draft, score_rows_of
 
 MIN_BATCH_ROWS = 1_024
@@ -56,15 +58,25 @@ class CallTime:
 
 
 def measure_call(job: Job, bundle: Bundle, made: Draft) -> CallTime | None:
-    """Score the sample once more, and then more rows. Return None if there are too few rows, or if that takes long."""
-    if made.ahead is None or made.rows_per_s is None or made.rows_per_s * _LONGEST_CALL_S < SAMPLE_ROWS:
+    """Score the rows of the sample once more, and then each of them many times in one call.
+
+    Rows of the sample that cannot be scored are left out, because finding such rows takes time.
+
+    Returns
+    -------
+    CallTime, optional
+        None if the sample has few rows, or if a call takes long even with these.
+    """
+    if made.sample is None or made.scored is None or made.rows_per_s is None:
         return None
-    many = min(TRIAL_ROWS, max(4 * SAMPLE_ROWS, int(TRIAL_S * made.rows_per_s)))
-    if made.ahead.num_rows < 2 * SAMPLE_ROWS:
+    rows = np.setdiff1d(np.arange(made.sample.num_rows), np.array(list(made.scored.rejected), dtype=np.int64))
+    if len(rows) < SAMPLE_ROWS // 2 or len(rows) > _LONGEST_CALL_S * made.rows_per_s:
         return None
+    many = min(TRIAL_ROWS, max(4 * len(rows), int(TRIAL_S * made.rows_per_s)))
     measured = []
-    for rows in (made.ahead.slice(0, SAMPLE_ROWS), made.ahead.slice(0, many)):
-        begun, timings = time.perf_counter(), Timings()
-        score_rows_of(job, bundle, rows, made.columns, timings)
-        measured.append((rows.num_rows, time.perf_counter() - begun - timings.search))
+    for numbers in (rows, np.resize(rows, many)):
+        batch = made.sample.take(pa.array(numbers))
+        begun = time.perf_counter()
+        score_rows_of(job, bundle, batch, made.columns)
+        measured.append((len(numbers), time.perf_counter() - begun))
     return CallTime.of(*measured)

@@ -170,8 +170,8 @@ def try_pace(job: Job, bundle: Bundle, made: Draft) -> float:
     assert made.rows_per_s is not None
     assert made.ahead is not None
     batch = made.ahead.slice(0, min(TRIAL_ROWS, int(TRIAL_S * made.rows_per_s)))
-    if batch.num_rows <= SAMPLE_ROWS:
-        return made.rows_per_s
+    if batch.num_rows <= SAMPLE_ROWS or (made.scored is not None and made.scored.rejected):
+        return made.rows_per_s  # the sample is the beginning of the batch
     begun = time.perf_counter()
     try:
         scored = score_rows_of(job, bundle, batch, made.columns, max_rejected=0)

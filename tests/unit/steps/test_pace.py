@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.scoring import score
 from scoreline.tasks.steps import call_time, planner, sampling
 from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS
 from scoreline.tasks.steps.planner import BATCH_S, Pace
+from scoreline.tasks.steps.sampling import SAMPLE_ROWS, try_rows
 from scoreline.testing import eager
 from tests.support.estimators import Paced
 
@@ -83,3 +88,26 @@ def test_a_batch_takes_half_a_second_but_not_many_calls(
         assert client.status(job_id).rows == rows
         assert PlanFile(client.buckets.main, job_id).columns.batch_rows == most
     assert max(clock.calls) == (most if 0 < most < rows else rows)
+
+
+@pytest.mark.parametrize(("refused", "tried"), [(5, []), (SAMPLE_ROWS + 5, [225])])
+def test_the_pace_is_not_tried_with_rows_of_which_some_are_known_to_be_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int, tried: list[int]
+) -> None:
+    frame = pd.DataFrame({"x": np.arange(2_000.0)})
+    model = LinearRegression().fit(frame, frame["x"])
+    frame.loc[refused, "x"] = np.nan
+    sizes: list[int] = []
+
+    def noted(bundle: Any, batch: pa.RecordBatch, **options: Any) -> Any:
+        sizes.append(batch.num_rows)
+        return score.score_batch(bundle, batch, **options)
+
+    monkeypatch.setattr(sampling, "score_batch", noted)
+    monkeypatch.setattr(planner, "measure_call", lambda *_: None)
+    monkeypatch.setattr(planner, "try_rows", lambda *given: replace(try_rows(*given), rows_per_s=900.0))
+    with eager(tmp_path) as client:
+        client.models.publish("linear", model)
+        job_id = client.submit("linear", client.put("in/a.parquet", frame), max_rejected=1).job_id
+        assert client.status(job_id).rejected == 1
+    assert [size for size in sizes if size > SAMPLE_ROWS] == tried
