@@ -1,4 +1,3 @@
-
 import numpy as np
 import numpy.typing as npt
 
@@ -27,6 +26,7 @@ def lay_out(
     offsets: npt.NDArray[np.int64],
     shift: int,
     nodes: npt.NDArray[np.uint8],
+    work: npt.NDArray[np.uint8],
 ) -> tuple[int, int, int]: ...
 def boxes(
     left: npt.NDArray[np.int64],

@@ -5,8 +5,8 @@ The arrays may be damaged. No index is used before it has been found to be in ra
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
 
 VERSION = 3  # that of the module `extension`
 
@@ -22,6 +22,7 @@ cdef struct Draft:  # a node in the order of the tree itself
 
 cdef enum:
     NO_COLUMN = -1
+    WORK = 24
 
     SOUND = 0
     NO_TREE = 1
@@ -96,6 +97,7 @@ def lay_out(
     const int64_t[::1] offsets,
     int shift,
     uint8_t[::1] nodes,
+    uint8_t[::1] work,
 ):
     """Check a tree, and write its nodes breadth first, so that the two children of a node are neighbours.
 
@@ -119,6 +121,8 @@ def lay_out(
         Number of bits below the left child in a packed node.
     nodes : array of bytes
         Receives the nodes, `NODE`.
+    work : array of bytes
+        Aligned memory for the work, at least `WORK` bytes for each node and one more.
 
     Returns
     -------
@@ -131,14 +135,11 @@ def lay_out(
     """
     cdef int64_t n = left.shape[0], depth = 0, depths = 0
     cdef int problem
-    cdef Draft* drafts = <Draft*> malloc(n * sizeof(Draft))
-    cdef int32_t* order = <int32_t*> malloc((n + 2) * sizeof(int32_t))
-    cdef uint8_t* seen = <uint8_t*> calloc(n + 1, 1)
-    if drafts == NULL or order == NULL or seen == NULL:
-        free(drafts)
-        free(order)
-        free(seen)
-        raise MemoryError()
+    cdef Draft* drafts = <Draft*> &work[0]
+    cdef int32_t* order = <int32_t*> (drafts + n)
+    cdef uint8_t* seen = <uint8_t*> (order + n + 2)
+    if work.shape[0] < n * WORK + WORK:
+        raise ValueError("the memory for the work is too small")
     with nogil:
         problem = draft(
             left, right, feature, threshold, missing_left, splits, rows, n_splits, columns, ranked, thresholds, offsets,
@@ -146,9 +147,6 @@ def lay_out(
         )
         if problem == SOUND:
             problem = arrange(drafts, n, shift, order, seen, <Node*> &nodes[0], &depth, &depths)
-    free(drafts)
-    free(order)
-    free(seen)
     return problem, depth, depths
 
 
@@ -208,6 +206,7 @@ cdef int arrange(
     cdef int64_t head = 0, tail = 1, level_end = 1
     cdef Draft node
     cdef bint inner
+    memset(seen, 0, n + 1)
     order[0] = 0
     seen[0] = 1
     while head < tail:

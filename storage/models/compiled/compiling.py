@@ -153,7 +153,7 @@ def _outcome(estimator: Any, compiled: Compiled, x: Any) -> tuple[list[np.ndarra
         return [compiled.evaluate(x)], None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for method in ("predict_proba", "score_samples", "predict"):
+        for method in ("score_samples", "decision_function", "predict_proba", "predict"):  # from the sums themselves on
             call: Callable[[Any], Any] | None = getattr(estimator, method, None)
             if call is None:
                 continue

@@ -19,6 +19,7 @@ from scoreline.storage.models.compiled.trees import (
     check_lengths,
     check_values,
     lay_out,
+    working_memory,
 )
 
 NODE = np.dtype([("threshold", np.uint32), ("packed", np.uint32)])
@@ -178,12 +179,13 @@ def _nodes(trees: Sequence[TreeArrays], columns: Columns, n_features: int, wide:
     steps = np.empty((len(trees), 3), np.int32)
     column_of = np.full(n_features, -1, np.int32)
     column_of[columns.used] = np.arange(len(columns.used))
+    work = working_memory(sizes.max())
     ranks = (columns.thresholds, columns.offsets) if wide else None
     for number, (tree, root, size) in enumerate(zip(trees, roots, sizes, strict=True)):
         if size > 1 << (32 - shift):
             raise NotPackable(f"a tree of {size:,} nodes is too large for {len(columns.used):,} features")
         own = nodes[root * NODE.itemsize : (root + size) * NODE.itemsize]
-        depth, mean = lay_out(tree, own, n_splits=n_splits, columns=column_of, ranks=ranks, shift=shift)
+        depth, mean = lay_out(tree, own, work, n_splits=n_splits, columns=column_of, ranks=ranks, shift=shift)
         steps[number] = *_steps(depth, mean), depth
     return Nodes(nodes, roots, steps, shift)
 

@@ -56,15 +56,19 @@ def probe_rows(
     most = most_rows(trees, n_features)
     share = max(_ROWS_OF_LEAF, most // len(trees))
     aimed = trees[: most // _ROWS_OF_LEAF]
-    targets = [_targets(tree, random, share) for tree in aimed]
-    low = np.full((min(most, sum(map(len, targets))), n_features), -np.inf)  # a value must be above the low end
+    targets = [_some(tree.left, random, share, leaves=True) for tree in aimed]
+    counts = [max(len(leaves), min(share, _ROWS_OF_LEAF * len(leaves)), 4) for leaves in targets]
+    low = np.full((min(most, sum(counts)), n_features), -np.inf)  # a value must be above the low end
     high = np.full(low.shape, np.inf)  # and at most the high end
-    ends = np.minimum(np.cumsum([len(leaves) for leaves in targets]), len(low))
-    others = np.empty(low.shape)
+    choice, others = np.empty(low.shape, np.int8), np.empty(low.shape)
+    ends = np.minimum(np.cumsum(counts), len(low))
     for tree, leaves, begin, end in zip(aimed, targets, [0, *ends[:-1]], ends, strict=True):
-        _pack.boxes(*strided(tree), leaves[: end - begin], low[begin:end], high[begin:end])
+        _pack.boxes(*strided(tree), np.resize(leaves, end - begin), low[begin:end], high[begin:end])
+        again = np.arange(end - begin)[:, np.newaxis] // len(leaves)  # the next row of a leaf has the next values
+        first = random.integers(0, 3, (len(leaves), n_features), np.int8)
+        choice[begin:end] = (np.resize(first, (end - begin, n_features)) + again) % 3
         others[begin:end] = _thresholds(tree, random, share, (end - begin, n_features))
-    rows = _between(low, high, others, np.dtype(np.float64 if wide else np.float32), random)
+    rows = _between(low, high, choice, others, np.dtype(np.float64 if wide else np.float32))
     for feature in categorical:
         categories = random.choice([4, 16, 64, MAX_CATEGORIES], len(rows))
         rows[:, feature] = random.integers(-1, categories)
@@ -89,12 +93,6 @@ def variants(rows: npt.NDArray[Any], categorical: Sequence[int] = ()) -> Iterato
     yield "infinities", infinite
 
 
-def _targets(tree: TreeArrays, random: np.random.Generator, most: int) -> npt.NDArray[np.int64]:
-    """Return the leaf to which each row leads; several rows lead to the same leaf if there are few leaves."""
-    leaves = _some(tree.left, random, most, leaves=True)
-    return np.resize(leaves, max(len(leaves), min(most, _ROWS_OF_LEAF * len(leaves)), 4))
-
-
 def _thresholds(
     tree: TreeArrays, random: np.random.Generator, most: int, shape: tuple[int, int]
 ) -> npt.NDArray[np.float64]:
@@ -107,16 +105,15 @@ def _thresholds(
 def _between(
     low: npt.NDArray[np.float64],
     high: npt.NDArray[np.float64],
+    choice: npt.NDArray[np.int8],
     others: npt.NDArray[np.float64],
     kind: np.dtype[Any],
-    random: np.random.Generator,
 ) -> npt.NDArray[Any]:
-    """Return one of three values of each interval at random, or one of the others where the interval has no end."""
+    """Return one of three values of each interval, or one of the others where the interval has no end."""
     low, high, others = (_comparable(values, kind) for values in (low, high, others))
     with np.errstate(over="ignore", invalid="ignore"):
         smallest = np.nextafter(low, kind.type(np.inf))
         below = np.maximum(np.nextafter(high, kind.type(-np.inf)), smallest)
-    choice = random.integers(0, 3, low.shape, np.int8)
     rows = np.where(choice == 0, high, np.where(choice == 1, smallest, below))
     rows = np.where(np.isinf(low) & np.isinf(high), others, rows)
     bound = np.finfo(kind).max

@@ -21,6 +21,8 @@ _MAX_DEPTH = 512
 """Maximum depth of a tree. Rows walk slowly through chains of nodes, and rows for a comparison are made slowly."""
 
 
+_WORK_BYTES = 24
+"""Memory for each node while a tree is laid out, `WORK` in `_pack`."""
 _PROBLEMS = {
     1: "the children of its nodes do not form a tree",
     2: "a tree asks for a feature that the rows do not have",
@@ -90,9 +92,15 @@ def check_lengths(tree: TreeArrays) -> None:
         raise NotPackable("a tree asks for values that it does not have")
 
 
+def working_memory(n_nodes: int) -> npt.NDArray[np.uint8]:
+    """Return memory in which trees of up to so many nodes are laid out. It is used again for the next tree."""
+    return np.empty((n_nodes + 1) * _WORK_BYTES, np.uint8)
+
+
 def lay_out(
     tree: TreeArrays,
     nodes: npt.NDArray[np.uint8],
+    work: npt.NDArray[np.uint8],
     *,
     n_splits: int,
     columns: npt.NDArray[np.int32],
@@ -105,6 +113,8 @@ def lay_out(
     ----------
     nodes : array of bytes
         Receives the nodes (see `nodes.NODE`).
+    work : array of bytes
+        From `working_memory`, for trees of at least so many nodes.
     columns : array of int32, shape (n_features,)
         The column of each feature, or -1.
     ranks : tuple of arrays, optional
@@ -141,6 +151,7 @@ def lay_out(
         offsets,
         shift,
         nodes,
+        work,
     )
     if problem:
         raise NotPackable(_PROBLEMS[problem])
