@@ -22,8 +22,8 @@ MIN_ROWS = 64
 MAX_CELLS = 1 << 21
 """Maximum number of values in all rows, which are dense."""
 MAX_ROWS_AND_NODES = 5 << 29
-"""Maximum product of the number of rows and that of all nodes. Each row walks through all trees, at most of whose nodes
-it is the first, so that more rows would take longer than the ensemble takes to load."""
+"""Maximum product of the number of rows and the number of nodes of all trees, except that each tree has rows. It bounds
+the time of a comparison, because each row walks through all trees, the more slowly the larger they are."""
 MAX_FEATURES = 4_096
 """Maximum number of features of rows. An ensemble with more features mostly scores sparse rows, for which compiled
 trees are not used."""
@@ -123,12 +123,14 @@ def _between(
 def _some(
     left: npt.NDArray[np.int64], random: np.random.Generator, most: int, *, leaves: bool
 ) -> npt.NDArray[np.int64]:
-    """Return all leaves or all splits of a tree, or some of them, which need not be `most`, if there are many more."""
-    if len(left) <= 8 * most:
-        found = np.flatnonzero((left < 0) == leaves)
-        return random.choice(found, most, replace=False) if len(found) > most else found
-    places = np.unique(random.integers(0, len(left), 4 * most))  # half of the nodes are leaves
-    return random.permutation(places[(left[places] < 0) == leaves])[:most]
+    """Return all leaves or all splits of a tree, or `most` of them if there are more."""
+    if len(left) > 8 * most:  # then draw, instead of looking at all nodes; half of them are leaves
+        places = np.unique(random.integers(0, len(left), 4 * most))
+        found = places[(left[places] < 0) == leaves]
+        if len(found) >= most:
+            return random.choice(found, most, replace=False)
+    found = np.flatnonzero((left < 0) == leaves)
+    return random.choice(found, most, replace=False) if len(found) > most else found
 
 
 def _comparable(values: npt.NDArray[np.float64], kind: np.dtype[Any]) -> npt.NDArray[Any]:
