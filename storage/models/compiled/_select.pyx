@@ -6,7 +6,7 @@ of the column (`_ranks`), which fit into a byte. From the last split of a tree t
 rows of the tile which of its sides they take, and selects from the leaves that the splits or leaves there have found.
 These loops have no branches, and compilers turn them into instructions for 4 to 16 rows.
 
-The arrays must have been made by `pack_small`, which checks them. Nothing is checked here.
+The arrays must have been made by `nodes.pack`, which checks them. Nothing is checked here.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from scoreline.storage.models.compiled._ranks cimport rank_column
 
-VERSION = 2  # that of the module `extension`
+VERSION = 3  # that of the module `extension`
 
 cdef struct Split:
     uint32_t threshold  # of float32 its bits, of ranks the rank, and of categories the row in the table

@@ -5,12 +5,6 @@ import numpy.typing as npt
 
 VERSION: int
 
-def place_children(
-    left: npt.NDArray[np.int64],
-    right: npt.NDArray[np.int64],
-    order: npt.NDArray[np.int32],
-    places: npt.NDArray[np.int32],
-) -> tuple[int, int]: ...
 def add_leaves(
     x: npt.NDArray[Any],
     nodes: npt.NDArray[np.uint8],

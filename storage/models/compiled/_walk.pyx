@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 
 from scoreline.storage.models.compiled._ranks cimport rank_column
 
-VERSION = 2  # that of the module `extension`
+VERSION = 3  # that of the module `extension`
 
 cdef struct Node:
     uint32_t threshold
@@ -30,7 +30,6 @@ cdef struct Node:
 cdef enum:
     LANES = 16
     FEW_LANES = 8
-    NO_NODE = -1
     CATEGORIES_WORDS = 8  # of 32 bits, one for each category
     MISSING_CATEGORY = 255
     LEAF_NUMBER = 0x003FFFFF
@@ -51,61 +50,6 @@ cdef inline uint32_t left_of(Node node, Packing packing) noexcept nogil:
 cdef inline uint32_t step(const Node* tree, uint32_t at, const uint32_t* x, Packing packing) noexcept nogil:
     cdef Node node = tree[at]
     return (node.packed >> packing.shift) + <uint32_t> (x[node.packed & packing.mask] > node.threshold)
-
-
-def place_children(
-    const int64_t[::1] left,
-    const int64_t[::1] right,
-    int32_t[::1] order,
-    int32_t[::1] places,
-):
-    """Number the nodes of a tree breadth first, so that the two children of a node are neighbours.
-
-    Parameters
-    ----------
-    left, right : array of int64, shape (n_nodes,)
-        Children; -1 on the left marks a leaf. The caller has checked that no other number is negative.
-    order, places : array of int32, shape (n_nodes,)
-        Filled with the old number of each new place, and with the place of each old number.
-
-    Returns
-    -------
-    depth : int
-        Depth of the deepest leaf, or -1 if these are not the children of one tree: a child is out of range, or is
-        reached twice, or a node is not reached.
-    depths : int
-        Sum of the depths of all leaves.
-    """
-    cdef int64_t n = left.shape[0]
-    cdef int64_t head = 0, tail = 1, level_end = 1, a, b, depth = 0, depths = 0
-    cdef int64_t i
-    with nogil:
-        for i in range(n):
-            places[i] = NO_NODE
-        order[0] = 0
-        places[0] = 0
-        while head < tail:
-            if head == level_end:
-                level_end = tail
-                depth += 1
-            i = order[head]
-            head += 1
-            a = left[i]
-            if a < 0:
-                depths += depth
-                continue
-            b = right[i]
-            if a >= n or b < 0 or b >= n or a == b or places[a] != NO_NODE or places[b] != NO_NODE:
-                depth = -1
-                break
-            places[a] = <int32_t> tail
-            order[tail] = <int32_t> a
-            places[b] = <int32_t> (tail + 1)
-            order[tail + 1] = <int32_t> b
-            tail += 2
-    if tail != n:
-        depth = -1
-    return depth, depths
 
 
 cdef void walk(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from scoreline.storage.models.compiled.trees import BreadthFirst, NotPackable, TreeArrays
+from scoreline.storage.models.compiled.trees import NotPackable, TreeArrays, mark_features
 
 
 @dataclass(frozen=True)
@@ -34,25 +33,6 @@ class Columns:
         """Memory of the arrays."""
         return self.used.nbytes + self.thresholds.nbytes + self.offsets.nbytes
 
-    def of(self, nodes: BreadthFirst) -> npt.NDArray[np.uint32]:
-        """Return the column of each node; that of a leaf is 0."""
-        numbers, categories = self.used[: self.first_category], self.used[self.first_category :]
-        column = np.searchsorted(numbers, nodes.feature)
-        by_category = nodes.split >= 0
-        if by_category.any():
-            column = np.where(by_category, len(numbers) + np.searchsorted(categories, nodes.feature), column)
-        return np.where(nodes.leaf, 0, column).astype(np.uint32)
-
-    def ranks(self, nodes: BreadthFirst, column: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        """Return the rank of the threshold of each node; infinity is above all values. That of a leaf is 0."""
-        rank = np.zeros(len(column), np.uint32)
-        numeric = ~nodes.leaf & (nodes.split < 0)
-        for number in np.unique(column[numeric]):
-            here = numeric & (column == number)
-            thresholds = self.thresholds[self.offsets[number] : self.offsets[number + 1]]
-            rank[here] = np.searchsorted(thresholds, nodes.threshold[here])
-        return rank
-
 
 def columns_of(trees: Sequence[TreeArrays], n_features: int, *, ranked: bool) -> Columns:
     """Return the columns that trees use.
@@ -63,11 +43,10 @@ def columns_of(trees: Sequence[TreeArrays], n_features: int, *, ranked: bool) ->
         A feature is compared as a number and as a category.
     """
     numeric, categorical = np.zeros(n_features, bool), np.zeros(n_features, bool)
+    # without categories, no node is looked at once every feature has been seen
+    missing = n_features + any(tree.splits is not None for tree in trees)
     for tree in trees:
-        inner = tree.left >= 0
-        by_category = np.zeros(len(inner), bool) if tree.splits is None else inner & (tree.splits >= 0)
-        numeric[tree.feature[inner & ~by_category]] = True
-        categorical[tree.feature[by_category]] = True
+        missing = mark_features(tree, numeric, categorical, missing)
     if np.any(numeric & categorical):
         raise NotPackable("a feature is compared as a number and as a category")
     numbers, categories = np.flatnonzero(numeric), np.flatnonzero(categorical)
@@ -110,9 +89,3 @@ def float32_at_or_below(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float
     above = nearest.astype(np.float64) > values
     nearest[above] = np.nextafter(nearest[above], np.float32(-np.inf))
     return nearest
-
-
-def keys_of(values: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
-    """Return integers with the order of float32. Both zeros have the same."""
-    bits = (values.astype(np.float32) + np.float32(0)).view(np.uint32)
-    return bits ^ np.where(bits >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))

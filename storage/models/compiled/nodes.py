@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from scoreline.storage.models.compiled import _select, _walk
-from scoreline.storage.models.compiled.columns import Columns, columns_of, float32_at_or_below, keys_of
+from scoreline.storage.models.compiled.columns import Columns, columns_of
 from scoreline.storage.models.compiled.ensembles import Uses
 from scoreline.storage.models.compiled.trees import (
     WORDS_OF_CATEGORIES,
-    BreadthFirst,
     NotPackable,
     TreeArrays,
-    breadth_first,
-    check_nodes,
+    check_lengths,
     check_values,
+    lay_out,
+    working_memory,
 )
 
 NODE = np.dtype([("threshold", np.uint32), ("packed", np.uint32)])
@@ -48,7 +48,7 @@ _MAX_RANKS = 254
 _BLOCK_BYTES = 1 << 20
 """Memory of the keys of the rows that walk through one tree before they walk through the next."""
 _MAX_BLOCK_ROWS = 16_384
-_LEAF_KEY = np.uint32(0xFFC00000)
+_LEAF_NUMBER = np.uint32(0x003FFFFF)
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,16 @@ def pack(
     if categories is None:
         categories = np.empty((0, WORDS_OF_CATEGORIES), np.uint32)
     for tree in trees:
-        check_nodes(tree, n_features, len(categories))
+        check_lengths(tree)
     used = columns_of(trees, n_features, ranked=wide)
     most = max(len(tree.left) for tree in trees) // 2 + 1
+    nodes = _nodes(trees, used, n_features, wide, len(categories))
     small = most <= MAX_LEAVES and used.most_ranks <= _MAX_RANKS
     return PackedTrees(
         wide=wide,
         n_features=n_features,
         n_columns=max(columns) + width,
-        form=_splits(trees, used, wide) if small else _nodes(trees, used, wide),
+        form=_splits(nodes, used, wide) if small else nodes,
         _columns=used,
         _categories=np.ascontiguousarray(categories),
         _targets=np.array(columns, dtype=np.int32),
@@ -170,58 +171,54 @@ def pack(
     )
 
 
-def _nodes(trees: Sequence[TreeArrays], columns: Columns, wide: bool) -> Nodes:
+def _nodes(trees: Sequence[TreeArrays], columns: Columns, n_features: int, wide: bool, n_splits: int) -> Nodes:
     shift = max(1, (len(columns.used) - 1).bit_length()) + 1
     sizes = np.array([len(tree.left) for tree in trees], dtype=np.int64)
     roots = np.cumsum(sizes) - sizes
-    nodes = np.empty(sizes.sum(), NODE)
+    nodes = np.empty(sizes.sum() * NODE.itemsize, np.uint8)
     steps = np.empty((len(trees), 3), np.int32)
-    for number, (tree, root) in enumerate(zip(trees, roots, strict=True)):
-        if len(tree.left) > 1 << (32 - shift):
-            raise NotPackable(f"a tree of {len(tree.left):,} nodes is too large for {len(columns.used):,} features")
-        found = breadth_first(tree)
-        target = nodes[root : root + len(tree.left)]
-        column = columns.of(found)
-        target["threshold"] = np.where(found.leaf, _LEAF_KEY | found.rows, _thresholds(found, columns, column, wide))
-        flags = found.missing_right.astype(np.uint32) << np.uint32(shift - 1)
-        target["packed"] = (found.left << np.uint32(shift)) | flags | column
-        steps[number] = *_steps(found), found.depth
-    return Nodes(nodes.view(np.uint8), roots, steps, shift)
+    column_of = np.full(n_features, -1, np.int32)
+    column_of[columns.used] = np.arange(len(columns.used))
+    work = working_memory(sizes.max())
+    ranks = (columns.thresholds, columns.offsets) if wide else None
+    for number, (tree, root, size) in enumerate(zip(trees, roots, sizes, strict=True)):
+        if size > 1 << (32 - shift):
+            raise NotPackable(f"a tree of {size:,} nodes is too large for {len(columns.used):,} features")
+        own = nodes[root * NODE.itemsize : (root + size) * NODE.itemsize]
+        depth, mean = lay_out(tree, own, work, n_splits=n_splits, columns=column_of, ranks=ranks, shift=shift)
+        steps[number] = *_steps(depth, mean), depth
+    return Nodes(nodes, roots, steps, shift)
 
 
-def _thresholds(
-    nodes: BreadthFirst, columns: Columns, column: npt.NDArray[np.uint32], wide: bool
-) -> npt.NDArray[np.uint32]:
-    if not wide:
-        return keys_of(float32_at_or_below(nodes.threshold))
-    return np.where(nodes.split >= 0, nodes.split, columns.ranks(nodes, column)).astype(np.uint32)
-
-
-def _steps(nodes: BreadthFirst) -> tuple[int, int]:
+def _steps(depth: int, mean_depth: float) -> tuple[int, int]:
     """Return the steps of a walk: those of all rows, and then those between two looks."""
-    if nodes.depth <= 1.3 * nodes.mean_depth + 1:
-        return nodes.depth, 0
-    return round(0.95 * nodes.mean_depth), max(2, round(nodes.mean_depth / 5))
+    if depth <= 1.3 * mean_depth + 1:
+        return depth, 0
+    return round(0.95 * mean_depth), max(2, round(mean_depth / 5))
 
 
-def _splits(trees: Sequence[TreeArrays], columns: Columns, wide: bool) -> Splits:
-    sizes = np.array([len(tree.left) // 2 for tree in trees], dtype=np.int64)
-    roots = np.concatenate([[0], np.cumsum(sizes)])
-    splits = np.zeros(roots[-1], SPLIT)
-    rows = []
-    for number, tree in enumerate(trees):
-        found = breadth_first(tree)
-        inner = ~found.leaf
-        column = columns.of(found)
-        if wide:
-            threshold = _thresholds(found, columns, column, wide)
-        else:
-            threshold = float32_at_or_below(found.threshold).view(np.uint32)
-        numbers = np.where(inner, _FIRST_SPLIT + np.cumsum(inner), np.cumsum(found.leaf)) - 1
-        target = splits[roots[number] : roots[number + 1]]
-        target["threshold"], target["column"] = threshold[inner], column[inner]
-        target["left"], target["right"] = numbers[found.left[inner]], numbers[found.left[inner] + 1]
-        target["missing_right"] = found.missing_right[inner]
-        target["by_category"] = found.split[inner] >= 0
-        rows.append(found.rows[found.leaf].astype(np.int32))
-    return Splits(splits.view(np.uint8), roots, np.concatenate(rows))
+def _splits(nodes: Nodes, columns: Columns, wide: bool) -> Splits:
+    """Return the splits of all trees, whose nodes become splits and leaves that are numbered apart in each tree."""
+    packed, threshold = nodes.nodes.view(NODE)["packed"], nodes.nodes.view(NODE)["threshold"]
+    sizes = np.diff(np.append(nodes.roots, len(packed)))
+    first = np.repeat(nodes.roots, sizes)  # of the tree of each node
+    left = first + (packed >> np.uint32(nodes.shift))
+    leaf = left == np.arange(len(packed))
+    inner = ~leaf
+    before = np.concatenate([[0], np.cumsum(inner)])  # the splits before each node
+    number = before[:-1] - before[first]
+    number = np.where(inner, _FIRST_SPLIT + number, np.arange(len(packed)) - first - number)
+    column = packed[inner] & np.uint32((1 << (nodes.shift - 1)) - 1)
+    splits = np.zeros(before[-1], SPLIT)
+    splits["threshold"] = threshold[inner] if wide else _bits_of(threshold[inner])
+    splits["column"] = column
+    splits["left"], splits["right"] = number[left[inner]], number[left[inner] + 1]
+    splits["missing_right"] = packed[inner] >> np.uint32(nodes.shift - 1) & np.uint32(1)
+    splits["by_category"] = column >= columns.first_category
+    rows = (threshold[leaf] & _LEAF_NUMBER).astype(np.int32)
+    return Splits(splits.view(np.uint8), before[np.append(nodes.roots, len(packed))], rows)
+
+
+def _bits_of(keys: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return the bits of the float32 that have these keys."""
+    return keys ^ np.where(keys >> np.uint32(31), np.uint32(0x80000000), np.uint32(0xFFFFFFFF))

@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoreline.storage.models.compiled import _pack
 from scoreline.storage.models.compiled.columns import float32_at_or_below
-from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, TreeArrays
+from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, TreeArrays, strided
 
 MAX_ROWS = 16_384
 MIN_ROWS = 64
 MAX_CELLS = 1 << 21
 """Maximum number of values in all rows, which are dense."""
+MAX_ROWS_AND_NODES = 5 << 29
+"""Maximum product of the number of rows and the number of nodes of all trees, except that each tree has rows. It bounds
+the time of a comparison, because each row walks through all trees, the more slowly the larger they are."""
 MAX_FEATURES = 4_096
 """Maximum number of features of rows. An ensemble with more features mostly scores sparse rows, for which compiled
 trees are not used."""
@@ -28,9 +32,11 @@ _ROWS_OF_LEAF = 4
 _SEED = 20_260_817
 
 
-def most_rows(n_features: int) -> int:
-    """Return the maximum number of rows with `n_features` features."""
-    return max(MIN_ROWS, min(MAX_ROWS, MAX_CELLS // n_features))
+def most_rows(trees: Sequence[TreeArrays], n_features: int) -> int:
+    """Return the maximum number of rows with `n_features` features for a comparison of trees."""
+    n_nodes = sum(len(tree.left) for tree in trees)
+    bounded = max(MAX_ROWS_AND_NODES // n_nodes, _ROWS_OF_LEAF * len(trees))
+    return max(MIN_ROWS, min(MAX_ROWS, MAX_CELLS // n_features, bounded))
 
 
 def probe_rows(
@@ -47,11 +53,22 @@ def probe_rows(
         categories.
     """
     random = np.random.default_rng(_SEED)
-    kind = np.dtype(np.float64 if wide else np.float32)
-    most = most_rows(n_features)
+    most = most_rows(trees, n_features)
     share = max(_ROWS_OF_LEAF, most // len(trees))
-    blocks = [_rows_of(tree, n_features, kind, random, share) for tree in trees[: most // _ROWS_OF_LEAF]]
-    rows = np.concatenate(blocks)[:most]
+    aimed = trees[: most // _ROWS_OF_LEAF]
+    targets = [_some(tree.left, random, share, leaves=True) for tree in aimed]
+    counts = [max(len(leaves), min(share, _ROWS_OF_LEAF * len(leaves)), 4) for leaves in targets]
+    low = np.full((min(most, sum(counts)), n_features), -np.inf)  # a value must be above the low end
+    high = np.full(low.shape, np.inf)  # and at most the high end
+    choice, others = np.empty(low.shape, np.int8), np.empty(low.shape)
+    ends = np.minimum(np.cumsum(counts), len(low))
+    for tree, leaves, begin, end in zip(aimed, targets, [0, *ends[:-1]], ends, strict=True):
+        _pack.boxes(*strided(tree), np.resize(leaves, end - begin), low[begin:end], high[begin:end])
+        again = np.arange(end - begin)[:, np.newaxis] // len(leaves)  # the next row of a leaf has the next values
+        first = random.integers(0, 3, (len(leaves), n_features), np.int8)
+        choice[begin:end] = (np.resize(first, (end - begin, n_features)) + again) % 3
+        others[begin:end] = _thresholds(tree, random, share, (end - begin, n_features))
+    rows = _between(low, high, choice, others, np.dtype(np.float64 if wide else np.float32))
     for feature in categorical:
         categories = random.choice([4, 16, 64, MAX_CATEGORIES], len(rows))
         rows[:, feature] = random.integers(-1, categories)
@@ -76,41 +93,46 @@ def variants(rows: npt.NDArray[Any], categorical: Sequence[int] = ()) -> Iterato
     yield "infinities", infinite
 
 
-def _rows_of(
-    tree: TreeArrays, n_features: int, kind: np.dtype[Any], random: np.random.Generator, most: int
+def _thresholds(
+    tree: TreeArrays, random: np.random.Generator, most: int, shape: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """Return thresholds of a tree, drawn at random."""
+    pool = tree.threshold[_some(tree.left, random, most, leaves=False)]
+    pool = pool[np.isfinite(pool)]
+    return random.choice(pool, shape) if len(pool) else np.zeros(shape)
+
+
+def _between(
+    low: npt.NDArray[np.float64],
+    high: npt.NDArray[np.float64],
+    choice: npt.NDArray[np.int8],
+    others: npt.NDArray[np.float64],
+    kind: np.dtype[Any],
 ) -> npt.NDArray[Any]:
-    left, right = np.asarray(tree.left), np.asarray(tree.right)
-    inner = np.flatnonzero(left >= 0)
-    parents = np.full(len(left), -1)
-    parents[left[inner]] = parents[right[inner]] = inner
-    thresholds = tree.threshold if kind == np.float64 else float32_at_or_below(tree.threshold)
-    thresholds = np.asarray(thresholds, kind)
-    leaves = np.flatnonzero(left < 0)
-    if len(leaves) > most:
-        leaves = random.choice(leaves, most, replace=False)
-    n_rows = max(len(leaves), min(most, _ROWS_OF_LEAF * len(leaves)), 4)
-    at = np.resize(leaves, n_rows)
-    low = np.full((n_rows, n_features), -np.inf, kind)  # a value must be above the low end
-    high = np.full((n_rows, n_features), np.inf, kind)  # and at most the high end
-    every = np.arange(n_rows)
-    while np.any(parents[at] >= 0):
-        moving = every[parents[at] >= 0]
-        node = parents[at[moving]]
-        feature = tree.feature[node]
-        is_left = left[node] == at[moving]
-        goes, stays = moving[is_left], moving[~is_left]
-        high[goes, feature[is_left]] = np.minimum(high[goes, feature[is_left]], thresholds[node[is_left]])
-        low[stays, feature[~is_left]] = np.maximum(low[stays, feature[~is_left]], thresholds[node[~is_left]])
-        at[moving] = node
+    """Return one of three values of each interval, or one of the others where the interval has no end."""
+    low, high, others = (_comparable(values, kind) for values in (low, high, others))
     with np.errstate(over="ignore", invalid="ignore"):
         smallest = np.nextafter(low, kind.type(np.inf))
         below = np.maximum(np.nextafter(high, kind.type(-np.inf)), smallest)
-    first = random.integers(0, 3, (len(leaves), n_features))
-    choice = (np.resize(first, low.shape) + every[:, np.newaxis] // len(leaves)) % 3
     rows = np.where(choice == 0, high, np.where(choice == 1, smallest, below))
-    pool = thresholds[inner][np.isfinite(thresholds[inner])] if len(inner) else np.zeros(1, kind)
-    pool = pool if len(pool) else np.zeros(1, kind)
-    free = ~np.isfinite(low) & ~np.isfinite(high)
-    rows = np.where(free, random.choice(pool, low.shape), rows)
+    rows = np.where(np.isinf(low) & np.isinf(high), others, rows)
     bound = np.finfo(kind).max
-    return np.clip(rows, -bound, bound).astype(kind)
+    return np.clip(rows, -bound, bound)
+
+
+def _some(
+    left: npt.NDArray[np.int64], random: np.random.Generator, most: int, *, leaves: bool
+) -> npt.NDArray[np.int64]:
+    """Return all leaves or all splits of a tree, or `most` of them if there are more."""
+    if len(left) > 8 * most:  # then draw, instead of looking at all nodes; half of them are leaves
+        places = np.unique(random.integers(0, len(left), 4 * most))
+        found = places[(left[places] < 0) == leaves]
+        if len(found) >= most:
+            return random.choice(found, most, replace=False)
+    found = np.flatnonzero((left < 0) == leaves)
+    return random.choice(found, most, replace=False) if len(found) > most else found
+
+
+def _comparable(values: npt.NDArray[np.float64], kind: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return numbers of the type of rows that divide such numbers as the given ones do."""
+    return values if kind == np.float64 else float32_at_or_below(values)

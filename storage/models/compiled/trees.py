@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoreline.storage.models.compiled import _walk
+from scoreline.storage.models.compiled import _pack
 
 MAX_CATEGORIES = 255
 """Categories are less than this, so that one byte can also say that a value is missing."""
@@ -19,6 +19,17 @@ _MAX_NODES = 1 << 22
 """Maximum number of nodes of a tree: the bits of the threshold of a leaf that say which leaf it is."""
 _MAX_DEPTH = 512
 """Maximum depth of a tree. Rows walk slowly through chains of nodes, and rows for a comparison are made slowly."""
+
+
+_WORK_BYTES = 24
+"""Memory for each node while a tree is laid out, `WORK` in `_pack`."""
+_PROBLEMS = {
+    1: "the children of its nodes do not form a tree",
+    2: "a tree asks for a feature that the rows do not have",
+    3: "a threshold is not a number",
+    4: "a tree asks for categories that it does not have",
+}
+"""What `_pack.lay_out` may find, by its number there."""
 
 
 class NotPackable(Exception):
@@ -36,31 +47,13 @@ class TreeArrays:
     right: npt.NDArray[np.int64]
     feature: npt.NDArray[np.int64]
     threshold: npt.NDArray[np.float64]
-    missing_left: npt.NDArray[np.bool_]
+    missing_left: npt.NDArray[np.bool_ | np.uint8]
+    """Whether a missing value goes left: any byte but 0 says so."""
     values: npt.NDArray[np.float64]
     splits: npt.NDArray[np.int64] | None = None
     """The row in the table of splits of each node that splits categories, and -1 elsewhere. None if no node does."""
     rows: npt.NDArray[np.int64] | None = None
     """The row in `values` of each node. None if each node has its own."""
-
-
-@dataclass(frozen=True)
-class BreadthFirst:
-    """The nodes of a checked tree, breadth first. The two children of a node are neighbours."""
-
-    left: npt.NDArray[np.uint32]
-    """The place of the left child; a leaf leads to itself."""
-    leaf: npt.NDArray[np.bool_]
-    feature: npt.NDArray[np.int64]
-    threshold: npt.NDArray[np.float64]
-    missing_right: npt.NDArray[np.bool_]
-    split: npt.NDArray[np.int64]
-    """The row in the table of splits, or -1."""
-    rows: npt.NDArray[np.uint32]
-    """The row in the values of the tree."""
-    depth: int
-    mean_depth: float
-    """Mean of the depths of the leaves."""
 
 
 def check_values(trees: Sequence[TreeArrays]) -> int:
@@ -85,8 +78,8 @@ def _are_values(values: npt.NDArray[Any]) -> bool:
     )
 
 
-def check_nodes(tree: TreeArrays, n_features: int, n_splits: int) -> None:
-    """Raise `NotPackable` unless the numbers in the arrays of a tree are in range, except those of children."""
+def check_lengths(tree: TreeArrays) -> None:
+    """Raise `NotPackable` unless the arrays of a tree have one length, and its rows are in range."""
     n_nodes = len(tree.left)
     if not 0 < n_nodes <= _MAX_NODES:
         raise NotPackable(f"a tree has {n_nodes:,} nodes")
@@ -95,44 +88,97 @@ def check_nodes(tree: TreeArrays, n_features: int, n_splits: int) -> None:
     arrays += [tree.values] if tree.rows is None else []
     if any(len(array) != n_nodes for array in arrays):
         raise NotPackable("the arrays of a tree have different lengths")
-    if np.any((tree.left < -1) | ((tree.left >= 0) & (tree.right < 0))):  # scikit-learn takes only -1 for a leaf
-        raise NotPackable("the children of its nodes do not form a tree")
-    inner = tree.left >= 0
-    feature = tree.feature[inner]
-    if np.any((feature < 0) | (feature >= n_features)):
-        raise NotPackable("a tree asks for a feature that the rows do not have")
-    numeric = inner if tree.splits is None else inner & (tree.splits < 0)
-    if np.isnan(tree.threshold[numeric]).any():
-        raise NotPackable("a threshold is not a number")
-    if tree.splits is not None and tree.splits[inner].max(initial=-1) >= n_splits:
-        raise NotPackable("a tree asks for categories that it does not have")
     if tree.rows is not None and np.any((tree.rows < 0) | (tree.rows >= len(tree.values))):
         raise NotPackable("a tree asks for values that it does not have")
 
 
-def breadth_first(tree: TreeArrays) -> BreadthFirst:
-    """Order the nodes of a tree that `check_nodes` accepted. Raises `NotPackable` if they do not form a tree."""
-    n_nodes = len(tree.left)
-    order, places = np.empty(n_nodes, np.int32), np.empty(n_nodes, np.int32)
-    depth, depths = _walk.place_children(
-        np.ascontiguousarray(tree.left, np.int64), np.ascontiguousarray(tree.right, np.int64), order, places
+def working_memory(n_nodes: int) -> npt.NDArray[np.uint8]:
+    """Return memory in which trees of up to so many nodes are laid out. It is used again for the next tree."""
+    return np.empty((n_nodes + 1) * _WORK_BYTES, np.uint8)
+
+
+def lay_out(
+    tree: TreeArrays,
+    nodes: npt.NDArray[np.uint8],
+    work: npt.NDArray[np.uint8],
+    *,
+    n_splits: int,
+    columns: npt.NDArray[np.int32],
+    ranks: tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]] | None,
+    shift: int,
+) -> tuple[int, float]:
+    """Check a tree that `check_lengths` accepted, and write its packed nodes, breadth first.
+
+    Parameters
+    ----------
+    nodes : array of bytes
+        Receives the nodes (see `nodes.NODE`).
+    work : array of bytes
+        From `working_memory`, for trees of at least so many nodes.
+    columns : array of int32, shape (n_features,)
+        The column of each feature, or -1.
+    ranks : tuple of arrays, optional
+        The thresholds of the columns and where those of each begin, if thresholds are stored as ranks.
+    shift : int
+        Number of bits below the left child in a packed node.
+
+    Returns
+    -------
+    depth : int
+        Depth of the deepest leaf.
+    mean_depth : float
+        Mean of the depths of the leaves.
+
+    Raises
+    ------
+    NotPackable
+        The arrays do not describe a tree, or the tree is too deep.
+    """
+    left, right, feature, threshold = strided(tree)
+    thresholds, offsets = ranks or (np.empty(0), np.empty(0, np.int64))
+    problem, depth, depths = _pack.lay_out(
+        left,
+        right,
+        feature,
+        threshold,
+        tree.missing_left.view(np.uint8),
+        _numbers(tree.splits),
+        _numbers(tree.rows),
+        n_splits,
+        columns,
+        ranks is not None,
+        thresholds,
+        offsets,
+        shift,
+        nodes,
+        work,
     )
-    if depth < 0:
-        raise NotPackable("the children of its nodes do not form a tree")
+    if problem:
+        raise NotPackable(_PROBLEMS[problem])
     if depth > _MAX_DEPTH:
         raise NotPackable(f"a tree is {depth:,} levels deep")
-    left = tree.left[order]
-    leaf = left < 0
-    child = np.where(leaf, np.arange(n_nodes), places[np.where(leaf, 0, left)]).astype(np.uint32)
-    rows = order if tree.rows is None else tree.rows[order]
-    return BreadthFirst(
-        left=child,
-        leaf=leaf,
-        feature=tree.feature[order],
-        threshold=tree.threshold[order],
-        missing_right=~leaf & ~tree.missing_left[order],
-        split=np.full(n_nodes, -1) if tree.splits is None else np.where(leaf, -1, tree.splits[order]),
-        rows=rows.astype(np.uint32),
-        depth=depth,
-        mean_depth=depths / leaf.sum(),
-    )
+    return depth, depths / (len(left) // 2 + 1)
+
+
+def mark_features(
+    tree: TreeArrays, numeric: npt.NDArray[np.bool_], categorical: npt.NDArray[np.bool_], missing: int
+) -> int:
+    """Mark the features that a tree compares as numbers or as categories. Others than those of the rows are ignored.
+
+    At most `missing` features have no mark as a number yet. Return how many have none then. The search ends if it is 0.
+    """
+    left, _, feature, _ = strided(tree)
+    marks = numeric.view(np.uint8), categorical.view(np.uint8)
+    return _pack.mark_features(left, feature, _numbers(tree.splits), *marks, missing)
+
+
+def strided(
+    tree: TreeArrays,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the children, features and thresholds of a tree, in the types that the extension reads."""
+    children = np.asarray(tree.left, np.int64), np.asarray(tree.right, np.int64)
+    return *children, np.asarray(tree.feature, np.int64), np.asarray(tree.threshold, np.float64)
+
+
+def _numbers(array: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
+    return np.empty(0, np.int64) if array is None else np.asarray(array, np.int64)

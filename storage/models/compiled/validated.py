@@ -49,7 +49,7 @@ def tree_arrays(estimator: Any, n_features: int) -> TreeArrays:
         right=tree.children_right,
         feature=tree.feature,
         threshold=tree.threshold,
-        missing_left=tree.missing_go_to_left.astype(bool),
+        missing_left=tree.missing_go_to_left,
         values=tree.value,
     )
 

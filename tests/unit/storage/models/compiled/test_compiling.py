@@ -51,7 +51,7 @@ from threadpoolctl import threadpool_limits
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import _select, _walk, estimators, extension, nodes
+from scoreline.storage.models.compiled import _pack, _select, _walk, estimators, extension, nodes, probes
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.compiled.nodes import PackedTrees
@@ -531,7 +531,7 @@ def test_a_failing_walk_is_slow_and_not_fatal(
 
 
 @pytest.mark.parametrize("version", [None, 0])
-@pytest.mark.parametrize("module", [_walk, _select], ids=["walk", "select"])
+@pytest.mark.parametrize("module", [_pack, _walk, _select], ids=["pack", "walk", "select"])
 def test_an_extension_of_another_version_is_not_used(
     module: Any, version: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -666,6 +666,24 @@ def test_the_rows_of_the_comparison_have_a_bounded_number_of_values(n_trees: int
         tracemalloc.stop()
     assert rows.size == MAX_CELLS
     assert peak < 200_000_000
+
+
+def test_the_rows_for_a_large_forest_are_few_and_lead_to_leaves_of_every_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    forest = RandomForestRegressor(30, random_state=0).fit(X, SIGNAL)
+    trees = estimators.compile_estimator(forest).trees
+    many = probe_rows(trees, N_FEATURES, wide=False)
+    n_nodes = sum(len(tree.left) for tree in trees)
+    # With more nodes, there are fewer rows, but at least four for each tree
+    monkeypatch.setattr(probes, "MAX_ROWS_AND_NODES", 600 * n_nodes)
+    assert len(probe_rows(trees, N_FEATURES, wide=False)) == 600 < len(many)
+    monkeypatch.setattr(probes, "MAX_ROWS_AND_NODES", 1)
+    rows = probe_rows(trees, N_FEATURES, wide=False)
+    assert len(rows) == 120
+    assert rows.tobytes() == probe_rows(trees, N_FEATURES, wide=False).tobytes()
+    for tree in forest.estimators_:
+        limits = tree.tree_.threshold[tree.tree_.children_left >= 0].astype(np.float32)
+        near = np.abs(rows[:, :, np.newaxis] - limits) <= np.spacing(np.abs(limits))
+        assert near.any(axis=(1, 2)).sum() >= 4
 
 
 def test_an_ensemble_of_too_many_features_is_not_compiled() -> None:

@@ -160,6 +160,12 @@ def child_out_of_range(tree: TreeArrays) -> TreeArrays:
     return replace(tree, right=right)
 
 
+def children_of_two(tree: TreeArrays) -> TreeArrays:
+    """Return nodes of which two share their children, and two others are not reached, so that the number is right."""
+    left, right = np.array([1, 3, 3, -1, -1, -1, -1]), np.array([2, 4, 4, -1, -1, -1, -1])
+    return TreeArrays(left, right, *(array[:7] for array in list(vars(tree).values())[2:6]))
+
+
 def child_of_two(tree: TreeArrays) -> TreeArrays:
     return replace(tree, right=np.where(tree.left >= 0, tree.left, -1))
 
@@ -198,6 +204,7 @@ def no_nodes(tree: TreeArrays) -> TreeArrays:
         child_on_the_left_alone,
         child_out_of_range,
         child_of_two,
+        children_of_two,
         feature_out_of_range,
         negative_feature,
         threshold_that_is_no_number,
@@ -208,6 +215,38 @@ def no_nodes(tree: TreeArrays) -> TreeArrays:
 def test_damaged_trees_are_refused_before_a_row_walks(damage: Callable[[TreeArrays], TreeArrays]) -> None:
     with pytest.raises(NotPackable):
         pack([damage(arrays_of(fitted(0)))], N_FEATURES, [0], wide=False)
+
+
+@pytest.mark.parametrize("most_leaves", [64, 0])
+@pytest.mark.parametrize("threshold", [-1e-50, -0.0, 0.0, 1e-50])
+def test_zeros_are_above_a_threshold_that_is_less_than_zero_by_less_than_a_float32(
+    threshold: float, most_leaves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "MAX_LEAVES", most_leaves)
+    tree = chain(1)
+    tree.threshold[0] = threshold
+    x = np.array([[0.0], [-0.0], [1e-45], [-1e-45]], np.float32)
+    sums = np.zeros((4, 1))
+    pack([tree], 1, [0], wide=False).add_to(sums, x)
+    assert sums[:, 0].tolist() == [tree.values[leaf_of(tree, row)] for row in x]
+
+
+@pytest.mark.parametrize("mark", [1, 2, 255])
+def test_a_missing_value_goes_left_for_every_mark_but_zero(mark: int) -> None:
+    tree = replace(chain(1), missing_left=np.array([mark, 0, 0], np.uint8))
+    sums = np.zeros((1, 1))
+    pack([tree], 1, [0], wide=False).add_to(sums, np.array([[np.nan]], np.float32))
+    assert sums[0, 0] == tree.values[tree.left[0]]
+
+
+@pytest.mark.parametrize("first", ["number", "category"])
+def test_a_feature_that_is_a_number_in_one_tree_and_a_category_in_another_is_refused(first: str) -> None:
+    trees = [chain(1), replace(chain(1), splits=np.array([0, -1, -1]))]
+    categories = np.zeros((1, checks.WORDS_OF_CATEGORIES), np.uint32)
+    with pytest.raises(NotPackable, match=r"^a feature is compared as a number and as a category$"):
+        pack(trees if first == "number" else trees[::-1], 1, [0, 0], wide=True, categories=categories)
+    with pytest.raises(NotPackable, match=r"^a tree asks for categories that it does not have$"):
+        pack(trees[1:], 1, [0], wide=True)
 
 
 def test_rows_of_another_type_or_width_are_refused() -> None:
