@@ -21,7 +21,7 @@ MAX_ROWS = 16_384
 MIN_ROWS = 64
 MAX_CELLS = 1 << 21
 """Maximum number of values in all rows, which are dense."""
-MAX_ROWS_AND_NODES = 5 << 29
+MAX_ROWS_AND_NODES = 5 << 31
 """Maximum product of the number of rows and the number of nodes of all trees, except that each tree has rows. It bounds
 the time of a comparison, because each row walks through all trees, the more slowly the larger they are."""
 MAX_FEATURES = 4_096
