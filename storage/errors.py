@@ -31,6 +31,7 @@
     │   ├── BucketNotFound
     │   ├── ObjectNotFound
     │   ├── PreconditionFailed
+    │   │   └── ConditionIgnored
     │   ├── AccessDenied
     │   ├── InvalidKey
     │   ├── NotAnObjectStore       another kind of server answers
@@ -206,6 +207,10 @@ class ObjectNotFound(StoreError):
 
 class PreconditionFailed(StoreError):
     """Raised when an object already exists, or when it was changed or deleted after it was read."""
+
+
+class ConditionIgnored(PreconditionFailed):
+    """Raised when a store answers a conditional read with another version of the object."""
 
 
 class AccessDenied(StoreError):

@@ -126,10 +126,8 @@ def retry_if_taken(task: Task[Any, Any], engine: Engine, job_id: str) -> None:
     The step is done when the message comes back. It is then done twice if the other process has not ended it, which
     does no harm.
     """
-    if task.request.retries:
-        return
     with contextlib.suppress(LedgerError):
-        if not engine.ledger.waiting.begin(WaitingStep(task=task.name, job_id=job_id)):
+        if not engine.ledger.waiting.begin(WaitingStep(task=task.name, job_id=job_id)) and not task.request.retries:
             raise retry_later(task, JobFailed(f"another process does the step of job {job_id}: it may end first"))
 
 

@@ -102,7 +102,7 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
         records_job.accept_records(client.submission, model, records, **options)
         with reconcile_if_lost(engine, job_id):
             try:
-                inline.score_small(engine, job_id, inline.inline_holder(job_id))
+                inline.score_small(engine, job_id, str(self.request.id))
             except UNLOADABLE_HERE as error:
                 pass_on(self, error, client.queue, job_id=job_id)
                 fail_job(engine, job_id, error)
@@ -124,7 +124,7 @@ def score_staged(self: Task[Any, Any], job_id: str) -> None:
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
         retry_if_taken(self, engine, job_id)
-        inline.score_small(engine, job_id, inline.inline_holder(job_id))
+        inline.score_small(engine, job_id, str(self.request.id))
     lifecycle.share_models()
 
 

@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.utils import parse_timestamp
 
 from scoreline.storage.errors import (
+    ConditionIgnored,
     InvalidKey,
     ObjectNotFound,
     PreconditionFailed,
@@ -186,8 +187,12 @@ class R2Store:
                 f"with the bytes from {position} on: use a store that supports Range"
             )
         info = _info(key, size, answer["ETag"], answer.get("Metadata"))
-        if if_match not in (None, info.etag):  # a store or a proxy between ignores the condition
-            raise PreconditionFailed(f"{self.uri(key)} was changed since it was listed: the store has another version")
+        if if_match is not None and _weak(if_match) != _weak(
+            info.etag
+        ):  # a store or a proxy between ignores the condition
+            raise ConditionIgnored(
+                f"{self.uri(key)} was changed since it was listed: the store ignores If-Match, and has another version"
+            )
         expected = (min(size, stop) if stop is not None else size) - position
         body = answer["Body"]
         try:
@@ -359,11 +364,16 @@ class _TranslatedUpload:
         self._parts.abort()
 
 
+def _weak(etag: str) -> str:
+    """Return an ETag as proxies shorten it that change the encoding: without quotation marks and the mark ``W/``."""
+    return etag.removeprefix("W/").strip('"')
+
+
 def _size_of(answer: Mapping[str, Any], position: int | None) -> int | None:
     """Return the size of the object in an answer; None if the answer does not begin at the requested position."""
     if position is None:
         return int(answer["ContentLength"])
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer["ContentRange"].strip())
+    found = re.fullmatch(r"bytes[ =]+(\d+)-\d+/(\d+)", answer["ContentRange"].strip(), re.IGNORECASE)
     return int(found[2]) if found and int(found[1]) == position else None
 
 

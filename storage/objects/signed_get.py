@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _HEADERS = {"Range": "Range", "IfMatch": "If-Match"}
 """The header for each argument of the client's `get_object` that a request may have."""
 _METADATA = "x-amz-meta-"
+_OFF_S = 600.0
+"""Number of seconds for which only the client sends requests after `_MOST_USELESS` failures."""
 _MOST_USELESS = 3
 """Number of requests in a row that fail here, although the same request of the client succeeds. After these, only the
 client sends requests, because the store or a proxy seems to refuse all others."""
@@ -58,6 +61,7 @@ class SignedGet:
         self._session = session
         self._user_agent = user_agent
         self._useless = 0
+        self._off_until_s = float("-inf")
         self._thread = threading.local()
 
     def send(self, key: str, conditions: Mapping[str, str]) -> Mapping[str, Any] | None:
@@ -75,7 +79,7 @@ class SignedGet:
         mapping, optional
             Those fields of the client's answer that `R2Store` reads.
         """
-        if self._useless >= _MOST_USELESS:
+        if time.monotonic() < self._off_until_s:
             return None
         self._thread.was_refused = False
         headers = {"User-Agent": self._user_agent} | {_HEADERS[name]: value for name, value in conditions.items()}
@@ -84,6 +88,7 @@ class SignedGet:
             self._signer.add_auth(request)
             response = self._session.send(request.prepare())
         except BotoCoreError:
+            self._thread.was_refused = True
             return None
         found = {name.lower(): value for name, value in response.headers.items()}
         length = found.get("content-length", "")
@@ -108,12 +113,13 @@ class SignedGet:
     def give_up_if_useless(self) -> None:
         """Count a request that was refused here, but succeeded when the client sent it. Give up after a few.
 
-        Errors that do not depend on the form of the request, such as those of a busy server, are not counted.
+        The answers of a busy server are not counted, because they do not depend on the form of the request.
         """
         if getattr(self._thread, "was_refused", False):
             self._thread.was_refused = False
             self._useless += 1
-            if self._useless == _MOST_USELESS:
+            if self._useless >= _MOST_USELESS:
+                self._useless, self._off_until_s = 0, time.monotonic() + _OFF_S
                 log.warning("store.signed_get_refused", extra={"url": self._url})
 
 

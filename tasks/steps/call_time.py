@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from scoreline.storage.errors import RejectBudgetExceeded
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.tables.base import align
 from scoreline.tasks.job.documents import Job
@@ -20,7 +22,8 @@ MIN_BATCH_ROWS = 1_024
 FIXED_SHARE = 0.1
 """Maximum share of the fixed time of a call in the time of a batch."""
 _LONGEST_CALL_S = 1.0
-"""If a call with the rows of the sample takes longer, no more rows are tried, because planning would take long."""
+"""If a call with the rows of the sample takes longer, no more rows are tried, because planning would take long. The
+model then counts as slow for each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +68,26 @@ def measure_call(job: Job, bundle: Bundle, made: Draft) -> CallTime | None:
     Returns
     -------
     CallTime, optional
-        None if the sample has few rows, or if a call takes long even with these.
+        None if the sample has few rows that can be scored.
     """
     if made.sample is None or made.scored is None or made.rows_per_s is None:
         return None
     rows = np.setdiff1d(np.arange(made.sample.num_rows), np.array(list(made.scored.rejected), dtype=np.int64))
-    if len(rows) < SAMPLE_ROWS // 2 or len(rows) > _LONGEST_CALL_S * made.rows_per_s:
+    if len(rows) < SAMPLE_ROWS // 2:
         return None
-    many = min(TRIAL_ROWS, max(4 * len(rows), int(TRIAL_S * made.rows_per_s)))
-    measured = []
-    for numbers in (rows, np.resize(rows, many)):
+
+    def seconds(numbers: npt.NDArray[np.int64]) -> float:
+        assert made.sample is not None
         batch = made.sample.take(pa.array(numbers))
         begun = time.perf_counter()
-        score_rows_of(job, bundle, batch, made.columns)
-        measured.append((len(numbers), time.perf_counter() - begun))
-    return CallTime.of(*measured)
+        score_rows_of(job, bundle, batch, made.columns, max_rejected=0)
+        return time.perf_counter() - begun
+
+    try:
+        few_s = seconds(rows)
+        if few_s > _LONGEST_CALL_S:
+            return CallTime(fixed_s=0.0, row_s=few_s / len(rows))
+        many = min(TRIAL_ROWS, max(4 * len(rows), int(TRIAL_S * len(rows) / max(few_s, 1e-6))))
+        return CallTime.of((len(rows), few_s), (many, seconds(np.resize(rows, many))))
+    except RejectBudgetExceeded:  # the model refuses rows together that it accepts among others
+        return None

@@ -19,15 +19,6 @@ from scoreline.tasks.steps.score_part import score_part
 _STEPS_RUN_HERE = frozenset({"scoreline.score_part", "scoreline.finalize"})
 
 
-def inline_holder(job_id: str) -> str:
-    """Return the holder of the leases of a job that is scored in one process.
-
-    It is the same for each delivery of the message, and for a process that does without the message. Whoever comes
-    after a process that has died can thus take over its leases.
-    """
-    return f"inline {job_id}"
-
-
 def score_small(engine: Engine, job_id: str, holder: str, *, longest_s: float | None = None) -> None:
     """Plan a job. If the job has only one part, also score and finalize it; otherwise dispatch its parts.
 
@@ -37,7 +28,7 @@ def score_small(engine: Engine, job_id: str, holder: str, *, longest_s: float | 
     Parameters
     ----------
     holder : str
-        The holder of the leases (see `inline_holder` and `score_part`).
+        Identifies the message (see `score_part`), or the process that does the step without its message.
     longest_s : float, optional
         Dispatch the part, too, if scoring it takes longer according to the pace of earlier jobs.
 

@@ -31,6 +31,8 @@ from scoreline.tasks.steps.score_rows import PartStopped
 
 log = logging.getLogger(__name__)
 
+_MUCH_S = 5.0
+"""Seconds of steps of other jobs that may be the reason why a part reaches the time limit."""
 MAX_REASON = 500
 """Maximum number of characters in the reason of a failed part. Redis keeps about a hundred reasons per job."""
 
@@ -72,6 +74,8 @@ def score_part(
         if started.all_done and started.to_do == "done":
             send_step(engine, "finalize", job_id)
         return None
+    if engine.between_batches is not None:
+        engine.between_batches.begin_part()
     rows, rejected, failure, summary = 0, 0, "", ""
     seconds: float | None = None
     try:
@@ -84,7 +88,7 @@ def score_part(
                 )
             begun = time.perf_counter()
             receipt = committed or commit_part(
-                _for_attempt(engine, started.attempt),
+                _for_attempt(engine, started.attempt, is_retry=is_retry),
                 documents,
                 part,
                 started.budget,
@@ -113,7 +117,7 @@ def score_part(
             raise
         failure, summary = describe(error), without_quotes(error)
     except SoftTimeLimitExceeded:
-        if _spent_elsewhere_s(engine):  # the part alone might have ended in time
+        if _spent_elsewhere_s(engine) >= _MUCH_S:  # the part alone might have ended in time
             engine.ledger.release(lease)
             raise PartInterrupted(
                 f"part {part} reached the time limit, partly because of steps of other jobs: it is scored again"
@@ -127,15 +131,13 @@ def score_part(
     return rows, rejected
 
 
-def _for_attempt(engine: Engine, attempt: int) -> Engine:
+def _for_attempt(engine: Engine, attempt: int, *, is_retry: bool) -> Engine:
     """Return the engine for an attempt at a part. After the first attempt, it does nothing between batches.
 
-    A step of another job may kill the process. If this could happen in each attempt, the part would fail, too.
+    A step of another job may kill the process, or use up its time. If this could happen in each attempt, the part would
+    fail, too.
     """
-    if engine.between_batches is None:
-        return engine
-    engine.between_batches.begin_part()
-    return engine if attempt <= 1 else replace(engine, between_batches=None)
+    return engine if attempt <= 1 and not is_retry else replace(engine, between_batches=None)
 
 
 def _spent_elsewhere_s(engine: Engine) -> float:

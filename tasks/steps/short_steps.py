@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.finalize import finalize
-from scoreline.tasks.steps.inline import inline_holder, score_small
+from scoreline.tasks.steps.inline import score_small
 from scoreline.tasks.steps.planner import plan_job
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ MIN_MEMORY_BYTES = 192 << 20
 _REFUSED_S = 2.0
 """Seconds for which a process does not look again at a step that it cannot do."""
 _MAX_REFUSED = 1_000
+_MAX_LEFT = 20
+"""Number of steps without room for their model after which a look ends."""
 
 
 @dataclass(kw_only=True)
@@ -90,33 +93,36 @@ class ShortSteps:
             return 0.0
         # Steps must neither interrupt each other, nor share documents and objects that the part has in memory
         within = replace(engine, between_batches=None, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
-        spent_s = self.spent_s
+        before_s, left = self.spent_s, list[WaitingStep]()
         try:
-            while self._may_begin(begun) and self._do_next(within, bundle):
-                self.spent_s = spent_s + self.clock() - begun
+            while self._may_begin(begun, left) and (step := engine.ledger.waiting.take(engine.lease_s)) is not None:
+                self._do(within, step, bundle, left)
         except LedgerError:  # the messages are still in the queue
             pass
         finally:
+            with contextlib.suppress(LedgerError):
+                for step in left:  # for other processes
+                    engine.ledger.waiting.add(step)
             self._looked_s = self.clock()
-            self.spent_s = spent_s + self._looked_s - begun
-        return self._looked_s - begun
+        return self.spent_s - before_s
 
-    def _may_begin(self, begun: float) -> bool:
-        if self.clock() - begun >= LONGEST_S or self.spent_s >= LONGEST_IN_PART_S:
+    def _may_begin(self, begun: float, left: list[WaitingStep]) -> bool:
+        if self.clock() - begun >= LONGEST_S or self.spent_s >= LONGEST_IN_PART_S or len(left) >= _MAX_LEFT:
             return False
         return self.available() >= MIN_MEMORY_BYTES
 
-    def _do_next(self, engine: Engine, bundle: Bundle) -> bool:
-        """Do the step that has waited longest. Return False if no step waits, or if this process cannot do it."""
-        waiting, seconds = engine.ledger.waiting, engine.lease_s
-        step = waiting.take(seconds)
-        if step is None:
-            return False
+    def _do(self, engine: Engine, step: WaitingStep, bundle: Bundle, left: list[WaitingStep]) -> None:
+        """Do a step, and count its time. Add it to `left` if another process may be able to do it."""
+        waiting, seconds, begun = engine.ledger.waiting, engine.lease_s, self.clock()
+        runs = False
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
-                if not self._is_possible(engine, step, bundle):
-                    waiting.add(step)  # for other processes
-                    return False
+                if not self._has_room(engine, step, bundle):
+                    left.append(step)
+                    return
+                if not _is_short(engine, step):
+                    return
+                runs = True
                 if _run(engine, step):
                     log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
         except JobNotFound:
@@ -129,26 +135,36 @@ class ShortSteps:
         except Exception as error:  # noqa: BLE001  # the message of the step retries it, or fails the job
             log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
         finally:
+            if runs:
+                self.spent_s += self.clock() - begun
             with contextlib.suppress(LedgerError):
                 waiting.end(step)
-        return True
 
-    def _is_possible(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> bool:
-        """Return whether the process has room for the model of a step, and the step is short."""
+    def _has_room(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> bool:
+        """Return whether the process has room for the model of a step. Finalizing needs no model."""
+        if step.task == "scoreline.finalize":
+            return True
         now = self.clock()
         if self._refused.get(step, float("-inf")) > now - _REFUSED_S:
             return False
-        job = read_job(engine.buckets.main, step.job_id)
-        if step.task == "scoreline.finalize":  # needs no model
-            possible = not job.spec.arranged and PlanFile(engine.buckets.main, step.job_id).parts <= MAX_PARTS
-        else:
-            possible = self.has_room(job.model, bundle)
-        if not possible:
-            self._refused[step] = now
-            self._refused.move_to_end(step)
-            while len(self._refused) > _MAX_REFUSED:
-                self._refused.popitem(last=False)
-        return possible
+        if self.has_room(read_job(engine.buckets.main, step.job_id).model, bundle):
+            return True
+        self._refused[step] = now
+        self._refused.move_to_end(step)
+        while len(self._refused) > _MAX_REFUSED:
+            self._refused.popitem(last=False)
+        return False
+
+
+def _is_short(engine: Engine, step: WaitingStep) -> bool:
+    """Return whether a step is short. All steps are, except finalizing a job with many parts, or with arranged results.
+
+    No process does such a step between batches, so it is not listed again.
+    """
+    if step.task != "scoreline.finalize":
+        return True
+    main = engine.buckets.main
+    return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
 
 
 def _run(engine: Engine, step: WaitingStep) -> bool:
@@ -159,7 +175,7 @@ def _run(engine: Engine, step: WaitingStep) -> bool:
         case "scoreline.finalize":
             finalize(engine, step.job_id)
         case "scoreline.score_staged":
-            score_small(engine, step.job_id, inline_holder(step.job_id), longest_s=LONGEST_RECORDS_S)
+            score_small(engine, step.job_id, secrets.token_hex(8), longest_s=LONGEST_RECORDS_S)
         case _:
             return False
     return True

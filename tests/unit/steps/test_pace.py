@@ -68,7 +68,7 @@ class Clock:
         (0.3, 0.0005, None, 5_376),  # a tenth of the time of a batch is fixed
         (0.3, 0.00001, 100.0, 0),
         (0.0, 0.002, None, MIN_BATCH_ROWS),
-        (2.0, 0.0, None, 0),  # no more rows are tried
+        (2.0, 0.0, None, MIN_BATCH_ROWS),  # no more rows are tried
     ],
 )
 def test_a_batch_takes_half_a_second_but_not_many_calls(

@@ -61,7 +61,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
             return run(engine, step)
 
         monkeypatch.setattr(short_steps, "_run", hooked)
-        monkeypatch.setattr(ShortSteps, "_is_possible", lambda *_: True)
+        monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
+        monkeypatch.setattr(short_steps, "_is_short", lambda *_: True)
         return done
 
     return put
@@ -188,11 +189,16 @@ def test_a_model_that_has_no_room_beside_the_one_in_use_is_left_to_another_proce
         return False
 
     full = steps(has_room=room, clock=time)
+    behind = end_of("gone")
     one.ledger.waiting.add(PLAN)
+    one.ledger.waiting.add(behind)
     for time.now in (0.0, 1.0):  # the second look does not read the job again
         assert not planned(one, full)
     assert len(asked) == 1
+    assert one.ledger.waiting.begin(PLAN)  # it is listed, and no longer taken
+    one.ledger.waiting.add(PLAN)
     assert planned(one, steps())
+    assert one.ledger.waiting.take(1) is None  # the step behind was tried in the first look
 
 
 def test_no_step_is_begun_if_memory_is_short(tmp_path: Path) -> None:
@@ -217,14 +223,16 @@ def test_finalizing_that_may_take_long_is_left_to_its_message(
     assert one.outcome.state == "succeeded"
 
 
-def test_after_the_first_attempt_a_part_does_no_steps(at: OneJob, install: Install) -> None:
-    """A step may kill the process, and the part would fail after three deaths."""
+@pytest.mark.parametrize("is_retry", [False, True])
+def test_after_the_first_attempt_a_part_does_no_steps(at: OneJob, install: Install, *, is_retry: bool) -> None:
+    """A step may kill the process or use up its time, and the part would fail after some attempts."""
     done = install(ready)
     documents = at.documents
     lease = PartLease(job_id="j", plan_sha256=documents.plan.sha256, part=0, holder="holder", lease_s=60)
     at.ledger.start(lease)  # this process dies
     at.ledger.waiting.add(end_of("a"))
-    assert score(at, steps()) == (4, 0)
+    engine = replace(at.engine, between_batches=steps())
+    assert score_part(engine, "j", 0, "holder", is_retry=is_retry) == (4, 0)
     assert done == []
 
 
@@ -240,12 +248,18 @@ def test_after_a_minute_of_steps_a_part_does_no_more(at: OneJob, install: Instal
     assert done == [end_of("a")]
 
 
-@pytest.mark.parametrize("with_steps", [True, False])
-def test_a_part_fails_at_the_time_limit_only_if_it_spent_no_time_on_steps(
-    at: OneJob, install: Install, monkeypatch: pytest.MonkeyPatch, *, with_steps: bool
+@pytest.mark.parametrize("steps_s", [60.0, 1.0, None])
+def test_a_part_fails_at_the_time_limit_unless_it_spent_much_time_on_steps(
+    at: OneJob, install: Install, monkeypatch: pytest.MonkeyPatch, steps_s: float | None
 ) -> None:
-    install(ready)
-    if with_steps:
+    clock, with_steps = Time(LOOK_EVERY_S), steps_s == 60.0
+
+    def slowly(engine: Engine, step: WaitingStep) -> bool:
+        clock.now += steps_s or 0.0
+        return True
+
+    install(slowly)
+    if steps_s is not None:
         at.ledger.waiting.add(end_of("a"))
 
     def run_out(*_: Any, **__: Any) -> None:
@@ -253,7 +267,6 @@ def test_a_part_fails_at_the_time_limit_only_if_it_spent_no_time_on_steps(
 
     with monkeypatch.context() as patched:
         patched.setattr("scoreline.tasks.steps.score_rows.score_batch", run_out)
-        clock = Time() if with_steps else Time(0.0)
         with pytest.raises(PartInterrupted if with_steps else SoftTimeLimitExceeded):
             score(at, steps(clock=clock))
     if with_steps:  # the attempt is not counted, and another message can begin the part at once

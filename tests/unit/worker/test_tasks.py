@@ -154,7 +154,7 @@ def test_a_message_is_retried_once_if_another_process_does_its_step(
     monkeypatch.setattr(waiting, "begin", counted)
     planning = fail(planner, "plan_job", ValueError("never raised"), times=0)
     tasks.plan.apply(kwargs={"job_id": job_id})
-    assert asked == [taken]
+    assert asked == [taken] * (1 if gone else 2)  # each delivery removes the step from the list
     assert planning.calls == 1  # by the message itself, or when it came back
     assert at.names_sent() == ["score_part"] * 4
 
