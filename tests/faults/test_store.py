@@ -21,7 +21,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.plan import BATCH_ROWS
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
-from tests.support.estimators import Staged
+from tests.support.estimators import TRIAL_ROWS, Staged
 from tests.support.rejects import rejected_key
 from tests.support.rig import Rig
 
@@ -85,7 +85,7 @@ def test_a_cancelled_job_stops_within_one_record_batch_and_can_be_resumed(rig_at
     rig = rig_at_work
     # Given two parts of three batches each, both in their first batch
     gate, calls = tmp_path / "gate", tmp_path / "calls"
-    rig.publish(Staged(gate=str(gate), calls=str(calls)))
+    rig.publish(Staged(gate=str(gate), calls=str(calls), sample_rows=TRIAL_ROWS))
     job = rig.submit(2, rows=3 * BATCH_ROWS)
     rig.wait(lambda: calls.exists() and calls.stat().st_size == 2, "two parts at their first batch")
     # When their job is cancelled

@@ -124,6 +124,8 @@ class Staged(Paced):
         Path of a file that calls wait for, except for the sample of a planner.
     calls : str
         Path of a file that each call makes a byte longer, except for the sample of a planner.
+    sample_rows : int
+        Maximum number of rows of a call that counts as the sample of a planner.
     """
 
     def __init__(
@@ -133,19 +135,21 @@ class Staged(Paced):
         says: str = "broken",
         gate: str = "",
         calls: str = "",
+        sample_rows: int = SAMPLE_ROWS,
     ) -> None:
         super().__init__(refuses_from=refuses_from)
         self.breaks_from = breaks_from
         self.says = says
         self.gate = gate
         self.calls = calls
+        self.sample_rows = sample_rows
 
     def predict(self, x: Any) -> Any:
         if (np.asarray(x)[:, 0] >= self.breaks_from).any():
             raise MemoryError(self.says)
-        if self.calls and len(x) > SAMPLE_ROWS:
+        if self.calls and len(x) > self.sample_rows:
             with Path(self.calls).open("ab") as file:
                 file.write(b".")
-        while self.gate and len(x) > SAMPLE_ROWS and not Path(self.gate).exists():
+        while self.gate and len(x) > self.sample_rows and not Path(self.gate).exists():
             time.sleep(0.01)
         return super().predict(x)
