@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-VERSION = 3  # that of the module `extension`
+VERSION = 4  # that of the module `extension`
 
 cdef struct Node:  # as in `_walk`
     uint32_t threshold
@@ -140,6 +140,10 @@ def lay_out(
     cdef uint8_t* seen = <uint8_t*> (order + n + 2)
     if work.shape[0] < n * WORK + WORK:
         raise ValueError("the memory for the work is too small")
+    if not (right.shape[0] == feature.shape[0] == threshold.shape[0] == missing_left.shape[0] == n):
+        raise ValueError("the arrays of the tree differ in length")
+    if splits.shape[0] not in (0, n) or rows.shape[0] not in (0, n) or nodes.shape[0] < 8 * n:
+        raise ValueError("the arrays for the nodes differ in length from the tree")
     with nogil:
         problem = draft(
             left, right, feature, threshold, missing_left, splits, rows, n_splits, columns, ranked, thresholds, offsets,

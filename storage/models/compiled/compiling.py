@@ -167,9 +167,14 @@ def _outcome(estimator: Any, compiled: Compiled, x: Any) -> tuple[list[np.ndarra
 
 def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]) -> bool:
     return len(expected) == len(got) and all(
-        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() and _layout(a) == _layout(b)
         for a, b in zip(expected, got, strict=True)
     )
+
+
+def _layout(array: np.ndarray[Any, Any]) -> tuple[bool, bool]:
+    """Return the layout of an array in memory, which affects how scikit-learn rounds sums over it."""
+    return array.flags.c_contiguous, array.flags.f_contiguous
 
 
 def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -694,3 +694,18 @@ def test_an_ensemble_of_too_many_features_is_not_compiled() -> None:
     assert one.reason == "rows of so many features (4,097) are not compared"
     (one,) = compile_ensembles([("model", forest.fit(x[:, 1:], x[:, 7]))]).found
     assert one.reason is None
+
+
+def test_results_in_another_layout_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn sums over the results of AdaBoost, and rounds these sums according to the layout."""
+    boosted = AdaBoostClassifier(DecisionTreeClassifier(max_depth=3), **FEW).fit(X, TENTHS)
+    assert compile_ensembles([("model", boosted)]).summary() == "1 of 1 tree ensembles compiled"
+    monkeypatch.setattr("scoreline.storage.models.compiled.wholes.np.asfortranarray", lambda array: array)
+    assert "1 of 1" not in compile_ensembles([("model", boosted)]).summary()
+
+
+def test_boosting_that_ended_early_is_compiled_as_a_whole() -> None:
+    boosted = AdaBoostClassifier(DecisionTreeClassifier(), n_estimators=9, random_state=0).fit(X, THREE)
+    assert len(boosted.estimators_) < len(boosted.estimator_weights_)
+    (found,) = compile_ensembles([("model", boosted)]).found
+    assert (found.name, found.reason) == ("AdaBoostClassifier", None)
