@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 RETRY_DELAY_S = 2
 """Seconds before a message is retried if its process died."""
 PROCESSES_COUNTED_EVERY_S = 30
+_MAX_WAITS = 8
+"""Number of times that the message of a job of records comes back while another process scores the job: two minutes,
+which is longer than a lease."""
 
 startup.connect(app)
 
@@ -124,7 +127,9 @@ def score_staged(self: Task[Any, Any], job_id: str) -> None:
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
         retry_if_taken(self, engine, job_id)
-        inline.score_small(engine, job_id, str(self.request.id))
+        ended = inline.score_small(engine, job_id, str(self.request.id))
+        if not ended and retries_made(self) < _MAX_WAITS:  # if the other process has died, its lease must expire first
+            raise retry_later(self, JobFailed(f"another process is scoring job {job_id}"))
     lifecycle.share_models()
 
 

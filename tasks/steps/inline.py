@@ -8,7 +8,7 @@ from typing import Any
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound
-from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.steps.engine import Engine
@@ -19,7 +19,7 @@ from scoreline.tasks.steps.score_part import score_part
 _STEPS_RUN_HERE = frozenset({"scoreline.score_part", "scoreline.finalize"})
 
 
-def score_small(engine: Engine, job_id: str, holder: str, *, longest_s: float | None = None) -> None:
+def score_small(engine: Engine, job_id: str, holder: str, *, longest_s: float | None = None) -> bool:
     """Plan a job. If the job has only one part, also score and finalize it; otherwise dispatch its parts.
 
     Each step uses leases and counts attempts in the same way as a step that the queue delivers. If the process dies,
@@ -31,6 +31,11 @@ def score_small(engine: Engine, job_id: str, holder: str, *, longest_s: float | 
         Identifies the message (see `score_part`), or the process that does the step without its message.
     longest_s : float, optional
         Dispatch the part, too, if scoring it takes longer according to the pace of earlier jobs.
+
+    Returns
+    -------
+    bool
+        False if another process is scoring the job, or seems to: it may have died. The message must then come back.
 
     Raises
     ------
@@ -54,14 +59,14 @@ def score_small(engine: Engine, job_id: str, holder: str, *, longest_s: float | 
     try:
         parts = engine.documents(job_id).plan.parts
     except ObjectNotFound:  # planning failed, and the job has ended
-        return
+        return True
     if parts > 1 or (longest_s is not None and _takes_longer(engine, job_id, longest_s)):
         for name, kwargs in kept_back:
             engine.send(name, **kwargs)
-        return
-    if parts:
-        score_part(local, job_id, 0, holder)
+        return True
+    scored_here = not parts or score_part(local, job_id, 0, holder) is not None
     finalize(engine, job_id)
+    return scored_here or read_outcome(engine.buckets.main, job_id) is not None
 
 
 def _takes_longer(engine: Engine, job_id: str, seconds: float) -> bool:
