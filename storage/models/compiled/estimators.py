@@ -6,7 +6,7 @@ of other classes, for example of a subclass, are not compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from scoreline.storage.models.compiled.nodes import PackedTrees, pack
 from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, WORDS_OF_CATEGORIES, NotPackable, TreeArrays
-from scoreline.storage.models.compiled.validated import TREES, Compiled, Methods, is_sparse, tree_arrays, with_features
+from scoreline.storage.models.compiled.validated import TREES, Compiled, is_sparse, tree_arrays, with_features
 from scoreline.storage.models.compiled.wholes import WHOLES, is_whole
 
 KNOWN_VERSIONS = ("1.9.",)
@@ -87,7 +87,7 @@ def compile_estimator(estimator: Any) -> Compiled:
 def _decision_tree(model: Any) -> Compiled:
     trees = [tree_arrays(model, model.n_features_in_)]
     packed = pack(trees, model.n_features_in_, [0], wide=False)
-    return _compiled({"tree_": CompiledTree(model.tree_, packed)}, packed, trees)
+    return Compiled.of({"tree_": CompiledTree(model.tree_, packed)}, packed, trees)
 
 
 def _forest_classifier(model: Any) -> Compiled:
@@ -129,7 +129,7 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
         return result(sums)
 
     compiled.__name__ = method  # scikit-learn decides by the name of a method what its results mean
-    return _compiled({method: compiled}, packed, trees)
+    return Compiled.of({method: compiled}, packed, trees)
 
 
 def _gradient_boosting(model: Any) -> Compiled:
@@ -149,7 +149,7 @@ def _gradient_boosting(model: Any) -> Compiled:
         packed.add_to(sums, X, scale=model.learning_rate)
         return sums
 
-    return _compiled({"_raw_predict": raw_predict}, packed, trees)
+    return Compiled.of({"_raw_predict": raw_predict}, packed, trees)
 
 
 def _hist_gradient_boosting(model: Any) -> Compiled:
@@ -243,7 +243,7 @@ def _isolation_forest(model: Any) -> Compiled:
         packed.add_to(sums, X)
         return _scores_from_depths(model, sums[:, 0])
 
-    return _compiled({"_compute_score_samples": compute_score_samples}, packed, trees)
+    return Compiled.of({"_compute_score_samples": compute_score_samples}, packed, trees)
 
 
 def _scores_from_depths(model: Any, depths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -255,10 +255,6 @@ def _scores_from_depths(model: Any, depths: npt.NDArray[np.float64]) -> npt.NDAr
         -np.divide(depths, denominator, out=np.ones_like(depths), where=denominator != 0)
     )
     return scores
-
-
-def _compiled(methods: Methods, packed: PackedTrees, trees: Sequence[TreeArrays]) -> Compiled:
-    return Compiled(methods, packed.nbytes, trees, packed.n_features, packed.wide)
 
 
 def is_known(value: Any) -> bool:

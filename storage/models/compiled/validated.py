@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from scipy.sparse import issparse
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 from sklearn.tree._tree import Tree
 
+from scoreline.storage.models.compiled.nodes import PackedTrees
 from scoreline.storage.models.compiled.trees import NotPackable, TreeArrays
 
 Methods = Mapping[str, Any]
@@ -32,6 +33,11 @@ class Compiled:
     """Features whose values are categories, as numbers from 0."""
     evaluate: Callable[[Any], npt.NDArray[np.float64]] | None = None
     """Computes the results that are compared with those of scikit-learn. By default, methods of the estimator do."""
+
+    @classmethod
+    def of(cls, methods: Methods, packed: PackedTrees, trees: Sequence[TreeArrays]) -> Self:
+        """Return what replaces `methods` in an ensemble whose packed trees are compared by these methods."""
+        return cls(methods, packed.nbytes, trees, packed.n_features, packed.wide)
 
 
 TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)

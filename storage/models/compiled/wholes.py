@@ -7,6 +7,7 @@ once, and again by scikit-learn's own trees if one of them might refuse them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor, BaggingClass
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from scoreline.storage.models.compiled.nodes import PackedTrees, pack
+from scoreline.storage.models.compiled.nodes import pack
 from scoreline.storage.models.compiled.trees import NotPackable, TreeArrays
 from scoreline.storage.models.compiled.validated import Compiled, is_sparse, tree_arrays, with_features
 
@@ -91,7 +92,7 @@ def bagging(model: Any) -> Compiled:
         return sums if is_classifier or outputs > 1 else sums[:, 0]
 
     compiled.__name__ = method
-    return _compiled({method: compiled}, packed, trees)
+    return Compiled.of({method: compiled}, packed, trees)
 
 
 def ada_boost_classifier(model: Any) -> Compiled:
@@ -141,7 +142,7 @@ def ada_boost_classifier(model: Any) -> Compiled:
             return sums.sum(axis=1)
         return sums
 
-    return _compiled({"decision_function": decision_function}, packed, trees)
+    return Compiled.of({"decision_function": decision_function}, packed, trees)
 
 
 def ada_boost_regressor(model: Any) -> Compiled:
@@ -165,23 +166,11 @@ def ada_boost_regressor(model: Any) -> Compiled:
         every = np.arange(len(rows))
         return predictions[every, order[every, median]]
 
-    return _compiled({"_get_median_predict": get_median_predict}, packed, trees)
+    return Compiled.of({"_get_median_predict": get_median_predict}, packed, trees)
 
 
 def _with_values(arrays: TreeArrays, values: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> TreeArrays:
-    return TreeArrays(
-        left=arrays.left,
-        right=arrays.right,
-        feature=arrays.feature,
-        threshold=arrays.threshold,
-        missing_left=arrays.missing_left,
-        values=np.ascontiguousarray(values, np.float64),
-        rows=rows,
-    )
-
-
-def _compiled(methods: dict[str, Any], packed: PackedTrees, trees: list[TreeArrays]) -> Compiled:
-    return Compiled(methods, packed.nbytes, trees, packed.n_features, packed.wide)
+    return replace(arrays, values=np.ascontiguousarray(values, np.float64), rows=rows)
 
 
 WHOLES: dict[type, Callable[[Any], Compiled]] = {
