@@ -209,12 +209,12 @@ class R2Store:
 
     def _request(self, key: str, conditions: Mapping[str, str], *, lean: bool) -> Mapping[str, Any]:
         """Request an object from the client; first from `SignedGet` if `lean` is true."""
-        if lean and (answer := self._signed_get.send(key, conditions)) is not None:
-            return answer
-        found: Mapping[str, Any] = self._call(self.client.get_object, Bucket=self.bucket, Key=key, **conditions)
-        if lean:
-            self._signed_get.give_up_if_useless()
-        return found
+
+        def by_client() -> Mapping[str, Any]:
+            found: Mapping[str, Any] = self._call(self.client.get_object, Bucket=self.bucket, Key=key, **conditions)
+            return found
+
+        return self._signed_get.get(key, conditions, by_client) if lean else by_client()
 
     def head(self, key: str) -> ObjectInfo:
         """Return the properties of an object (see `ObjectStore.head`)."""

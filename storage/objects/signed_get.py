@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -62,10 +61,11 @@ class SignedGet:
         self._user_agent = user_agent
         self._useless = 0
         self._off_until_s = float("-inf")
-        self._thread = threading.local()
 
-    def send(self, key: str, conditions: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """Request an object. Return None if the request fails, so that the client has to send it.
+    def get(
+        self, key: str, conditions: Mapping[str, str], by_client: Callable[[], Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        """Request an object. If the request fails, let the client send it.
 
         The request is sent once. The client repeats it as often as necessary, and can explain errors.
 
@@ -73,30 +73,29 @@ class SignedGet:
         ----------
         conditions : mapping of str to str
             The arguments `Range` and `IfMatch` of the client's `get_object`, if they are needed.
+        by_client : callable
+            Sends the same request with the client, and returns the answer or raises an error.
 
         Returns
         -------
-        mapping, optional
+        mapping
             Those fields of the client's answer that `R2Store` reads.
         """
         if time.monotonic() < self._off_until_s:
-            return None
-        self._thread.was_refused = False
+            return by_client()
         headers = {"User-Agent": self._user_agent} | {_HEADERS[name]: value for name, value in conditions.items()}
         request = AWSRequest(method="GET", url=self._url + quote(key), headers=headers, stream_output=True)
         try:
             self._signer.add_auth(request)
             response = self._session.send(request.prepare())
         except BotoCoreError:
-            self._thread.was_refused = True
-            return None
+            return self._count(by_client())
         found = {name.lower(): value for name, value in response.headers.items()}
         length = found.get("content-length", "")
         if response.status_code not in (200, 206) or "etag" not in found or not length.isdigit():
             response.raw.close()
             busy = response.status_code == 429 or (response.status_code >= 500 and response.status_code != 501)
-            self._thread.was_refused = not busy
-            return None
+            return by_client() if busy else self._count(by_client())
         self._useless = 0
         answer = {
             "ETag": found["etag"],
@@ -110,17 +109,16 @@ class SignedGet:
         }
         return answer | ({"ContentRange": found["content-range"]} if "content-range" in found else {})
 
-    def give_up_if_useless(self) -> None:
+    def _count(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Count a request that was refused here, but succeeded when the client sent it. Give up after a few.
 
         The answers of a busy server are not counted, because they do not depend on the form of the request.
         """
-        if getattr(self._thread, "was_refused", False):
-            self._thread.was_refused = False
-            self._useless += 1
-            if self._useless >= _MOST_USELESS:
-                self._useless, self._off_until_s = 0, time.monotonic() + _OFF_S
-                log.warning("store.signed_get_refused", extra={"url": self._url})
+        self._useless += 1
+        if self._useless >= _MOST_USELESS:
+            self._useless, self._off_until_s = 0, time.monotonic() + _OFF_S
+            log.warning("store.signed_get_refused", extra={"url": self._url})
+        return answer
 
 
 def http_session(
