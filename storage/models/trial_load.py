@@ -126,15 +126,6 @@ def open_trial(name: str, files: Sequence[NewArtifact], *, allow_version_skew: b
     return TrialProcess(name, files, allow_version_skew=allow_version_skew)
 
 
-def try_loading(name: str, files: Sequence[NewArtifact], *, allow_version_skew: bool = False) -> TrialLoad:
-    """Load a bundle in a fresh process and return the result (parameters and errors as in `open_trial` and `Trial`)."""
-    with contextlib.closing(open_trial(name, files, allow_version_skew=allow_version_skew)) as trial:
-        for item in files:
-            item.content.copy_to(trial.send)
-            trial.end_file()
-        return trial.result()
-
-
 class TrialProcess:
     """A trial load in a fresh process (see `open_trial` and `Trial`).
 

@@ -204,7 +204,7 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
         return made
     made = try_rows(engine, job, bundle, made, resolved)
     if not rescored:
-        made = _cut(job, bundle, made, pace or Pace())
+        made = _cut(job, bundle, made, pace)
     return replace(made, ahead=None)
 
 

@@ -42,7 +42,6 @@ MIN_MEMORY_BYTES = 192 << 20
 """Memory that must be available to begin a step. A step takes up to 90 MiB besides its model."""
 _REFUSED_S = 2.0
 """Seconds for which a process does not look again at a step that it cannot do."""
-_MAX_REFUSED = 1_000
 _MAX_LEFT = 20
 """Number of steps without room for their model after which a look ends."""
 
@@ -69,7 +68,7 @@ class ShortSteps:
     clock: Callable[[], float] = time.monotonic
     spent_s: float = field(default=0.0, init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
-    _refused: OrderedDict[WaitingStep, float] = field(default_factory=OrderedDict, init=False)
+    _refused: dict[WaitingStep, float] = field(default_factory=dict, init=False)
 
     def begin_part(self) -> None:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
@@ -145,14 +144,12 @@ class ShortSteps:
         if step.task == "scoreline.finalize":
             return True
         now = self.clock()
-        if self._refused.get(step, float("-inf")) > now - _REFUSED_S:
+        self._refused = {other: at_s for other, at_s in self._refused.items() if at_s > now - _REFUSED_S}
+        if step in self._refused:
             return False
         if self.has_room(read_job(engine.buckets.main, step.job_id).model, bundle):
             return True
         self._refused[step] = now
-        self._refused.move_to_end(step)
-        while len(self._refused) > _MAX_REFUSED:
-            self._refused.popitem(last=False)
         return False
 
 

@@ -28,3 +28,12 @@ def proved_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publisher, "open_trial", _prove_here)
         yield
+
+
+def try_loading(name: str, files: Sequence[trial_load.NewArtifact]) -> trial_load.TrialLoad:
+    """Load a bundle in a fresh process, without publishing it, and return the result."""
+    with contextlib.closing(trial_load.open_trial(name, files)) as trial:
+        for item in files:
+            item.content.copy_to(trial.send)
+            trial.end_file()
+        return trial.result()

@@ -21,9 +21,10 @@ from scoreline.storage.models import signatures, trial_load
 from scoreline.storage.models.bundle import dump
 from scoreline.storage.models.confinement import environment
 from scoreline.storage.models.manager import ModelStorageManager
-from scoreline.storage.models.trial_load import NewArtifact, try_loading
+from scoreline.storage.models.trial_load import NewArtifact
 from scoreline.worker.cli.main import cli
 from tests.support.one_model import LINE
+from tests.support.proving import try_loading
 from tests.support.waiting import wait_until
 
 SPY = """

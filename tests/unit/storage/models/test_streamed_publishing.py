@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ModelUnloadable, StoreUnavailable
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models import publisher, trial_load
+from scoreline.storage.models import publisher
 from scoreline.storage.models.bundle import dump
 from scoreline.storage.models.contents import InMemory, Pickled, StoredFile
 from scoreline.storage.models.manager import ModelStorageManager
@@ -23,6 +23,7 @@ from scoreline.storage.models.publisher import Publisher
 from scoreline.storage.models.trial_load import NewArtifact, TrialHere, TrialLoad
 from scoreline.storage.objects.base import OVERWRITE, PutMode, Upload
 from scoreline.storage.objects.directory import DirectoryStore
+from tests.support.proving import try_loading
 
 MIB = 1 << 20
 
@@ -235,7 +236,7 @@ def test_versions_have_the_form_that_sorts_by_time() -> None:
 @pytest.fixture(scope="module")
 def fresh() -> Callable[[Any], TrialLoad]:
     def load(content: Any) -> TrialLoad:
-        return trial_load.try_loading("m", [NewArtifact(role="model", name="model", data=content, source="f")])
+        return try_loading("m", [NewArtifact(role="model", name="model", data=content, source="f")])
 
     return load
 
