@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 from scoreline.storage.errors import InvalidRequest
 
@@ -15,6 +17,11 @@ _SLASHES = re.compile(r"/+")
 _SLOT_JOB = re.compile(r".+-\d{8}T\d{6}Z(?:-\d+)?")
 _PART = re.compile(r"/(?:part-(?P<number>[0-9]{5,18})|rejected-(?P<of>[0-9]{5,18})(?:-[0-9a-f]{16})?)\.parquet\Z")
 
+AUDIT = "audit/"
+_AUDIT_DAY = re.compile(r"audit/\d{4}-\d{2}-\d{2}/")
+_DAY_MS = 86_400_000
+_TARGET_CHARS = 120
+"""Maximum number of characters of a target in the key of an audit line. A file name has at most 255 bytes."""
 JOBS = "jobs/"
 JOBS_ACTIVE = "jobs/active/"
 MODELS = "models/"
@@ -32,11 +39,15 @@ directory store would then leave an empty folder behind."""
 def is_reserved(key: str) -> bool:
     """Return whether a key of the main bucket is reserved for Scoreline's documents and models.
 
+    In ``audit/``, only the folders of days are reserved, because a bucket may have had other objects there before.
+
     >>> is_reserved("jobs/a/job.json"), is_reserved("//models/"), is_reserved("results/jobs/a"), is_reserved("jobs")
     (True, True, False, False)
+    >>> is_reserved("audit/2026-11-29/"), is_reserved("audit/a.csv")
+    (True, False)
     """
     key = _SLASHES.sub("/", key).lstrip("/")
-    return key == SCHEDULES or key.startswith((JOBS, MODELS, SCHEDULE_STATES))
+    return key == SCHEDULES or key.startswith((JOBS, MODELS, SCHEDULE_STATES)) or bool(_AUDIT_DAY.match(key))
 
 
 def is_slot_job(job_id: str) -> bool:
@@ -199,6 +210,57 @@ def active(job_id: str) -> str:
     A webhook is settled when it has been delivered or will not be sent again.
     """
     return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
+
+
+def audit_day(day: str) -> str:
+    """Return the folder for the audit lines of a day, such as ``2026-11-29`` (in UTC)."""
+    return f"{AUDIT}{day}/"
+
+
+def is_day(name: str) -> bool:
+    """Return whether a folder has the name of a day.
+
+    >>> is_day("2026-11-29"), is_day("2026-11-31"), is_day("active")
+    (True, False, False)
+    """
+    try:
+        return datetime.fromisoformat(name).strftime("%Y-%m-%d") == name
+    except ValueError:
+        return False
+
+
+def audit_line(at: datetime, token: str, action: str, target: str) -> str:
+    """Return the key of an audit line. Within a day, the keys of later lines sort before those of earlier lines.
+
+    The key contains action and target, so that a reader who looks for them can skip other lines without reading them.
+
+    >>> moment = datetime.fromisoformat("2026-11-29T18:30:00+00:00")
+    >>> audit_line(moment, "9f3c01d2", "alias.set", "churn@champion")
+    'audit/2026-11-29/19800000-9f3c01d2~alias.set~churn@champion.json'
+    """
+    return f"{audit_day(f'{at:%Y-%m-%d}')}{ms_left(at):08d}-{token}~{action}~{audit_target(target)}.json"
+
+
+def audit_target(target: str) -> str:
+    """Return the target of an audit line as it stands in the key: escaped, and cut if it is very long."""
+    return quote(target, safe="@").replace("~", "%7E")[:_TARGET_CHARS]
+
+
+def time_in_key(day: str, left: str) -> datetime:
+    """Return the time in a key that contains `ms_left`, or the beginning of the day if the key was not made that way.
+
+    >>> time_in_key("2026-11-29", "19800000-9f3c01d2").isoformat()
+    '2026-11-29T18:30:00+00:00'
+    """
+    digits = left[:8]
+    passed = _DAY_MS - int(digits) if digits.isascii() and digits.isdigit() else 0
+    return datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(milliseconds=max(0, passed))
+
+
+def ms_left(at: datetime) -> int:
+    """Return the number of milliseconds from a time to the end of its day, at least 1."""
+    passed = ((at.hour * 60 + at.minute) * 60 + at.second) * 1_000 + at.microsecond // 1_000
+    return _DAY_MS - passed
 
 
 def schedule_state(name: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
+from scoreline.storage import audit
+from scoreline.storage.audit import Submitter, acting_as, is_acting
 from scoreline.storage.errors import JobNotFound, ObjectNotFound, require_extra
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
@@ -58,15 +60,24 @@ class Client:
         The ledger, which tracks the progress of jobs.
     webhooks : WebhookSettings, optional
         The settings that say which addresses may be notified when jobs end.
+    submitter : str, optional
+        The name of the person or program that the client acts for, which the audit records. The name in a block of
+        `acting_as` takes precedence. By default, the name is found as `scoreline.storage.audit` says.
     """
 
     def __init__(
-        self, buckets: Buckets, queue: MessageQueue, ledger: Ledger, webhooks: WebhookSettings | None = None
+        self,
+        buckets: Buckets,
+        queue: MessageQueue,
+        ledger: Ledger,
+        webhooks: WebhookSettings | None = None,
+        submitter: str | None = None,
     ) -> None:
         self.buckets = buckets
         self.queue = queue
         self.ledger = ledger
         self.webhooks = webhooks or WebhookSettings()
+        self.submitter = submitter
         self.send_webhook: Sender = delivery.send
         """Function that delivers the notification of a refused job. No worker sends this notification."""
         self.submission = Submission(buckets, queue, ledger, self.webhooks)
@@ -87,12 +98,17 @@ class Client:
             return instead
         environ = os.environ if environ is None else environ
         connections = Connections(environ)
-        return cls(connections.buckets, connections.queue, connections.ledger, WebhookSettings.from_env(environ))
+        webhooks, submitter = WebhookSettings.from_env(environ), Submitter.from_env(environ).who
+        return cls(connections.buckets, connections.queue, connections.ledger, webhooks, submitter)
 
     @property
     def registry(self) -> ModelRegistry:
         """The registry of models."""
         return self.submission.registry
+
+    def _acting(self) -> contextlib.AbstractContextManager[None]:
+        """Return a block that acts for the client's submitter, unless an outer block names another person."""
+        return acting_as(None if is_acting() else self.submitter)
 
     def submit(self, model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
         """Pin the model, record the job, and enqueue it.
@@ -228,6 +244,8 @@ class Client:
                 failures={},
                 run=run.number,
             )
+            with self._acting():
+                audit.record(self.buckets.main, action="job.cancel", target=job_id, details={"run": run.number})
             end_job(self._dispatcher, job_id, outcome)
         return self.status(job_id)
 
@@ -253,9 +271,13 @@ class Client:
         """
         self.queue.ping()
         self.ledger.ping()
-        begin_run(
-            self._dispatcher, job_id, None if max_rejected is None else str(max_rejected), check=self._check_still_new
-        )
+        with self._acting():
+            begin_run(
+                self._dispatcher,
+                job_id,
+                None if max_rejected is None else str(max_rejected),
+                check=self._check_still_new,
+            )
         return self.status(job_id)
 
     def _check_still_new(self, job: Job) -> None:
@@ -326,7 +348,11 @@ class Client:
         allowed = "100%" if max_rejected is None else str(max_rejected)
         model = model or read_job(self.buckets.main, job_id).spec.model
         pinned = self.registry.resolve(model)
-        return self.submit_spec(rejected_again(self._dispatcher, job_id, pinned, model, allowed))
+        spec = rejected_again(self._dispatcher, job_id, pinned, model, allowed)
+        with self._acting():
+            details = {"job": spec.job_id, "model": pinned.ref}
+            audit.record(self.buckets.main, action="job.resume-rejected", target=job_id, details=details)
+            return self.submit_spec(spec)
 
     def reconcile(self) -> dict[str, str]:
         """Take the next step of every job under way: rebuild a lost ledger, dispatch lost parts again, or finalize.
@@ -341,7 +367,8 @@ class Client:
 
     def delete_model(self, pinned: PinnedModel) -> None:
         """Delete a model version permanently; raises `ModelInUse` if an alias or a job under way needs it."""
-        self.submission.delete_model(pinned)
+        with self._acting():
+            self.submission.delete_model(pinned)
 
 
 _stand_ins: list[Client] = []

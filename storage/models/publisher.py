@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from scoreline.storage import keys
+from scoreline.storage import audit, keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt, PreconditionFailed
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import pins, roles, signatures
 from scoreline.storage.models.digests import ChunkDigests, artifact_file
 from scoreline.storage.models.manifest import Artifact, Manifest
@@ -116,6 +117,7 @@ class Publisher:
         if self._signing_key:
             line = signatures.sign(data, self._signing_key)
             create_once(self._store, keys.signature(name, version), line.encode())
+        audit.record(self._store, action="model.publish", target=manifest.ref, details={"sha256": sha256_hex(data)})
         create_once(self._store, keys.manifest(name, version), data)
 
 

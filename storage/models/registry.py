@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from scoreline.storage import keys
+from scoreline.storage import audit, keys
 from scoreline.storage.errors import (
     InvalidRequest,
     ModelCorrupt,
@@ -157,6 +157,7 @@ class ModelRegistry:
             )
         line = signatures.sign(data, signing_key)
         key = keys.signature(pinned.name, pinned.version)
+        audit.record(self._store, action="model.sign", target=pinned.ref, details={"key": line.partition(" ")[0]})
         try:
             stored = self._store.get(key)
         except ObjectNotFound:
@@ -249,6 +250,7 @@ class ModelRegistry:
             check_unused(pinned)
 
         check()
+        audit.record(self._store, action="model.delete", target=pinned.ref, details={"sha256": pinned.manifest_sha256})
         key = keys.manifest(pinned.name, pinned.version)
         data = self._store.get(key).data
         self._store.delete(key)  # the version no longer exists from here on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -148,6 +148,14 @@ class ObjectStore(Protocol):
 
         R2, S3 and directory stores list objects in order of their keys. Some other servers sort by folder, and list
         ``a/z`` before ``a-b``. A caller that needs the objects in order of their keys must therefore sort them.
+        """
+        ...
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders directly below `prefix`, sorted. `prefix` ends with ``/``.
+
+        This takes one request for every 1,000 folders, however many objects the folders contain. A directory store may
+        return folders that are empty.
         """
         ...
 

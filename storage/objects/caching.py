@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from scoreline.storage.errors import PreconditionFailed
 from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode, StoredObject, Upload
@@ -78,6 +78,10 @@ class CachingStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects that the wrapped store lists now (see `ObjectStore.list`)."""
         return self._store.list(prefix)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the folders of the wrapped store (see `ObjectStore.folders`)."""
+        return self._store.folders(prefix)
 
     def delete(self, key: str) -> None:
         """Delete an object (see `ObjectStore.delete`)."""

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -121,6 +121,16 @@ class DirectoryStore:
         infos = [info for info in self._walk(below) if info.key.startswith(prefix)]
         infos.sort(key=lambda info: info.key.encode())
         yield from infos
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders below `prefix` (see `ObjectStore.folders`)."""
+        try:
+            with os.scandir(self._place(prefix.removesuffix("/"))) as found:
+                return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StoreUnavailable(f"cannot list {self.uri(prefix)}: {error.strerror}") from error
 
     def _walk(self, folder: str) -> Iterator[ObjectInfo]:
         """Yield the objects in a folder and below it. Links to folders are not followed."""

@@ -267,16 +267,27 @@ class R2Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects as the server sorts them, with one request per 1,000 objects (see `ObjectStore.list`)."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        for page in self._pages(Prefix=prefix):
+            for item in page.get("Contents", []):
+                if not item["Key"].endswith("/"):  # web consoles create objects with such keys to show folders
+                    found = _info(item["Key"], item["Size"], item["ETag"], None)
+                    yield replace(found, modified=item["LastModified"].timestamp())
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders below `prefix` (see `ObjectStore.folders`)."""
+        pages = self._pages(Prefix=prefix, Delimiter="/")
+        found = (item["Prefix"] for page in pages for item in page.get("CommonPrefixes", []))
+        return sorted(folder.removeprefix(prefix).removesuffix("/") for folder in found)
+
+    def _pages(self, **options: Any) -> Iterator[Mapping[str, Any]]:
+        """Yield the pages of a listing."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, **options)
         try:
             for page in pages:
                 answers.check_answer("list_objects_v2", page, self._endpoint)
-                for item in page.get("Contents", []):
-                    if not item["Key"].endswith("/"):  # web consoles create objects with such keys to show folders
-                        found = _info(item["Key"], item["Size"], item["ETag"], None)
-                        yield replace(found, modified=item["LastModified"].timestamp())
+                yield page
         except (ClientError, BotoCoreError) as error:
-            failure = self._translate(error, "list", prefix)
+            failure = self._translate(error, "list", options["Prefix"])
             if isinstance(failure, ObjectNotFound):
                 failure = failures.no_bucket(self.bucket, self._endpoint)
             raise failure from error

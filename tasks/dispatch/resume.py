@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from scoreline.storage import keys
+from scoreline.storage import audit, keys
 from scoreline.storage.errors import NothingToResume, PreconditionFailed
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.keys import MAX_NAME
@@ -39,6 +39,8 @@ def begin_run(
     if check is not None:
         check(job)
     later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
+    details = {"run": later.number, "from": outcome.state, "max_rejected": later.max_rejected}
+    audit.record(main, action="job.resume", target=job_id, details=details)
     dispatcher.mark_active(job_id)
     dispatcher.ledger.forget(job_id)  # a late finalizer must not take the old ledger for the ledger of the new run
     try:

@@ -31,8 +31,8 @@ def check_places(spec: JobSpec, main: str, allowed_outputs: Sequence[str]) -> No
     bucket, prefix = parse_uri(spec.output)
     if bucket == main and keys.is_reserved(prefix):
         raise InvalidRequest(
-            f"output {spec.output!r} is in a folder that Scoreline keeps for itself (jobs/, models/, schedules/): "
-            "choose another place"
+            f"output {spec.output!r} is in a folder that Scoreline keeps for itself (jobs/, models/, schedules/, "
+            "audit/): choose another place"
         )
     if any(step.startswith(_JOB_FOLDER) for step in prefix.split("/")):
         raise InvalidRequest(
@@ -54,8 +54,8 @@ def check_input(uri: str, main: str, job_id: str) -> None:
         if prefix == pattern and is_records_of(job_id, pattern):
             return
         raise InvalidRequest(
-            f"input {uri!r} is in a place that Scoreline keeps for itself (jobs, models, schedules, schedules.toml): "
-            "name objects elsewhere"
+            f"input {uri!r} is in a place that Scoreline keeps for itself (jobs, models, schedules, audit, "
+            "schedules.toml): name objects elsewhere"
         )
 
 

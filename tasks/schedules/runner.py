@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from scoreline.storage import keys
+from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import (
     DocumentCorrupt,
     JobConflict,
@@ -84,7 +85,9 @@ class Runner:
             if step.cancel is not None and step.cancel != tried:
                 tried = step.cancel  # each tick cancels again, until the job has ended
                 job_id = job_of(schedule, step.state, step.cancel)
-                if self._client.cancel(job_id).state == "cancelled":
+                with acting_as(f"schedule {schedule.name}"):
+                    cancelled = self._client.cancel(job_id).state == "cancelled"
+                if cancelled:
                     done.append(f"cancelled {job_id}")
         return Ticked(done=done, state=state)
 
@@ -156,7 +159,8 @@ class Runner:
 
     def _submit(self, schedule: Schedule, state: State, slot: str) -> None:
         spec = self._spec(schedule, state, slot)
-        self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
+        with acting_as(f"schedule {schedule.name}"):
+            self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
 
     def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
         """Give a slot the next job id, because another job has its current id. Return the new state."""

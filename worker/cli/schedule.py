@@ -270,7 +270,7 @@ def backfill(name: str, start: str, stop: str, again: bool, dry_run: bool) -> No
             local = slot.astimezone(ZoneInfo(item.zone)).isoformat()
             click.echo(f"{local}  {job_id or item.job_id(slot, found[slot].free)}")
         return
-    _report(scheduler.ask(item, slots, again=again))
+    _report(scheduler.ask(item, slots, again=again, action="schedule.backfill"))
 
 
 def _scheduler() -> Scheduler:

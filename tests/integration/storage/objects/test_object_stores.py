@@ -71,6 +71,16 @@ def test_an_object_is_read_back_as_it_was_written(store: ObjectStore, key: str) 
     assert store.head(key) == got.info
 
 
+def test_the_folders_below_a_prefix_are_listed_without_their_objects(store: ObjectStore, key: str) -> None:
+    prefix = f"{key.rpartition('/')[0]}/days/"
+    for day in ("2026-11-02", "2026-11-01", "2026-11-03 é"):
+        for number in range(3):
+            store.put(f"{prefix}{day}/{number}/x", b"")
+    store.put(f"{prefix}2026-11-04", b"")  # not a folder
+    assert list(store.folders(prefix)) == ["2026-11-01", "2026-11-02", "2026-11-03 é"]
+    assert list(store.folders(f"{prefix}none/")) == []
+
+
 def test_an_upload_makes_its_object_appear_as_a_whole(store: ObjectStore, key: str) -> None:
     part = bytes(range(256)) * (5 << 12)
     upload = store.open_upload(key, mode=CREATE, metadata={"rows": "3"})
