@@ -127,9 +127,18 @@ def is_acting() -> bool:
     return _acting.get() is not None
 
 
-def submitter() -> Submitter:
-    """Return the person for whom this thread acts, and the place of this process."""
-    return _acting.get() or Submitter.from_env(os.environ)
+def submitter(default: str | None = None) -> Submitter:
+    """Return the person for whom this thread acts, and the place of this process.
+
+    Parameters
+    ----------
+    default : str, optional
+        The name if no block of `acting_as` gives one; by default, the name that the environment gives.
+    """
+    if (named := _acting.get()) is not None:
+        return named
+    here = Submitter.from_env(os.environ)
+    return Submitter(who=default[:_MOST_CHARS], where=here.where) if default else here
 
 
 def _user() -> str:

@@ -77,10 +77,10 @@ class Client:
         self.queue = queue
         self.ledger = ledger
         self.webhooks = webhooks or WebhookSettings()
-        self.submitter = submitter
         self.send_webhook: Sender = delivery.send
         """Function that delivers the notification of a refused job. No worker sends this notification."""
         self.submission = Submission(buckets, queue, ledger, self.webhooks)
+        self.submission.submitter = submitter
         self._statuses = self.submission.statuses
         self._dispatcher = self.submission.dispatcher
 
@@ -108,7 +108,7 @@ class Client:
 
     def _acting(self) -> contextlib.AbstractContextManager[None]:
         """Return a block that acts for the client's submitter, unless an outer block names another person."""
-        return acting_as(None if is_acting() else self.submitter)
+        return acting_as(None if is_acting() else self.submission.submitter)
 
     def submit(self, model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
         """Pin the model, record the job, and enqueue it.
@@ -132,7 +132,8 @@ class Client:
         QueueUnavailable, LedgerUnavailable, StoreUnavailable
             Transient: try again with the same `job_id`.
         """
-        return self.submission.submit(self.submission.spec(model, input, options), webhook=options.get("webhook"))
+        spec = self.submission.spec(model, input, options)
+        return self.submission.submit(spec, webhook=options.get("webhook"), labels=options.get("labels"))
 
     def preflight(
         self,
@@ -180,9 +181,25 @@ class Client:
         """Score rows from the application's memory (see `scoreline.tasks.records.job.submit_records`)."""
         return records_job.submit_records(self.submission, model, records, **options)
 
-    def submit_spec(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
+    def submit_spec(
+        self,
+        spec: JobSpec,
+        *,
+        webhook: str | None = None,
+        schedule: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Status:
         """Submit a job with a complete spec (see `submit`). A job of a schedule also names its schedule."""
-        return self.submission.submit(spec, webhook=webhook, schedule=schedule)
+        return self.submission.submit(spec, webhook=webhook, schedule=schedule, labels=labels)
+
+    @property
+    def submitter(self) -> str | None:
+        """The name of the person or program for whom this client acts; None to let the environment say it."""
+        return self.submission.submitter
+
+    @submitter.setter
+    def submitter(self, name: str | None) -> None:
+        self.submission.submitter = name
 
     @staticmethod
     def new_job_id() -> str:
@@ -346,13 +363,14 @@ class Client:
             Nothing was submitted.
         """
         allowed = "100%" if max_rejected is None else str(max_rejected)
-        model = model or read_job(self.buckets.main, job_id).spec.model
+        old = read_job(self.buckets.main, job_id)
+        model = model or old.spec.model
         pinned = self.registry.resolve(model)
         spec = rejected_again(self._dispatcher, job_id, pinned, model, allowed)
         with self._acting():
             details = {"job": spec.job_id, "model": pinned.ref}
             audit.record(self.buckets.main, action="job.resume-rejected", target=job_id, details=details)
-            return self.submit_spec(spec)
+            return self.submit_spec(spec, labels=old.labels)
 
     def reconcile(self) -> dict[str, str]:
         """Take the next step of every job under way: rebuild a lost ledger, dispatch lost parts again, or finalize.

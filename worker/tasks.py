@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from typing import Any
 
 from celery import Task
 
+from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import (
     UNLOADABLE_HERE,
     DocumentCorrupt,
@@ -61,6 +63,14 @@ def _check_required(**required: Any) -> None:
         raise InvalidRequest(f"the message lacks {' and '.join(missing)}: send kwargs with {' and '.join(required)}")
 
 
+def _acting_for(task: Task[Any, Any], who: Any) -> contextlib.AbstractContextManager[None]:
+    """Return a block that acts for the application that sent a message. The message may name a person or program."""
+    if not isinstance(who, str | None):
+        raise InvalidRequest(f"submitter {who!r} is not a text")
+    host = str(task.request.origin or "").rpartition("@")[2] or "a host that the message does not name"
+    return acting_as(who or "an application", f"{host}, message")
+
+
 @app.task(
     name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S, ignore_result=False
 )
@@ -72,9 +82,10 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
     options["job_id"] = options.get("job_id") or self.request.id
     try:
         _check_required(model=model, input=input)
-        check_known(options, SubmitOptions)
-        client = lifecycle.client(app)
-        return client.answer(client.submit(model, input, **options))
+        with _acting_for(self, options.pop("submitter", None)):
+            check_known(options, SubmitOptions)
+            client = lifecycle.client(app)
+            return client.answer(client.submit(model, input, **options))
     except ScorelineError as error:
         if not error.transient or retries_made(self) >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
@@ -100,9 +111,10 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
     engine, client = lifecycle.engine(app), lifecycle.client(app)
     try:
         _check_required(model=model, records=records)
-        check_known(options, RecordsOptions)
-        records_job.check_message(records)
-        records_job.accept_records(client.submission, model, records, **options)
+        with _acting_for(self, options.pop("submitter", None)):
+            check_known(options, RecordsOptions)
+            records_job.check_message(records)
+            records_job.accept_records(client.submission, model, records, **options)
         with reconcile_if_lost(engine, job_id):
             try:
                 inline.score_small(engine, job_id, str(self.request.id))

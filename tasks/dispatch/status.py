@@ -6,6 +6,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from scoreline.storage import keys
@@ -76,40 +77,42 @@ class StatusReader:
                 error=outcome.error,
                 reason=outcome.reason,
                 submitted=job.submitted,
+                labels=job.labels,
+                submitter=job.submitter,
             )
         return self._under_way(job, self._ledger.progress(job_id))
 
     def _under_way(self, job: Job, progress: Progress | None) -> Status:
-        job_id, output, seconds = job.spec.job_id, _output(job), seconds_since(job.submitted)
-        if progress is None:
-            return Status(
-                job_id=job_id,
-                state="submitted",
-                model=job.model.ref,
-                output=output,
-                seconds=seconds,
-                submitted=job.submitted,
-            )
-        return Status(
-            job_id=job_id,
-            state="running",
+        status = Status(
+            job_id=job.spec.job_id,
+            state="submitted",
             model=job.model.ref,
-            output=output,
+            output=_output(job),
+            seconds=seconds_since(job.submitted),
+            submitted=job.submitted,
+            labels=job.labels,
+            submitter=job.submitter,
+        )
+        if progress is None:
+            return status
+        return replace(
+            status,
+            state="running",
             parts=progress.parts,
             parts_done=progress.parts_done,
             rows=progress.rows + progress.rows_under_way,
             rejected=progress.rejected,
-            total_rows=self._rows_planned(job_id),
-            seconds=seconds,
-            submitted=job.submitted,
+            total_rows=self._rows_planned(job.spec.job_id),
         )
 
     def answer(self, status: Status) -> dict[str, Any]:
         """Return the status of a job as a dict that may be sent over the broker.
 
-        The dict quotes neither inputs nor documents, because anyone with access to the broker can read it.
+        The dict quotes neither inputs nor documents, and does not name the submitter, because anyone with access to the
+        broker can read it.
         """
         answer, job_id = status.to_dict(), status.job_id
+        answer.pop("submitter", None)
         if status.error:
             outcome = read_outcome(self._main, job_id)
             summary = (outcome.summary if outcome is not None else "") or "the job failed"  # none from earlier releases

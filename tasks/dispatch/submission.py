@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Protocol
 
 from scoreline.storage import keys
+from scoreline.storage.audit import submitter
 from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
@@ -31,6 +32,7 @@ from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Job, Status, read_job
+from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.places import check_job_id, check_places
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
@@ -75,6 +77,8 @@ class Submission:
         self.check_request: Callable[[JobSpec], None] = lambda spec: None
         """Function that raises `InvalidRequest` if a requested job is not allowed. Jobs of schedules are not
         checked."""
+        self.submitter: str | None = None
+        """The person or program for whom jobs are submitted, unless a block of `acting_as` names another."""
         self.statuses = StatusReader(buckets.main, ledger)
         self.dispatcher = Dispatcher(buckets=buckets, ledger=ledger, send=queue.send)
 
@@ -106,9 +110,16 @@ class Submission:
         """Return the status of a job; raises `JobNotFound`."""
         return self.statuses.status(job_id)
 
-    def submit(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
+    def submit(
+        self,
+        spec: JobSpec,
+        *,
+        webhook: str | None = None,
+        schedule: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Status:
         """Record a job and enqueue its planning. The arguments and errors are those of `accept`."""
-        self.accept(spec, webhook=webhook, schedule=schedule)
+        self.accept(spec, webhook=webhook, schedule=schedule, labels=labels)
         send_step(self.dispatcher, "plan", spec.job_id)
         return self.status(spec.job_id)
 
@@ -120,6 +131,7 @@ class Submission:
         pinned: PinnedModel | None = None,
         before: Mapping[str, bytes] | None = None,
         schedule: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """Record a job without enqueueing it. If the caller does not enqueue the job, the reconciler does.
 
@@ -133,6 +145,8 @@ class Submission:
             Objects to write before the job, by key. Each key contains a digest of the object.
         schedule : str, optional
             The name of the schedule, if a schedule submits the job.
+        labels : mapping of str to str, optional
+            The labels of the job.
 
         Raises
         ------
@@ -147,7 +161,16 @@ class Submission:
         self.ledger.ping()
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         pinned = pinned or self.registry.resolve(spec.model)
-        self._record(Job(spec=spec, model=pinned, submitted=now, webhook=webhook, schedule=schedule), before or {})
+        job = Job(
+            spec=spec,
+            model=pinned,
+            submitted=now,
+            webhook=webhook,
+            schedule=schedule,
+            labels=check_labels(labels),
+            submitter=submitter(self.submitter),
+        )
+        self._record(job, before or {})
 
     def score_inline(self, job_id: str) -> None:
         """Send one message that makes a single process do a whole small job, unless the job was enqueued recently.

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from scoreline.storage import keys
+from scoreline.storage.audit import Submitter
 from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
@@ -21,6 +22,7 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import CREATE, ObjectStore
 from scoreline.storage.tables.options import read_options
 from scoreline.storage.typed_json import MALFORMED_GZIP, build, convert, decode_object, moment
+from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
@@ -50,6 +52,10 @@ class Job:
     submission of a job sets it."""
     schedule: str | None = None
     """Name of the schedule whose slot this job is. No request of an application can set it."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels by which the job can be found. They are not part of the spec: the first submission of a job sets them."""
+    submitter: Submitter | None = None
+    """Who submitted the job first. None in documents of earlier releases."""
 
     @property
     def work(self) -> str:
@@ -63,7 +69,8 @@ class Job:
 
     def to_json(self) -> bytes:
         """Encode the job as JSON. Equal jobs give equal bytes."""
-        kept = {name: value for name, value in asdict(self).items() if name != "schedule" or value is not None}
+        optional = ("schedule", "labels", "submitter")
+        kept = {name: value for name, value in asdict(self).items() if name not in optional or value}
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -83,6 +90,8 @@ class Job:
             submitted=raw["submitted"],
             webhook=convert(raw.get("webhook"), str | None, "webhook"),
             schedule=convert(raw.get("schedule"), str | None, "schedule"),
+            labels=check_labels(raw.get("labels")),
+            submitter=convert(raw.get("submitter"), Submitter | None, "submitter"),
         )
 
 
@@ -188,6 +197,9 @@ class Status:
     """Why the job failed; empty in any other state."""
     submitted: str = ""
     """When the job was submitted, in UTC and ISO 8601."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    submitter: Submitter | None = None
+    """Who submitted the job."""
 
     @property
     def ended(self) -> bool:
@@ -197,9 +209,10 @@ class Status:
     def to_dict(self) -> dict[str, Any]:
         """Return what ``scoreline status --json`` prints.
 
-        An empty `reason` is left out, as in the body of a webhook.
+        A `reason`, `labels` or `submitter` that is empty is left out, as in the body of a webhook.
         """
-        return {name: value for name, value in asdict(self).items() if name != "reason" or value}
+        optional = ("reason", "labels", "submitter")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
 
 _MALFORMED = (*MALFORMED_GZIP, InvalidRequest)

@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import METHODS
 from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, read_options
+from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.spec import JobSpec
 
-Kind = Literal["text", "names", "types", "count", "flag", "character"]
-"""The kind of a value: a text, several names, types by column, a number of at least 1, a switch, or one character."""
+Kind = Literal["text", "names", "types", "count", "flag", "character", "labels"]
+"""The kind of a value: a text, several names, types by column, a number of at least 1, a switch, one character, or
+labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Option:
         The default as the command line shows it; empty if `help` already states the default.
     choices : tuple of str
         The allowed texts; if empty, any text is allowed.
+    flag : str
+        The option's name in the command line, if it differs.
     """
 
     help: str
@@ -44,6 +48,7 @@ class Option:
     metavar: str = ""
     default: str = ""
     choices: tuple[str, ...] = ()
+    flag: str = ""
 
 
 class RecordsOptions(TypedDict, total=False):
@@ -110,6 +115,15 @@ class RecordsOptions(TypedDict, total=False):
     webhook: Annotated[
         str | None,
         Option(help="Notify this address of how the job ended.", metavar="URL", default="WEBHOOK_URL"),
+    ]
+    labels: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            help="Give the job this label, by which `scoreline jobs` finds it. May be repeated.",
+            kind="labels",
+            metavar="NAME=VALUE",
+            flag="label",
+        ),
     ]
 
 
@@ -270,7 +284,8 @@ def spec_from(
         for name, value in options.items()
         if value is not None and not (value == "" and name in _EMPTY_IS_ABSENT)
     }
-    given.pop("webhook", None)  # the webhook is not part of the spec; the first submission sets it
+    given.pop("webhook", None)  # webhook and labels are not part of the spec; the first submission sets them
+    check_labels(given.pop("labels", None))
     for name, words in _WORDS.items():
         if isinstance(given.get(name), str):
             given[name] = words.get(given[name], given[name])

@@ -199,7 +199,7 @@ def accept_records(submission: Submission, model: str, records: Any, **options: 
     spec = spec_from(model, main.uri(key), options, job_id=job_id, output=submission.default_output(model)).check()
     pinned = submission.registry.resolve(model)
     _check_columns(submission, pinned, spec, names)
-    submission.accept(spec, webhook=options.get("webhook"), pinned=pinned, before=before)
+    submission.accept(spec, webhook=options.get("webhook"), pinned=pinned, before=before, labels=options.get("labels"))
     return job_id
 
 
@@ -242,6 +242,7 @@ def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
         return None
     status = client.status(job_id)
     reply: dict[str, Any] = status.to_dict()
+    reply.pop("submitter", None)
     if status.state in ("succeeded", "partial"):
         with contextlib.suppress(ObjectNotFound):
             table = read_results(client, job_id)

@@ -160,7 +160,8 @@ class Runner:
     def _submit(self, schedule: Schedule, state: State, slot: str) -> None:
         spec = self._spec(schedule, state, slot)
         with acting_as(f"schedule {schedule.name}"):
-            self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
+            webhook, labels = schedule.options.get("webhook"), schedule.options.get("labels")
+            self._client.submit_spec(spec, webhook=webhook, schedule=schedule.name, labels=labels)
 
     def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
         """Give a slot the next job id, because another job has its current id. Return the new state."""

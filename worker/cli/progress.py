@@ -126,6 +126,12 @@ def show_status(job: Status) -> None:
         echo_field("parts", f"{job.parts_done} of {job.parts}")
         echo_field("rows", f"{job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
     echo_field("results", job.output)
+    if job.labels:
+        echo_field("labels", ", ".join(f"{name}={value}" for name, value in job.labels.items()))
+    if job.submitter is not None:
+        echo_field(
+            "submitted", f"{job.submitted[:19].replace('T', ' ')} by {job.submitter.who} ({job.submitter.where})"
+        )
     if job.error:
         echo_field("error", job.error)
     for hint in _hints(job):

@@ -71,6 +71,7 @@ def schedule() -> None:
     partition_by = "region"
     gather = false
     webhook = "https://example.org/hooks/x"
+    labels = {team = "risk"}
     format = "csv"
     delimiter = ";"
     quote = "'"

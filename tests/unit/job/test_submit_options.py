@@ -18,7 +18,9 @@ def spec(**options: Any) -> JobSpec:
 
 
 def test_every_option_is_a_field_of_the_spec_or_says_how_to_read() -> None:
-    known = {item.name for item in fields(JobSpec)} | {item.name for item in fields(ReadOptions)} | {"webhook"}
+    known = (
+        {item.name for item in fields(JobSpec)} | {item.name for item in fields(ReadOptions)} | {"webhook", "labels"}
+    )
     assert described(SubmitOptions).keys() <= known
     assert described(RecordsOptions).keys() < described(SubmitOptions).keys()
 
