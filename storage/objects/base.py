@@ -163,6 +163,14 @@ class ObjectStore(Protocol):
         """Delete an object. If the object does not exist, do nothing."""
         ...
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects, many with each request if the store can. Keys without an object are ignored.
+
+        The objects disappear in any order. If an error is raised, some of the objects may be deleted; the call may be
+        repeated.
+        """
+        ...
+
     def uri(self, key: str) -> str:
         """Return the ``s3://bucket/key`` URI of a key."""
         ...

@@ -88,6 +88,12 @@ class CachingStore:
         self._cached.pop(key, None)
         self._store.delete(key)
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects, also from the cache (see `ObjectStore.delete_many`)."""
+        for key in keys:
+            self._cached.pop(key, None)
+        self._store.delete_many(keys)
+
     def cached(self, key: str) -> StoredObject | None:
         """Return the cached object with the given key; None if it is not cached."""
         return self._cached.get(key)

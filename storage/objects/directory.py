@@ -165,6 +165,11 @@ class DirectoryStore:
                 path.unlink()
             shutil.rmtree(self._root / _META / key, ignore_errors=True)
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects one after another (see `ObjectStore.delete_many`)."""
+        for key in keys:
+            self.delete(key)
+
     def uri(self, key: str) -> str:
         """Return the ``s3://bucket/key`` URI of a key, as in the input of a job."""
         return f"s3://{self.bucket}/{key}"

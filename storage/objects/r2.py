@@ -12,9 +12,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from itertools import batched
 from typing import TYPE_CHECKING, Any, assert_never
 
 import boto3
@@ -44,6 +46,8 @@ _MAX_KEY_BYTES = 1024  # R2's limit
 _BODY_ERRORS = (BotoCoreError, OSError)  # botocore raises three types of errors if a body ends early
 _SAME_KEY_S = 1.0  # R2 accepts one write per second to each key, and answers 429 to further writes
 _THROTTLED_ATTEMPTS = 4
+_BATCH_KEYS = 1_000  # the limit of DeleteObjects
+_DELETE_THREADS = 8
 _READ_BYTES = 1 << 20
 """Number of bytes per read if a body is read into memory of the caller, or if an earlier read was cut short. If a read
 is cut short again, little is lost. All other bodies are read at once, which takes half as much CPU time."""
@@ -82,6 +86,7 @@ class R2Store:
         self._endpoint = settings.endpoint_url
         self._max_attempts = max_attempts
         self._multipart_above_bytes = multipart.THRESHOLD_BYTES
+        self._deletes_batches = True
         config = Config(
             retries={"mode": "standard", "total_max_attempts": max_attempts},
             connect_timeout=connect_timeout_s,
@@ -298,6 +303,31 @@ class R2Store:
             self._call(self.client.delete_object, Bucket=self.bucket, Key=_check_key(key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "delete", key) from error
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects, 1,000 with each request (see `ObjectStore.delete_many`).
+
+        Some servers refuse such requests. Objects that were not deleted by them are deleted one by one.
+        """
+        for batch in batched(keys, _BATCH_KEYS):
+            if left := sorted({*map(_check_key, batch)} - self._delete_batch(batch)):
+                with ThreadPoolExecutor(_DELETE_THREADS, thread_name_prefix="delete") as pool:
+                    list(pool.map(self.delete, left))
+
+    def _delete_batch(self, batch: Sequence[str]) -> set[str]:
+        """Delete objects with one request. Return the keys that the answer confirms."""
+        if not self._deletes_batches:
+            return set()
+        wanted: Any = {"Objects": [{"Key": key} for key in batch]}
+        try:
+            answer = self._call(self.client.delete_objects, Bucket=self.bucket, Delete=wanted)
+        except (ClientError, BotoCoreError) as error:
+            failure = self._translate(error, "delete", f"{batch[0]} and others")
+            if failure.transient:
+                raise failure from error
+            self._deletes_batches = False
+            return set()
+        return {item["Key"] for item in answer.get("Deleted", [])}
 
     def uri(self, key: str) -> str:
         """Return the ``s3://bucket/key`` URI of a key, as in the input of a job."""

@@ -21,6 +21,7 @@ from scoreline.storage.errors import (
     PreconditionFailed,
     StoreUnavailable,
 )
+from scoreline.storage.objects import r2
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.objects.directory import DirectoryStore
@@ -28,6 +29,7 @@ from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
 from scoreline.tasks.job.documents import read_job
 from scoreline.worker.dev.stack import Stack
+from tests.support.broken_store import BrokenStore
 from tests.support.fakes import CuttingProxy
 from tests.support.s3 import settings_of
 from tests.support.waiting import HANG_S
@@ -232,6 +234,39 @@ def test_a_deleted_object_is_gone_and_can_be_deleted_again(store: ObjectStore, k
             read(key)
 
 
+def test_many_objects_are_deleted_at_once_and_no_others(
+    store: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given objects whose keys begin alike or need escaping in XML, and requests for at most three keys
+    monkeypatch.setattr(r2, "_BATCH_KEYS", 3)
+    folder = f"{key}/"
+    kept = [f"{folder}part-00001.parquet.old", f"{folder}part-0"]
+    named = [f"{folder}part-{number:05d}.parquet" for number in range(4)] + [f"{folder}a&b <c> é.bin"]
+    for each in (*kept, *named):
+        store.put(each, b"1")
+    # When most of them are deleted, among them one that does not exist, and then again
+    for _ in range(2):
+        store.delete_many([*named, f"{folder}missing"])
+    # Then the others are left
+    assert sorted(info.key for info in store.list(folder)) == sorted(kept)
+    store.delete_many([])
+
+
+def test_a_server_without_requests_for_many_keys_deletes_them_one_by_one(stack: Stack, key: str) -> None:
+    settings = settings_of(stack)
+    with BrokenStore(settings.endpoint_url) as proxy:
+        store = R2Store(replace(settings, endpoint_url=proxy.endpoint, access_key_id="no-batches"), "scoreline")
+        sent: list[str] = []
+        store.client.meta.events.register("before-call.s3", lambda model, **_: sent.append(model.name))
+        for number in range(3):
+            store.put(f"{key}-{number}", b"1")
+        sent.clear()
+        store.delete_many([f"{key}-0", f"{key}-1"])
+        store.delete_many([f"{key}-2"])
+    assert sent == ["DeleteObjects", "DeleteObject", "DeleteObject", "DeleteObject"]
+    assert list(R2Store(settings, "scoreline").list(f"{key}-")) == []
+
+
 def test_a_key_that_is_too_long_for_r2_is_refused_by_every_store(store: ObjectStore) -> None:
     with pytest.raises(InvalidKey):
         store.put("k" * 1025, b"")
@@ -385,6 +420,7 @@ def test_refused_credentials_are_reported_as_such(seaweed: Stack, key_id: str | 
         lambda: list(store.list("")),
         lambda: store.put("k", b"1"),
         lambda: store.delete("k"),
+        lambda: store.delete_many(["k"]),
     ):
         with pytest.raises(AccessDenied, match="the credentials were refused"):
             request()
