@@ -12,6 +12,7 @@
     │   ├── ModelInUse
     │   ├── InputNotFound
     │   ├── JobNotFound
+    │   │   └── JobRemoved
     │   ├── JobConflict
     │   └── NothingToResume
     ├── InputError                 the input cannot be scored
@@ -112,6 +113,10 @@ class InputNotFound(InvalidRequest):
 
 class JobNotFound(InvalidRequest):
     """Raised when no job has the given id."""
+
+
+class JobRemoved(JobNotFound):
+    """Raised when a job was removed, because its results are no longer kept. Its id stays taken."""
 
 
 class JobConflict(InvalidRequest):

@@ -282,6 +282,16 @@ def ms_left(at: datetime) -> int:
     return _DAY_MS - passed
 
 
+def retention_state() -> str:
+    """Return the key of the document with the progress of removing old results. No job id begins with ``_``."""
+    return f"{JOBS}_retention/state.json"
+
+
+def retention_clock() -> str:
+    """Return the key of an object that is written to read the clock of the store."""
+    return f"{JOBS}_retention/clock"
+
+
 def schedule_state(name: str) -> str:
     """Return the key of a schedule's state."""
     return f"schedules/{check_name('schedule', name)}/state.json"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from scoreline.storage import audit
 from scoreline.storage.audit import Submitter, acting_as, is_acting
-from scoreline.storage.errors import JobNotFound, ObjectNotFound, require_extra
+from scoreline.storage.errors import JobConflict, JobNotFound, JobRemoved, ObjectNotFound, describe, require_extra
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
@@ -179,8 +179,12 @@ class Client:
         models = ModelStorageManager(main, cloud_only=True, use_r2=True, settings=trust)  # write no model to a disk
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         job = Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now)
-        with contextlib.suppress(JobNotFound):
+        try:
             refuse_other_spec(read_job(main, spec.job_id), spec)
+        except JobRemoved as error:
+            raise JobConflict(f"{describe(error)}. Its id stays taken: choose another id") from None
+        except JobNotFound:
+            pass
         return preflight(self.buckets, self.ledger, models, job)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:

@@ -19,6 +19,9 @@ DEFAULT_SOFT_SHUTDOWN_S = 8
 """Seconds that running parts have to finish when a dyno is stopped. The dyno itself has 30 s. Unfinished parts return
 to the queue."""
 
+GC_S = 600
+"""Seconds between two messages with which beat requests that old results are removed. A message does something only
+once a day, and until the work of that day is done."""
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
 """Seconds after which a part or a step is interrupted. A minute later, the process of the part is killed."""

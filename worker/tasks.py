@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 from typing import Any
 
 from celery import Task
@@ -23,6 +24,9 @@ from scoreline.tasks.dispatch import reconcile as reconciling
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, check_known
 from scoreline.tasks.records import job as records_job
+from scoreline.tasks.retention import rounds
+from scoreline.tasks.retention.policies import Policies, read_policies
+from scoreline.tasks.retention.settings import RetentionSettings
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import finalize as finalizing
 from scoreline.tasks.steps import inline, planner
@@ -231,6 +235,23 @@ def reconcile() -> None:
     if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
         engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
     reconciling.reconcile_due(engine)
+
+
+@app.task(name="scoreline.gc")
+def gc() -> None:
+    """Remove results that are no longer kept, for some seconds. Beat requests this every ten minutes."""
+    engine, settings = lifecycle.engine(app), RetentionSettings.from_env(os.environ)
+
+    def policies() -> Policies:
+        return read_policies(engine.buckets.main, settings.results_keep)
+
+    with acting_as("the clock"):
+        report = rounds.collect_piece(engine.buckets, engine.ledger.watchlist, policies, secrets.token_hex(8))
+    if report is not None and (report.removed or report.kept or report.failed):
+        log.info(
+            "retention.ended",
+            extra={"removed": len(report.removed), "kept": len(report.kept), "failed": len(report.failed)},
+        )
 
 
 @app.task(name="scoreline.tick")

@@ -21,6 +21,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import (
     DocumentCorrupt,
     JobNotFound,
+    JobRemoved,
     ObjectNotFound,
     PreconditionFailed,
     StoreError,
@@ -58,6 +59,12 @@ def note_existing(main: ObjectStore, job: Job, existing: Job) -> None:
         with contextlib.suppress(StoreError):  # an entry that is there twice is harmless
             main.delete(mine.key)
     _write(main, entry_of(existing), CREATE)
+
+
+def forget_removed(main: ObjectStore, key: str) -> None:
+    """Delete the entry of a job that was removed."""
+    with contextlib.suppress(StoreError):  # an entry without a job is harmless
+        main.delete(key)
 
 
 def note_run(main: ObjectStore, job: Job) -> None:
@@ -158,6 +165,10 @@ def _renew(main: ObjectStore, job_id: str, found: _Found) -> int:
         job = read_job(main, job_id)
         outcome = read_outcome(main, job_id)
         entry = entry_of(job) if outcome is None else _ended_entry(main, job, outcome)
+    except JobRemoved:
+        for info in found.entries:
+            main.delete(info.key)
+        return len(found.entries)
     except JobNotFound:  # the job was deleted meanwhile
         return 0
     except DocumentCorrupt as error:

@@ -32,6 +32,7 @@ from scoreline.tasks.job.documents import (
     read_job,
     read_outcome,
     read_run,
+    read_tombstone,
     seconds_since,
 )
 from scoreline.tasks.job.layout import ResultsLayout
@@ -135,6 +136,17 @@ def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
     if outcome is not None:
         _clear(dispatcher, job_id, outcome)
     return outcome is not None
+
+
+def drop_marker_if_removed(dispatcher: Dispatcher, job_id: str) -> None:
+    """Remove the marker of a removed job. If the removal is withdrawn meanwhile, write the marker again."""
+    main = dispatcher.buckets.main
+    if read_tombstone(main, job_id) is None:
+        return
+    main.delete(keys.active(job_id))
+    dispatcher.ledger.watchlist.remove(job_id)
+    if read_tombstone(main, job_id) is None:
+        dispatcher.mark_active(job_id)
 
 
 def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:

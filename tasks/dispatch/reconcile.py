@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from scoreline.storage import keys
 from scoreline.storage.errors import (
     JobNotFound,
+    JobRemoved,
     LedgerCorrupt,
     LedgerFenced,
     LedgerLost,
@@ -25,7 +26,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.typed_json import moment
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
-from scoreline.tasks.dispatch.outcome import clean_up_if_ended
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.job.documents import read_run, read_success
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.receipt import Receipt
@@ -114,6 +115,9 @@ def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
         done = reconcile_job(dispatcher, job_id)
         dispatcher.ledger.watchlist.looked_at(job_id)
         return done
+    except JobRemoved:  # a process that resumed or submitted the job while it was removed has left its marker
+        drop_marker_if_removed(dispatcher, job_id)
+        return "removed"
     except JobNotFound:
         _put_off(dispatcher, job_id)
         _drop_orphan(dispatcher, job_id)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from scoreline.storage import audit, keys
-from scoreline.storage.errors import NothingToResume, PreconditionFailed
+from scoreline.storage.errors import JobRemoved, NothingToResume, PreconditionFailed
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.keys import MAX_NAME
 from scoreline.storage.models.manifest import PinnedModel
@@ -14,7 +14,17 @@ from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.job_index import note_run
 from scoreline.tasks.dispatch.outcome import end_job
-from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, Run, read_job, read_outcome, read_run
+from scoreline.tasks.job.documents import (
+    COMPLETE,
+    REMOVAL_S,
+    Job,
+    Outcome,
+    Run,
+    read_job,
+    read_outcome,
+    read_run,
+    seconds_since,
+)
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
@@ -34,6 +44,7 @@ def begin_run(
     if max_rejected is not None:
         check_budget(max_rejected)
     run, etag = read_run(main, job_id)  # read before the outcome, to notice a run that begins meanwhile
+    _refuse_while_removed(run, job_id)
     outcome = _ended(main, job_id)
     if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
@@ -48,7 +59,9 @@ def begin_run(
         # After this write, the old outcome is void. If the process dies, the reconciler continues the run.
         main.put(keys.run(job_id), later.to_json(), mode=if_unchanged(etag))
     except PreconditionFailed:
-        if read_run(main, job_id)[0] != later:  # not written by an earlier attempt of this request
+        now = read_run(main, job_id)[0]
+        _refuse_while_removed(now, job_id)
+        if now != later:  # not written by an earlier attempt of this request
             raise NothingToResume(f"job {job_id} was just resumed by another process") from None
     if check is not None:
         try:
@@ -60,6 +73,15 @@ def begin_run(
     dispatcher.mark_active(job_id)  # a reconciler may have removed the marker of the previous run
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)
+
+
+def _refuse_while_removed(run: Run, job_id: str) -> None:
+    """Raise `JobRemoved` if the removal of a job has begun, unless it began long ago and was never decided."""
+    if run.removing and seconds_since(run.removing) < REMOVAL_S:
+        raise JobRemoved(
+            f"job {job_id!r} is being removed, because its results are no longer kept: if `scoreline status {job_id}` "
+            "still shows the job in an hour, try again"
+        )
 
 
 def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, model: str, max_rejected: str) -> JobSpec:
@@ -83,11 +105,11 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
     if not ended.rejected:
         raise NothingToResume(f"job {job_id} rejected no row")
     number = 1
-    while exists(main, keys.job(_rejected_job_id(job_id, number))):
+    while exists(main, keys.job(rejected_job_id(job_id, number))):
         number += 1
     again = replace(
         old,
-        job_id=_rejected_job_id(job_id, number),
+        job_id=rejected_job_id(job_id, number),
         rejected_of=job_id,
         model=model,
         max_rejected=max_rejected,
@@ -95,7 +117,10 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
     )
     if number == 1:
         return again
-    last = read_job(main, _rejected_job_id(job_id, number - 1))
+    try:
+        last = read_job(main, rejected_job_id(job_id, number - 1))
+    except JobRemoved:
+        return again
     outcome = read_outcome(main, last.spec.job_id)
     same = last.model == pinned and replace(again, job_id=last.spec.job_id) == last.spec
     if outcome is None and not same:
@@ -108,12 +133,12 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
     return again
 
 
-def _rejected_job_id(job_id: str, number: int) -> str:
+def rejected_job_id(job_id: str, number: int) -> str:
     """Return the id of a job that scores the rejected rows of `job_id`. A long `job_id` is cut, and a digest is added.
 
-    >>> _rejected_job_id("nightly", 2)
+    >>> rejected_job_id("nightly", 2)
     'nightly-rejected-2'
-    >>> len(_rejected_job_id("n" * 100, 2)), _rejected_job_id("n" * 100, 2)[-20:]
+    >>> len(rejected_job_id("n" * 100, 2)), rejected_job_id("n" * 100, 2)[-20:]
     (100, '-4e9d8231-rejected-2')
     """
     suffix = f"-rejected-{number}"

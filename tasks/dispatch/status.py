@@ -201,11 +201,19 @@ class StatusReader:
             yield from filter(None, pool.map(self._status_or_fault, (job_id for _, job_id in newest)))
 
     def _submitted(self) -> Iterator[tuple[float, str]]:
-        """Yield the time of recording and the id of each job, ordered by job id."""
+        """Yield the time of recording and the id of each job, ordered by job id.
+
+        A job that consists only of ``job.json`` and has no marker was removed, and is left out without reading it.
+        """
+        found: dict[str, float] = {}
+        more: set[str] = set()
         for info in self._main.list("jobs/"):
             match info.key.split("/"):
                 case ["jobs", job_id, "job.json"] if keys.is_name(job_id):
-                    yield info.modified, job_id
+                    found[job_id] = info.modified
+                case ["jobs", "active", job_id] | ["jobs", job_id, *_]:
+                    more.add(job_id)
+        yield from ((modified, job_id) for job_id, modified in found.items() if job_id in more)
 
     def _status_or_fault(self, job_id: str) -> Status | None:
         try:

@@ -18,6 +18,7 @@ from scoreline.storage.errors import (
     InvalidRequest,
     JobConflict,
     JobNotFound,
+    JobRemoved,
     ModelInUse,
     PreconditionFailed,
     describe,
@@ -28,11 +29,12 @@ from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.base import CREATE
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
-from scoreline.tasks.dispatch.job_index import note_existing, noting_submission
+from scoreline.tasks.dispatch.job_index import forget_removed, note_existing, noting_submission
 from scoreline.tasks.dispatch.messages import MessageQueue
-from scoreline.tasks.dispatch.outcome import clean_up_if_ended
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Job, Status, read_job
+from scoreline.tasks.job.index_entry import entry_of
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.places import check_job_id, check_places
 from scoreline.tasks.job.spec import JobSpec, check_apart
@@ -217,7 +219,12 @@ class Submission:
             with noting_submission(main, job):
                 main.put(keys.job(job_id), job.to_json(), mode=CREATE)
         except PreconditionFailed:
-            existing = read_job(main, job_id)
+            try:
+                existing = read_job(main, job_id)
+            except JobRemoved as error:
+                forget_removed(main, entry_of(job).key)
+                drop_marker_if_removed(self.dispatcher, job_id)
+                raise JobConflict(f"{describe(error)}. Its id stays taken: choose another id") from None
             note_existing(main, job, existing)
             clean_up_if_ended(self.dispatcher, job_id)
             refuse_other_spec(existing, job.spec)

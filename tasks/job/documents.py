@@ -15,6 +15,7 @@ from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
     JobNotFound,
+    JobRemoved,
     ObjectNotFound,
     PreconditionFailed,
 )
@@ -24,6 +25,7 @@ from scoreline.storage.tables.options import read_options
 from scoreline.storage.typed_json import MALFORMED_GZIP, build, convert, decode_object, moment
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.spec import JobSpec, check_budget
+from scoreline.tasks.job.tombstone import Tombstone, refuse_removed, tombstone_in
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
 Reason = Literal["", "rejected", "parts", "request", "error"]
@@ -32,6 +34,8 @@ do not fit the input or the model, so there is no plan. ``error``: any other err
 COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
 """The states of a job that has all its results."""
 ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
+REMOVAL_S = 3600.0
+"""Seconds for which a job cannot be resumed after its removal has begun (see `Run.removing`)."""
 
 
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
@@ -75,8 +79,12 @@ class Job:
 
     @classmethod
     def from_json(cls, data: bytes) -> Job:
-        """Decode and check. The document is untrusted, because anyone with access to the bucket can write it."""
+        """Decode and check; raises `JobRemoved` for a tombstone.
+
+        The document is untrusted, because anyone with access to the bucket can write it.
+        """
         raw = decode_object(data)
+        refuse_removed(raw)
         given = dict(raw["spec"])
         if "input" in given:  # documents of older releases have exactly one input
             given |= {"inputs": [given.pop("input")], "read": {}}
@@ -102,10 +110,13 @@ class Run:
     number: int = 1
     max_rejected: str | None = None
     """Reject budget of this run, if it differs from the budget in the spec."""
+    removing: str = ""
+    """Time at which the removal of the job began, in UTC and ISO 8601. Such a job cannot be resumed for an hour."""
 
     def to_json(self) -> bytes:
-        """Encode."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        """Encode. An empty `removing` is left out."""
+        kept = {name: value for name, value in asdict(self).items() if name != "removing" or value}
+        return json.dumps(kept, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Run:
@@ -113,6 +124,8 @@ class Run:
         run = build(cls, decode_object(data))
         if run.max_rejected is not None:
             check_budget(run.max_rejected)
+        if run.removing:
+            moment(run.removing, "removing")
         return run
 
 
@@ -223,6 +236,8 @@ def decoding(store: ObjectStore, key: str, remedy: str = "") -> Iterator[None]:
     """Raise `DocumentCorrupt`, with the name of the object, for errors from malformed content in the block."""
     try:
         yield
+    except JobRemoved:
+        raise
     except _MALFORMED as error:
         reason = str(error) if isinstance(error, InvalidRequest) else f"{type(error).__name__}: {error}"
         what = f"{store.uri(key)} is not what Scoreline writes there: {reason}"
@@ -230,7 +245,7 @@ def decoding(store: ObjectStore, key: str, remedy: str = "") -> Iterator[None]:
 
 
 def read_job(store: ObjectStore, job_id: str) -> Job:
-    """Read ``job.json``; raises `JobNotFound`."""
+    """Read ``job.json``; raises `JobNotFound`, or `JobRemoved` if a tombstone has taken its place."""
     try:
         with decoding(store, key := keys.job(job_id)):
             job = Job.from_json(store.get(key).data)
@@ -239,6 +254,15 @@ def read_job(store: ObjectStore, job_id: str) -> Job:
             return job
     except ObjectNotFound:
         raise JobNotFound(f"no job {job_id!r} in bucket {store.bucket!r}") from None
+
+
+def read_tombstone(store: ObjectStore, job_id: str) -> Tombstone | None:
+    """Return the tombstone of a job; None if the job exists, or if no job ever had this id."""
+    try:
+        with decoding(store, key := keys.job(job_id)):
+            return tombstone_in(decode_object(store.get(key).data))
+    except ObjectNotFound:
+        return None
 
 
 def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:

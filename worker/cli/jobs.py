@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import get_args
 
 import click
 
-from scoreline.storage.errors import ScorelineError
+from scoreline.storage.errors import JobNotFound, JobRemoved, ScorelineError
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
-from scoreline.tasks.job.documents import State, Status
+from scoreline.tasks.job.documents import State, Status, read_tombstone
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import label_option
 from scoreline.worker.cli.moments import Moment
-from scoreline.worker.cli.output import echo, print_table
+from scoreline.worker.cli.output import echo, echo_json, print_table
 from scoreline.worker.cli.progress import EXIT_CODES, fail_unknown, follow_job, show_status
+from scoreline.worker.cli.retention import show_tombstone
 
 
 @click.command(
@@ -33,7 +35,8 @@ def status(job: str, as_json: bool) -> None:
     """Show the status of a job.
 
     Prints how many parts and rows of JOB are done, the location of its results, and what to do if it failed. JOB is the
-    job id that `scoreline submit` has printed.
+    job id that `scoreline submit` has printed. If the results of JOB were removed (see `scoreline gc`), prints when and
+    why.
 
     \b
     Exit codes:
@@ -43,8 +46,11 @@ def status(job: str, as_json: bool) -> None:
       4  cancelled
       6  not known, because Redis or the bucket does not answer
     """
+    client = Client.from_env()
     try:
-        now = Client.from_env().status(job)
+        now = client.status(job)
+    except JobRemoved:
+        sys.exit(_show_removed(client, job, as_json=as_json))
     except ScorelineError as error:
         sys.exit(fail_unknown(job, error))
     if as_json:
@@ -52,6 +58,18 @@ def status(job: str, as_json: bool) -> None:
     else:
         show_status(now)
     sys.exit(EXIT_CODES.get(now.state, 0))
+
+
+def _show_removed(client: Client, job_id: str, *, as_json: bool) -> int:
+    """Show a removed job, and return the exit code for the state in which it had ended."""
+    found = read_tombstone(client.buckets.main, job_id)
+    if found is None:
+        raise JobNotFound(f"no job {job_id!r} in bucket {client.buckets.main.bucket!r}")
+    if as_json:
+        echo_json({"removed": asdict(found)})
+    else:
+        show_tombstone(found)
+    return EXIT_CODES.get(found.state, 0)
 
 
 @click.command(cls=Command, epilog="scoreline watch nightly-20261125T020000Z\n")

@@ -15,7 +15,19 @@ import click
 from scoreline.storage.audit import run_as
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
 from scoreline.worker import logs
-from scoreline.worker.cli import audit, dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
+from scoreline.worker.cli import (
+    audit,
+    dev,
+    doctor,
+    jobs,
+    metrics,
+    models,
+    rejected,
+    retention,
+    schedule,
+    submit,
+    workers,
+)
 from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.output import echo
@@ -44,7 +56,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
         "Models": ("models",),
         "Schedules": ("schedule",),
-        "Operations": ("doctor", "workers", "metrics", "reconcile", "audit"),
+        "Operations": ("doctor", "workers", "metrics", "reconcile", "gc", "audit"),
         "Local": ("demo", "dev"),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -99,6 +111,7 @@ cli.add_command(workers.workers)
 cli.add_command(metrics.metrics)
 cli.add_command(audit.audit)
 cli.add_command(doctor.doctor)
+cli.add_command(retention.gc)
 cli.add_command(dev.dev)
 cli.add_command(dev.demo)
 
