@@ -114,6 +114,11 @@ def pins_entry(name: str, version: str) -> str:
     return f"{version_folder(name, version)}data.txt"
 
 
+def removed_version(name: str, version: str) -> str:
+    """Return the key of the tombstone of a removed model version."""
+    return f"{version_folder(name, version)}removed.json"
+
+
 def artifact(name: str, version: str, file: str) -> str:
     """Return the key of a file of a model version."""
     return f"{version_folder(name, version)}{check_name('artifact', file)}"

@@ -66,6 +66,11 @@ class Alias:
         return self.current.seq
 
     @property
+    def reachable(self) -> frozenset[str]:
+        """The version that the alias names, and all versions that further rollbacks can restore."""
+        return frozenset(change.version for change in _effective_changes(self.history))
+
+    @property
     def previous(self) -> Change | None:
         """The change that the next rollback restores, or None. Each further rollback restores an earlier change."""
         effective = _effective_changes(self.history)

@@ -24,6 +24,7 @@ from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.catalog import ListedModel
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Manifest, PinnedModel, parse_ref
+from scoreline.storage.models.removed import read_removed
 from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ class ModelRegistry:
         try:
             data = self._read_document(keys.manifest(name, version))
         except ObjectNotFound:
+            if (removed := read_removed(self._store, name, version)) is not None:
+                raise ModelNotFound(f"model {removed.model} was removed on {removed.at[:10]}: {removed.why}") from None
             raise self._not_found(name, f"no version {version!r}") from None
         return PinnedModel(name=name, version=version, manifest_sha256=sha256_hex(data))
 
