@@ -473,7 +473,14 @@ def test_every_message_that_a_job_sends_to_a_worker_is_known(client: EagerClient
     code = "from scoreline.worker.tasks import app; print(*(name for name in app.tasks if name[:9] == 'scoreline'))"
     environ = os.environ | {"R2_ENDPOINT_URL": "http://r2.example", "R2_BUCKET": "data"}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    of_others = {"submit", "score_records", "status", "reconcile", "tick"}  # applications and beat send these tasks
+    of_others = {
+        "submit",
+        "score_records",
+        "status",
+        "reconcile",
+        "tick",
+        "gc",
+    }  # applications and beat send these tasks
     names = set(done.stdout.split()) - {f"scoreline.{name}" for name in of_others}
     assert len(names) == 5
     for name in names:

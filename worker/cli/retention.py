@@ -56,7 +56,7 @@ def show_tombstone(found: Tombstone) -> None:
     """Print what is known about a removed job."""
     echo(f"{found.job_id}: removed on {found.at[:16].replace('T', ' ')} UTC")
     echo_field("why", found.why)
-    echo_field("before", f"{found.state}, {found.rows:,} rows scored, {found.rejected:,} rejected")
+    echo_field("before", f"{found.state}, {plural(found.rows, 'row')} scored, {found.rejected:,} rejected")
     echo_field("model", found.model)
     echo_field("results", f"were in {found.output}job_id={found.job_id}/")
     echo_field("removed", f"{plural(found.objects, 'object')}, {found.size:,} bytes")

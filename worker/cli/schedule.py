@@ -58,6 +58,9 @@ def schedule() -> None:
     overlap = "skip"
     # Score only objects that no earlier run has scored [default: false].
     only_new = false
+    # How long to keep results: days, or a number of runs [default: the
+    # setting RESULTS_KEEP]. See `scoreline gc`.
+    results_keep = "90d"
     enabled = true
 
     \b
