@@ -13,6 +13,7 @@ from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.backlog.reader import Backlog, BacklogReader
 from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import end_job, is_complete
@@ -71,6 +72,7 @@ class Client:
         """Function that delivers the notification of a refused job. No worker sends this notification."""
         self.submission = Submission(buckets, queue, ledger, self.webhooks)
         self._statuses = self.submission.statuses
+        self._backlog = BacklogReader(buckets.main, ledger)
         self._dispatcher = self.submission.dispatcher
 
     @classmethod
@@ -201,6 +203,14 @@ class Client:
             Maximum number of jobs. Each job costs a few requests to the bucket.
         """
         return self._statuses.jobs(limit)
+
+    def backlog(self) -> Backlog:
+        """Return the work that is left in all jobs under way, by job and by group.
+
+        The number of requests does not depend on the number of jobs that are planned (see
+        `scoreline.tasks.backlog.reader`).
+        """
+        return self._backlog.read()
 
     def cancel(self, job_id: str) -> Status:
         """End a job now and keep the results written so far. Running parts stop before their next batch of rows.

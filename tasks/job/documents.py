@@ -188,6 +188,16 @@ class Status:
     """Why the job failed; empty in any other state."""
     submitted: str = ""
     """When the job was submitted, in UTC and ISO 8601."""
+    work_left_s: float | None = None
+    """Seconds that one process would take for the rest of a running job, by the pace of earlier jobs with the same
+    model version. None if the pace is unknown, or if the job is not running."""
+    processes: int = 0
+    """Number of processes that score parts of all jobs; 0 if it is unknown, or if the job is not running."""
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the job ends, if all processes work on it; None if that is unknown."""
+        return None if self.work_left_s is None or not self.processes else self.work_left_s / self.processes
 
     @property
     def ended(self) -> bool:
@@ -197,9 +207,11 @@ class Status:
     def to_dict(self) -> dict[str, Any]:
         """Return what ``scoreline status --json`` prints.
 
-        An empty `reason` is left out, as in the body of a webhook.
+        An empty `reason` is left out, as in the body of a webhook, and so are `work_left_s` and `processes` if they are
+        unknown.
         """
-        return {name: value for name, value in asdict(self).items() if name != "reason" or value}
+        optional = ("reason", "work_left_s", "processes")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
 
 _MALFORMED = (*MALFORMED_GZIP, InvalidRequest)

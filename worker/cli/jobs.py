@@ -180,7 +180,9 @@ scoreline jobs --limit 500 --json
 def jobs(limit: int, as_json: bool) -> None:
     """List the latest jobs, newest first.
 
-    The age is the time since a job was submitted, in seconds, minutes, hours or days.
+    The age is the time since a job was submitted, in seconds, minutes, hours or days. For a running job, the table also
+    shows how much time is left if all processes work on this job, according to the pace of earlier jobs with the same
+    model version.
     """
     listed = list(Client.from_env().jobs(limit + 1))
     found = sorted(listed[:limit], key=lambda job: job.submitted, reverse=True)
@@ -190,8 +192,15 @@ def jobs(limit: int, as_json: bool) -> None:
         click.echo(json.dumps([job.to_dict() for job in found], indent=1))
         return
     now = datetime.now(UTC)
-    rows = ((job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), job.model) for job in found)
-    print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model", "job"])
+    headings = ["job", "state", "rows", "rejected", "age", "left", "model"]
+    rows = [
+        [job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), left(job), job.model]
+        for job in found
+    ]
+    if not any(map(left, found)):
+        place = headings.index("left")
+        headings, *rows = [[*row[:place], *row[place + 1 :]] for row in (headings, *rows)]
+    print_table(headings, rows, cut=["model", "job"])
     unreadable = [job for job in found if not job.model]
     for job in unreadable:
         echo(f"{job.job_id}: {job.error}", indent=2, err=True)
@@ -203,7 +212,15 @@ def age(job: Status, now: datetime) -> str:
     """Return the time since a job was submitted, in the largest suitable unit. Return an empty text if unknown."""
     if not job.submitted:
         return ""
-    seconds = max(0.0, (now - datetime.fromisoformat(job.submitted)).total_seconds())
+    return _short(max(0.0, (now - datetime.fromisoformat(job.submitted)).total_seconds()))
+
+
+def left(job: Status) -> str:
+    """Return how long the rest of a running job takes. Return an empty text if that is unknown."""
+    return "" if job.left_s is None else _short(job.left_s)
+
+
+def _short(seconds: float) -> str:
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length:
             return f"{seconds // length:.0f}{unit}"
