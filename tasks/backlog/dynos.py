@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scoreline.storage.wording import plural
@@ -43,20 +44,36 @@ class Decision:
 def processes_needed(backlog: Backlog, policy: Policy, now: float) -> float:
     """Return how many processes finish all jobs in time, as a number that need not be whole.
 
-    The jobs that have to end first are assumed to be scored first. If they are not, because jobs share processes, the
-    next decision needs more processes.
+    This is enough whether jobs share processes evenly or are scored one after another. In the first case, a job ends
+    after its own work and as much work of each other job, unless the other job ends before. In the second case, a job
+    ends after all earlier jobs.
 
     Parameters
     ----------
     now : float
         The time in seconds since 1970.
     """
-    needed = work = 0.0
+    shared = _work_until_end(sorted(job.seconds for job in backlog.jobs))
+    needed = earlier = 0.0
     for job in sorted(backlog.jobs, key=lambda job: job.since):
-        work += job.seconds
+        earlier += job.seconds
         left = job.since + policy.finish_within_s - now - policy.start_s
+        work = max(earlier, shared[job.seconds])
         needed = max(needed, work / max(left, _LEAST_SHARE * policy.finish_within_s))
     return needed
+
+
+def _work_until_end(seconds: Sequence[float]) -> dict[float, float]:
+    """Return how much work is done until a job ends, by the work of the job, if all jobs share processes evenly.
+
+    >>> _work_until_end([1.0, 2.0, 5.0])
+    {1.0: 3.0, 2.0: 5.0, 5.0: 8.0}
+    """
+    found, shorter = {}, 0.0
+    for number, one in enumerate(seconds):
+        shorter += one
+        found[one] = shorter + one * (len(seconds) - number - 1)
+    return found
 
 
 def decide(

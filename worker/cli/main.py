@@ -14,7 +14,7 @@ import click
 
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
 from scoreline.worker import logs
-from scoreline.worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
+from scoreline.worker.cli import dev, doctor, jobs, metrics, models, rejected, scale, schedule, submit, workers
 from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.output import echo
@@ -43,7 +43,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
         "Models": ("models",),
         "Schedules": ("schedule",),
-        "Operations": ("doctor", "workers", "metrics", "reconcile"),
+        "Operations": ("doctor", "workers", "scale", "metrics", "reconcile"),
         "Local": ("demo", "dev"),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -94,6 +94,7 @@ cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
+cli.add_command(scale.scale)
 cli.add_command(metrics.metrics)
 cli.add_command(doctor.doctor)
 cli.add_command(dev.dev)

@@ -36,11 +36,19 @@ def test_a_job_that_began_earlier_has_less_time() -> None:
     assert [made(left(2_000, age_s=age_s)).dynos for age_s in (0, 200, 400, 500, 9_999)] == [2, 3, 8, 10, 10]
 
 
-def test_jobs_that_have_to_end_later_do_not_hurry() -> None:
-    urgent, later = left(100, age_s=500), left(2_000)
-    needed = processes_needed(Backlog(jobs=(later, urgent)), POLICY, NOW)
-    assert needed == pytest.approx(2_100 / 540)
-    assert processes_needed(Backlog(jobs=(later, replace(urgent, seconds=600))), POLICY, NOW) == 600 / 60
+def needed(*jobs: JobBacklog) -> float:
+    return processes_needed(Backlog(jobs=jobs), POLICY, NOW)
+
+
+def test_jobs_may_be_scored_one_after_another() -> None:
+    long, short = left(2_000), left(100, age_s=-100)
+    assert needed(long, short) == pytest.approx(2_100 / 540)
+
+
+def test_jobs_may_share_processes_evenly() -> None:
+    early, late = left(800, age_s=300), left(2_000)
+    assert needed(early, late) == pytest.approx((800 + 800) / 240)  # until the first one ends, the other gets as much
+    assert needed(left(100, age_s=300), *9 * [left(900)]) == pytest.approx(8_200 / 540)
 
 
 def test_no_dyno_is_removed_while_there_is_work() -> None:
