@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, answer, quantity = 0, b"", None
         more: Mapping[str, str] = {}
         if fault is None or fault.after:
-            status, found, quantity = api.answer(method, self.path, self.headers, body)
+            status, found, quantity = api.answer(method, self.path, dict(self.headers), body)
             answer, more = json.dumps(found).encode(), {"RateLimit-Remaining": str(int(api.left))}
         if fault is not None:
             status, answer, more = fault.status, fault.body, fault.headers or {}

@@ -14,6 +14,7 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.backlog.reader import Backlog, BacklogReader
+from scoreline.tasks.backlog.settings import CostSettings
 from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import end_job, is_complete
@@ -130,8 +131,8 @@ class Client:
     ) -> Preflight:
         """Try out a job before `submit`: plan it and score a few of its rows in this process.
 
-        A trial writes nothing, sends no message and does not use Redis. Trials need the packages of
-        ml-requirements.txt.
+        A trial writes nothing and sends no message. Redis is asked for the pace of the model in earlier jobs, and need
+        not answer. Trials need the packages of ml-requirements.txt.
 
         Parameters
         ----------
@@ -160,7 +161,7 @@ class Client:
         job = Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now)
         with contextlib.suppress(JobNotFound):
             refuse_other_spec(read_job(main, spec.job_id), spec)
-        return preflight(self.buckets, self.ledger, models, job)
+        return preflight(self.buckets, self.ledger, models, job, CostSettings.from_env(os.environ).prices)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
         """Score rows from the application's memory (see `scoreline.tasks.records.job.submit_records`)."""

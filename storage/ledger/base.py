@@ -110,6 +110,8 @@ class Progress:
     """Number of rows that parts in flight have scored so far, according to `Ledger.note_scored`."""
     uncounted: int = 0
     """Number of times that the ledger was rebuilt because it had counted parts that were incomplete in the bucket."""
+    work: str = ""
+    """The text that was passed to `Ledger.begin`."""
 
     @property
     def over(self) -> bool:

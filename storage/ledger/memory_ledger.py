@@ -229,6 +229,7 @@ class MemoryLedger:
                 rows_under_way=sum(flight.scored for flight in job.flights.values()),
                 stopped=job.stopped,
                 uncounted=job.uncounted,
+                work=job.work,
             )
 
     def claim_step(self, job_id: str, step: str) -> bool:

@@ -265,6 +265,7 @@ class RedisLedger:
                 rows_under_way=sum(int(state.get(f"r{part}", 0)) for part in in_flight),
                 stopped=cast(Stopped, state.get("stopped", "")),
                 uncounted=int(state.get("uncounted", 0)),
+                work=state.get("work", ""),
             )
         except (ValueError, KeyError) as error:
             raise _corrupt(state_key, f"{type(error).__name__}: {error}") from error

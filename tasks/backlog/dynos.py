@@ -44,22 +44,20 @@ class Decision:
 def processes_needed(backlog: Backlog, policy: Policy, now: float) -> float:
     """Return how many processes finish all jobs in time, as a number that need not be whole.
 
-    This is enough whether jobs share processes evenly or are scored one after another. In the first case, a job ends
-    after its own work and as much work of each other job, unless the other job ends before. In the second case, a job
-    ends after all earlier jobs.
+    If jobs share processes evenly, a job ends after its own work and as much work of each other job, unless the other
+    job ends before. The result is also enough if jobs are scored one after another, from the oldest to the newest: of
+    the jobs up to a given one, the one with most work has at most as much time, and waits here for all of them.
 
     Parameters
     ----------
     now : float
         The time in seconds since 1970.
     """
-    shared = _work_until_end(sorted(job.seconds for job in backlog.jobs))
-    needed = earlier = 0.0
-    for job in sorted(backlog.jobs, key=lambda job: job.since):
-        earlier += job.seconds
+    work = _work_until_end(sorted(job.seconds for job in backlog.jobs))
+    needed = 0.0
+    for job in backlog.jobs:
         left = job.since + policy.finish_within_s - now - policy.start_s
-        work = max(earlier, shared[job.seconds])
-        needed = max(needed, work / max(left, _LEAST_SHARE * policy.finish_within_s))
+        needed = max(needed, work[job.seconds] / max(left, _LEAST_SHARE * policy.finish_within_s))
     return needed
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from scoreline.storage.settings import Environment
+from scoreline.tasks.backlog.prices import Prices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +27,18 @@ class HireFireSettings:
             env.faults.append("HIREFIRE_TOKEN is not a token of at least 8 letters, digits, '.', '_', '~' or '-'")
         env.finish()
         return cls(token=token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostSettings:
+    """What work costs the user."""
+
+    prices: Prices | None
+    """None if no prices are given."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> CostSettings:
+        """Read the settings and the file of prices; raises `InvalidSettings`."""
+        env = Environment(environ)
+        path = env.text("PRICES_FILE")
+        return cls(prices=Prices.read(Path(path)) if path else None)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.typed_json import MALFORMED, build, decode_object
 from scoreline.tasks.job.documents import Job
 
@@ -18,7 +19,7 @@ class Workload:
     Examples
     --------
     >>> Workload.of_text(Workload(pace="churn@1 default", group="churn", rows=9, since=0.5).text)
-    Workload(pace='churn@1 default', group='churn', rows=9, since=0.5)
+    Workload(pace='churn@1 default', group='churn', rows=9, since=0.5, class_a=0, class_b=0)
     """
 
     pace: str
@@ -28,9 +29,17 @@ class Workload:
     """Number of rows in the plan; 0 if the job is not planned yet."""
     since: float
     """When the current run of the job began, in seconds since 1970."""
+    class_a: int = 0
+    class_b: int = 0
+    """Numbers of requests that planning took, by the classes of `scoreline.storage.objects.requests`; 0 if unknown."""
+
+    @property
+    def requests(self) -> Requests:
+        """The requests that planning took."""
+        return Requests(class_a=self.class_a, class_b=self.class_b)
 
     @classmethod
-    def of(cls, job: Job, rows: int, since: float | None = None) -> Workload:
+    def of(cls, job: Job, rows: int, since: float | None = None, planning: Requests | None = None) -> Workload:
         """Return the work of a job.
 
         Parameters
@@ -39,9 +48,19 @@ class Workload:
             Number of rows in the plan.
         since : float, optional
             When the current run began; by default, the time of submission.
+        planning : Requests, optional
+            The requests that planning took.
         """
         begun = datetime.fromisoformat(job.submitted).timestamp() if since is None else since
-        return cls(pace=job.work, group=group_of(job), rows=rows, since=begun)
+        counted = planning or Requests()
+        return cls(
+            pace=job.work,
+            group=group_of(job),
+            rows=rows,
+            since=begun,
+            class_a=counted.class_a,
+            class_b=counted.class_b,
+        )
 
     @property
     def text(self) -> str:

@@ -78,6 +78,10 @@ class StatusReader:
                 error=outcome.error,
                 reason=outcome.reason,
                 submitted=job.submitted,
+                work_s=outcome.work_s,
+                class_a=outcome.class_a,
+                class_b=outcome.class_b,
+                result_bytes=outcome.result_bytes,
             )
         progress = self._ledger.progress(job_id)
         return self._with_time_left(job, self._under_way(job, progress), progress)

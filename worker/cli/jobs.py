@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import click
 
-from scoreline.storage.errors import ScorelineError
+from scoreline.storage.errors import LedgerError, ScorelineError
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.wording import plural
+from scoreline.tasks.backlog.prices import Prices
+from scoreline.tasks.backlog.settings import CostSettings
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.output import echo, print_table
+from scoreline.worker.cli.output import echo, echo_field, print_table
 from scoreline.worker.cli.progress import EXIT_CODES, fail_unknown, follow_job, show_status
 
 
@@ -29,8 +35,9 @@ scoreline status nightly-20261125T020000Z --json
 def status(job: str, as_json: bool) -> None:
     """Show the status of a job.
 
-    Prints how many parts and rows of JOB are done, the location of its results, and what to do if it failed. JOB is the
-    job id that `scoreline submit` has printed.
+    Prints how many parts and rows of JOB are done, how much time is left by the pace of earlier jobs, the location of
+    its results, and what to do if it failed. Once JOB has its results, also prints how much work and how many requests
+    it took, and their costs if PRICES_FILE is set. JOB is the job id that `scoreline submit` has printed.
 
     \b
     Exit codes:
@@ -40,15 +47,29 @@ def status(job: str, as_json: bool) -> None:
       4  cancelled
       6  not known, because Redis or the bucket does not answer
     """
+    prices = CostSettings.from_env(os.environ).prices
     try:
-        now = Client.from_env().status(job)
+        client = Client.from_env()
+        now = client.status(job)
     except ScorelineError as error:
         sys.exit(fail_unknown(job, error))
+    costs = {} if prices is None or not now.class_a else _costs(client, now, prices)
     if as_json:
-        click.echo(json.dumps(now.to_dict(), indent=1))
+        money = {"costs": costs, "currency": prices.currency} if prices is not None and costs else {}
+        click.echo(json.dumps(now.to_dict() | money, indent=1))
     else:
         show_status(now)
+        if prices is not None and costs:
+            echo_field("costs", prices.in_words(costs))
     sys.exit(EXIT_CODES.get(now.state, 0))
+
+
+def _costs(client: Client, job: Status, prices: Prices) -> Mapping[str, float]:
+    """Return what a job has cost, by kind."""
+    size = 1
+    with contextlib.suppress(LedgerError):
+        size = client.ledger.worker_size() or 1
+    return prices.of(job.work_s, Requests(class_a=job.class_a, class_b=job.class_b), job.result_bytes, size)
 
 
 @click.command(cls=Command, epilog="scoreline watch nightly-20261125T020000Z\n")

@@ -128,6 +128,9 @@ def show_status(job: Status) -> None:
         echo_field("rows", f"{job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
     if job.state == "running":
         echo_field("left", _left(job))
+    if job.class_a:
+        requests = f"{plural(job.class_a, 'request')} that wrote or listed, {job.class_b:,} that read"
+        echo_field("work", f"{duration(job.work_s)} of one process; {requests}")
     echo_field("results", job.output)
     if job.error:
         echo_field("error", job.error)

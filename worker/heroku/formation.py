@@ -112,7 +112,7 @@ class Formation:
             )
         return quantity
 
-    def _exchange(self, method: str, body: Mapping[str, int] | None) -> tuple[int, Mapping[str, str], bytes]:
+    def _exchange(self, method: str, body: Mapping[str, int] | None) -> tuple[int, http.client.HTTPMessage, bytes]:
         place = self._address
         kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
         connection = kind(place.hostname or "", place.port, timeout=self._timeout_s)
@@ -136,7 +136,9 @@ class Formation:
         finally:
             connection.close()
 
-    def _error(self, status: int, headers: Mapping[str, str], answer: Any) -> PlatformRefused | PlatformUnavailable:
+    def _error(
+        self, status: int, headers: http.client.HTTPMessage, answer: Any
+    ) -> PlatformRefused | PlatformUnavailable:
         said = answer if isinstance(answer, dict) else {}
         what = f"HTTP {status}"
         if isinstance(said.get("id"), str) and isinstance(said.get("message"), str):
@@ -150,7 +152,7 @@ class Formation:
         remedy = _REMEDIES.get(status, "see https://status.heroku.com and try a later release of Scoreline")
         return PlatformRefused(f"Heroku refuses to scale {self.kind!r} of {self._app!r} ({what}): {remedy}")
 
-    def _seconds_to_wait(self, headers: Mapping[str, str]) -> float:
+    def _seconds_to_wait(self, headers: http.client.HTTPMessage) -> float:
         """Return how long to wait after a 429: what the answer says, as seconds or as a date, within limits."""
         text = (headers.get("Retry-After") or headers.get("RateLimit-Reset") or "").strip()
         seconds = RATE_LIMIT_S

@@ -132,7 +132,7 @@ def test_a_request_whose_answer_is_lost_can_be_repeated(api: FakeHeroku, opened:
     [
         ({"Retry-After": "120"}, 120.0),
         ({"Retry-After": email.utils.formatdate(NOW + 90, usegmt=True)}, 90.0),
-        ({"RateLimit-Reset": "30"}, 30.0),
+        ({"ratelimit-reset": "30"}, 30.0),
         ({}, RATE_LIMIT_S),
         ({"Retry-After": "soon"}, RATE_LIMIT_S),
         ({"Retry-After": "0"}, 1.0),

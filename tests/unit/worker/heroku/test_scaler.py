@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from scoreline.storage import keys
 from scoreline.storage.errors import LedgerUnavailable, PlatformRefused, PlatformUnavailable, ScorelineError
+from scoreline.storage.objects.base import ObjectInfo
 from scoreline.tasks.backlog.dynos import Policy
 from scoreline.worker.heroku.scaler import LIST_EVERY, Look, Scaler
 from tests.support.one_job import OneJob
@@ -110,6 +112,14 @@ def test_no_dyno_is_removed_if_redis_was_emptied(tmp_path: Path) -> None:
     assert [state.job_id for state in case.ledger.watchlist.states()] == ["j"]
 
 
+def test_the_bucket_is_listed_just_before_dynos_are_removed(tmp_path: Path) -> None:
+    case = Case(tmp_path, dynos=4)
+    case.job.run()
+    assert case.looks(5) == [4] * 5
+    case.job.store.put(keys.active("unknown"), b"")
+    assert case.looks(5) == [4] * 5
+
+
 def test_a_job_that_only_the_bucket_knows_gets_a_dyno(case: Case) -> None:
     case.ledger.watchlist.remove("j")
     assert case.looks(1) == [1]
@@ -126,7 +136,12 @@ def test_a_job_that_only_the_bucket_knows_later_gets_a_dyno(case: Case) -> None:
 def test_an_idle_deployment_lists_the_bucket_only_sometimes(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     case.job.run()
     listed: list[str] = []
-    monkeypatch.setattr(case.job.store, "list", lambda prefix: listed.append(prefix) or iter(()))
+
+    def list_nothing(prefix: str) -> Iterator[ObjectInfo]:
+        listed.append(prefix)
+        return iter(())
+
+    monkeypatch.setattr(case.job.store, "list", list_nothing)
     assert set(case.looks(60)) == {0}
     assert listed == [keys.JOBS_ACTIVE] * (60 // LIST_EVERY)
 
@@ -167,7 +182,7 @@ def test_looks_go_on_after_an_error_that_passes(case: Case) -> None:
 def test_looks_end_after_a_refusal(case: Case) -> None:
     case.dynos.error = PlatformRefused("wrong key")
     with pytest.raises(PlatformRefused):
-        case.scaler.run(60, lambda _: None, lambda _: False)
+        case.scaler.run(60, lambda _: None, lambda _: True)
 
 
 def test_the_processes_of_a_dyno_are_those_that_workers_have_reported(tmp_path: Path) -> None:
