@@ -43,10 +43,12 @@
     │   │   └── LedgerCorrupt
     │   └── LedgerUnavailable      transient
     ├── WebhookRefused             the receiver does not accept a webhook
+    ├── PlatformRefused            Heroku refuses to change the number of dynos
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
     ├── PartInterrupted            transient: the part is scored again
     ├── PlanPending                transient: another job of the schedule has to be planned first
     ├── WebhookUnavailable         transient
+    ├── PlatformUnavailable        transient
     └── QueueUnavailable           transient
 
 After a transient error, the same call may succeed later. After any other error, the same call fails again until the
@@ -262,6 +264,10 @@ class WebhookRefused(ScorelineError):
     """Raised when the receiver of a webhook rejects it."""
 
 
+class PlatformRefused(ScorelineError):
+    """Raised when the platform that runs the workers refuses a request, for example because of a wrong key."""
+
+
 class StepUnfinished(ScorelineError):
     """Raised when a step has used up its time. The next attempt continues where the step stopped."""
 
@@ -282,6 +288,12 @@ class PlanPending(ScorelineError):
 
 class WebhookUnavailable(ScorelineError):
     """Raised when the receiver of a webhook cannot be reached or answers that it is busy."""
+
+    transient = True
+
+
+class PlatformUnavailable(ScorelineError):
+    """Raised when the platform that runs the workers cannot be reached, is busy, or limits the rate of requests."""
 
     transient = True
 

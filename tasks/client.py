@@ -15,6 +15,8 @@ from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.backlog.reader import Backlog, BacklogReader
+from scoreline.tasks.backlog.settings import CostSettings
 from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.dispatch.job_index import Rebuilt, rebuild
 from scoreline.tasks.dispatch.listing import JobListing
@@ -86,6 +88,7 @@ class Client:
         self.submission = Submission(buckets, queue, ledger, self.webhooks)
         self.submission.submitter = submitter
         self._statuses = self.submission.statuses
+        self._backlog = BacklogReader(buckets.main, ledger)
         self._dispatcher = self.submission.dispatcher
         self.listing = JobListing(buckets.main, self._statuses)
         """Finds jobs by their index."""
@@ -151,8 +154,8 @@ class Client:
     ) -> Preflight:
         """Try out a job before `submit`: plan it and score a few of its rows in this process.
 
-        A trial writes nothing, sends no message and does not use Redis. Trials need the packages of
-        ml-requirements.txt.
+        A trial writes nothing and sends no message. Redis is asked for the pace of the model in earlier jobs, and need
+        not answer. Trials need the packages of ml-requirements.txt.
 
         Parameters
         ----------
@@ -185,7 +188,7 @@ class Client:
             raise JobConflict(f"{describe(error)}. Its id stays taken: choose another id") from None
         except JobNotFound:
             pass
-        return preflight(self.buckets, self.ledger, models, job)
+        return preflight(self.buckets, self.ledger, models, job, CostSettings.from_env(os.environ).prices)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
         """Score rows from the application's memory (see `scoreline.tasks.records.job.submit_records`)."""
@@ -277,6 +280,14 @@ class Client:
         if limit is None and chosen == JobFilter():
             return self._statuses.jobs()
         return self.listing.jobs(chosen, limit)
+
+    def backlog(self) -> Backlog:
+        """Return the work that is left in all jobs under way, by job and by group.
+
+        The number of requests does not depend on the number of jobs that are planned (see
+        `scoreline.tasks.backlog.reader`).
+        """
+        return self._backlog.read()
 
     def cancel(self, job_id: str) -> Status:
         """End a job now and keep the results written so far. Running parts stop before their next batch of rows.

@@ -233,7 +233,10 @@ def reconcile() -> None:
     """Reconcile the jobs that are due. Beat requests this task regularly, and each starting worker requests it once."""
     engine = lifecycle.engine(app)
     if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
-        engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
+        processes = lifecycle.count_processes(app)
+        engine.ledger.note_processes(sum(processes), PROCESSES_KNOWN_S)
+        if any(processes):
+            engine.ledger.note_worker_size(max(1, sum(processes) // len(processes)))
     reconciling.reconcile_due(engine)
 
 

@@ -27,6 +27,8 @@ LONGEST_PATIENCE_S = 3600.0
 with each message."""
 TICK_KNOWN_S = 24 * 3600
 """Seconds for which the ledger remembers the last run of the task `scoreline.tick`."""
+IDLE_KNOWN_S = 24 * 3600
+"""Seconds for which the ledger remembers since when there is no work."""
 MAX_FAILED_PARTS = 100
 """Number of failed parts at which a job stops, because so many failures have a common cause. The number also limits how
 many failure reasons are stored."""
@@ -108,6 +110,8 @@ class Progress:
     """Number of rows that parts in flight have scored so far, according to `Ledger.note_scored`."""
     uncounted: int = 0
     """Number of times that the ledger was rebuilt because it had counted parts that were incomplete in the bucket."""
+    work: str = ""
+    """The text that was passed to `Ledger.begin`."""
 
     @property
     def over(self) -> bool:
@@ -165,7 +169,14 @@ class Ledger(Protocol):
         ...
 
     def begin(
-        self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
+        self,
+        job_id: str,
+        plan_sha256: str,
+        parts: int,
+        *,
+        budget: int,
+        recovered: Recovered | None = None,
+        work: str = "",
     ) -> bool:
         """Open the ledger of a job unless it is already open, and return whether this call opened it.
 
@@ -175,6 +186,8 @@ class Ledger(Protocol):
             Number of rows that the job may reject before it stops.
         recovered : Recovered, optional
             Progress found in the bucket, if the plan existed before.
+        work : str
+            A description of the job's work, which `Watchlist.states` returns. The ledger does not read it.
 
         Raises
         ------
@@ -299,6 +312,25 @@ class Ledger(Protocol):
 
     def processes(self) -> int:
         """Return the number that `note_processes` recorded last, or 0 if it has expired."""
+        ...
+
+    def note_worker_size(self, processes: int) -> None:
+        """Remember for `LIFE_S` how many processes a worker has, on average."""
+        ...
+
+    def worker_size(self) -> int:
+        """Return the number that `note_worker_size` recorded last; 0 if it is unknown."""
+        ...
+
+    def note_busy(self) -> None:
+        """Record that there is work, so that `note_idle` counts from zero again."""
+        ...
+
+    def note_idle(self) -> float:
+        """Record that there is no work. Return the seconds since the first such call after the last `note_busy`.
+
+        After `IDLE_KNOWN_S`, the count begins at zero again.
+        """
         ...
 
     def note_tick(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from scoreline.storage.errors import LedgerFenced, LedgerLost
 from scoreline.storage.ledger.base import (
+    IDLE_KNOWN_S,
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
     LONGEST_PATIENCE_S,
@@ -53,7 +54,14 @@ class MemoryLedger:
         """Do nothing, because this ledger always answers (see `Ledger.ping`)."""
 
     def begin(
-        self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
+        self,
+        job_id: str,
+        plan_sha256: str,
+        parts: int,
+        *,
+        budget: int,
+        recovered: Recovered | None = None,
+        work: str = "",
     ) -> bool:
         """Open the ledger of a job (see `Ledger.begin`)."""
         with self._lock:
@@ -72,6 +80,7 @@ class MemoryLedger:
                 rejected=known.rejected,
                 uncounted=known.uncounted,
                 stopped="budget" if known.rejected > budget else "",
+                work=work,
             )
             self._jobs.put(job_id, job, LIFE_S)
             return True
@@ -220,6 +229,7 @@ class MemoryLedger:
                 rows_under_way=sum(flight.scored for flight in job.flights.values()),
                 stopped=job.stopped,
                 uncounted=job.uncounted,
+                work=job.work,
             )
 
     def claim_step(self, job_id: str, step: str) -> bool:
@@ -272,6 +282,28 @@ class MemoryLedger:
         """Return the number of processes noted last (see `Ledger.processes`)."""
         with self._lock:
             return int(self._notes.get("processes") or 0)
+
+    def note_worker_size(self, processes: int) -> None:
+        """Remember how many processes a worker has (see `Ledger.note_worker_size`)."""
+        with self._lock:
+            self._notes.put("worker size", processes, LIFE_S)
+
+    def worker_size(self) -> int:
+        """Return how many processes a worker has (see `Ledger.worker_size`)."""
+        with self._lock:
+            return int(self._notes.get("worker size") or 0)
+
+    def note_busy(self) -> None:
+        """Record that there is work (see `Ledger.note_busy`)."""
+        with self._lock:
+            self._notes.remove("idle")
+
+    def note_idle(self) -> float:
+        """Record that there is no work (see `Ledger.note_idle`)."""
+        with self._lock:
+            if (since := self._notes.get("idle")) is None:
+                self._notes.put("idle", since := self._clock(), IDLE_KNOWN_S)
+            return self._clock() - since
 
     def note_tick(self) -> None:
         """Record that `scoreline.tick` runs now (see `Ledger.note_tick`)."""

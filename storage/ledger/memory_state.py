@@ -42,6 +42,8 @@ class Job:
     failures: dict[int, str] = field(default_factory=dict)
     flights: dict[int, Flight] = field(default_factory=dict)
     stopped: Stopped = ""
+    work: str = ""
+    """See `Ledger.begin`."""
 
     @property
     def all_done(self) -> bool:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from scoreline.storage.ledger.memory_state import Expiring, Job, Steps
-from scoreline.storage.ledger.watchlist import THOROUGH_S
+from scoreline.storage.ledger.watchlist import THOROUGH_S, JobState
 
 
 class MemoryWatchlist:
@@ -76,6 +76,26 @@ class MemoryWatchlist:
         with self._guard:
             if job_id in self._next_s:
                 self._next_s[job_id] = self._clock() + seconds
+
+    def states(self) -> Sequence[JobState]:
+        """Return the state of every job (see `Watchlist.states`)."""
+        with self._guard:
+            return [self._state(job_id) for job_id in self._next_s]
+
+    def _state(self, job_id: str) -> JobState:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return JobState(job_id=job_id, planned=False)
+        return JobState(
+            job_id=job_id,
+            planned=True,
+            work=job.work,
+            parts=job.parts,
+            parts_done=len(job.done),
+            rows=job.rows + job.rejected + sum(flight.scored for flight in job.flights.values()),
+            in_flight=len(job.flights),
+            stopped=job.stopped,
+        )
 
     def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:
         """Return the jobs to reconcile (see `Watchlist.due`)."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from scoreline.storage.errors import LedgerCorrupt, LedgerFenced, LedgerLost, LedgerUnavailable
 from scoreline.storage.ledger import redis_keys
 from scoreline.storage.ledger.base import (
+    IDLE_KNOWN_S,
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
     LONGEST_PATIENCE_S,
@@ -35,7 +36,7 @@ _CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid flo
 the commands and scripts cause none of these errors."""
 _SCRIPTS = (
     *("begin", "dispatch", "start", "extend", "rejects", "scored", "complete", "close", "step"),
-    *("lock", "take", "put_off", "due", "waiting"),
+    *("lock", "take", "put_off", "due", "state", "waiting"),
 )
 
 
@@ -155,7 +156,14 @@ class RedisLedger:
                 return None
 
     def begin(
-        self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
+        self,
+        job_id: str,
+        plan_sha256: str,
+        parts: int,
+        *,
+        budget: int,
+        recovered: Recovered | None = None,
+        work: str = "",
     ) -> bool:
         """Open the ledger of a job (see `Ledger.begin`)."""
         known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
@@ -168,6 +176,7 @@ class RedisLedger:
             known.rejected,
             _bitmap(known.done, parts) if recovered else b"",
             known.uncounted,
+            work,
         ]
         opened = self._run("begin", self._keys(job_id)[:2], arguments)
         self._renew_expiry(job_id)
@@ -256,6 +265,7 @@ class RedisLedger:
                 rows_under_way=sum(int(state.get(f"r{part}", 0)) for part in in_flight),
                 stopped=cast(Stopped, state.get("stopped", "")),
                 uncounted=int(state.get("uncounted", 0)),
+                work=state.get("work", ""),
             )
         except (ValueError, KeyError) as error:
             raise _corrupt(state_key, f"{type(error).__name__}: {error}") from error
@@ -302,6 +312,30 @@ class RedisLedger:
         """Return the number of processes noted last (see `Ledger.processes`)."""
         with self._translate_errors():
             return to_count(cast(str | None, self._redis.get(redis_keys.of_bucket(self._namespace, "processes"))))
+
+    def note_worker_size(self, processes: int) -> None:
+        """Remember how many processes a worker has (see `Ledger.note_worker_size`)."""
+        with self._translate_errors():
+            self._redis.set(redis_keys.of_bucket(self._namespace, "worker_size"), processes, ex=LIFE_S)
+
+    def worker_size(self) -> int:
+        """Return how many processes a worker has (see `Ledger.worker_size`)."""
+        with self._translate_errors():
+            return to_count(cast(str | None, self._redis.get(redis_keys.of_bucket(self._namespace, "worker_size"))))
+
+    def note_busy(self) -> None:
+        """Record that there is work (see `Ledger.note_busy`)."""
+        with self._translate_errors():
+            self._redis.delete(redis_keys.of_bucket(self._namespace, "idle"))
+
+    def note_idle(self) -> float:
+        """Record that there is no work, by the server's clock (see `Ledger.note_idle`)."""
+        key = redis_keys.of_bucket(self._namespace, "idle")
+        with self._translate_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(key, "1", px=1000 * IDLE_KNOWN_S, nx=True)
+            pipe.pttl(key)
+            _, left_ms = pipe.execute()
+        return max(0.0, IDLE_KNOWN_S - int(left_ms) / 1000)
 
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"

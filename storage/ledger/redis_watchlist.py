@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from scoreline.storage.ledger import redis_keys
 from scoreline.storage.ledger.base import LIFE_S
-from scoreline.storage.ledger.watchlist import THOROUGH_S
+from scoreline.storage.ledger.watchlist import THOROUGH_S, JobState
 
 _BATCH = 1_000
 """Number of jobs that are added with one command, or checked in one round trip."""
@@ -85,6 +85,19 @@ class RedisWatchlist:
         with self._translate_errors():
             self._scripts["put_off"](keys=[self._key], args=[self._now(), job_id, seconds])
 
+    def states(self) -> Sequence[JobState]:
+        """Return the state of every job, with one round trip for each `_BATCH` jobs (see `Watchlist.states`)."""
+        found: list[JobState] = []
+        with self._translate_errors():
+            job_ids = cast(list[str], self._client.zrange(self._key, 0, -1))
+            for some in batched(job_ids, _BATCH):
+                with self._client.pipeline(transaction=False) as pipe:
+                    for job_id in some:
+                        key = redis_keys.of_job(self._namespace, job_id, "state")
+                        self._scripts["state"](keys=[key], client=pipe)
+                    found += map(_state, some, pipe.execute())
+        return found
+
     def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:
         """Return the jobs to reconcile (see `Watchlist.due`)."""
         arguments = [self._now(), window, THOROUGH_S, LIFE_S]
@@ -110,3 +123,19 @@ class RedisWatchlist:
 
     def _key_of(self, what: str) -> str:
         return redis_keys.of_bucket(self._namespace, what)
+
+
+def _state(job_id: str, answer: list[Any]) -> JobState:
+    if not answer:
+        return JobState(job_id=job_id, planned=False)
+    work, parts, parts_done, rows, in_flight, stopped = answer
+    return JobState(
+        job_id=job_id,
+        planned=True,
+        work=work,
+        parts=int(parts),
+        parts_done=int(parts_done),
+        rows=int(rows),
+        in_flight=int(in_flight),
+        stopped=stopped,
+    )

@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from itertools import batched
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import boto3
 import botocore.session
@@ -34,7 +34,7 @@ from scoreline.storage.errors import (
     StoreUnavailable,
     one_line,
 )
-from scoreline.storage.objects import answers, failures, multipart
+from scoreline.storage.objects import answers, failures, multipart, requests
 from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject, Upload
 from scoreline.storage.objects.signed_get import SignedGet, http_session
 from scoreline.storage.settings import R2Settings
@@ -48,6 +48,15 @@ _SAME_KEY_S = 1.0  # R2 accepts one write per second to each key, and answers 42
 _THROTTLED_ATTEMPTS = 4
 _BATCH_KEYS = 1_000  # the limit of DeleteObjects
 _DELETE_THREADS = 8
+_BILLED: Mapping[str, Literal["a", "b"]] = {
+    "head_object": "b",
+    "put_object": "a",
+    "create_multipart_upload": "a",
+    "upload_part": "a",
+    "complete_multipart_upload": "a",
+}
+"""The class in which R2 bills a request, by the method of the client. Reads and listings are counted where they are
+sent."""
 _READ_BYTES = 1 << 20
 """Number of bytes per read if a body is read into memory of the caller, or if an earlier read was cut short. If a read
 is cut short again, little is lost. All other bodies are read at once, which takes half as much CPU time."""
@@ -219,6 +228,7 @@ class R2Store:
             found: Mapping[str, Any] = self._call(self.client.get_object, Bucket=self.bucket, Key=key, **conditions)
             return found
 
+        requests.note("b")
         return self._signed_get.get(key, conditions, by_client) if lean else by_client()
 
     def head(self, key: str) -> ObjectInfo:
@@ -289,6 +299,7 @@ class R2Store:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, **options)
         try:
             for page in pages:
+                requests.note("a")
                 answers.check_answer("list_objects_v2", page, self._endpoint)
                 yield page
         except (ClientError, BotoCoreError) as error:
@@ -364,10 +375,13 @@ class R2Store:
 
     def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
         """Call the client. If too many writers share a key, retry with longer delays than botocore does."""
+        name = getattr(method, "__name__", "")
         for attempt in range(1, _THROTTLED_ATTEMPTS + 1):
             try:
+                if (kind := _BILLED.get(name)) is not None:
+                    requests.note(kind)
                 answer = method(**arguments)
-                answers.check_answer(getattr(method, "__name__", ""), answer, self._endpoint)
+                answers.check_answer(name, answer, self._endpoint)
                 return answer
             except ClientError as error:
                 if failures.status_of(error) != 429 or attempt == _THROTTLED_ATTEMPTS:

@@ -23,7 +23,9 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.base import Due, Recovered
 from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.typed_json import moment
+from scoreline.tasks.backlog.workload import Workload
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
@@ -188,16 +190,29 @@ def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | Non
         return None
 
 
-def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recovered | None = None) -> None:
-    """Open a job's ledger, unless it is already open. The ledger starts with the parts in `recovered`."""
+def open_ledger(
+    dispatcher: Dispatcher,
+    documents: Documents,
+    recovered: Recovered | None = None,
+    planning: Requests | None = None,
+) -> None:
+    """Open a job's ledger, unless it is already open. The ledger starts with the parts in `recovered`.
+
+    Parameters
+    ----------
+    planning : Requests, optional
+        The requests that planning took.
+    """
     job_id, plan = documents.job.spec.job_id, documents.plan
     run, _ = read_run(dispatcher.buckets.main, job_id)
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
+    since = time.time() if run.number > 1 else None
+    work = Workload.of(documents.job, plan.rows, since, planning).text
     try:
-        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered, work=work)
     except LedgerFenced:  # the bucket is authoritative: a ledger of another plan is stale
         dispatcher.ledger.forget(job_id)
-        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered, work=work)
 
 
 def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:

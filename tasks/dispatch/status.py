@@ -20,6 +20,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.base import Ledger, Progress
 from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.backlog.time_left import seconds_of_work
 from scoreline.tasks.job.documents import Job, Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.plan_file import PlanFile
 
@@ -95,8 +96,20 @@ class StatusReader:
                 submitted=job.submitted,
                 labels=job.labels,
                 submitter=job.submitter,
+                work_s=outcome.work_s,
+                class_a=outcome.class_a,
+                class_b=outcome.class_b,
+                result_bytes=outcome.result_bytes,
             )
-        return self._under_way(job, self._ledger.progress(job_id))
+        progress = self._ledger.progress(job_id)
+        return self._with_time_left(job, self._under_way(job, progress), progress)
+
+    def _with_time_left(self, job: Job, now: Status, progress: Progress | None) -> Status:
+        if progress is None or progress.over:
+            return now
+        rows = max(0, now.total_rows - now.rows - now.rejected)
+        left_s = seconds_of_work(self._ledger, job, rows, progress.parts - progress.parts_done)
+        return replace(now, work_left_s=left_s, processes=self._ledger.processes())
 
     def _under_way(self, job: Job, progress: Progress | None) -> Status:
         status = Status(

@@ -148,10 +148,19 @@ class Outcome:
     """Which run of the job ended this way. The outcome of an earlier run no longer counts."""
     summary: str = ""
     """The error without anything that it quotes from an input or a document, so that it can be sent over the broker."""
+    work_s: float = 0.0
+    """Seconds that processes worked on the parts."""
+    class_a: int = 0
+    """Number of requests that wrote or listed objects; 0 if it is unknown."""
+    class_b: int = 0
+    """Number of requests that read objects; 0 if it is unknown."""
+    result_bytes: int = 0
+    """Size of the parts' results."""
 
     def to_json(self) -> bytes:
-        """Encode. An empty `reason` or `summary` is left out, so that older releases can read the document."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("reason", "summary") or value}
+        """Encode. Fields that later releases have added are left out if they are empty."""
+        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes")
+        kept = {name: value for name, value in asdict(self).items() if name not in added or value}
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -213,6 +222,24 @@ class Status:
     labels: Mapping[str, str] = field(default_factory=dict)
     submitter: Submitter | None = None
     """Who submitted the job."""
+    work_left_s: float | None = None
+    """Seconds that one process would take for the rest of a running job, by the pace of earlier jobs with the same
+    model version. None if the pace is unknown, or if the job is not running."""
+    processes: int = 0
+    """Number of processes that score parts of all jobs; 0 if it is unknown, or if the job is not running."""
+    work_s: float = 0.0
+    """Seconds that processes worked on the parts of a job that has its results; 0 if it is unknown."""
+    class_a: int = 0
+    """Number of requests that wrote or listed objects for that job; 0 if it is unknown."""
+    class_b: int = 0
+    """Number of requests that read objects for that job; 0 if it is unknown."""
+    result_bytes: int = 0
+    """Size of the results of that job; 0 if it is unknown."""
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the job ends, if all processes work on it; None if that is unknown."""
+        return None if self.work_left_s is None or not self.processes else self.work_left_s / self.processes
 
     @property
     def ended(self) -> bool:
@@ -222,9 +249,20 @@ class Status:
     def to_dict(self) -> dict[str, Any]:
         """Return what ``scoreline status --json`` prints.
 
-        A `reason`, `labels` or `submitter` that is empty is left out, as in the body of a webhook.
+        An empty `reason`, `labels` or `submitter` is left out, as in the body of a webhook, and so are all later fields
+        that are unknown.
         """
-        optional = ("reason", "labels", "submitter")
+        optional = (
+            "reason",
+            "labels",
+            "submitter",
+            "work_left_s",
+            "processes",
+            "work_s",
+            "class_a",
+            "class_b",
+            "result_bytes",
+        )
         return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
 

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field, replace
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Progress
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import ObjectInfo, create_once
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.wording import plural
+from scoreline.tasks.backlog.workload import Workload
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import end_job, record_outcome
@@ -51,6 +54,9 @@ _PACE_ALWAYS_S = 1.0
 """The pace of a job is recorded if its average part takes at least `_PACE_ALWAYS_S` seconds. It is also recorded if the
 average part has at least `_PACE_MIN_ROWS` rows and takes at least `_PACE_MIN_S` seconds. In shorter parts, overhead
 dominates."""
+AROUND_PARTS = Requests(class_a=6, class_b=20)
+"""Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
+the job ends. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
 _MAX_UNCOUNTED = 3
 """Maximum number of times that counted but incomplete parts are scored again. If parts are still incomplete, another
 program keeps deleting objects of the job."""
@@ -169,6 +175,8 @@ class _Parts:
 
     rows: int = 0
     rejected: int = 0
+    bytes: int = 0
+    """Size of the results."""
     entries: list[str] = field(default_factory=list)
     """Lines of the manifest, one for each part that exists."""
     infos: list[ObjectInfo] = field(default_factory=list)
@@ -188,7 +196,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     Outcome, optional
         The outcome; None if the job has ended meanwhile, or if parts must be scored again.
     """
-    job, plan = documents.job, documents.plan
+    job, plan, before = documents.job, documents.plan, requests.so_far()
     parts = _check(engine, documents, run, progress.failures)
     if parts.broken:
         if job.spec.arranged and (done := _succeeded(engine, documents, run)) is not None:
@@ -216,6 +224,8 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         reason=reason,
         failures=parts.failures,
         run=run.number,
+        work_s=round(parts.timings.work, 3),
+        result_bytes=parts.bytes,
     )
     if error:
         return outcome
@@ -223,6 +233,8 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if read_outcome(main, job_id) is not None:
         return None
     success = _write_manifest(engine, documents, parts, files)
+    counted = _requests(parts, progress) + requests.so_far() - before
+    outcome = replace(outcome, class_a=counted.class_a, class_b=counted.class_b)
     decided = claim_end(main, job_id, outcome)
     if decided.state not in COMPLETE:  # another process cancelled or failed the job, and may have died since
         return decided
@@ -230,6 +242,13 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     create_once(layout.store, layout.success, success)
     _note_pace(engine, job, parts, plan.parts)
     return outcome
+
+
+def _requests(parts: _Parts, progress: Progress) -> Requests:
+    """Return the requests of a job, except those of this step so far."""
+    planning = Workload.of_text(progress.work)
+    counted = Requests(class_a=parts.timings.class_a, class_b=parts.timings.class_b)
+    return counted + AROUND_PARTS + (planning.requests if planning is not None else Requests())
 
 
 def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: Progress) -> bool:
@@ -271,6 +290,7 @@ def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, 
             parts.infos.append(entry.info)
         parts.rows += entry.rows
         parts.rejected += entry.rejected
+        parts.bytes += entry.info.size if entry.info is not None else 0
     return parts
 
 

@@ -15,6 +15,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
@@ -75,7 +76,7 @@ def plan_job(engine: Engine, job_id: str) -> None:
 
 def _plan(engine: Engine, job: Job) -> bool:
     """Write the plan and open the ledger. Return whether the job can continue."""
-    job_id = job.spec.job_id
+    job_id, before = job.spec.job_id, requests.so_far()
     try:
         data = make_plan(engine, job)
     except UNLOADABLE_HERE:  # another worker may be able to load the model
@@ -96,7 +97,8 @@ def _plan(engine: Engine, job: Job) -> bool:
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
     else:
-        open_ledger(engine, engine.documents(job_id, fresh=True))  # a new plan has no results yet
+        documents = engine.documents(job_id, fresh=True)
+        open_ledger(engine, documents, planning=requests.so_far() - before)  # a new plan has no results yet
     return True
 
 

@@ -19,6 +19,7 @@ from scoreline.storage.errors import (
     without_quotes,
 )
 from scoreline.storage.ledger.base import PartLease, Started
+from scoreline.storage.objects import requests
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents, send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
@@ -62,6 +63,7 @@ def score_part(
     ScorelineError
         A transient error: the attempt is not counted, and the message must be delivered again.
     """
+    requests_before = requests.so_far()
     try:
         found = _start(engine, engine.documents(job_id), part, holder, is_retry=is_retry)
     except LedgerFenced:  # this process may have cached documents of a deleted job with the same id
@@ -94,6 +96,7 @@ def score_part(
                 started.budget,
                 functools.partial(engine.ledger.note_rejects, lease),
                 functools.partial(engine.ledger.note_scored, lease),
+                requests_before,
             )
             rows, rejected = receipt.rows, receipt.rejected
             seconds = None if committed else time.perf_counter() - begun - _spent_elsewhere_s(engine)

@@ -60,6 +60,7 @@ ON_NO_DYNO = {
     "MODEL_CACHE_DIR": "they are",
     "MODEL_CACHE_DIR_MB": "they are",
     "SCORELINE_COMPILED_TREES": "compiled trees give the same results",
+    "PRICES_FILE": "costs are shown where a person submits jobs or looks at them",
     "MODEL_SIGNING_KEY": "only whoever publishes has it: with it, whoever gets at a dyno could sign",
 }
 """Settings that are not in app.json, and why."""

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import get_args
 
 import click
 
-from scoreline.storage.errors import JobNotFound, JobRemoved, ScorelineError
+from scoreline.storage.errors import JobNotFound, JobRemoved, LedgerError, ScorelineError
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.wording import plural
+from scoreline.tasks.backlog.prices import Prices
+from scoreline.tasks.backlog.settings import CostSettings
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import State, Status, read_tombstone
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import label_option
 from scoreline.worker.cli.moments import Moment
-from scoreline.worker.cli.output import echo, echo_json, print_table
+from scoreline.worker.cli.output import echo, echo_field, echo_json, print_table
 from scoreline.worker.cli.progress import EXIT_CODES, fail_unknown, follow_job, show_status
 from scoreline.worker.cli.retention import show_tombstone
 
@@ -34,9 +40,10 @@ scoreline status nightly-20261125T020000Z --json
 def status(job: str, as_json: bool) -> None:
     """Show the status of a job.
 
-    Prints how many parts and rows of JOB are done, the location of its results, and what to do if it failed. JOB is the
-    job id that `scoreline submit` has printed. If the results of JOB were removed (see `scoreline gc`), prints when and
-    why.
+    Prints how many parts and rows of JOB are done, how much time is left by the pace of earlier jobs, the location of
+    its results, and what to do if it failed. Once JOB has its results, also prints how much work and how many requests
+    it took, and their costs if PRICES_FILE is set. If the results of JOB were removed (see `scoreline gc`), prints when
+    and why. JOB is the job id that `scoreline submit` has printed.
 
     \b
     Exit codes:
@@ -46,17 +53,22 @@ def status(job: str, as_json: bool) -> None:
       4  cancelled
       6  not known, because Redis or the bucket does not answer
     """
-    client = Client.from_env()
+    prices = CostSettings.from_env(os.environ).prices
     try:
+        client = Client.from_env()
         now = client.status(job)
     except JobRemoved:
         sys.exit(_show_removed(client, job, as_json=as_json))
     except ScorelineError as error:
         sys.exit(fail_unknown(job, error))
+    costs = {} if prices is None or not now.class_a else _costs(client, now, prices)
     if as_json:
-        click.echo(json.dumps(now.to_dict(), indent=1))
+        money = {"costs": costs, "currency": prices.currency} if prices is not None and costs else {}
+        click.echo(json.dumps(now.to_dict() | money, indent=1))
     else:
         show_status(now)
+        if prices is not None and costs:
+            echo_field("costs", prices.in_words(costs))
     sys.exit(EXIT_CODES.get(now.state, 0))
 
 
@@ -70,6 +82,14 @@ def _show_removed(client: Client, job_id: str, *, as_json: bool) -> int:
     else:
         show_tombstone(found)
     return EXIT_CODES.get(found.state, 0)
+
+
+def _costs(client: Client, job: Status, prices: Prices) -> Mapping[str, float]:
+    """Return what a job has cost, by kind."""
+    size = 1
+    with contextlib.suppress(LedgerError):
+        size = client.ledger.worker_size() or 1
+    return prices.of(job.work_s, Requests(class_a=job.class_a, class_b=job.class_b), job.result_bytes, size)
 
 
 @click.command(cls=Command, epilog="scoreline watch nightly-20261125T020000Z\n")
@@ -231,8 +251,10 @@ def jobs(
 ) -> None:
     """List the latest jobs, newest first.
 
-    The age is the time since a job was submitted, in seconds, minutes, hours or days. A listing takes about one request
-    to the bucket for each job that it shows, however many jobs there are.
+    The age is the time since a job was submitted, in seconds, minutes, hours or days. For a running job, the table also
+    shows how much time is left if all processes work on this job, according to the pace of earlier jobs with the same
+    model version. A listing takes about one request to the bucket for each job that it shows, however many jobs there
+    are.
 
     TIME is in ISO 8601, in UTC unless it has an offset; a date, such as 2026-11-25, includes the whole day. Or TIME is
     a duration before now: 30m, 12h, 7d.
@@ -250,8 +272,15 @@ def jobs(
         click.echo(json.dumps([job.to_dict() for job in found], indent=1))
         return
     now = datetime.now(UTC)
-    rows = ((job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), job.model) for job in found)
-    print_table(("job", "state", "rows", "rejected", "age", "model"), rows, cut=["model", "job"])
+    headings = ["job", "state", "rows", "rejected", "age", "left", "model"]
+    rows = [
+        [job.job_id, job.state, f"{job.rows:,}", f"{job.rejected:,}", age(job, now), left(job), job.model]
+        for job in found
+    ]
+    if not any(map(left, found)):
+        place = headings.index("left")
+        headings, *rows = [[*row[:place], *row[place + 1 :]] for row in (headings, *rows)]
+    print_table(headings, rows, cut=["model", "job"])
     unreadable = [job for job in found if not job.model]
     for job in unreadable:
         echo(f"{job.job_id}: {job.error}", indent=2, err=True)
@@ -263,7 +292,15 @@ def age(job: Status, now: datetime) -> str:
     """Return the time since a job was submitted, in the largest suitable unit. Return an empty text if unknown."""
     if not job.submitted:
         return ""
-    seconds = max(0.0, (now - datetime.fromisoformat(job.submitted)).total_seconds())
+    return _short(max(0.0, (now - datetime.fromisoformat(job.submitted)).total_seconds()))
+
+
+def left(job: Status) -> str:
+    """Return how long the rest of a running job takes. Return an empty text if that is unknown."""
+    return "" if job.left_s is None else _short(job.left_s)
+
+
+def _short(seconds: float) -> str:
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length:
             return f"{seconds // length:.0f}{unit}"

@@ -24,6 +24,7 @@ from scoreline.worker.cli import (
     models,
     rejected,
     retention,
+    scale,
     schedule,
     submit,
     workers,
@@ -56,7 +57,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
         "Models": ("models",),
         "Schedules": ("schedule",),
-        "Operations": ("doctor", "workers", "metrics", "reconcile", "gc", "audit"),
+        "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
         "Local": ("demo", "dev"),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -108,6 +109,7 @@ cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
+cli.add_command(scale.scale)
 cli.add_command(metrics.metrics)
 cli.add_command(audit.audit)
 cli.add_command(doctor.doctor)

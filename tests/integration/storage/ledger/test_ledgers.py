@@ -535,6 +535,21 @@ def test_processes_are_remembered_for_a_while(ledger: Ledger, elapse: Callable[[
     assert ledger.processes() == 0
 
 
+def test_the_size_of_a_worker_is_remembered_while_no_worker_runs(ledger: Ledger, clock: Clock) -> None:
+    assert ledger.worker_size() == 0
+    ledger.note_worker_size(4)
+    ledger.note_processes(0, 1)
+    assert ledger.worker_size() == 4
+
+
+def test_idle_time_counts_from_the_first_look_without_work(ledger: Ledger, elapse: Callable[[float], None]) -> None:
+    assert ledger.note_idle() < 0.01
+    elapse(0.1)
+    assert 0.09 < ledger.note_idle() < 60
+    ledger.note_busy()
+    assert ledger.note_idle() < 0.05
+
+
 def test_the_last_tick_is_remembered(ledger: Ledger, elapse: Callable[[float], None]) -> None:
     assert ledger.seconds_since_tick() is None
     ledger.note_tick()
@@ -674,7 +689,7 @@ def test_workers_of_the_release_before_can_read_what_this_one_writes(
     assert len(ends) == 4 + 4
     assert all(end and abs(float(end[1]) - time.time()) < 2 * THOROUGH_S for end in ends)
     assert set(state) - {f"f{part}" for part in range(9)} == {
-        *("plan", "parts", "budget", "cursor", "done", "rows", "rejected", "failures")
+        *("plan", "parts", "budget", "cursor", "done", "rows", "rejected", "failures", "work")
     }
 
 
