@@ -64,7 +64,7 @@ def number_of(tree: TreeArrays, node: int) -> int:
 
 
 def check(tree: TreeArrays, n_features: int, n_splits: int) -> None:
-    for node in np.flatnonzero(tree.left != -1):
+    for node in np.flatnonzero(tree.left != -1).tolist():
         if not 0 <= tree.feature[node] < n_features or number_of(tree, node) >= n_splits:
             raise Refused("a feature or a split that does not exist")
         if number_of(tree, node) < 0 and np.isnan(tree.threshold[node]):
@@ -279,7 +279,7 @@ def test_damaged_arrays_are_refused_exactly_if_they_are_not_those_of_trees() -> 
     random = np.random.default_rng(5)
     for number in range(600):
         n_features = int(random.choice([1, 3, 9]))
-        sizes = random.choice([1, 2, 5, 20, 80], random.integers(1, 4))
+        sizes = random.choice([1, 2, 5, 20, 80], random.integers(1, 4)).tolist()
         trees, categories = random_ensemble(random, sizes, n_features=n_features, wide=bool(number % 2))
         place = random.integers(len(trees))
         trees[place] = damaged(random, trees[place], n_features)
