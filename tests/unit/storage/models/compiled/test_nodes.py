@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import nodes
+from scoreline.storage.models.compiled import _select, nodes
 from scoreline.storage.models.compiled import trees as checks
 from scoreline.storage.models.compiled.columns import float32_at_or_below
 from scoreline.storage.models.compiled.nodes import Nodes, PackedTrees, Splits, pack
@@ -23,6 +23,15 @@ from scoreline.storage.models.compiled.trees import NotPackable, TreeArrays
 from tests.support.random_trees import SPECIAL, leaf_of, random_tree
 
 N_FEATURES = 5
+
+
+@pytest.fixture(params=[True, False], ids=["wide vectors", "narrow vectors"])
+def vectors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test with each of the instructions that processors have for small trees."""
+    if _select.use_wide_vectors(request.param) != request.param:
+        pytest.skip("this processor has no wide vectors")
+    yield
+    _select.use_wide_vectors(True)
 
 
 def arrays_of(model: DecisionTreeRegressor) -> TreeArrays:
@@ -54,6 +63,7 @@ def at_thresholds(trees: list[TreeArrays]) -> np.ndarray:
     return random.choice(values, size=(3_000, N_FEATURES))
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("most_leaves", [64, 0])
 @pytest.mark.parametrize("depth", [0, 1, 3, 8, None])
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 255, 257, 3_000])
@@ -97,6 +107,7 @@ def test_a_copy_reads_the_values_of_its_own_arrays(copied: Callable[[PackedTrees
     assert np.isfinite(found).all()
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("depth", [3, None])
 def test_missing_values_go_to_the_side_that_the_tree_chose(depth: int | None, wide: bool) -> None:
@@ -222,6 +233,7 @@ def test_damaged_trees_are_refused_before_a_row_walks(damage: Callable[[TreeArra
         pack([damage(arrays_of(fitted(0)))], N_FEATURES, [0], wide=False)
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("most_leaves", [64, 0])
 @pytest.mark.parametrize("threshold", [-1e-50, -0.0, 0.0, 1e-50])
 def test_zeros_are_above_a_threshold_that_is_less_than_zero_by_less_than_a_float32(
@@ -351,9 +363,10 @@ def test_rows_reach_every_feature_that_a_node_can_name() -> None:
     wide=st.booleans(),
     missing=st.booleans(),
     walked=st.booleans(),
+    wide_vectors=st.booleans(),
 )
 def test_rows_reach_the_leaves_of_random_trees(
-    seed: int, sizes: list[int], rows: int, wide: bool, missing: bool, walked: bool
+    seed: int, sizes: list[int], rows: int, wide: bool, missing: bool, walked: bool, wide_vectors: bool
 ) -> None:
     random = np.random.default_rng(seed)
     pool = np.concatenate([random.normal(size=12), SPECIAL])
@@ -369,7 +382,9 @@ def test_rows_reach_the_leaves_of_random_trees(
         patch.setattr(nodes, "MAX_LEAVES", 0 if walked else 64)
         packed = pack(trees, N_FEATURES, [0] * len(trees), wide=wide)
     sums, expected = np.zeros((rows, 1)), np.zeros(rows)
+    _select.use_wide_vectors(wide_vectors)
     packed.add_to(sums, x, scale=0.1)
+    _select.use_wide_vectors(True)
     for tree in trees:
         expected += 0.1 * tree.values[[leaf_of(tree, row) for row in x]]
     assert sums[:, 0].tobytes() == expected.tobytes()
