@@ -36,7 +36,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects import answers, failures, multipart, requests
 from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject, Upload
-from scoreline.storage.objects.signed_get import SignedGet, http_session
+from scoreline.storage.objects.signed_get import SignedGet, open_connections
 from scoreline.storage.settings import R2Settings
 
 if TYPE_CHECKING:
@@ -121,11 +121,11 @@ class R2Store:
             self._signed_get = SignedGet(
                 settings,
                 bucket,
-                http_session(
+                open_connections(
                     settings.endpoint_url,
                     ca_bundle=session.get_config_variable("ca_bundle"),
                     timeouts_s=(connect_timeout_s, read_timeout_s),
-                    connections=connections,
+                    most_idle=connections,
                 ),
                 self.client.meta.config.user_agent,
             )
@@ -210,9 +210,8 @@ class R2Store:
         expected = (min(size, stop) if stop is not None else size) - position
         body = answer["Body"]
         try:
-            while expected > 0 and (block := body.read(min(read_bytes, expected))):
-                received.add(block)
-                expected -= len(block)
+            while expected > 0 and (count := received.read_from(body, min(read_bytes, expected))):
+                expected -= count
         except _BODY_ERRORS as error:
             return info, error
         finally:
@@ -440,12 +439,15 @@ class _Received:
         self._into = into
         self._blocks: list[bytes] = []
 
-    def add(self, block: bytes) -> None:
+    def read_from(self, body: Any, size: int) -> int:
+        """Read up to `size` bytes of a body, and return their number; 0 at the end of the body."""
         if self._into is None:
-            self._blocks.append(block)
+            self._blocks.append(body.read(size))
+            count = len(self._blocks[-1])
         else:
-            self._into[self.size : self.size + len(block)] = block
-        self.size += len(block)
+            count = body.readinto(self._into[self.size : self.size + size])
+        self.size += count
+        return count
 
     def join(self) -> bytes:
         return self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)

@@ -222,6 +222,18 @@ def test_many_broken_rows_are_picked_in_one_pass() -> None:
     assert [item.row for item in found.malformed] == list(range(0, 60_000, 2))
 
 
+@pytest.mark.parametrize("wanted", [range(12, 17), range(10), range(19, 99), range(13, 14), range(14, 14)])
+def test_a_range_of_rows_is_picked_as_its_numbers_are(wanted: range) -> None:
+    # Given rows 10 to 19, of which 12 and 15 are malformed
+    numbers = np.array([10, 11, 13, 14, 16, 17, 18, 19])
+    malformed = tuple(MalformedRow(row=row, column=None, message="", raw=None) for row in (12, 15))
+    rows = Rows(batch=pa.record_batch({"x": pa.array(numbers)}), numbers=numbers, malformed=malformed)
+    found, expected = (pick_rows(rows, picked) for picked in (wanted, np.array(wanted, np.int64)))
+    assert found.batch.equals(expected.batch)
+    assert found.numbers.tolist() == expected.numbers.tolist() == found.batch["x"].to_pylist()
+    assert found.malformed == expected.malformed
+
+
 @pytest.mark.parametrize("what", [b"PAR1 and nothing else PAR1", b""])
 def test_a_complete_job_of_records_ends_even_if_its_results_cannot_be_read(engine: Engine, what: bytes) -> None:
     # Given a result that was replaced by someone with write access to the bucket
