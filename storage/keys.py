@@ -15,7 +15,9 @@ _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
 _RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\.parquet")
 _SLASHES = re.compile(r"/+")
 _SLOT_JOB = re.compile(r".+-\d{8}T\d{6}Z(?:-\d+)?")
-_PART = re.compile(r"/(?:part-(?P<number>[0-9]{5,18})|rejected-(?P<of>[0-9]{5,18})(?:-[0-9a-f]{16})?)\.parquet\Z")
+_PART = re.compile(
+    r"/(?:part-(?P<number>[0-9]{5,18})|rejected-(?P<of>[0-9]{5,18})(?:-(?P<digest>[0-9a-f]{16}))?)\.parquet\Z"
+)
 
 AUDIT = "audit/"
 _AUDIT_DAY = re.compile(r"audit/\d{4}-\d{2}-\d{2}/")
@@ -378,6 +380,16 @@ def part_number(key: str) -> int | None:
     match = _PART.search(key)
     number = (match["number"] or match["of"]) if match else None
     return int(number) if number is not None and number == f"{int(number):05d}" else None
+
+
+def rejects_digest(key: str) -> str | None:
+    """Return the beginning of the digest in the key of a part's rejected rows; None if the key contains no digest.
+
+    >>> rejects_digest(rejected_part("a/", 17, "0123456789abcdef" + 48 * "0")), rejects_digest(result_part("a/", 17))
+    ('0123456789abcdef', None)
+    """
+    match = _PART.search(key)
+    return match["digest"] if match else None
 
 
 def results_manifest(folder: str) -> str:

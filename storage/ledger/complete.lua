@@ -51,8 +51,8 @@ if not stopped and done < parts then
 end
 local next = -1
 if not stopped then
-  while state[8] and cursor < parts and redis.call('GETBIT', KEYS[2], cursor) == 1 do
-    cursor = cursor + 1
+  if state[8] and cursor < parts then
+    cursor = undone(KEYS[2], cursor)
   end
   if cursor < parts then
     next = cursor

@@ -38,7 +38,8 @@ for name, flight in pairs(flights) do
   end
 end
 while count < tonumber(ARGV[2]) and cursor < parts do
-  if not field.rebuilt or redis.call('GETBIT', KEYS[2], cursor) == 0 then
+  cursor = field.rebuilt and undone(KEYS[2], cursor) or cursor
+  if cursor < parts then
     send(cursor, 0, 0)
     count = count + 1
   end

@@ -34,6 +34,8 @@ from scoreline.storage.ledger.server import Server
 _CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid float", "must be strings or integers")
 """Excerpts of the errors that Redis reports if a key contains something other than the ledger. With a correct ledger,
 the commands and scripts cause none of these errors."""
+_FUNCTIONS = ("clock", "undone")
+"""Functions that precede each script."""
 _SCRIPTS = (
     *("begin", "dispatch", "start", "extend", "rejects", "scored", "complete", "close", "step"),
     *("lock", "take", "put_off", "due", "state", "waiting"),
@@ -98,8 +100,9 @@ class RedisLedger:
         # A bound method would create a reference cycle with the counters, which would keep the sockets open.
         self._translate_errors = functools.partial(_translate_errors, self._address, self._redis.connection_pool)
         folder = Path(__file__).parent
-        scripts = {name: (folder / f"{name}.lua").read_text() for name in ("clock", *_SCRIPTS)}
-        self._scripts = {name: self._redis.register_script(scripts["clock"] + scripts[name]) for name in _SCRIPTS}
+        scripts = {name: (folder / f"{name}.lua").read_text() for name in (*_FUNCTIONS, *_SCRIPTS)}
+        functions = "".join(scripts[name] for name in _FUNCTIONS)
+        self._scripts = {name: self._redis.register_script(functions + scripts[name]) for name in _SCRIPTS}
         now = functools.partial(_now, clock)
         self.watchlist = RedisWatchlist(self._redis, self._scripts, namespace, self._translate_errors, now)
         self.waiting = RedisWaitingSteps(self._scripts["waiting"], namespace, self._translate_errors, now)

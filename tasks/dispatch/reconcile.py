@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -22,8 +24,8 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.ledger.base import Due, Recovered
-from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.requests import Requests
+from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.typed_json import moment
 from scoreline.tasks.backlog.workload import Workload
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
@@ -31,6 +33,7 @@ from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.job.documents import read_run, read_success
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.listed_rejects import ListedRejects
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -39,6 +42,10 @@ log = logging.getLogger(__name__)
 
 _ORPHANED = timedelta(days=1)
 _THREADS = 16
+MAX_RECEIPTS = 50_000
+"""Maximum number of parts with rejected rows whose receipts are read to rebuild a ledger. Reading them takes up to two
+minutes, and a task has nine. If more parts have rejected rows, the ledger counts too few rejected rows, so that it may
+notice too late that the job exceeds its budget. The finalizer counts all of them."""
 LIST_EVERY = 10
 """Number of rounds between two listings of the markers. A listing finds jobs that are missing in the watchlist, but
 costs money."""
@@ -216,33 +223,35 @@ def open_ledger(
 
 
 def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:
-    """Find, from the results in the bucket, which parts are done. Parts in `broken` count as not done.
+    """Find, from the results in the bucket, which parts are done.
 
-    The requests are two listings, and one HEAD request for each part with rejected rows. The number of scored rows is
-    the planned number minus the rejected rows; the finalizer checks the receipt of each part. If a job arranges its
-    results (see `JobSpec.arranged`) and has its ``_SUCCESS``, all parts count as done, even if their objects have been
-    deleted.
+    Parts in `broken` count as not done. The requests are two listings, and one HEAD request for each part with rejected
+    rows, up to `MAX_RECEIPTS`. The number of scored rows is the planned number minus the rejected rows; the finalizer
+    checks the receipt of each part. If a job arranges its results (see `JobSpec.arranged`) and has its ``_SUCCESS``,
+    all parts count as done, even if their objects have been deleted.
     """
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     store, plan = layout.store, documents.plan
-    listed = ((keys.part_number(info.key), info) for info in store.list(f"{layout.parts_folder}part-"))
-    done = {part: info for part, info in listed if part is not None and part < plan.parts and part not in broken}
+    listed = (keys.part_number(info.key) for info in store.list(f"{layout.parts_folder}part-"))
+    done = frozenset(part for part in listed if part is not None and part < plan.parts and part not in broken)
     if documents.job.spec.arranged and (success := read_success(store, layout.folder, plan.sha256)) is not None:
         return Recovered(done=frozenset(range(plan.parts)), rows=success["rows"], rejected=success["rejected"])
-    aside = {part for info in store.list(layout.rejected_folder) if (part := keys.part_number(info.key)) in done}
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
-        rejected = sum(pool.map(lambda part: _rejected_of(store, done[part].key), aside))
+    aside = (part for part in ListedRejects(layout).parts() if part in done)
+    some = islice(aside, MAX_RECEIPTS)
+    with contextlib.closing(map_ahead(partial(_rejected_of, layout), some, threads=_THREADS, budget=_THREADS)) as found:
+        rejected = sum(found)
     rows = sum(part.rows for number, part in enumerate(plan) if number in done) if len(done) < plan.parts else plan.rows
-    return Recovered(done=frozenset(done), rows=rows - rejected, rejected=rejected)
+    return Recovered(done=done, rows=rows - rejected, rejected=rejected)
 
 
-def _rejected_of(store: ObjectStore, key: str) -> int:
+def _rejected_of(layout: ResultsLayout, part: int) -> int:
     """Return the number of rejected rows of a part; 0 if the part has no receipt.
 
     The finalizer reports a missing receipt.
     """
     try:
-        return Receipt.from_metadata(store.head(key).metadata, store.uri(key)).rejected
+        key = layout.part(part)
+        return Receipt.from_metadata(layout.store.head(key).metadata, layout.uri(key)).rejected
     except ScoringError:
         return 0
 

@@ -50,9 +50,9 @@ def expect_reads(buckets: Buckets, made: Draft, processes: int = 0) -> ExpectedR
     if not objects:
         return ExpectedReads(needed_bytes=0, bytes=0, requests=0)
     share = 1.0
-    if any(span.by_rows for span in objects[0].spans):
+    if any(span.by_rows for span in objects[0].spans[:1]):
         share = stored_share(Pinned.of(buckets[objects[0].bucket], objects[0]), made.columns.names)
-    rows = {(item.bucket, item.key): sum(span.rows for span in item.spans) for item in objects}
+    rows = {(item.bucket, item.key): sum(item.row_counts) for item in objects}
     needed = int(share * sum(item.size for item in objects))
     readings = made.chosen.readings if made.chosen is not None else 1.0
     firsts = {(item.bucket, item.key): [span.first_row for span in item.spans] for item in objects}

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
-from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Progress
 from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import ObjectInfo, create_once
@@ -41,10 +40,10 @@ from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.arrange import arrange, remove_parts
-from scoreline.tasks.steps.checked_blocks import check_in_blocks, remove_blocks
+from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.result_files import File
-from scoreline.tasks.steps.results_manifest import Entry, check_parts, create_manifest, encode_manifest
+from scoreline.tasks.steps.results_manifest import Entry, check_parts, create_manifest, manifest_lines
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +56,8 @@ dominates."""
 AROUND_PARTS = Requests(class_a=6, class_b=20)
 """Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
 the job ends. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
+_MAX_FAILURES = 1_000
+"""Maximum number of missing parts whose reasons are kept. All missing parts are counted."""
 _MAX_UNCOUNTED = 3
 """Maximum number of times that counted but incomplete parts are scored again. If parts are still incomplete, another
 program keeps deleting objects of the job."""
@@ -173,17 +174,21 @@ def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None
 class _Parts:
     """The results of checking the parts of a job."""
 
+    checked: CheckedParts
+    """The manifest entries, which are read again for the manifest."""
     rows: int = 0
     rejected: int = 0
     bytes: int = 0
     """Size of the results."""
-    entries: list[str] = field(default_factory=list)
-    """Lines of the manifest, one for each part that exists."""
+    complete: int = 0
+    """Number of parts that exist."""
     infos: list[ObjectInfo] = field(default_factory=list)
     """Objects of the parts, in order. Empty unless the results still have to be arranged."""
     timings: Timings = field(default_factory=Timings)
+    missing: int = 0
+    """Number of parts that are missing."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Reasons why parts are missing, by part number."""
+    """Reasons why parts are missing, by part number. At most `_MAX_FAILURES` reasons are kept."""
     broken: set[int] = field(default_factory=set)
     """Numbers of the parts that were counted in the ledger, but are not complete in the bucket."""
 
@@ -217,7 +222,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         rows=parts.rows,
         rejected=parts.rejected,
         parts=plan.parts,
-        parts_done=len(parts.entries),
+        parts_done=parts.complete,
         seconds=seconds_since(documents.job.submitted),
         error=error,
         summary=summary,
@@ -260,8 +265,9 @@ def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: 
     job_id = documents.job.spec.job_id
     if read_outcome(engine.buckets.main, job_id) is not None:
         return True  # the job has ended, and the reconciler cleans up
-    for number in parts.broken:
-        log.warning("part.broken", extra={"job_id": job_id, "part": number, "error": parts.failures[str(number)]})
+    for number in sorted(parts.broken):
+        if (reason := parts.failures.get(str(number))) is not None:
+            log.warning("part.broken", extra={"job_id": job_id, "part": number, "error": reason})
     if progress.failures or progress.uncounted >= _MAX_UNCOUNTED:
         return False
     engine.ledger.forget(job_id)
@@ -272,25 +278,27 @@ def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: 
 
 def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, str]) -> _Parts:
     """Check every part, and add up their rows and timings."""
-    parts = _Parts()
     layout = ResultsLayout.of(engine.buckets, documents.job)
 
     def check(first: int) -> Iterator[Entry]:
         return check_parts(layout, documents, failed, first)
 
-    for number, entry in enumerate(check_in_blocks(engine.buckets.main, documents, run, check)):
+    parts = _Parts(checked=CheckedParts(engine.buckets.main, documents, run, check))
+    for number, entry in enumerate(parts.checked.check()):
         if entry.failure:
-            parts.failures[str(number)] = entry.failure
+            parts.missing += 1
+            if len(parts.failures) < _MAX_FAILURES:
+                parts.failures[str(number)] = entry.failure
             if entry.broken:
                 parts.broken.add(number)
             continue
-        parts.entries.append(entry.text)
+        parts.complete += 1
         parts.timings.add(entry.seconds)
-        if entry.info is not None and documents.job.spec.arranged:
+        if entry.info is not None:
             parts.infos.append(entry.info)
         parts.rows += entry.rows
         parts.rejected += entry.rejected
-        parts.bytes += entry.info.size if entry.info is not None else 0
+        parts.bytes += entry.bytes
     return parts
 
 
@@ -300,7 +308,7 @@ def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str, 
     allowed = run.max_rejected or documents.job.spec.max_rejected
     if parts.failures:
         part, failure = next(iter(parts.failures.items()))
-        summary = f"{len(parts.failures)} of {plural(plan.parts, 'part')} failed"
+        summary = f"{parts.missing} of {plural(plan.parts, 'part')} failed"
         return "parts", f"{summary}; part {part}: {failure}", summary
     if parts.rejected > budget_rows(allowed, plan.rows):
         error = (
@@ -342,13 +350,17 @@ def _write_manifest(engine: Engine, documents: Documents, parts: _Parts, files: 
         "warnings": list(plan.warnings),
         "seconds": parts.timings.rounded(3),
     }
-    success = common | {"parts": len(parts.entries)}
+    success = common | {"parts": parts.complete}
     if files is not None:
         head |= {"partition_by": job.spec.partition_by}
         success |= {"plan": plan.sha256, "files": len(files)}
     layout = ResultsLayout.of(engine.buckets, job)
-    body = create_manifest(layout, encode_manifest(head, parts.entries, files))
-    return json.dumps(success | {"manifest_sha256": sha256_hex(body)}, sort_keys=True).encode()
+
+    def lines() -> Iterator[str]:
+        return manifest_lines(head, (entry.text for entry in parts.checked.entries()), files)
+
+    digest = create_manifest(layout, lines)
+    return json.dumps(success | {"manifest_sha256": digest}, sort_keys=True).encode()
 
 
 def _note_pace(engine: Engine, job: Job, parts: _Parts, count: int) -> None:

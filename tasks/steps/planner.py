@@ -231,7 +231,7 @@ def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     seems slow, or if row groups are large enough to be divided.
     """
     files = [item.file for item in made.surveyed]
-    large = any(span.rows > PART_ROWS for file in files for span in file.spans)
+    large = any(rows > PART_ROWS for file in files for rows in file.row_counts)
     rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
     sampled_per_s = None if rows_per_s or job.spec.part_rows else made.rows_per_s
     if sampled_per_s is not None and (large or sampled_per_s < SLOW_ROWS_PER_S):
@@ -257,7 +257,7 @@ def _batch_rows(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> int:
     The time of a call is measured on some rows, unless the known pace says that a batch of all rows is fast enough. A
     recorded pace is not used otherwise, because small batches may be the reason why it is low.
     """
-    most = min(BATCH_ROWS, sum(span.rows for item in made.surveyed for span in item.file.spans))
+    most = min(BATCH_ROWS, sum(sum(item.file.row_counts) for item in made.surveyed))
     known = pace.scored_per_s or pace.rows_per_s or made.rows_per_s
     if known is None or most <= max(MIN_BATCH_ROWS, BATCH_S * known):
         return 0

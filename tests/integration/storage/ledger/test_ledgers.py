@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -101,6 +102,32 @@ def lease(job: str, part: int, holder: str = "m", lease_s: float = LEASE_S, plan
 @pytest.fixture
 def job() -> str:
     return f"job-{secrets.token_hex(4)}"
+
+
+@pytest.mark.parametrize("parts", [1, 7, 8, 9, 64, 65])
+def test_a_rebuilt_ledger_dispatches_exactly_the_missing_parts(ledger: Ledger, job: str, parts: int) -> None:
+    random_ = random.Random(parts)
+    for number, share in enumerate((0.0, 0.1, 0.5, 0.9, 1.0)):
+        done = frozenset(part for part in range(parts) if random_.random() < share)
+        missing = [part for part in range(parts) if part not in done]
+        name = f"{job}-{number}"
+        ledger.begin(name, "p", parts, budget=0, recovered=Recovered(done=done, rows=len(done), rejected=0))
+        sent = list(ledger.dispatch(name, "p", window=2).parts)
+        for part in sent:
+            following = ledger.complete(name, "p", part, rows=1, rejected=0).next_part
+            sent += [] if following is None else [following]
+        assert sent == missing
+        assert ledger.dispatch(name, "p", window=2).all_done
+
+
+def test_a_part_that_was_done_out_of_turn_is_passed_over(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 30, budget=0)
+    first = ledger.complete(job, "p", 2, rows=1, rejected=0).next_part  # the ledger has few bits yet
+    sent = [*([] if first is None else [first]), *ledger.dispatch(job, "p", window=2).parts]
+    for part in sent:
+        following = ledger.complete(job, "p", part, rows=1, rejected=0).next_part
+        sent += [] if following is None else [following]
+    assert sent == [part for part in range(30) if part != 2]
 
 
 def test_a_window_is_dispatched_and_each_completion_is_given_one_more(ledger: Ledger, job: str) -> None:
@@ -803,3 +830,27 @@ def test_a_number_that_something_else_wrote_counts_as_none(stack: Stack) -> None
     assert ledger.processes() == 0
     loads = ledger.counters.read().loads
     assert (loads["m"].count, loads["n"].count) == (1, 0)
+
+
+def test_a_rebuilt_ledger_of_a_million_parts_takes_few_commands(stack: Stack, job: str) -> None:
+    """Redis answers no other process while a script runs, so that a script may not look at each part."""
+    parts = 1_000_000
+    done = frozenset(range(parts)) - {parts // 2, parts - 3}
+    url, bucket = stack.environ["REDIS_URL"], f"bucket-{secrets.token_hex(4)}"
+    ledger = RedisLedger(url, namespace=bucket)
+    with redis.Redis.from_url(url) as server:
+        ledger.begin(job, "p", parts, budget=0, recovered=Recovered(done=done, rows=len(done), rejected=0))
+        before = commands(server)
+        assert ledger.dispatch(job, "p", window=1).parts == (parts // 2,)
+        assert ledger.complete(job, "p", parts // 2, rows=1, rejected=0).next_part == parts - 3
+        assert ledger.complete(job, "p", parts - 3, rows=1, rejected=0).next_part is None
+        looked = commands(server) - before
+        assert looked["getbit"] + looked["bitpos"] <= 30
+        assert server.memory_usage(f"scoreline:{{{bucket}/{job}}}:done") < 300_000
+    ledger.disconnect()
+
+
+def commands(server: redis.Redis) -> Counter[str]:
+    """Return how often the server has run each command, also in scripts."""
+    stats: Any = server.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()})
