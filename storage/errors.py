@@ -43,6 +43,7 @@
     │   └── LedgerUnavailable      transient
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
+    ├── DeadlinePassed             the job has not ended by its deadline
     ├── PartInterrupted            transient: the part is scored again
     ├── PlanPending                transient: another job of the schedule has to be planned first
     ├── WebhookUnavailable         transient
@@ -261,6 +262,10 @@ class StepUnfinished(ScorelineError):
     """Raised when a step has used up its time. The next attempt continues where the step stopped."""
 
     transient = True
+
+
+class DeadlinePassed(ScorelineError):
+    """Raised when a job has not ended by its deadline."""
 
 
 class PartInterrupted(ScorelineError):

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from scoreline.storage import keys
-from scoreline.storage.errors import NothingToResume, PreconditionFailed
+from scoreline.storage.errors import InvalidRequest, NothingToResume, PreconditionFailed
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.keys import MAX_NAME
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.outcome import end_job
+from scoreline.tasks.job.deadline import has_passed, resolve_deadline
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, Run, read_job, read_outcome, read_run
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
 def begin_run(
-    dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None, check: Callable[[Job], None] | None = None
+    dispatcher: Dispatcher,
+    job_id: str,
+    max_rejected: str | None = None,
+    deadline: str | None = None,
+    check: Callable[[Job], None] | None = None,
 ) -> None:
     """Begin another run of a job; the new run replaces the job's outcome (see `Client.resume`).
 
@@ -32,13 +38,17 @@ def begin_run(
     job = read_job(main, job_id)
     if max_rejected is not None:
         check_budget(max_rejected)
+    if deadline is not None:
+        given, deadline = deadline, resolve_deadline(deadline, datetime.now(UTC).isoformat())
+        if has_passed(deadline):
+            raise InvalidRequest(f"deadline {given!r} has passed already: name a later time, or a duration")
     run, etag = read_run(main, job_id)  # read before the outcome, to notice a run that begins meanwhile
     outcome = _ended(main, job_id)
     if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
     if check is not None:
         check(job)
-    later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
+    later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected, deadline=deadline)
     dispatcher.mark_active(job_id)
     dispatcher.ledger.forget(job_id)  # a late finalizer must not take the old ledger for the ledger of the new run
     try:
@@ -88,6 +98,7 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
         model=model,
         max_rejected=max_rejected,
         only_new=None,
+        deadline=None,
     )
     if number == 1:
         return again

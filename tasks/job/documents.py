@@ -24,14 +24,18 @@ from scoreline.storage.typed_json import MALFORMED_GZIP, build, convert, decode_
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
-Reason = Literal["", "rejected", "parts", "request", "error"]
+Reason = Literal["", "rejected", "parts", "request", "deadline", "error"]
 """Why a job failed. ``rejected``: too many rows were rejected. ``parts``: some parts failed. ``request``: the options
-do not fit the input or the model, so there is no plan. ``error``: any other error ended the whole job."""
+do not fit the input or the model, so there is no plan. ``deadline``: the job took until its deadline. ``error``: any
+other error ended the whole job."""
 COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
 """The states of a job that has all its results."""
 ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
 
 
+_LATER_OPTIONS = ("group", "priority", "max_processes", "deadline")
+"""Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
+than their own."""
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
 """Excerpts of the error of a job that exceeded its reject budget. The excerpts show the reason in documents that were
 written before documents contained a reason."""
@@ -64,6 +68,9 @@ class Job:
     def to_json(self) -> bytes:
         """Encode the job as JSON. Equal jobs give equal bytes."""
         kept = {name: value for name, value in asdict(self).items() if name != "schedule" or value is not None}
+        for name in _LATER_OPTIONS:
+            if kept["spec"][name] is None:
+                del kept["spec"][name]
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -77,6 +84,8 @@ class Job:
         inputs = convert(given["inputs"], tuple[str, ...], "inputs")
         spec = JobSpec(**given | {"features": features, "inputs": inputs, "read": read_options(given["read"])})
         moment(raw["submitted"], "submitted")
+        if spec.deadline is not None:
+            moment(spec.deadline, "deadline")
         return cls(
             spec=spec.check(),
             model=build(PinnedModel, raw["model"], "model").check(),
@@ -93,6 +102,13 @@ class Run:
     number: int = 1
     max_rejected: str | None = None
     """Reject budget of this run, if it differs from the budget in the spec."""
+    deadline: str | None = None
+    """Deadline of this run, if the job was resumed with a deadline. The deadline in the spec is that of the first
+    run."""
+
+    def deadline_of(self, job: Job) -> str | None:
+        """Return the time in ISO 8601 at which this run of a job ends; None if it has no deadline."""
+        return job.spec.deadline if self.number == 1 else self.deadline
 
     def to_json(self) -> bytes:
         """Encode."""
@@ -104,6 +120,8 @@ class Run:
         run = build(cls, decode_object(data))
         if run.max_rejected is not None:
             check_budget(run.max_rejected)
+        if run.deadline is not None:
+            moment(run.deadline, "deadline")
         return run
 
 

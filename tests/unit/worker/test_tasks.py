@@ -73,7 +73,7 @@ def outcome(at: Desk, job_id: str) -> Outcome:
 
 def test_a_part_is_given_back_until_the_store_is_there_again(at: Desk, fail: Callable[..., Failing]) -> None:
     job_id = at.plan()
-    fail(parts, "score_part", StoreUnavailable("503"), times=5)
+    fail(parts, "score_leased", StoreUnavailable("503"), times=5)
     tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
     assert (at.progress(job_id).parts_done, at.progress(job_id).failures) == (1, {})
 
@@ -91,7 +91,7 @@ def test_an_outage_of_store_and_ledger_together_does_not_count_as_the_death_of_t
 
 def test_a_part_fails_with_the_reason_once_its_retries_are_used_up(at: Desk, fail: Callable[..., Failing]) -> None:
     job_id = at.plan()
-    failing = fail(parts, "score_part", StoreUnavailable("503"))
+    failing = fail(parts, "score_leased", StoreUnavailable("503"))
     tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
     assert failing.calls == MAX_RETRIES + 1
     assert at.progress(job_id).failures == {0: "gave up: 503"}
@@ -99,7 +99,7 @@ def test_a_part_fails_with_the_reason_once_its_retries_are_used_up(at: Desk, fai
 
 def test_a_part_that_takes_too_long_fails_and_says_what_to_do(at: Desk, fail: Callable[..., Failing]) -> None:
     job_id = at.plan()
-    fail(parts, "score_part", SoftTimeLimitExceeded())
+    fail(parts, "score_leased", SoftTimeLimitExceeded())
     tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
     assert "--part-rows" in at.progress(job_id).failures[0]
 
