@@ -36,7 +36,12 @@ def main() -> None:
         environ = stack.environ | {"ENVIRONMENT": "development", "STORE_DIR": folder}
         client = Client.from_env(environ)
         ModelStorageManager.from_env(environ).publish("asleep", Asleep(ROW_S).fit(pd.DataFrame({"x": [0.0]})))
-        for name, parts, rows in (("long", LONG, ROWS), ("short", SHORT, ROWS), ("shared", 200, SHARED_ROWS)):
+        for name, parts, rows in (
+            ("long", LONG, ROWS),
+            ("short", SHORT, ROWS),
+            ("shared", 200, SHARED_ROWS),
+            ("few", 5, SHARED_ROWS),
+        ):
             client.buckets.main.put(f"in/{name}.parquet", _groups(parts, rows))
         stack.start_worker(PROCESSES, environ)
         share = _share(client)
@@ -57,7 +62,7 @@ def main() -> None:
 def _share(client: Client) -> float:
     """Return the share of a group with one job in the time of both groups."""
     one = [_submit(client, "shared", SHARED_ROWS, group="one")]
-    many = [_submit(client, "shared", SHARED_ROWS, group="many") for _ in range(MANY)]
+    many = [_submit(client, "few", SHARED_ROWS, group="many") for _ in range(MANY)]
     while not all(client.status(job_id).total_rows for job_id in many):
         time.sleep(0.5)
     before = _rows(client, one), _rows(client, many)

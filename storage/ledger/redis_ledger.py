@@ -46,8 +46,8 @@ _SHARING = frozenset({"start", "extend", "complete", "dispatch"})
 class RedisLedger:
     """Ledger for all jobs of one bucket (see `Ledger`).
 
-    All keys of a job have the same hash tag, so that a cluster stores them on the same node. If the process has a
-    shared connection to the server (see `shared_connection`), the ledger uses that connection and its timeouts.
+    If the process has a shared connection to the server (see `shared_connection`), the ledger uses that connection and
+    its timeouts.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_the_terms_of_a_job_are_those_of_its_options_and_run(at: Desk) -> None:
     plain = read_job(at.client.buckets.main, at.submit())
     assert (terms_of(plain, Run()).group, terms_of(plain, Run()).priority) == ("line", "normal")
     assert (terms_of(plain, Run()).max_parts, terms_of(plain, Run()).deadline_s) == (None, None)
-    chosen = {"group": "web", "priority": "high", "max_processes": 2, "deadline": "1h"}
+    chosen: dict[str, Any] = {"group": "web", "priority": "high", "max_processes": 2, "deadline": "1h"}
     job = read_job(at.client.buckets.main, at.submit(**chosen))
     terms = terms_of(job, Run())
     assert (terms.group, terms.priority, terms.max_parts) == ("web", "high", 2)
