@@ -45,6 +45,7 @@
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── PlatformRefused            Heroku refuses to change the number of dynos
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
+    ├── DeadlinePassed             the job has not ended by its deadline
     ├── PartInterrupted            transient: the part is scored again
     ├── PlanPending                transient: another job of the schedule has to be planned first
     ├── WebhookUnavailable         transient
@@ -272,6 +273,10 @@ class StepUnfinished(ScorelineError):
     """Raised when a step has used up its time. The next attempt continues where the step stopped."""
 
     transient = True
+
+
+class DeadlinePassed(ScorelineError):
+    """Raised when a job has not ended by its deadline."""
 
 
 class PartInterrupted(ScorelineError):

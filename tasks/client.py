@@ -320,7 +320,7 @@ class Client:
             end_job(self._dispatcher, job_id, outcome)
         return self.status(job_id)
 
-    def resume(self, job_id: str, *, max_rejected: str | int | None = None) -> Status:
+    def resume(self, job_id: str, *, max_rejected: str | int | None = None, deadline: str | None = None) -> Status:
         """Complete a job that failed or was cancelled, with the same model version and inputs.
 
         Parameters
@@ -329,6 +329,9 @@ class Client:
             The job to resume. Existing results are kept, and only the missing parts are scored.
         max_rejected : str or int, optional
             A new reject budget, in case the job failed because it rejected too many rows.
+        deadline : str, optional
+            A new deadline: a duration from now, or a time in ISO 8601. By default, a job that is resumed has no
+            deadline.
 
         Raises
         ------
@@ -342,13 +345,9 @@ class Client:
         """
         self.queue.ping()
         self.ledger.ping()
+        allowed = None if max_rejected is None else str(max_rejected)
         with self._acting():
-            begin_run(
-                self._dispatcher,
-                job_id,
-                None if max_rejected is None else str(max_rejected),
-                check=self._check_still_new,
-            )
+            begin_run(self._dispatcher, job_id, allowed, deadline, check=self._check_still_new)
         return self.status(job_id)
 
     def _check_still_new(self, job: Job) -> None:
@@ -500,6 +499,6 @@ def resume_rejected(job_id: str, *, model: str | None = None, max_rejected: str 
     return Client.from_env().resume_rejected(job_id, model=model, max_rejected=max_rejected)
 
 
-def resume(job_id: str, *, max_rejected: str | int | None = None) -> Status:
+def resume(job_id: str, *, max_rejected: str | int | None = None, deadline: str | None = None) -> Status:
     """Complete a job that failed or was cancelled (see `Client.resume`)."""
-    return Client.from_env().resume(job_id, max_rejected=max_rejected)
+    return Client.from_env().resume(job_id, max_rejected=max_rejected, deadline=deadline)

@@ -90,6 +90,7 @@ def engine(app: Celery) -> Engine:
             send=send,
             on_fault=telemetry.report,
             parts_per_process=settings.parts_per_process,
+            weights=settings.group_weights,
             lease_s=settings.lease_s,
             reconcile_s=settings.reconcile_s,
             batch_bytes=settings.batch_bytes,

@@ -172,7 +172,7 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -> dict[str, int] | None:
-    """Score one part. If a transient error outlasts its retries, the part fails with that error.
+    """Score the part that is due. If a transient error outlasts its retries, the part fails with that error.
 
     A retry after a transient error sets `retried` to the number of the retry, and does not count as an attempt. A retry
     after the death of a process counts as an attempt. Celery then repeats the old arguments, so `retried` differs from
@@ -180,10 +180,21 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     """
     engine = lifecycle.engine(app)
     retries = self.request.retries
+    leased: parts.LeasedPart | None = None
+    with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
+        is_retry = 0 < retried == retries
+        leased = parts.lease_due_part(engine, job_id, part, str(self.request.id), is_retry=is_retry)
+    return None if leased is None else _score_leased(self, engine, leased)
+
+
+def _score_leased(self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart) -> dict[str, int] | None:
+    """Score the part that was due when a message arrived. From now on, the message is for this part."""
+    job_id, part, retries = leased.lease.job_id, leased.lease.part, self.request.retries
+    self.request.update(kwargs={**(self.request.kwargs or {}), "job_id": job_id, "part": part})
     done: dict[str, int] | None = None
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
         try:
-            done = _score_part(engine, job_id, part, str(self.request.id), is_retry=0 < retried == retries)
+            done = _score_part(engine, leased)
         except ScorelineError as error:
             if not error.transient:
                 raise
@@ -194,11 +205,12 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     return done
 
 
-def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool) -> dict[str, int] | None:
+def _score_part(engine: Engine, leased: parts.LeasedPart) -> dict[str, int] | None:
     try:
-        done = parts.score_part(engine, job_id, part, holder, is_retry=is_retry)
+        done = parts.score_leased(engine, leased)
         return None if done is None else {"rows": done[0], "rejected": done[1]}
     except SoftTimeLimitExceeded:
+        job_id, part = leased.lease.job_id, leased.lease.part
         reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
         parts.count_part(engine, job_id, part, failure=reason)
         return None

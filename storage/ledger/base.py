@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.ledger.shares import NO_TERMS, Terms
 from scoreline.storage.ledger.waiting import WaitingSteps
 from scoreline.storage.ledger.watchlist import Watchlist
 
-ToDo = Literal["run", "done", "busy", "stopped", "unknown"]
-Stopped = Literal["", "budget", "failures", "closed"]
+ToDo = Literal["run", "done", "busy", "stopped", "late", "unknown"]
+Stopped = Literal["", "budget", "failures", "deadline", "closed"]
 """Reason why no more parts are dispatched, or an empty string if parts are still dispatched.
 
-``budget``: too many rows were rejected. ``failures``: too many parts failed. ``closed``: the outcome is written.
+``budget``: too many rows were rejected. ``failures``: too many parts failed. ``deadline``: the deadline has passed.
+``closed``: the outcome is written.
 """
 
 LIFE_S = 30 * 24 * 3600
@@ -57,8 +59,8 @@ class Started:
     """What the caller does with the part.
 
     ``run``: score the part. ``done``: the part was already finished. ``busy``: another holder has the lease, and the
-    reconciler monitors it. ``stopped``: the job dispatches no more parts. ``unknown``: the part is not due yet and will
-    be dispatched again.
+    reconciler monitors it. ``stopped``: the job dispatches no more parts. ``late``: the job dispatches no more parts,
+    because its deadline has passed. ``unknown``: the part is not due yet and will be dispatched again.
     """
     attempt: int
     """Number of the attempt, from 1."""
@@ -116,7 +118,7 @@ class Progress:
     @property
     def over(self) -> bool:
         """Whether scoring has ended but the outcome is not written yet."""
-        return self.stopped in ("budget", "failures") or (self.all_done and self.stopped != "closed")
+        return self.stopped in ("budget", "failures", "deadline") or (self.all_done and self.stopped != "closed")
 
     @property
     def all_done(self) -> bool:
@@ -177,6 +179,7 @@ class Ledger(Protocol):
         budget: int,
         recovered: Recovered | None = None,
         work: str = "",
+        terms: Terms = NO_TERMS,
     ) -> bool:
         """Open the ledger of a job unless it is already open, and return whether this call opened it.
 
@@ -188,6 +191,8 @@ class Ledger(Protocol):
             Progress found in the bucket, if the plan existed before.
         work : str
             A description of the job's work, which `Watchlist.states` returns. The ledger does not read it.
+        terms : Terms, optional
+            How the job shares the processes with others.
 
         Raises
         ------
@@ -198,6 +203,8 @@ class Ledger(Protocol):
 
     def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
         """Claim the parts to put into the queue now: lost parts, then new parts until `window` parts are in flight.
+
+        A job with a maximum number of parts has at most that many in flight.
 
         Raises
         ------
@@ -221,12 +228,44 @@ class Ledger(Protocol):
         """
         ...
 
+    def start_due(
+        self, lease: PartLease, weights: Mapping[str, int], *, is_retry: bool = False
+    ) -> tuple[PartLease, Started]:
+        """Acquire the lease of the part that is due, among the parts of all jobs (see `shares`).
+
+        If the message is delivered again, this is the part that was due at its earlier delivery, as long as the lease
+        exists. A retry is always for the part of `lease`. If no part is due, the answer is about the part of `lease`.
+
+        Parameters
+        ----------
+        lease : PartLease
+            The part that the message names, and the holder.
+        weights : mapping of str to int
+            Weights of groups; by default, a group has the weight 1.
+
+        Returns
+        -------
+        lease : PartLease
+            The part to work on. Its job and plan may be others than those of the argument.
+        started : Started
+            The result.
+
+        Raises
+        ------
+        LedgerLost, LedgerFenced
+            The job that the message names has no ledger, or its ledger belongs to another plan.
+        """
+        ...
+
     def renew(self, lease: PartLease) -> bool:
         """Extend a lease to `lease.lease_s` seconds from now, and return whether the holder still had the lease."""
         ...
 
-    def release(self, lease: PartLease) -> None:
-        """Release a lease after a transient error, so that the interrupted attempt is not counted."""
+    def release(self, lease: PartLease, *, retried: bool = False) -> None:
+        """Release a lease, so that the interrupted attempt is not counted.
+
+        If `retried` is true, the part waits for the retry of the message, and no other message starts it.
+        """
         ...
 
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
@@ -261,8 +300,11 @@ class Ledger(Protocol):
         """
         ...
 
-    def stopped(self, job_id: str) -> bool:
-        """Return whether scoring should stop because the job was cancelled, has ended, or exceeds its budget."""
+    def stopped(self, job_id: str) -> Stopped:
+        """Return why scoring should stop: the job was cancelled, has ended, exceeds its budget or is past its deadline.
+
+        The text is empty if scoring should continue.
+        """
         ...
 
     def close(self, job_id: str) -> None:

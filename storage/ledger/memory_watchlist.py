@@ -124,7 +124,9 @@ class MemoryWatchlist:
         if job.stopped or job.all_done:
             return not self._is_pending(job_id, "finalize")
         lost = any(flight.until_s <= self._clock() for flight in job.flights.values())
-        return lost or (len(job.flights) < window and job.cursor < job.parts)
+        if job.terms.deadline_s is not None and job.terms.deadline_s <= self._clock():
+            return True
+        return lost or (len(job.flights) < min(window, job.terms.max_parts or window) and job.cursor < job.parts)
 
     def _is_pending(self, job_id: str, step: str) -> bool:
         known = self._steps.find(job_id, step)

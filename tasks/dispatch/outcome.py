@@ -8,6 +8,7 @@ from dataclasses import replace
 from scoreline.storage import keys
 from scoreline.storage.errors import (
     BucketNotAllowed,
+    DeadlinePassed,
     InputError,
     InputNotFound,
     InvalidRequest,
@@ -66,6 +67,8 @@ def _reason(dispatcher: Dispatcher, job_id: str, error: BaseException) -> Reason
     """Return why a job failed: ``request`` if it has no plan and another run would fail in the same way."""
     if isinstance(error, RejectBudgetExceeded):
         return "rejected"
+    if isinstance(error, DeadlinePassed):
+        return "deadline"
     elsewhere = BucketNotAllowed, InputNotFound, ProcessDied  # a user can correct these without submitting another job
     asked = isinstance(error, InvalidRequest | InputError | ScoringError) and not isinstance(error, elsewhere)
     return "request" if asked and not exists(dispatcher.buckets.main, keys.plan(job_id)) else "error"

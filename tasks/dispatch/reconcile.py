@@ -13,6 +13,7 @@ from itertools import islice
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    DeadlinePassed,
     JobNotFound,
     JobRemoved,
     LedgerCorrupt,
@@ -24,14 +25,16 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.ledger.base import Due, Recovered
+from scoreline.storage.ledger.shares import Terms
 from scoreline.storage.objects.requests import Requests
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.typed_json import moment
 from scoreline.tasks.backlog.workload import Workload
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
-from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
-from scoreline.tasks.job.documents import read_run, read_success
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed, fail_job
+from scoreline.tasks.job.deadline import has_passed
+from scoreline.tasks.job.documents import Job, Run, read_job, read_run, read_success
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.listed_rejects import ListedRejects
 from scoreline.tasks.job.receipt import Receipt
@@ -166,6 +169,8 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
     try:
         documents = dispatcher.documents(job_id, fresh=True)
     except ObjectNotFound:
+        if fail_if_late(dispatcher, read_job(dispatcher.buckets.main, job_id)):
+            return "ended"
         return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
     due = _due(dispatcher, job_id, documents)
     if due is None or due.stopped == "closed":
@@ -183,6 +188,29 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
     if due.all_done or due.stopped:
         return "finalizing" if send_step(dispatcher, "finalize", job_id) else "waiting"
     return f"dispatched {len(due.parts)}" if due.parts else "waiting"
+
+
+def fail_if_late(dispatcher: Dispatcher, job: Job) -> bool:
+    """Fail a job without a plan if its deadline has passed. Return whether the deadline has passed.
+
+    The deadline of a job that was resumed is found once the job has a ledger, unless its first run had a deadline.
+    """
+    if job.spec.deadline is None:
+        return False
+    job_id = job.spec.job_id
+    deadline = read_run(dispatcher.buckets.main, job_id)[0].deadline_of(job)
+    if deadline is None or not has_passed(deadline):
+        return False
+    fail_job(dispatcher, job_id, DeadlinePassed(late_error(job_id, deadline)))
+    return True
+
+
+def late_error(job_id: str, deadline: str) -> str:
+    """Return the error of a job whose deadline has passed."""
+    return (
+        f"the deadline {deadline} has passed: `scoreline resume {job_id}` scores the rest without a deadline, or with "
+        "--deadline by another one"
+    )
 
 
 def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | None:
@@ -215,11 +243,30 @@ def open_ledger(
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
     since = time.time() if run.number > 1 else None
     work = Workload.of(documents.job, plan.rows, since, planning).text
+    terms = terms_of(documents.job, run)
+
+    def begin() -> None:
+        dispatcher.ledger.begin(
+            job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered, terms=terms, work=work
+        )
+
     try:
-        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered, work=work)
+        begin()
     except LedgerFenced:  # the bucket is authoritative: a ledger of another plan is stale
         dispatcher.ledger.forget(job_id)
-        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered, work=work)
+        begin()
+
+
+def terms_of(job: Job, run: Run) -> Terms:
+    """Return the terms on which a run of a job shares the processes."""
+    spec, deadline = job.spec, run.deadline_of(job)
+    return Terms(
+        group=spec.group_name,
+        priority=spec.priority or "normal",
+        submitted_s=datetime.fromisoformat(job.submitted).timestamp(),
+        max_parts=spec.max_processes,
+        deadline_s=None if deadline is None else datetime.fromisoformat(deadline).timestamp(),
+    )
 
 
 def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:

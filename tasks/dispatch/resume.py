@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from scoreline.storage import audit, keys
-from scoreline.storage.errors import JobRemoved, NothingToResume, PreconditionFailed
+from scoreline.storage.errors import InvalidRequest, JobRemoved, NothingToResume, PreconditionFailed
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.keys import MAX_NAME
 from scoreline.storage.models.manifest import PinnedModel
@@ -14,6 +15,7 @@ from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.job_index import note_run
 from scoreline.tasks.dispatch.outcome import end_job
+from scoreline.tasks.job.deadline import has_passed, resolve_deadline
 from scoreline.tasks.job.documents import (
     COMPLETE,
     REMOVAL_S,
@@ -29,7 +31,11 @@ from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
 def begin_run(
-    dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None, check: Callable[[Job], None] | None = None
+    dispatcher: Dispatcher,
+    job_id: str,
+    max_rejected: str | None = None,
+    deadline: str | None = None,
+    check: Callable[[Job], None] | None = None,
 ) -> None:
     """Begin another run of a job; the new run replaces the job's outcome (see `Client.resume`).
 
@@ -43,6 +49,10 @@ def begin_run(
     job = read_job(main, job_id)
     if max_rejected is not None:
         check_budget(max_rejected)
+    if deadline is not None:
+        given, deadline = deadline, resolve_deadline(deadline, datetime.now(UTC).isoformat())
+        if has_passed(deadline):
+            raise InvalidRequest(f"deadline {given!r} has passed already: name a later time, or a duration")
     run, etag = read_run(main, job_id)  # read before the outcome, to notice a run that begins meanwhile
     _refuse_while_removed(run, job_id)
     outcome = _ended(main, job_id)
@@ -50,8 +60,8 @@ def begin_run(
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
     if check is not None:
         check(job)
-    later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
-    details = {"run": later.number, "from": outcome.state, "max_rejected": later.max_rejected}
+    later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected, deadline=deadline)
+    details = {"run": later.number, "from": outcome.state, "max_rejected": later.max_rejected, "deadline": deadline}
     audit.record(main, action="job.resume", target=job_id, details=details)
     dispatcher.mark_active(job_id)
     dispatcher.ledger.forget(job_id)  # a late finalizer must not take the old ledger for the ledger of the new run
@@ -114,6 +124,7 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
         model=model,
         max_rejected=max_rejected,
         only_new=None,
+        deadline=None,
     )
     if number == 1:
         return again

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Protocol
@@ -26,13 +26,14 @@ from scoreline.storage.errors import (
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
-from scoreline.storage.objects.base import CREATE
+from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.job_index import forget_removed, note_existing, noting_submission
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.dispatch.status import StatusReader
+from scoreline.tasks.job.deadline import has_passed, resolve_deadline
 from scoreline.tasks.job.documents import Job, Status, read_job
 from scoreline.tasks.job.index_entry import entry_of
 from scoreline.tasks.job.labels import check_labels
@@ -210,14 +211,19 @@ class Submission:
         The job's marker is written first. If this process dies later, the reconciler finds the marker and plans the
         job.
         """
-        main, job_id = self.buckets.main, job.spec.job_id
+        main, job_id, deadline = self.buckets.main, job.spec.job_id, job.spec.deadline
+        recorded = job
+        if deadline is not None:
+            recorded = replace(job, spec=replace(job.spec, deadline=resolve_deadline(deadline, job.submitted)))
+            if has_passed(recorded.spec.deadline) and not exists(main, keys.job(job_id)):
+                raise InvalidRequest(f"deadline {deadline!r} has passed already: name a later time, or a duration")
         self.dispatcher.mark_active(job_id)
         for key, data in before.items():
             with contextlib.suppress(PreconditionFailed):  # an earlier attempt wrote this object
                 main.put(key, data, mode=CREATE)
         try:
-            with noting_submission(main, job):
-                main.put(keys.job(job_id), job.to_json(), mode=CREATE)
+            with noting_submission(main, recorded):
+                main.put(keys.job(job_id), recorded.to_json(), mode=CREATE)
         except PreconditionFailed:
             try:
                 existing = read_job(main, job_id)
@@ -244,7 +250,13 @@ class Submission:
 
 
 def refuse_other_spec(existing: Job, spec: JobSpec) -> None:
-    """Raise `JobConflict` if the existing job with this id has another spec."""
+    """Raise `JobConflict` if the existing job with this id has another spec.
+
+    A deadline that is a duration counts from the submission of the existing job, because a request that is repeated
+    after an error must find its job.
+    """
+    if spec.deadline is not None:
+        spec = replace(spec, deadline=resolve_deadline(spec.deadline, existing.submitted))
     names = [field.name for field in fields(spec)]
     if differing := [name for name in names if getattr(spec, name) != getattr(existing.spec, name)]:
         raise JobConflict(

@@ -28,9 +28,10 @@ from scoreline.tasks.job.spec import JobSpec, check_budget
 from scoreline.tasks.job.tombstone import Tombstone, refuse_removed, tombstone_in
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
-Reason = Literal["", "rejected", "parts", "request", "error"]
+Reason = Literal["", "rejected", "parts", "request", "deadline", "error"]
 """Why a job failed. ``rejected``: too many rows were rejected. ``parts``: some parts failed. ``request``: the options
-do not fit the input or the model, so there is no plan. ``error``: any other error ended the whole job."""
+do not fit the input or the model, so there is no plan. ``deadline``: the job took until its deadline. ``error``: any
+other error ended the whole job."""
 COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
 """The states of a job that has all its results."""
 ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
@@ -38,6 +39,9 @@ REMOVAL_S = 3600.0
 """Seconds for which a job cannot be resumed after its removal has begun (see `Run.removing`)."""
 
 
+_LATER_OPTIONS = ("group", "priority", "max_processes", "deadline")
+"""Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
+than their own."""
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
 """Excerpts of the error of a job that exceeded its reject budget. The excerpts show the reason in documents that were
 written before documents contained a reason."""
@@ -75,6 +79,9 @@ class Job:
         """Encode the job as JSON. Equal jobs give equal bytes."""
         optional = ("schedule", "labels", "submitter")
         kept = {name: value for name, value in asdict(self).items() if name not in optional or value}
+        for name in _LATER_OPTIONS:
+            if kept["spec"][name] is None:
+                del kept["spec"][name]
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -92,6 +99,8 @@ class Job:
         inputs = convert(given["inputs"], tuple[str, ...], "inputs")
         spec = JobSpec(**given | {"features": features, "inputs": inputs, "read": read_options(given["read"])})
         moment(raw["submitted"], "submitted")
+        if spec.deadline is not None:
+            moment(spec.deadline, "deadline")
         return cls(
             spec=spec.check(),
             model=build(PinnedModel, raw["model"], "model").check(),
@@ -112,10 +121,17 @@ class Run:
     """Reject budget of this run, if it differs from the budget in the spec."""
     removing: str = ""
     """Time at which the removal of the job began, in UTC and ISO 8601. Such a job cannot be resumed for an hour."""
+    deadline: str | None = None
+    """Deadline of this run, if the job was resumed with a deadline. The deadline in the spec is that of the first
+    run."""
+
+    def deadline_of(self, job: Job) -> str | None:
+        """Return the time in ISO 8601 at which this run of a job ends; None if it has no deadline."""
+        return job.spec.deadline if self.number == 1 else self.deadline
 
     def to_json(self) -> bytes:
-        """Encode. An empty `removing` is left out."""
-        kept = {name: value for name, value in asdict(self).items() if name != "removing" or value}
+        """Encode. `removing` and `deadline` are left out if they are not set, as earlier releases do not know them."""
+        kept = {name: value for name, value in asdict(self).items() if name not in ("removing", "deadline") or value}
         return json.dumps(kept, sort_keys=True).encode()
 
     @classmethod
@@ -126,6 +142,8 @@ class Run:
             check_budget(run.max_rejected)
         if run.removing:
             moment(run.removing, "removing")
+        if run.deadline is not None:
+            moment(run.deadline, "deadline")
         return run
 
 

@@ -18,7 +18,7 @@ from scoreline.tasks.backlog.workload import Workload
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import end_job, record_outcome
-from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job, recover
+from scoreline.tasks.dispatch.reconcile import late_error, open_ledger, reconcile_job, recover
 from scoreline.tasks.inputs.only_new import remember_scored
 from scoreline.tasks.job.documents import (
     COMPLETE,
@@ -113,6 +113,7 @@ def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
 def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
     """Return the outcome of a job that stopped before all parts were scored."""
     plan = documents.plan
+    why: Reason
     if progress.stopped == "budget":
         allowed = run.max_rejected or documents.job.spec.max_rejected
         error = (
@@ -120,8 +121,14 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
             f"{plural(progress.rejected, 'row')} {'was' if progress.rejected == 1 else 'were'} rejected, and the job "
             f"allows {allowed} of {plan.rows}. Correct the input, or raise --max-rejected"
         )
-        summary = error
+        summary, why = error, "rejected"
+    elif progress.stopped == "deadline":
+        job_id = documents.job.spec.job_id
+        done = f"stopped after {progress.parts_done} of {plural(plan.parts, 'part')}"
+        error = f"{done}: {late_error(job_id, run.deadline_of(documents.job) or '')}"
+        summary, why = error, "deadline"
     else:
+        why = "parts"
         part, reason = min(progress.failures.items())
         summary = f"stopped after {plural(len(progress.failures), 'part')} failed"
         error = f"{summary}; part {part}: {reason}"
@@ -134,7 +141,7 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
         seconds=seconds_since(documents.job.submitted),
         error=error,
         summary=summary,
-        reason="rejected" if progress.stopped == "budget" else "parts",
+        reason=why,
         failures={str(part): reason for part, reason in progress.failures.items()},
         run=run.number,
     )

@@ -21,7 +21,7 @@ from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
-from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job
+from scoreline.tasks.dispatch.reconcile import fail_if_late, open_ledger, reconcile_job
 from scoreline.tasks.inputs.columns import (
     available_columns,
     check_partition,
@@ -77,6 +77,8 @@ def plan_job(engine: Engine, job_id: str) -> None:
 def _plan(engine: Engine, job: Job) -> bool:
     """Write the plan and open the ledger. Return whether the job can continue."""
     job_id, before = job.spec.job_id, requests.so_far()
+    if fail_if_late(engine, job):
+        return False
     try:
         data = make_plan(engine, job)
     except UNLOADABLE_HERE:  # another worker may be able to load the model

@@ -77,6 +77,13 @@ def line_input(client: EagerClient, rows: int = 1_000, broken: tuple[int, ...] =
 # Records and objects
 
 
+def test_records_may_belong_to_a_group_and_have_a_deadline(client: EagerClient) -> None:
+    job = client.submit_records("line", [{"x": 1.0}], group="web", priority="high", deadline="1h")
+    assert job.wait(timeout_s=60)[0]["prediction"] == pytest.approx(3.0)
+    with pytest.raises(InvalidRequest, match="deadline"):
+        client.submit_records("line", [{"x": 1.0}], deadline="soon")
+
+
 def test_records_are_scored_when_they_are_submitted(client: EagerClient) -> None:
     job = client.submit_records("churn@champion", [{"name": "Ada", "age": 65, "visits": 8.0}])
     assert job.status().state == "succeeded"

@@ -150,8 +150,16 @@ scoreline resume nightly-20261125T020000Z --rejected --model churn@champion
     help="With --rejected, score with this model: NAME, NAME@ALIAS or NAME@VERSION.  [default: the model that JOB was "
     "submitted with]",
 )
+@click.option(
+    "--deadline",
+    metavar="DURATION|TIME",
+    help="End the job as failed if it takes until this time: a duration from now, or a time in ISO 8601 with its zone."
+    "  [default: none, even if JOB had a deadline]",
+)
 @click.option("--watch", "follow", is_flag=True, help="Show the progress until the job ends, as `scoreline watch`.")
-def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None, follow: bool) -> None:
+def resume(
+    job: str, max_rejected: str | None, rejected: bool, model: str | None, deadline: str | None, follow: bool
+) -> None:
     """Run the missing parts of a job that failed or was cancelled.
 
     Existing results are kept, and only the missing parts are scored. JOB keeps its model version and its input objects.
@@ -166,6 +174,10 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
     client = Client.from_env()
     if model is not None and not rejected:
         raise click.UsageError("--model requires --rejected, because a job that is resumed keeps its model")
+    if deadline is not None and rejected:
+        raise click.UsageError(
+            "--deadline and --rejected cannot be combined, because a new job scores the rejected rows"
+        )
     if rejected:
         again = client.resume_rejected(job, model=model, max_rejected=max_rejected or "100%")
         click.echo(again.job_id)
@@ -176,7 +188,7 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
             sys.exit(follow_job(client, again.job_id))
         return
     before = client.status(job)
-    now = client.resume(job, max_rejected=max_rejected)
+    now = client.resume(job, max_rejected=max_rejected, deadline=deadline)
     done = (
         f"with {before.parts_done} of {plural(before.parts, 'part')} done" if before.parts else "which had no plan yet"
     )

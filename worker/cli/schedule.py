@@ -71,6 +71,10 @@ def schedule() -> None:
     max_rejected = "1%"
     part_rows = 100000
     max_attempts = 3
+    group = "reports"
+    priority = "low"
+    max_processes = 2
+    deadline = "6h"
     partition_by = "region"
     gather = false
     webhook = "https://example.org/hooks/x"

@@ -10,19 +10,7 @@ import pytest
 
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.ledger.watchlist import THOROUGH_S, JobState
-from tests.integration.storage.ledger.test_ledgers import (
-    LEASE_S,
-    PATIENCE_S,
-    Clock,
-    clock,
-    elapse,
-    job,
-    lease,
-    ledger,
-    open_ledger,
-)
-
-__all__ = ["clock", "elapse", "job", "ledger", "open_ledger"]
+from tests.support.ledgers import LEASE_S, PATIENCE_S, Clock, lease
 
 PERIOD_S = 60.0
 
