@@ -24,6 +24,10 @@ _TARGET_CHARS = 120
 """Maximum number of characters of a target in the key of an audit line. A file name has at most 255 bytes."""
 JOBS = "jobs/"
 JOBS_ACTIVE = "jobs/active/"
+JOBS_INDEX = "jobs/index/"
+JOBS_INDEX_BUILT = "jobs/index/built.json"
+RESERVED_JOB_IDS = frozenset({"active", "index"})
+"""Names of folders in ``jobs/`` that are no jobs."""
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
 SCHEDULE_STATES = "schedules/"
@@ -210,6 +214,21 @@ def active(job_id: str) -> str:
     A webhook is settled when it has been delivered or will not be sent again.
     """
     return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
+
+
+def job_index_day(day: str) -> str:
+    """Return the folder for the index entries of the jobs that were submitted on a day (in UTC)."""
+    return f"{JOBS_INDEX}{day}/"
+
+
+def job_index(submitted: datetime, model: str, job_id: str) -> str:
+    """Return the key of a job's entry in the index. Within a day, newer jobs sort before older ones.
+
+    >>> job_index(datetime.fromisoformat("2026-11-29T18:30:00+00:00"), "churn", "nightly")
+    'jobs/index/2026-11-29/19800000~churn~nightly'
+    """
+    at = submitted.astimezone(UTC)
+    return f"{job_index_day(f'{at:%Y-%m-%d}')}{ms_left(at):08d}~{model}~{check_name('job id', job_id)}"
 
 
 def audit_day(day: str) -> str:

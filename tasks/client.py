@@ -16,6 +16,8 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.connections import Connections
+from scoreline.tasks.dispatch.job_index import Rebuilt, rebuild
+from scoreline.tasks.dispatch.listing import JobListing
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import end_job, is_complete
 from scoreline.tasks.dispatch.reconcile import reconcile
@@ -25,12 +27,14 @@ from scoreline.tasks.inputs.only_new import check_still_new
 from scoreline.tasks.job.documents import (
     Job,
     Outcome,
+    State,
     Status,
     read_job,
     read_outcome,
     read_run,
     seconds_since,
 )
+from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
@@ -83,6 +87,8 @@ class Client:
         self.submission.submitter = submitter
         self._statuses = self.submission.statuses
         self._dispatcher = self.submission.dispatcher
+        self.listing = JobListing(buckets.main, self._statuses)
+        """Finds jobs by their index."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Client:
@@ -222,18 +228,51 @@ class Client:
         """Yield the status until the job has ended. Raise `TimeoutError` if the job takes longer than `timeout_s`."""
         return self._statuses.watch(job_id, timeout_s, self.queue.pause)
 
-    def jobs(self, limit: int | None = None) -> Iterator[Status]:
-        """Yield the status of every job, ordered by job id.
+    def jobs(
+        self,
+        limit: int | None = None,
+        *,
+        state: State | Sequence[State] = (),
+        model: str = "",
+        group: str = "",
+        labels: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[Status]:
+        """Yield the status of jobs.
 
-        If `limit` is set, yield only the newest jobs, newest first. If a document of a job is corrupt, the job is
+        Without arguments, the documents of every job are read, and jobs are ordered by job id. Otherwise, jobs are
+        found by the index and are ordered by the time of submission, the newest first. The index is a cache:
+        ``scoreline reconcile --index`` builds it again. If a document that is read is corrupt, its job is
         reported as failed, and the other jobs are still listed.
 
         Parameters
         ----------
         limit : int, optional
-            Maximum number of jobs. Each job costs a few requests to the bucket.
+            Maximum number of jobs. A page costs about one request to the bucket for each job, however many jobs there
+            are.
+        state : str or sequence of str
+            Only jobs in this state, or in one of these states.
+        model : str
+            Only jobs that score with this model, ``name`` or ``name@version``.
+        group : str
+            Only jobs of this group.
+        labels : mapping of str to str, optional
+            Only jobs that have all of these labels.
+        since, until : datetime, optional
+            Only jobs that were submitted in this period. The times need a time zone.
         """
-        return self._statuses.jobs(limit)
+        chosen = JobFilter(
+            states=(state,) if isinstance(state, str) else tuple(state),
+            model=model,
+            group=group,
+            labels=labels or {},
+            since=since,
+            until=until,
+        ).check()
+        if limit is None and chosen == JobFilter():
+            return self._statuses.jobs()
+        return self.listing.jobs(chosen, limit)
 
     def cancel(self, job_id: str) -> Status:
         """End a job now and keep the results written so far. Running parts stop before their next batch of rows.
@@ -382,6 +421,10 @@ class Client:
         """
         self.queue.ping()
         return reconcile(self._dispatcher)
+
+    def rebuild_index(self) -> Rebuilt:
+        """Build the index of jobs again from their documents, for `jobs`. Jobs may run meanwhile."""
+        return rebuild(self.buckets.main)
 
     def delete_model(self, pinned: PinnedModel) -> None:
         """Delete a model version permanently; raises `ModelInUse` if an alias or a job under way needs it."""

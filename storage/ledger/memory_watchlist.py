@@ -57,6 +57,11 @@ class MemoryWatchlist:
         with self._guard:
             self._next_s.pop(job_id, None)
 
+    def holds(self, job_ids: Sequence[str]) -> Sequence[str]:
+        """Return the jobs on the list (see `Watchlist.holds`)."""
+        with self._guard:
+            return [job_id for job_id in job_ids if job_id in self._next_s]
+
     def take(self, limit: int, again_s: float) -> Sequence[str]:
         """Return jobs to check (see `Watchlist.take`)."""
         with self._guard:

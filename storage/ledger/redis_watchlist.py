@@ -67,6 +67,14 @@ class RedisWatchlist:
         with self._translate_errors():
             self._client.zrem(self._key, job_id)
 
+    def holds(self, job_ids: Sequence[str]) -> Sequence[str]:
+        """Return the jobs on the list (see `Watchlist.holds`)."""
+        if not job_ids:
+            return []
+        with self._translate_errors():
+            scores = cast(list[float | None], self._client.zmscore(self._key, list(job_ids)))
+        return [job_id for job_id, score in zip(job_ids, scores, strict=True) if score is not None]
+
     def take(self, limit: int, again_s: float) -> Sequence[str]:
         """Return jobs to check (see `Watchlist.take`)."""
         with self._translate_errors():

@@ -35,6 +35,10 @@ class Watchlist(Protocol):
         """Remove a job that has ended."""
         ...
 
+    def holds(self, job_ids: Sequence[str]) -> Sequence[str]:
+        """Return those of `job_ids` that are on the list."""
+        ...
+
     def take(self, limit: int, again_s: float) -> Sequence[str]:
         """Return up to `limit` jobs to check. The jobs that have waited longest come first.
 

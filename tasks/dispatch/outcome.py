@@ -21,6 +21,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.job_index import note_end, note_run
 from scoreline.tasks.job.documents import (
     COMPLETE,
     Job,
@@ -108,7 +109,7 @@ def record_outcome(
     else:
         log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
         dispatcher.ledger.counters.count_job(outcome.state)
-    _clear(dispatcher, job_id, outcome.run)
+    _clear(dispatcher, job_id, outcome)
 
 
 def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
@@ -132,7 +133,7 @@ def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
     """If a job has ended, remove its marker and close its ledger. Return whether the job has ended."""
     outcome = read_outcome(dispatcher.buckets.main, job_id)
     if outcome is not None:
-        _clear(dispatcher, job_id, outcome.run)
+        _clear(dispatcher, job_id, outcome)
     return outcome is not None
 
 
@@ -144,16 +145,19 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
     return notice is None or notice.run < run
 
 
-def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
-    """Close a job's ledger and remove its marker, unless another run has begun."""
-    main = dispatcher.buckets.main
+def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
+    """Close a job's ledger, correct its entry in the index, and remove its marker, unless another run has begun."""
+    main, run = dispatcher.buckets.main, outcome.run
     if read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
-    if webhook_pending(main, read_job(main, job_id), run):
+    job = read_job(main, job_id)
+    note_end(main, job, outcome)
+    if webhook_pending(main, job, run):
         send_step(dispatcher, "events", job_id)  # the marker stays until the notification is delivered
         return
     main.delete(keys.active(job_id))
     dispatcher.ledger.watchlist.remove(job_id)
     if read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
+        note_run(main, job)
         dispatcher.mark_active(job_id)

@@ -12,6 +12,7 @@ from scoreline.storage.keys import MAX_NAME
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.job_index import note_run
 from scoreline.tasks.dispatch.outcome import end_job
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, Run, read_job, read_outcome, read_run
 from scoreline.tasks.job.spec import JobSpec, check_budget
@@ -55,6 +56,7 @@ def begin_run(
         except BaseException:
             end_job(dispatcher, job_id, replace(outcome, run=later.number))
             raise
+    note_run(main, job)
     dispatcher.mark_active(job_id)  # a reconciler may have removed the marker of the previous run
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)

@@ -58,6 +58,22 @@ class StatusReader:
         """Return the status of a job; raises `JobNotFound`."""
         return self._read(read_job(self._main, job_id))
 
+    def of(self, job: Job) -> Status:
+        """Return the status of a job whose ``job.json`` is read already."""
+        return self._read(job)
+
+    def under_way(self, job: Job) -> Status:
+        """Return the status of a job that is under way according to the index, with few requests to the bucket.
+
+        The bucket is asked for an outcome only if the ledger does not show that the job is under way.
+        """
+        job_id = job.spec.job_id
+        progress = self._ledger.progress(job_id)
+        if progress is None:
+            waiting = job_id in self._ledger.watchlist.holds([job_id])
+            return self._under_way(job, None) if waiting else self._read(job)
+        return self._read(job) if progress.stopped or progress.all_done else self._under_way(job, progress)
+
     def _read(self, job: Job) -> Status:
         """Return the status of a job from its outcome, or from the ledger if it has none."""
         job_id = job.spec.job_id

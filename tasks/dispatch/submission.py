@@ -28,6 +28,7 @@ from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.base import CREATE
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.job_index import note_existing, noting_submission
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
 from scoreline.tasks.dispatch.status import StatusReader
@@ -213,9 +214,11 @@ class Submission:
             with contextlib.suppress(PreconditionFailed):  # an earlier attempt wrote this object
                 main.put(key, data, mode=CREATE)
         try:
-            main.put(keys.job(job_id), job.to_json(), mode=CREATE)
+            with noting_submission(main, job):
+                main.put(keys.job(job_id), job.to_json(), mode=CREATE)
         except PreconditionFailed:
             existing = read_job(main, job_id)
+            note_existing(main, job, existing)
             clean_up_if_ended(self.dispatcher, job_id)
             refuse_other_spec(existing, job.spec)
 

@@ -87,7 +87,9 @@ def check_output(output: str, main: str, allowed: Sequence[str]) -> None:
 
 
 def check_job_id(job_id: str) -> None:
-    """Raise `InvalidRequest` if a job id has the form that schedules use for their jobs."""
+    """Raise `InvalidRequest` if a job id is reserved, or has the form that schedules use for their jobs."""
+    if job_id in keys.RESERVED_JOB_IDS:  # a job of an earlier release may be named "index"
+        raise InvalidRequest(f"job id {job_id!r} is reserved: choose another")
     if keys.is_slot_job(job_id):
         raise InvalidRequest(
             f"job id {job_id!r} ends with a time, as those of schedules do, which are reserved: choose another"

@@ -1,10 +1,13 @@
-"""A directory store that counts the bytes of requested ranges."""
+"""Directory stores that count requests, or the bytes of requested ranges."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from scoreline.storage.objects.base import StoredObject
+from scoreline.storage.objects.base import ObjectInfo, StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 
 
@@ -17,3 +20,27 @@ class CountingStore(DirectoryStore):
         if byte_range is not None:
             self.asked += byte_range[1] - byte_range[0]
         return super().get(key, byte_range=byte_range, **options)
+
+
+class CountedRequests(DirectoryStore):
+    """Counts the requests of each kind, as if a listing took one request."""
+
+    def __init__(self, root: Path, bucket: str) -> None:
+        super().__init__(root, bucket)
+        self.requests: Counter[str] = Counter()
+
+    def get(self, key: str, **options: Any) -> StoredObject:
+        self.requests["get"] += 1
+        return super().get(key, **options)
+
+    def head(self, key: str) -> ObjectInfo:
+        self.requests["head"] += 1
+        return super().head(key)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        self.requests["folders"] += 1
+        return super().folders(prefix)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self.requests["list"] += 1
+        return super().list(prefix)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
+from typing import get_args
 
 import click
 
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
-from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.documents import State, Status
 from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.job_options import label_option
+from scoreline.worker.cli.moments import Moment
 from scoreline.worker.cli.output import echo, print_table
 from scoreline.worker.cli.progress import EXIT_CODES, fail_unknown, follow_job, show_status
 
@@ -145,19 +148,32 @@ def resume(job: str, max_rejected: str | None, rejected: bool, model: str | None
     show_status(now)
 
 
-@click.command(cls=Command, epilog="scoreline reconcile\n")
-def reconcile() -> None:
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline reconcile
+scoreline reconcile --index
+""",
+)
+@click.option("--index", is_flag=True, help="Also build the index of jobs again, which `scoreline jobs` reads.")
+def reconcile(index: bool) -> None:
     """Repair jobs that lost a message, a worker or their ledger.
 
     Checks each job under way. Rebuilds a lost ledger from the bucket, dispatches lost parts again, and finalizes jobs
     whose parts are all done. Beat requests such a repair every minute. This command can be run safely at any time.
 
+    With --index, also compares the index with the documents of every job, and writes what is missing or out of date.
+
     The exit code is 1 if a job could not be reconciled.
     """
-    report = Client.from_env().reconcile()
+    client = Client.from_env()
+    report = client.reconcile()
     for job_id, done in report.items():
         echo(f"{job_id}: {done}", indent=2)
     click.echo(f"jobs under way: {len(report)}", err=True)
+    if index:
+        built = client.rebuild_index()
+        echo(f"jobs in the index: {built.jobs:,}, {built.written:,} of them written anew", err=True)
     sys.exit(any(done.startswith("failed") for done in report.values()))
 
 
@@ -165,27 +181,53 @@ def reconcile() -> None:
     cls=Command,
     epilog="""\
 scoreline jobs
-scoreline jobs --limit 500 --json
+scoreline jobs --state failed --since 7d
+scoreline jobs --model churn --label team=risk --limit 500 --json
 """,
 )
 @click.option(
-    "--limit",
-    default=50,
-    show_default=True,
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Show at most N jobs. Each one takes a few requests to the bucket.",
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(get_args(State)),
+    help="Show jobs in this state. May be repeated.",
+)
+@click.option("--model", default="", metavar="MODEL", help="Show jobs that score with NAME or NAME@VERSION.")
+@click.option("--group", default="", metavar="NAME", help="Show jobs of this group.")
+@label_option("--label", "labels", "Show jobs with this label. May be repeated.")
+@click.option("--since", type=Moment(), metavar="TIME", help="Show jobs that were submitted from this time on.")
+@click.option("--until", type=Moment(end=True), metavar="TIME", help="Show jobs that were submitted up to this time.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(min=1), metavar="N", help="Show at most N jobs."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the jobs as JSON.")
-def jobs(limit: int, as_json: bool) -> None:
+def jobs(
+    states: tuple[State, ...],
+    model: str,
+    group: str,
+    labels: dict[str, str] | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    as_json: bool,
+) -> None:
     """List the latest jobs, newest first.
 
-    The age is the time since a job was submitted, in seconds, minutes, hours or days.
+    The age is the time since a job was submitted, in seconds, minutes, hours or days. A listing takes about one request
+    to the bucket for each job that it shows, however many jobs there are.
+
+    TIME is in ISO 8601, in UTC unless it has an offset; a date, such as 2026-11-25, includes the whole day. Or TIME is
+    a duration before now: 30m, 12h, 7d.
     """
-    listed = list(Client.from_env().jobs(limit + 1))
+    client = Client.from_env()
+    listed = list(
+        client.jobs(limit + 1, state=states, model=model, group=group, labels=labels, since=since, until=until)
+    )
     found = sorted(listed[:limit], key=lambda job: job.submitted, reverse=True)
     if len(listed) > limit:
         echo(f"older jobs than the latest {limit:,} are left out: see --limit", err=True)
+    if client.listing.without_index:
+        echo("every job was looked at, because some are not in the index: see `scoreline reconcile --index`", err=True)
     if as_json:
         click.echo(json.dumps([job.to_dict() for job in found], indent=1))
         return

@@ -11,29 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from scoreline.storage import audit, keys
-from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.audit.reading import UNREADABLE, AuditFilter, read_audit
 from scoreline.worker.cli.main import cli
+from tests.support.counting_store import CountedRequests
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
-
-
-class Counted(DirectoryStore):
-    """Counts the requests that a store of objects would answer."""
-
-    requests = 0
-
-    def get(self, *arguments: Any, **options: Any) -> Any:
-        self.requests += 1
-        return super().get(*arguments, **options)
-
-    def folders(self, prefix: str) -> Any:
-        self.requests += 1
-        return super().folders(prefix)
-
-    def list(self, prefix: str) -> Any:
-        self.requests += 1
-        return super().list(prefix)
 
 
 class _Clock:
@@ -45,10 +27,10 @@ class _Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedRequests:
     """A store with 300 lines of three days, one every 12 minutes until noon."""
     monkeypatch.setattr(audit, "datetime", _Clock)
-    made = Counted(tmp_path, "scoreline")
+    made = CountedRequests(tmp_path, "scoreline")
     for number in range(300):
         monkeypatch.setattr(_Clock, "moment", NOON - timedelta(minutes=12 * number))
         with audit.acting_as("alice" if number % 10 else "bob", "laptop, CLI"):
@@ -57,25 +39,25 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
     return made
 
 
-def targets(store: Counted, limit: int = 1_000, **chosen: Any) -> list[str]:
+def targets(store: CountedRequests, limit: int = 1_000, **chosen: Any) -> list[str]:
     return [line.target for line in read_audit(store, AuditFilter(**chosen), limit)]
 
 
-def test_the_newest_lines_come_first_over_all_days(store: Counted) -> None:
+def test_the_newest_lines_come_first_over_all_days(store: CountedRequests) -> None:
     assert targets(store) == [f"job-{number}" for number in range(300)]
 
 
-def test_a_page_costs_two_listings_and_its_lines(store: Counted) -> None:
+def test_a_page_costs_two_listings_and_its_lines(store: CountedRequests) -> None:
     assert targets(store, 20) == [f"job-{number}" for number in range(20)]
-    assert store.requests == 22
+    assert store.requests == {"folders": 1, "list": 1, "get": 20}
 
 
-def test_a_target_is_found_without_reading_other_lines(store: Counted) -> None:
+def test_a_target_is_found_without_reading_other_lines(store: CountedRequests) -> None:
     assert targets(store, 20, target="job-299") == ["job-299"]
-    assert store.requests == 1 + 3 + 1  # the days, the lines of each day, and the line
+    assert store.requests == {"folders": 1, "list": 3, "get": 1}
 
 
-def test_lines_are_chosen_by_action_person_and_time(store: Counted) -> None:
+def test_lines_are_chosen_by_action_person_and_time(store: CountedRequests) -> None:
     assert targets(store, 3, action="alias.set") == targets(store, 3, action="alias") == ["job-0", "job-3", "job-6"]
     assert targets(store, 3, action="ali") == []
     assert targets(store, 2, who="bob") == ["job-0", "job-10"]
@@ -83,12 +65,12 @@ def test_lines_are_chosen_by_action_person_and_time(store: Counted) -> None:
     assert targets(store, since=since, until=until) == [f"job-{number}" for number in range(120, 126)]
 
 
-def test_days_outside_of_the_period_are_not_listed(store: Counted) -> None:
+def test_days_outside_of_the_period_are_not_listed(store: CountedRequests) -> None:
     targets(store, since=NOON - timedelta(minutes=20))
-    assert store.requests == 1 + 1 + 2  # the days, the lines of the last day, and two lines
+    assert store.requests == {"folders": 1, "list": 1, "get": 2}
 
 
-def test_a_malformed_line_is_shown_and_other_objects_are_ignored(store: Counted) -> None:
+def test_a_malformed_line_is_shown_and_other_objects_are_ignored(store: CountedRequests) -> None:
     forged = keys.audit_line(NOON + timedelta(minutes=1), "0" * 8, "job.cancel", "a")
     store.put(forged, b"{}")
     store.put("audit/notes.txt", b"")
@@ -103,7 +85,7 @@ def test_a_malformed_line_is_shown_and_other_objects_are_ignored(store: Counted)
 
 
 @pytest.mark.parametrize("target", ["s3://scoreline/results/churn/", "a~b~c", "x" * 300, "ü" * 100, "../../x"])
-def test_any_target_can_be_written_and_found(store: Counted, target: str) -> None:
+def test_any_target_can_be_written_and_found(store: CountedRequests, target: str) -> None:
     audit.record(store, action="results.gc", target=target)
     assert targets(store, target=target) == [target]
 
@@ -115,7 +97,7 @@ def show(tmp_path: Path, *words: str) -> str:
     return result.output
 
 
-def test_the_command_shows_who_did_what_from_where(store: Counted, tmp_path: Path) -> None:
+def test_the_command_shows_who_did_what_from_where(store: CountedRequests, tmp_path: Path) -> None:
     assert show(tmp_path, "--limit", "2") == (
         "older lines than the latest 2 are left out: see --limit\n"
         "2026-11-25 12:00:00  alias.set  job-0\n"

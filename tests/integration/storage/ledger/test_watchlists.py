@@ -60,6 +60,13 @@ def test_jobs_are_taken_in_turn_and_each_only_once_in_a_period(ledger: Ledger, c
     assert list(ledger.watchlist.take(9, PERIOD_S)) == ["a", "c"]
 
 
+def test_the_list_says_which_jobs_it_holds(ledger: Ledger) -> None:
+    ledger.watchlist.add(["a", "b", "c"])
+    ledger.watchlist.remove("b")
+    assert list(ledger.watchlist.holds(["c", "b", "unknown", "a"])) == ["c", "a"]
+    assert list(ledger.watchlist.holds([])) == []
+
+
 def test_a_job_that_is_put_off_is_taken_later(ledger: Ledger, clock: Clock) -> None:
     ledger.watchlist.add(["a", "b"])
     ledger.watchlist.put_off("a", 600)

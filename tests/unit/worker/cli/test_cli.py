@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import click
@@ -191,8 +192,10 @@ def shown(job: Status, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str
         def status(self, job_id: str) -> Status:
             return job
 
-        def jobs(self, limit: int) -> list[Status]:
+        def jobs(self, limit: int, **chosen: Any) -> list[Status]:
             return [job]
+
+        listing = SimpleNamespace(without_index=False)
 
     monkeypatch.setattr(Client, "from_env", Known)
     return CliRunner().invoke(cli, words).output.splitlines()
