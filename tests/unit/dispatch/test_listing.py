@@ -18,7 +18,7 @@ from scoreline.storage.errors import InvalidRequest, StoreUnavailable
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.tasks.dispatch.job_index import mark_built, rebuild
+from scoreline.tasks.dispatch.job_index import mark_built, noting_submission, rebuild
 from scoreline.tasks.dispatch.listing import LEDGER_THREADS, JobListing
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Outcome, State, Status, read_job
@@ -248,6 +248,18 @@ def test_a_job_that_is_submitted_twice_has_one_entry(at: Desk) -> None:
     at.client.cancel("a")
     at.submit(job_id="a")
     (info,) = at.client.buckets.main.list("jobs/index/2")
+    found = ListedEntry.of(info)
+    assert found is not None
+    assert found.state == "cancelled"
+
+
+def test_a_late_entry_of_a_submission_does_not_replace_the_end(at: Desk) -> None:
+    main, job_id = at.client.buckets.main, at.submit()
+    at.client.cancel(job_id)
+    with noting_submission(main, read_job(main, job_id)):
+        pass
+    assert [job.state for job in at.client.jobs(20)] == ["cancelled"]
+    (info,) = main.list("jobs/index/2")
     found = ListedEntry.of(info)
     assert found is not None
     assert found.state == "cancelled"
