@@ -29,7 +29,7 @@ from scoreline.tasks.job.documents import Job, Outcome
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.worker.dev.stack import Stack
 
-JOBS, RUNS = 10_000, 7
+JOBS, RUNS = 10_000, 5
 MOST_REQUESTS, MOST_S = 30, 1.0
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 SPEC = JobSpec(job_id="x", model="churn", inputs=("s3://scoreline/in/",), output="s3://scoreline/results/churn/")

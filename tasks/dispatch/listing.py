@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _THREADS = 16
 """Number of jobs that are read in parallel."""
+LEDGER_THREADS = 4
+"""Number of jobs whose ledgers are read in parallel. Each thread may open a connection to Redis, and small plans of
+Redis providers allow only a few connections."""
 _READ_AT_ONCE = 64
 
 type _Job = tuple[Status, str]
@@ -51,6 +55,7 @@ class JobListing:
     def __init__(self, main: ObjectStore, statuses: StatusReader) -> None:
         self._main = main
         self._statuses = statuses
+        self._ledger_threads = threading.BoundedSemaphore(LEDGER_THREADS)
         self.without_index = False
         """Whether the last listing had to look at every job, because the bucket has no complete index."""
 
@@ -141,7 +146,8 @@ class JobListing:
         """
         try:
             job = read_job(self._main, job_id)
-            status = self._statuses.under_way(job) if under_way else self._statuses.of(job)
+            with self._ledger_threads:
+                status = self._statuses.under_way(job) if under_way else self._statuses.of(job)
             return status, group_of(job)
         except JobNotFound:
             return None

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from scoreline.storage import audit, keys
 from scoreline.tasks.audit.reading import UNREADABLE, AuditFilter, read_audit
+from scoreline.worker.cli import output
 from scoreline.worker.cli.main import cli
 from tests.support.counting_store import CountedRequests
 
@@ -116,3 +117,20 @@ def test_the_command_shows_who_did_what_from_where(store: CountedRequests, tmp_p
         "where": "laptop, CLI",
         "details": {"run": 1},
     }
+
+
+def test_every_line_fits_into_a_terminal_of_80_columns(
+    store: CountedRequests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Clock, "moment", NOON + timedelta(minutes=1))
+    with audit.acting_as("a person with a long name", "run.4821 of an-application-with-a-long-name, CLI"):
+        audit.record(
+            store,
+            action="alias.set",
+            target="customers-of-all-markets@champion",
+            details={"from": "20261101T120000Z-0a1b2", "to": "20261102T120000Z-0a1b3"},
+        )
+    monkeypatch.setattr(output, "terminal_width", lambda stderr=False: 80)
+    lines = show(tmp_path).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "20261102T120000Z-0a1b3" in " ".join(lines)

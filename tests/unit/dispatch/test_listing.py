@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +18,8 @@ from scoreline.storage.errors import InvalidRequest, StoreUnavailable
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.tasks.dispatch.job_index import mark_built, rebuild
-from scoreline.tasks.dispatch.listing import JobListing
+from scoreline.tasks.dispatch.job_index import mark_built, noting_submission, rebuild
+from scoreline.tasks.dispatch.listing import LEDGER_THREADS, JobListing
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Outcome, State, Status, read_job
 from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, entry_of
@@ -26,6 +27,7 @@ from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.worker.cli.main import cli
 from tests.support.counting_store import CountedRequests
 from tests.support.line_jobs import Desk, desk
+from tests.support.waiting import HANG_S
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 STATES: tuple[State, ...] = ("succeeded", "partial", "failed", "cancelled")
@@ -203,6 +205,27 @@ def test_a_job_under_way_costs_one_request_more_if_it_has_a_plan(at: Desk, monke
     assert counted.requests["get"] <= 6 + 2 * 3
 
 
+def test_only_a_few_threads_ask_the_ledger(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2 * LEDGER_THREADS):
+        at.submit(job_id=f"waits-{number}")
+    together = threading.Barrier(LEDGER_THREADS)  # broken if a thread more or less arrives
+    asking, most = [0], [0]
+    guard, progress = threading.Lock(), at.client.ledger.progress
+
+    def noted(job_id: str) -> Any:
+        with guard:
+            asking[0] += 1
+            most[0] = max(most[0], asking[0])
+        together.wait(HANG_S)
+        with guard:
+            asking[0] -= 1
+        return progress(job_id)
+
+    monkeypatch.setattr(at.client.ledger, "progress", noted)
+    assert len(list(at.client.jobs(20))) == 2 * LEDGER_THREADS
+    assert most == [LEDGER_THREADS]
+
+
 def test_an_entry_whose_job_was_never_written_is_not_listed(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     main = at.client.buckets.main
     at.submit(job_id="exists")
@@ -225,6 +248,18 @@ def test_a_job_that_is_submitted_twice_has_one_entry(at: Desk) -> None:
     at.client.cancel("a")
     at.submit(job_id="a")
     (info,) = at.client.buckets.main.list("jobs/index/2")
+    found = ListedEntry.of(info)
+    assert found is not None
+    assert found.state == "cancelled"
+
+
+def test_a_late_entry_of_a_submission_does_not_replace_the_end(at: Desk) -> None:
+    main, job_id = at.client.buckets.main, at.submit()
+    at.client.cancel(job_id)
+    with noting_submission(main, read_job(main, job_id)):
+        pass
+    assert [job.state for job in at.client.jobs(20)] == ["cancelled"]
+    (info,) = main.list("jobs/index/2")
     found = ListedEntry.of(info)
     assert found is not None
     assert found.state == "cancelled"

@@ -397,6 +397,7 @@ def test_a_missing_bucket_is_distinguished_from_a_missing_object(server: R2Setti
     for request in (
         lambda: store.get("k"),
         lambda: list(store.list("")),
+        lambda: store.folders("models/"),
         lambda: store.put("k", b"1"),
         lambda: store.put("k", b"1", mode=CREATE),
     ):
@@ -418,6 +419,7 @@ def test_refused_credentials_are_reported_as_such(seaweed: Stack, key_id: str | 
         lambda: store.get("k"),
         lambda: store.head("k"),
         lambda: list(store.list("")),
+        lambda: store.folders("models/"),
         lambda: store.put("k", b"1"),
         lambda: store.delete("k"),
         lambda: store.delete_many(["k"]),
