@@ -215,3 +215,30 @@ def test_a_removal_that_began_and_was_given_up_forbids_a_resume_for_an_hour(tmp_
     old.main.put(keys.run("old"), Run(removing="2026-01-01T00:00:00+00:00").to_json())
     begin_run(dispatcher(old), "old")
     assert read_run(old.main, "old")[0] == Run(number=2)
+
+
+def test_a_job_that_another_process_has_removed_meanwhile_keeps_its_tombstone(tmp_path: Path) -> None:
+    old = OldJobs(tmp_path)
+    old.add("old")
+    first, second = found(old), found(OldJobs(tmp_path))
+    assert remove(old.buckets, first) is None
+    tombstone = old.main.get(keys.job("old")).data
+    assert remove(old.buckets, second) is not None
+    assert old.main.get(keys.job("old")).data == tombstone
+
+
+def test_results_are_never_incomplete_while_success_says_that_they_are_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = OldJobs(tmp_path)
+    past = old.add("old")
+
+    def die(names: list[str]) -> None:  # a store may delete the keys of a request in any order
+        old.main.delete(max(names))
+        raise Died
+
+    monkeypatch.setattr(old.main, "delete_many", die)
+    with pytest.raises(Died):
+        remove(old.buckets, found(old))
+    left = {uri.rpartition("/")[2] for uri in past.results & old.objects()}
+    assert left == {"part-00000.parquet"}

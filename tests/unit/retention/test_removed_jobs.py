@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from scoreline.storage import keys
 from scoreline.storage.errors import JobConflict, JobRemoved
+from scoreline.tasks.dispatch.job_index import rebuild
 from scoreline.tasks.dispatch.resume import rejected_again
 from scoreline.tasks.job.documents import Job, Run, read_tombstone
 from scoreline.tasks.job.results_keep import ResultsKeep
@@ -131,8 +132,11 @@ def test_status_says_when_and_why_a_job_was_removed(old: OldJobs) -> None:
 def test_jobs_leaves_out_removed_jobs_without_reading_them(old: OldJobs) -> None:
     old.add("a", days=3)
     bury(old.main, "old")
-    (shown,) = json.loads(run(old, "jobs", "--limit", "1", "--json").output)
-    assert shown["job_id"] == "a"
+    without_index = run(old, "jobs", "--limit", "1", "--json")
+    rebuild(old.main)
+    for listed in (without_index, run(old, "jobs", "--limit", "1", "--json")):
+        (shown,) = json.loads(listed.stdout)
+        assert shown["job_id"] == "a"
 
 
 def test_gc_shows_what_it_would_remove_and_removes_it(old: OldJobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,3 +218,20 @@ def test_the_clock_removes_jobs_in_pieces_and_begins_anew_after_a_day(
     assert piece() is None
     watchlist.unlock("retention", "another")
     assert piece() == ["old-4"]
+
+
+def test_the_index_of_jobs_has_no_entry_of_a_removed_job(old: OldJobs) -> None:
+    old.add("old")
+    old.add("young", days=2)
+    rebuild(old.main)
+    assert len(entries(old)) == 2
+    rounds.collect(old.buckets, Policies(default=ResultsKeep(days=90)))
+    assert [key.rpartition("~")[2] for key in entries(old)] == ["young"]
+    # An entry that a late process has written again goes with the next build of the index
+    old.main.put(entries(old)[0].replace("~young", "~old"), b"{}")
+    rebuild(old.main)
+    assert [key.rpartition("~")[2] for key in entries(old)] == ["young"]
+
+
+def entries(old: OldJobs) -> list[str]:
+    return [info.key for info in old.main.list(keys.JOBS_INDEX) if info.key != keys.JOBS_INDEX_BUILT]
