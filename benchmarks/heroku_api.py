@@ -22,6 +22,7 @@ class Request:
 
     at: float
     method: str
+    path: str
     status: int
     """Status of the answer; 0 if the connection was closed without an answer."""
     quantity: int | None
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer, more = json.dumps(found).encode(), {"RateLimit-Remaining": str(int(api.left))}
         if fault is not None:
             status, answer, more = fault.status, fault.body, fault.headers or {}
-        api.requests.append(Request(at=api.clock(), method=method, status=status, quantity=quantity))
+        api.requests.append(Request(at=api.clock(), method=method, path=self.path, status=status, quantity=quantity))
         if not status:
             self.close_connection = True
             return

@@ -56,6 +56,7 @@ def expect_reads(buckets: Buckets, made: Draft, processes: int = 0) -> ExpectedR
     needed = int(share * sum(item.size for item in objects))
     readings = made.chosen.readings if made.chosen is not None else 1.0
     firsts = {(item.bucket, item.key): [span.first_row for span in item.spans] for item in objects}
+    by_rows = {(item.bucket, item.key) for item in objects if any(span.by_rows for span in item.spans)}
     groups: dict[tuple[str, str, int], list[Slice]] = {}
     for part in made.parts:
         for piece in part.slices:
@@ -63,7 +64,8 @@ def expect_reads(buckets: Buckets, made: Draft, processes: int = 0) -> ExpectedR
             groups.setdefault((piece.bucket, piece.key, place), []).append(piece)
     requests = 0
     for (bucket, key, _), pieces in groups.items():
-        readers = min(len(pieces), processes or 1)  # a process keeps the reader of a row group open for its next slice
+        # A process keeps the reader of a row group open for its next slice, but not that of a text
+        readers = min(len(pieces), processes or 1) if (bucket, key) in by_rows else len(pieces)
         requests += readers  # for the whole object if it is small; otherwise, for the footer or the beginning
         if pieces[0].size > SMALL_BYTES:
             size = share * pieces[0].size * sum(piece.count for piece in pieces) / rows[bucket, key]

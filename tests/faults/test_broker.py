@@ -182,6 +182,7 @@ def test_the_window_grows_with_the_number_of_worker_processes(rig: Rig) -> None:
     rig.publish(seconds=1)
     rig.start_worker(3)
     rig.wait(lambda: rig.client.ledger.processes() == 3, "a count of the processes")
+    rig.wait(lambda: rig.client.ledger.worker_size() == 3, "the size of the worker")
     job = rig.submit(40)
     rig.wait(lambda: (now := rig.client.ledger.progress(job.job_id)) and now.in_flight == 12, "a window of 4 a process")
     rig.client.cancel(job.job_id)

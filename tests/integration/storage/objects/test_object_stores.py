@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -21,7 +22,7 @@ from scoreline.storage.errors import (
     PreconditionFailed,
     StoreUnavailable,
 )
-from scoreline.storage.objects import r2
+from scoreline.storage.objects import r2, requests
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.objects.directory import DirectoryStore
@@ -81,6 +82,27 @@ def test_the_folders_below_a_prefix_are_listed_without_their_objects(store: Obje
     store.put(f"{prefix}2026-11-04", b"")  # not a folder
     assert list(store.folders(prefix)) == ["2026-11-01", "2026-11-02", "2026-11-03 é"]
     assert list(store.folders(f"{prefix}none/")) == []
+
+
+def test_requests_are_counted_by_the_classes_in_which_r2_bills_them(store: ObjectStore, key: str) -> None:
+    def counted(act: Callable[[], object]) -> tuple[int, int]:
+        before = requests.so_far()
+        with contextlib.suppress(ObjectNotFound, PreconditionFailed):
+            act()
+        used = requests.so_far() - before
+        return used.class_a, used.class_b
+
+    assert counted(lambda: store.put(key, b"0123456789")) == (1, 0)
+    assert counted(lambda: store.put(f"{key}.new", b"x", mode=CREATE)) == (1, 0)
+    assert counted(lambda: store.head(key))[0] == 0
+    assert counted(lambda: store.get(f"{key}.missing")) == (0, 1)
+    assert counted(lambda: store.head(f"{key}.missing"))[1] == 1
+    assert counted(lambda: list(store.list("contract/"))) == (1, 0)
+    assert counted(lambda: list(store.list("nothing/"))) == (1, 0)
+    assert counted(lambda: store.delete(key)) == (0, 0)
+    store.put(f"{key}.2", b"0123456789")
+    etag = store.head(f"{key}.2").etag
+    assert counted(lambda: store.get(f"{key}.2", byte_range=(2, 5), if_match=etag)) == (0, 1)
 
 
 def test_an_upload_makes_its_object_appear_as_a_whole(store: ObjectStore, key: str) -> None:

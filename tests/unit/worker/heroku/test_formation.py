@@ -85,6 +85,11 @@ def test_a_refusal_says_what_to_do(given: dict[str, str], said: str, opened: Cal
         opened(**given).quantity()
 
 
+def test_a_name_cannot_lead_to_another_part_of_the_api(api: FakeHeroku, opened: Callable[..., Formation]) -> None:
+    failed(lambda: opened(kind="../../../account?x").scale(1), PlatformRefused)
+    assert [request.path for request in api.requests] == [f"/apps/{APP}/formation/..%2F..%2F..%2Faccount%3Fx"]
+
+
 def test_a_number_that_heroku_does_not_allow_is_refused(opened: Callable[..., Formation]) -> None:
     assert "invalid_params: Cannot scale to this many dynos" in failed(lambda: opened().scale(101), PlatformRefused)
 
