@@ -52,8 +52,8 @@ cdef extern from *:
 
     /* Write, for each row, a byte from `rights` if the number is above the threshold, or is NaN and `missing` is not 0,
        and otherwise a byte from `lefts`. `left_rows` is 0 if the first 32 bytes of `lefts` are for all rows, and -1 if
-       each row has its own byte; `right_rows` likewise. All arrays have room for a multiple of 32 rows. Compilers do not
-       find the instructions that narrow four comparisons to bytes. */
+       each row has its own byte; `right_rows` likewise. All arrays have room for a multiple of 32 rows. Compilers do
+       not find the instructions that narrow four comparisons to bytes. */
     static inline void split_rows(const float *x, float threshold, const int missing, int64_t rows,
         const uint8_t *lefts, int64_t left_rows, const uint8_t *rights, int64_t right_rows, uint8_t *found)
     {
@@ -186,7 +186,7 @@ cdef inline void select(
 
 
 cdef inline const uint8_t* side_of(uint8_t side, const uint8_t* found) noexcept nogil:
-    """Return the numbers of the leaves on a side of a split: of each row, or many times the same behind those of splits."""
+    """Return the leaves on a side of a split: those of each row, or, behind those of all splits, a leaf repeated."""
     return found + (side - FIRST_SPLIT) * TILE if side >= FIRST_SPLIT else found + MAX_LEAVES * TILE + side * VECTOR
 
 
@@ -282,30 +282,31 @@ cdef void add_tile(
 
 
 cdef void fill_tile(
-    const Value* x, int64_t n_features, int64_t rows, const int32_t[::1] used, uint32_t first_category,
+    const Value* x, int64_t row_stride, int64_t column_stride, int64_t rows, const int32_t[::1] used,
+    uint32_t first_category,
     const double[::1] thresholds, const int64_t[::1] offsets, Cell* tile
 ) noexcept nogil:
     """Write the columns that trees use: numbers as they are, or ranks and categories."""
     cdef int64_t i, k
+    cdef Value value
     for k in range(used.shape[0]):
         if Cell is float and Value is float:
             for i in range(rows):
-                tile[k * TILE + i] = x[i * n_features + used[k]]
+                tile[k * TILE + i] = x[i * row_stride + used[k] * column_stride]
         elif Cell is uint8_t and Value is double:
             if k < first_category:
                 rank_column(
-                    x + used[k], n_features, rows, &thresholds[offsets[k]], offsets[k + 1] - offsets[k],
+                    x + used[k] * column_stride, row_stride, rows, &thresholds[offsets[k]], offsets[k + 1] - offsets[k],
                     tile + k * TILE, 1, <uint8_t> MISSING
                 )
             else:
                 for i in range(rows):
-                    tile[k * TILE + i] = (
-                        <uint8_t> x[i * n_features + used[k]] if x[i * n_features + used[k]] >= 0 else MISSING
-                    )
+                    value = x[i * row_stride + used[k] * column_stride]
+                    tile[k * TILE + i] = <uint8_t> value if value >= 0 else MISSING
 
 
 def add_small(
-    const Value[:, ::1] x,
+    const Value[:, :] x,
     const uint8_t[::1] splits,
     const uint32_t[:, ::1] categories,
     uint32_t first_category,
@@ -326,7 +327,7 @@ def add_small(
     Parameters
     ----------
     x : array of float32 or float64, shape (n_rows, n_features)
-        Features. Those of float64 are compared by rank.
+        Features, row by row or column by column. Those of float64 are compared by rank.
     splits : array of bytes
         The splits of all trees, `SPLIT`. Each is behind the one above it.
     categories, first_category, used, thresholds, offsets
@@ -342,6 +343,8 @@ def add_small(
     cdef uint8_t* found
     cdef int leaf
     cdef int64_t begin = 0, rows, n_rows = x.shape[0]
+    cdef int64_t row_stride = x.strides[0] // <int64_t> sizeof(Value)
+    cdef int64_t column_stride = x.strides[1] // <int64_t> sizeof(Value)
     cdef const Split* first = NULL
     cdef const uint32_t* bits = &categories[0, 0] if categories.shape[0] else NULL
     if n_rows == 0 or columns.shape[0] == 0:
@@ -361,7 +364,8 @@ def add_small(
             rows = min(TILE, n_rows - begin)
             if Value is float:
                 fill_tile[float, float](
-                    &x[begin, 0], x.shape[1], rows, used, first_category, thresholds, offsets, <float*> tile
+                    &x[begin, 0], row_stride, column_stride, rows, used, first_category, thresholds, offsets,
+                    <float*> tile
                 )
                 add_tile[float](
                     <const float*> tile, first, bits, roots, numbers, addresses, value_stride, width, columns, scale,
@@ -369,7 +373,8 @@ def add_small(
                 )
             else:
                 fill_tile[double, uint8_t](
-                    &x[begin, 0], x.shape[1], rows, used, first_category, thresholds, offsets, <uint8_t*> tile
+                    &x[begin, 0], row_stride, column_stride, rows, used, first_category, thresholds, offsets,
+                    <uint8_t*> tile
                 )
                 add_tile[uint8_t](
                     <const uint8_t*> tile, first, bits, roots, numbers, addresses, value_stride, width, columns,

@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_missing_values_go_to_the_side_that_the_tree_chose(depth: int | None, wi
     sums = np.zeros((len(x), 1))
     packed = pack(trees, N_FEATURES, [0] * 11, wide=wide)
     assert isinstance(packed.form, Splits if depth else Nodes)
-    packed.add_to(sums, x.astype(np.float64) if wide else x)
+    packed.add_to(sums, np.asfortranarray(x.astype(np.float64)) if wide else x)
     assert sums[:, 0].tobytes() == sum(model.tree_.predict(x)[:, 0] for model in models).tobytes()
 
 
@@ -364,9 +365,10 @@ def test_rows_reach_every_feature_that_a_node_can_name() -> None:
     missing=st.booleans(),
     walked=st.booleans(),
     wide_vectors=st.booleans(),
+    order=st.sampled_from(["C", "F"]),
 )
 def test_rows_reach_the_leaves_of_random_trees(
-    seed: int, sizes: list[int], rows: int, wide: bool, missing: bool, walked: bool, wide_vectors: bool
+    seed: int, sizes: list[int], rows: int, wide: bool, missing: bool, walked: bool, wide_vectors: bool, order: Any
 ) -> None:
     random = np.random.default_rng(seed)
     pool = np.concatenate([random.normal(size=12), SPECIAL])
@@ -383,7 +385,7 @@ def test_rows_reach_the_leaves_of_random_trees(
         packed = pack(trees, N_FEATURES, [0] * len(trees), wide=wide)
     sums, expected = np.zeros((rows, 1)), np.zeros(rows)
     _select.use_wide_vectors(wide_vectors)
-    packed.add_to(sums, x, scale=0.1)
+    packed.add_to(sums, np.asarray(x, order=order), scale=0.1)
     _select.use_wide_vectors(True)
     for tree in trees:
         expected += 0.1 * tree.values[[leaf_of(tree, row) for row in x]]
