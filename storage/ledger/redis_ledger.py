@@ -1,16 +1,14 @@
-"""The ledger in Redis or Valkey. Only this module and `shared_connection` import redis."""
+"""The ledger in Redis or Valkey. Only this module, `redis_errors` and `shared_connection` import redis."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from scoreline.storage.errors import LedgerCorrupt, LedgerFenced, LedgerLost, LedgerUnavailable
 from scoreline.storage.ledger import redis_keys
 from scoreline.storage.ledger.base import (
     IDLE_KNOWN_S,
@@ -28,14 +26,12 @@ from scoreline.storage.ledger.base import (
     Stopped,
 )
 from scoreline.storage.ledger.redis_counters import RedisCounters, to_count
+from scoreline.storage.ledger.redis_errors import corrupt, translate_errors
 from scoreline.storage.ledger.redis_waiting import RedisWaitingSteps
 from scoreline.storage.ledger.redis_watchlist import RedisWatchlist
 from scoreline.storage.ledger.server import Server
 from scoreline.storage.ledger.shares import EXPECTED_S, NO_TERMS, Terms
 
-_CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid float", "must be strings or integers")
-"""Excerpts of the errors that Redis reports if a key contains something other than the ledger. With a correct ledger,
-the commands and scripts cause none of these errors."""
 _FUNCTIONS = ("clock", "undone")
 """Functions that precede each script."""
 _SCRIPTS = (
@@ -102,7 +98,7 @@ class RedisLedger:
                 **(tls or {}),
             )
         # A bound method would create a reference cycle with the counters, which would keep the sockets open.
-        self._translate_errors = functools.partial(_translate_errors, self._address, self._redis.connection_pool)
+        self._translate_errors = functools.partial(translate_errors, self._address, self._redis.connection_pool)
         folder = Path(__file__).parent
         texts = {name: (folder / f"{name}.lua").read_text() for name in (*_FUNCTIONS, "shares", *_SCRIPTS)}
         functions = "".join(texts[name] for name in _FUNCTIONS)
@@ -301,7 +297,7 @@ class RedisLedger:
                 work=state.get("work", ""),
             )
         except (ValueError, KeyError) as error:
-            raise _corrupt(state_key, f"{type(error).__name__}: {error}") from error
+            raise corrupt(state_key, f"{type(error).__name__}: {error}") from error
 
     def claim_step(self, job_id: str, step: str) -> bool:
         """Return whether the caller must send the message of a step (see `Ledger.claim_step`)."""
@@ -415,43 +411,9 @@ def host_and_port(url: str) -> str:
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
 
 
-def _corrupt(key: str, reason: str) -> LedgerCorrupt:
-    return LedgerCorrupt(
-        f"the key {key!r} in Redis is not a ledger ({reason}): `scoreline reconcile` rebuilds it from the bucket"
-    )
-
-
 def _now(clock: Callable[[], float] | None) -> str:
     """Return the time to pass to a script; empty if the script uses the clock of the server."""
     return "" if clock is None else repr(clock())
-
-
-@contextlib.contextmanager
-def _translate_errors(where: str, connections: Any, ledger_key: str = "") -> Iterator[None]:
-    """Turn errors of redis-py into errors of `scoreline.storage.errors`.
-
-    After a failover, an open connection may lead to a server that has become a replica and refuses writes. Such
-    connections are closed, so that the next call connects to the server to which the address now resolves.
-    """
-    from redis.exceptions import ReadOnlyError, RedisError, ResponseError
-
-    try:
-        yield
-    except ReadOnlyError as error:
-        connections.disconnect(inuse_connections=False)
-        raise LedgerUnavailable(f"Redis at {where} refused: {error}") from error
-    except ResponseError as error:
-        if ledger_key and any(words in str(error) for words in _CORRUPT):
-            raise _corrupt(ledger_key, str(error)) from error
-        if "ANOTHERPLAN" in str(error):
-            raise LedgerFenced("the ledger in Redis belongs to another plan than the one in the bucket") from error
-        if "LOST" in str(error):
-            raise LedgerLost(
-                "Redis was emptied and has no ledger of this job: it is rebuilt from the bucket"
-            ) from error
-        raise LedgerUnavailable(f"Redis at {where} refused: {error}") from error
-    except RedisError as error:
-        raise LedgerUnavailable(f"cannot reach Redis at {where}: {error}") from error
 
 
 def _bitmap(done: frozenset[int], parts: int) -> bytes:
