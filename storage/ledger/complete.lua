@@ -5,7 +5,7 @@
 -- Returns {next part to dispatch or -1, parts left, reason for stopping or '', 1 if this call counted the part}.
 -- Only the call that counts the part receives a next part.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
-  'stopped', 'failures')
+  'stopped', 'failures', 'f' .. ARGV[2])
 if not state[1] then
   return redis.error_reply('LOST')
 end
@@ -16,8 +16,7 @@ local parts, done, stopped = tonumber(state[2]), tonumber(state[3]), state[9]
 if stopped == 'closed' then
   return {-1, parts - done, stopped, 0}
 end
-local in_turn = redis.call('HDEL', KEYS[1], 'f' .. ARGV[2])
-redis.call('HDEL', KEYS[1], 'u' .. ARGV[2], 'r' .. ARGV[2])
+redis.call('HDEL', KEYS[1], 'f' .. ARGV[2], 'u' .. ARGV[2], 'r' .. ARGV[2])
 if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 1 then
   return {-1, parts - done, stopped or '', 0}
 end
@@ -25,7 +24,7 @@ done = done + 1
 if done == 1 then
   redis.call('EXPIRE', KEYS[2], ARGV[9])
 end
-if in_turn == 0 then -- this ledger did not dispatch the part, so the cursor may reach parts that are done
+if not state[11] then -- this ledger did not dispatch the part, so the cursor may reach parts that are done
   state[8] = '1'
   redis.call('HSET', KEYS[1], 'rebuilt', 1)
 end

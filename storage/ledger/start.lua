@@ -4,7 +4,7 @@
 -- part was already finished), 'busy' (another holder has the lease), 'stopped', or 'unknown' (the part is not due yet
 -- and will be dispatched again).
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'stopped', 'rebuilt', 'f' .. ARGV[2],
-  'budget')
+  'budget', 'u' .. ARGV[2], 'r' .. ARGV[2])
 if not state[1] then
   return redis.error_reply('LOST')
 end
@@ -28,5 +28,7 @@ if ARGV[6] ~= '1' or holder ~= ARGV[5] then
   attempts = attempts + 1
 end
 redis.call('HSET', KEYS[1], 'f' .. ARGV[2], string.format('%.3f %d %d %s', now + ARGV[4], attempts, sent, ARGV[5]))
-redis.call('HDEL', KEYS[1], 'u' .. ARGV[2], 'r' .. ARGV[2])
+if state[8] or state[9] then
+  redis.call('HDEL', KEYS[1], 'u' .. ARGV[2], 'r' .. ARGV[2])
+end
 return {'run', attempts, left, (state[5] or attempts > 1) and 1 or 0, tonumber(state[7])}
