@@ -189,36 +189,34 @@ class R2Store:
             answer = self._request(_check_key(key), conditions, lean=lean)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
-        if ranged and "ContentRange" not in answer:
-            raise StoreError(
-                f"{self._endpoint} answered a range request for {self.uri(key)} with the whole object: use a store "
-                "that supports Range"
-            )
-        size = _size_of(answer, position if ranged else None)
-        if size is None:
-            raise StoreError(
-                f"{self._endpoint} answered a range request for {self.uri(key)} with {answer['ContentRange']!r}, not "
-                f"with the bytes from {position} on: use a store that supports Range"
-            )
-        info = _info(key, size, answer["ETag"], answer.get("Metadata"))
-        if if_match is not None and _weak(if_match) != _weak(
-            info.etag
-        ):  # a store or a proxy between ignores the condition
-            raise ConditionIgnored(
-                f"{self.uri(key)} was changed since it was listed: the store ignores If-Match, and has another version"
-            )
-        expected = (min(size, stop) if stop is not None else size) - position
-        body = answer["Body"]
-        try:
-            while expected > 0 and (count := received.read_from(body, min(read_bytes, expected))):
-                expected -= count
-        except _BODY_ERRORS as error:
-            return info, error
-        finally:
-            body.close()
-        if expected > 0:
-            return info, StoreUnavailable(f"the response for {self.uri(key)} ended {expected:,} bytes too early")
-        return info, None
+        with contextlib.closing(answer["Body"]) as body:
+            if ranged and "ContentRange" not in answer:
+                raise StoreError(
+                    f"{self._endpoint} answered a range request for {self.uri(key)} with the whole object: use a "
+                    "store that supports Range"
+                )
+            size = _size_of(answer, position if ranged else None)
+            if size is None:
+                raise StoreError(
+                    f"{self._endpoint} answered a range request for {self.uri(key)} with {answer['ContentRange']!r}, "
+                    f"not with the bytes from {position} on: use a store that supports Range"
+                )
+            info = _info(key, size, answer["ETag"], answer.get("Metadata"))
+            # A store or a proxy between may ignore the condition
+            if if_match is not None and _weak(if_match) != _weak(info.etag):
+                raise ConditionIgnored(
+                    f"{self.uri(key)} was changed since it was listed: the store ignores If-Match, and has another "
+                    "version"
+                )
+            expected = (min(size, stop) if stop is not None else size) - position
+            try:
+                while expected > 0 and (count := received.read_from(body, min(read_bytes, expected))):
+                    expected -= count
+            except _BODY_ERRORS as error:
+                return info, error
+            if expected > 0:
+                return info, StoreUnavailable(f"the response for {self.uri(key)} ended {expected:,} bytes too early")
+            return info, None
 
     def _request(self, key: str, conditions: Mapping[str, str], *, lean: bool) -> Mapping[str, Any]:
         """Request an object from the client; first from `SignedGet` if `lean` is true."""

@@ -91,14 +91,14 @@ class SignedGet:
         except OSError:
             return self._count(by_client())
         found, status = response.headers, response.status
-        if status not in (200, 206) or "etag" not in found:
+        if status not in (200, 206) or "etag" not in found or response.length is None:
             response.body.close()
             busy = status == 429 or (status >= 500 and status != 501)
             return by_client() if busy else self._count(by_client())
         self._useless = 0
         answer = {
             "ETag": found["etag"],
-            "ContentLength": int(found["content-length"]),
+            "ContentLength": response.length,
             "Metadata": {name[len(_METADATA) :]: value for name, value in found.items() if name.startswith(_METADATA)},
             "Body": response.body,
         }

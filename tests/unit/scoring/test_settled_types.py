@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from scoreline.tasks.scoring import settled_types
 from scoreline.tasks.scoring.features import to_features
 from scoreline.tasks.scoring.settled_types import common_type, describe_types, settle, settled_feature
 
@@ -106,3 +108,23 @@ def test_a_category_that_the_float_of_the_job_cannot_hold_is_rejected() -> None:
     batch = settle(pa.record_batch({"x": pa.array([1, 2**53 + 1]).dictionary_encode()}), reads)
     x, rejected = to_features(batch, ["x"], form="frame", named=True)
     assert (list(rejected), x["x"][0]) == ([1], 1.0)
+
+
+@pytest.mark.parametrize("metadata", [None, {"origin": "plan"}])
+def test_batches_of_the_types_of_the_job_have_its_schema_without_metadata(
+    metadata: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[pa.Schema] = []
+
+    class Noted(pa.RecordBatch):  # type: ignore[misc]
+        @classmethod
+        def from_arrays(cls, columns: Any, *, schema: pa.Schema) -> pa.RecordBatch:
+            given.append(schema)
+            return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    batch = pa.record_batch({"x": [1, 2]})
+    reads = batch.schema if metadata is None else batch.schema.with_metadata(metadata)
+    with monkeypatch.context() as patched:
+        patched.setattr(settled_types, "pa", SimpleNamespace(RecordBatch=Noted))
+        assert settle(batch, reads).schema.equals(batch.schema, check_metadata=True)
+    assert (given[0] is reads) == (metadata is None)  # one schema for all batches is compared at once

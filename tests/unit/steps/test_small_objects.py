@@ -199,6 +199,15 @@ def test_categories_of_objects_are_not_combined(engine: Engine) -> None:
     assert scored["id"].to_pylist() == ["a", "b", "b"]
 
 
+def test_the_categories_of_each_column_are_compared() -> None:
+    one, other = (
+        pa.record_batch({name: pa.array([text]).dictionary_encode() for name, text in zip("xyz", texts, strict=True)})
+        for texts in ("aaa", "aab")
+    )
+    assert read_part._fit_together(one, one.slice(0))
+    assert not read_part._fit_together(one, other)
+
+
 def count_gets(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     get = engine.buckets.main.get

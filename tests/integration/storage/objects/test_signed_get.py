@@ -217,6 +217,18 @@ def test_a_busy_store_does_not_count_as_one_that_accepts_only_the_client(
     assert len(asked) == 5
 
 
+def test_an_answer_without_a_length_is_left_to_the_client(
+    stack: Stack, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"{folder}/k"
+    store = R2Store(settings_of(stack), "scoreline")
+    etag, connections = store.put(key, DATA).etag, connections_of(store._signed_get)
+    asked, get = by_client(store, monkeypatch), connections.get
+    monkeypatch.setattr(connections, "get", lambda path, headers: replace(get(path, headers), length=None))
+    assert store.get(key, if_match=etag).data == DATA
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     ("headers", "error", "message"),
     [
