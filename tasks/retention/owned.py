@@ -20,6 +20,7 @@ from scoreline.tasks.job.documents import COMPLETE, Outcome
 from scoreline.tasks.job.uris import parse_uri
 
 _THREADS = 16
+_JOB_FOLDER = "job_id="
 
 
 class ForeignResults(InvalidRequest):
@@ -76,8 +77,10 @@ def find_results(
     listed = [info for info in store.list(folder) if info.key.startswith(folder)]
 
     def has_own_receipt(key: str) -> bool:
+        # Release 0.1.0 let other jobs write into this folder. Of these, _SUCCESS and the manifest have no receipt
+        without_receipt = "" if f"/{_JOB_FOLDER}" in f"/{key.removeprefix(folder)}" else plan_sha256
         try:
-            return store.head(key).metadata.get("plan", plan_sha256) == plan_sha256
+            return store.head(key).metadata.get("plan", without_receipt) == plan_sha256
         except ObjectNotFound:
             return False
 

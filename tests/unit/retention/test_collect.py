@@ -109,6 +109,13 @@ def test_a_failed_run_can_be_resumed_for_some_days_whatever_is_kept(old: OldJobs
     assert removed(report) == []
 
 
+def test_failed_runs_do_not_count_as_those_that_are_kept(old: OldJobs) -> None:
+    old.in_force(nightly=1)
+    for slot, state in ((1, "succeeded"), (2, "succeeded"), (3, "failed"), (4, "cancelled")):
+        old.add(NIGHT.format(slot), schedule="nightly", days=50 - slot, state=state)
+    assert removed(collect(old)) == [NIGHT.format(1)]
+
+
 def test_runs_of_today_are_kept_but_counted(old: OldJobs) -> None:
     old.in_force(nightly=1)
     old.add(NIGHT.format(1), schedule="nightly", days=3)
@@ -218,6 +225,7 @@ def test_nothing_of_an_output_is_removed_while_its_latest_cannot_be_read(old: Ol
     ("child", "kept"),
     [
         ({"state": None}, True),
+        ({"state": None, "planned": False, "active": True}, True),  # it is just submitted
         ({"state": "failed"}, True),
         ({"state": "cancelled"}, True),
         ({"state": "succeeded"}, False),
@@ -231,6 +239,13 @@ def test_a_job_is_kept_while_another_may_score_its_rejected_rows(
     if child is not None:
         old.add("old-rejected-1", days=2, rejected_of="old", **child)  # type: ignore[arg-type]
     assert removed(collect(old, "90d")) == ([] if kept else ["old"])
+
+
+def test_a_job_is_kept_while_a_job_with_its_rejected_rows_cannot_be_read(old: OldJobs) -> None:
+    old.add("old", state="partial", rejected=1)
+    old.add("old-rejected-1", days=2, rejected_of="old")
+    old.main.put(keys.outcome("old-rejected-1"), b"{")
+    assert why(collect(old, "90d")) == {"old": "job old-rejected-1 scores its rejected rows, and cannot be read"}
 
 
 def test_records_are_kept_while_a_job_further_down_may_read_them(old: OldJobs) -> None:

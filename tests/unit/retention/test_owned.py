@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scoreline.storage import keys
+from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.retention import rounds
 from scoreline.tasks.retention.policies import Policies
@@ -75,6 +76,24 @@ def test_an_object_below_the_folder_is_not_taken_for_a_checked_part(old: OldJobs
     assert [item.tombstone.job_id for item in collect(old).removed] == ["old"]
     assert old.main.get(foreign.key).data == b"theirs"
     assert past.objects & old.objects() == set()
+
+
+def test_a_job_whose_output_is_in_the_folder_of_another_job_keeps_its_results(old: OldJobs) -> None:
+    past = old.add("old")
+    # Release 0.1.0 accepted such an output
+    other = old.add("young", output="s3://data/out/job_id=old/", days=2, rejected=1, state="partial")
+    assert [item.tombstone.job_id for item in collect(old).removed] == ["old"]
+    assert other.objects <= old.objects()
+    assert past.objects & old.objects() == set()
+
+
+def test_results_that_are_partitioned_by_a_column_named_job_id_are_removed(old: OldJobs) -> None:
+    past = old.add("old", partition_by="day")
+    found = old.main.put(
+        f"{FOLDER}job_id=7/part-00000.parquet", b"", metadata=receipt(PlanFile(old.main, "old").sha256, 0)
+    )
+    assert [item.tombstone.job_id for item in collect(old).removed] == ["old"]
+    assert (past.objects | {old.main.uri(found.key)}) & old.objects() == set()
 
 
 def test_without_success_the_receipt_of_each_part_counts(old: OldJobs) -> None:
