@@ -54,7 +54,7 @@ class Submitter:
             host = f"{given.dyno} of {given.app}" if given.app else given.dyno
         else:
             who, host = _user(), socket.gethostname()
-        return cls(who=(given.submitter or who)[:_MOST_CHARS], where=f"{host}, {_programs[-1]}"[:_MOST_CHARS])
+        return cls(who=_name(given.submitter or who), where=_name(f"{host}, {_programs[-1]}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def acting_as(who: str | None, where: str | None = None) -> Iterator[None]:
         yield
         return
     here = Submitter.from_env(os.environ)
-    token = _acting.set(Submitter(who=who[:_MOST_CHARS], where=(where or here.where)[:_MOST_CHARS]))
+    token = _acting.set(Submitter(who=_name(who), where=_name(where or here.where)))
     try:
         yield
     finally:
@@ -138,7 +138,12 @@ def submitter(default: str | None = None) -> Submitter:
     if (named := _acting.get()) is not None:
         return named
     here = Submitter.from_env(os.environ)
-    return Submitter(who=default[:_MOST_CHARS], where=here.where) if default else here
+    return Submitter(who=_name(default), where=here.where) if default else here
+
+
+def _name(text: str) -> str:
+    """Return a name that can be encoded as UTF-8. A variable of the environment may contain any bytes."""
+    return text.encode(errors="replace").decode()[:_MOST_CHARS]
 
 
 def _user() -> str:

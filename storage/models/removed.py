@@ -31,6 +31,8 @@ class RemovedVersion:
     """Number of bytes of the files."""
     files: Mapping[str, int] = field(default_factory=dict)
     """Size of each file in bytes."""
+    manifest: str = ""
+    """The manifest, so that an interrupted removal can be withdrawn."""
 
     def to_json(self) -> bytes:
         """Encode."""

@@ -64,6 +64,7 @@ def begin_run(
     details = {"run": later.number, "from": outcome.state, "max_rejected": later.max_rejected, "deadline": deadline}
     audit.record(main, action="job.resume", target=job_id, details=details)
     dispatcher.mark_active(job_id)
+    note_run(main, job)  # if the process dies, the index must not say that the job has ended
     dispatcher.ledger.forget(job_id)  # a late finalizer must not take the old ledger for the ledger of the new run
     try:
         # After this write, the old outcome is void. If the process dies, the reconciler continues the run.
@@ -79,7 +80,7 @@ def begin_run(
         except BaseException:
             end_job(dispatcher, job_id, replace(outcome, run=later.number))
             raise
-    note_run(main, job)
+    note_run(main, job)  # a late process may have recorded the end of the previous run meanwhile
     dispatcher.mark_active(job_id)  # a reconciler may have removed the marker of the previous run
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)

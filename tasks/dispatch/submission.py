@@ -34,7 +34,7 @@ from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.deadline import has_passed, resolve_deadline
-from scoreline.tasks.job.documents import Job, Status, read_job
+from scoreline.tasks.job.documents import Job, Status, read_job, read_model_ref
 from scoreline.tasks.job.index_entry import entry_of
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.places import check_job_id, check_places
@@ -239,13 +239,13 @@ class Submission:
         for info in self.buckets.main.list(keys.JOBS_ACTIVE):
             job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
             try:
-                job = read_job(self.buckets.main, job_id)
+                ref = read_model_ref(self.buckets.main, job_id)
             except JobNotFound:
                 continue
             except (DocumentCorrupt, InvalidRequest) as error:  # a corrupt job cannot score with any model
                 log.warning("job.unreadable", extra={"key": info.key, "error": describe(error)})
                 continue
-            if job.model.ref == pinned.ref:
+            if ref == pinned.ref:
                 raise ModelInUse(f"job {job_id} scores with {pinned.ref}: wait until it ends, or cancel it")
 
 

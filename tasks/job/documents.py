@@ -312,6 +312,20 @@ def read_job(store: ObjectStore, job_id: str) -> Job:
         raise JobNotFound(f"no job {job_id!r} in bucket {store.bucket!r}") from None
 
 
+def read_model_ref(store: ObjectStore, job_id: str) -> str:
+    """Return the ``name@version`` that a job scores with. The errors are those of `read_job`.
+
+    The rest of ``job.json`` may be malformed, because a later release may have written it.
+    """
+    try:
+        with decoding(store, key := keys.job(job_id)):
+            raw = decode_object(store.get(key).data)
+            refuse_removed(raw)
+            return f"{raw['model']['name']}@{raw['model']['version']}"
+    except ObjectNotFound:
+        raise JobNotFound(f"no job {job_id!r} in bucket {store.bucket!r}") from None
+
+
 def read_tombstone(store: ObjectStore, job_id: str) -> Tombstone | None:
     """Return the tombstone of a job; None if the job exists, or if no job ever had this id."""
     try:

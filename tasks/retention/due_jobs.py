@@ -45,6 +45,8 @@ class Due:
     why: str
     begun: bool = False
     """Whether the job has a tombstone, because an earlier removal was interrupted."""
+    counted: str = ""
+    """The rule by which later runs were counted (see `Policy.rule`); empty if the job is due for its age."""
 
 
 @dataclass(kw_only=True)
@@ -161,7 +163,8 @@ def _count_runs(main: ObjectStore, policy: Policy, jobs: list[Ended], now_s: flo
         elif now_s - job.ended_s < MIN_AGE_S:
             found.kept["ended within the last day"] += 1
         else:
-            found.due.append(Due(job_id=job.job_id, why=f"{wanted:,} later ones are complete: {_source(policy)}"))
+            why = f"{wanted:,} later ones are complete: {_source(policy)}"
+            found.due.append(Due(job_id=job.job_id, why=why, counted=policy.rule))
 
 
 def _is_complete(main: ObjectStore, job_id: str) -> bool:
@@ -172,14 +175,17 @@ def _is_complete(main: ObjectStore, job_id: str) -> bool:
     return outcome is not None and outcome.state in COMPLETE
 
 
-def still_due(policy: Policy | None, ended_s: float, now_s: float, state: str) -> str:
+def still_due(due: Due, policy: Policy | None, ended_s: float, now_s: float, state: str) -> str:
     """Return why a job must be kept according to its own policy; empty if it may be removed.
 
-    The number of later runs is not checked, because it can only have grown.
+    Later runs are not counted again, because their number can only have grown. If they were counted by another rule,
+    or not at all, the job stays: its policy has changed since then, or its id belongs to another policy.
     """
     if policy is None:
         return "no time limit is set for it"
     days = policy.keep.days
+    if days is None and due.counted != policy.rule:
+        return f"its later runs have not been counted for {policy}"
     if days is None:
         days = 1 if state in COMPLETE else RESUMABLE_DAYS
     if now_s - ended_s < max(MIN_AGE_S, DAY_S * days):

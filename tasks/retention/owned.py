@@ -20,6 +20,7 @@ from scoreline.tasks.job.documents import COMPLETE, Outcome
 from scoreline.tasks.job.uris import parse_uri
 
 _THREADS = 16
+_JOB_FOLDER = "job_id="
 
 
 class ForeignResults(InvalidRequest):
@@ -58,8 +59,8 @@ def find_results(
     plan_sha256 : str
         Digest of the plan, which is in the receipt of each object. If it is empty, the job has written no results.
     outcome : Outcome, optional
-        The outcome of the job. If it is complete and ``_SUCCESS`` agrees with it, the finalizer has compared the
-        receipts of its parts with the plan. Otherwise the receipt of each object is read.
+        The outcome of the job. If it is complete, and ``_SUCCESS`` and the receipt of the first part agree with it, the
+        finalizer has compared the receipts of all parts with the plan. Otherwise the receipt of each object is read.
 
     Raises
     ------
@@ -73,8 +74,22 @@ def find_results(
     if not plan_sha256:
         return Results(store=store, folder=folder)
     success = _read_success(store, folder)
+    listed = [info for info in store.list(folder) if info.key.startswith(folder)]
+
+    def has_own_receipt(key: str) -> bool:
+        # Release 0.1.0 let other jobs write into this folder. Of these, _SUCCESS and the manifest have no receipt
+        without_receipt = "" if f"/{_JOB_FOLDER}" in f"/{key.removeprefix(folder)}" else plan_sha256
+        try:
+            return store.head(key).metadata.get("plan", without_receipt) == plan_sha256
+        except ObjectNotFound:
+            return False
+
+    # The finalizer that wrote _manifest.json and _SUCCESS has checked the receipts of all parts
+    first = min((info.key for info in listed if _part_number(info.key, folder) is not None), default=None)
+    own_marks = first is None or has_own_receipt(first)
     if success is not None and (
-        state not in COMPLETE
+        not own_marks
+        or state not in COMPLETE
         or (outcome is not None and (success.get("rows"), success.get("rejected")) != (outcome.rows, outcome.rejected))
         or success.get("job_id", job_id) != job_id
         or success.get("plan", plan_sha256) != plan_sha256
@@ -83,22 +98,21 @@ def find_results(
     checked = outcome.parts if outcome is not None and success is not None and "plan" not in success else 0
 
     def is_own(info: ObjectInfo) -> bool:
-        name = info.key.removeprefix(folder)
-        number = keys.part_number(f"/{name}") if "/" not in name else None
-        if info.key in (keys.success(folder), keys.results_manifest(folder)) or (
-            (number or 0) < checked and number is not None
-        ):
-            return True
-        try:
-            return store.head(info.key).metadata.get("plan", plan_sha256) == plan_sha256
-        except ObjectNotFound:
-            return False
+        if info.key in (keys.success(folder), keys.results_manifest(folder)):
+            return own_marks
+        number = _part_number(info.key, folder)
+        return (number is not None and number < checked) or has_own_receipt(info.key)
 
-    listed = [info for info in store.list(folder) if info.key.startswith(folder)]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="retention") as pool:
         own = [info for info, mine in zip(listed, pool.map(is_own, listed), strict=True) if mine]
     digest = success.get("manifest_sha256") if success is not None else ""
     return Results(store=store, folder=folder, objects=tuple(own), manifest_sha256=str(digest or ""))
+
+
+def _part_number(key: str, folder: str) -> int | None:
+    """Return the number of a part that is directly in the folder of a job; None for any other key."""
+    name = key.removeprefix(folder)
+    return None if "/" in name else keys.part_number(f"/{name}")
 
 
 def _read_success(store: ObjectStore, folder: str) -> Mapping[str, Any] | None:

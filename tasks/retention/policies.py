@@ -32,6 +32,11 @@ class Policy:
     group: str
     """The jobs among which runs are counted: ``schedule NAME``, or empty for the jobs of the same output."""
 
+    @property
+    def rule(self) -> str:
+        """The number of runs that are kept, and among which jobs they are counted."""
+        return f"{self.keep} of {self.group or 'an output'}"
+
     def __str__(self) -> str:
         return f"{self.keep} ({self.source})"
 

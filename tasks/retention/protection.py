@@ -19,6 +19,9 @@ from scoreline.tasks.job.uris import parse_uri
 LATEST = "latest.json"
 """Name of the object in an output that names its accepted run, and the runs before."""
 
+_DIGITS = 4
+"""Maximum number of digits in the number of a job that scores rejected rows."""
+
 
 def under_way(main: ObjectStore, job_id: str) -> str:
     """Return why a job counts as under way; empty if it does not."""
@@ -49,13 +52,13 @@ def rescored(main: ObjectStore, job_id: str) -> str:
 
     Such a job reads the rejected rows when it is planned. If the job itself scored records, it also reads these.
     """
-    first = rejected_job_id(job_id, 1)
-    prefix = first.removesuffix("1")
     names: dict[str, set[str]] = defaultdict(set)
-    for info in main.list(f"{keys.JOBS}{prefix}"):
-        other, _, name = info.key.removeprefix(keys.JOBS).partition("/")
-        if other.removeprefix(prefix).isdecimal():
-            names[other].add(name)
+    for prefix in sorted({_without_number(job_id, 10**digits) for digits in range(_DIGITS)}):
+        for info in main.list(f"{keys.JOBS}{prefix}"):
+            other, _, name = info.key.removeprefix(keys.JOBS).partition("/")
+            number = other.removeprefix(prefix)
+            if number.isdecimal() and other == rejected_job_id(job_id, int(number)):
+                names[other].add(name)
     for other, found in sorted(names.items()):
         if found == {"job.json"} and not exists(main, keys.active(other)):  # it was removed
             continue
@@ -70,6 +73,11 @@ def rescored(main: ObjectStore, job_id: str) -> str:
         if outcome.rejected and (reason := rescored(main, other)):
             return reason
     return ""
+
+
+def _without_number(job_id: str, number: int) -> str:
+    """Return the id of a job that scores rejected rows, without its number. A long id is cut more for more digits."""
+    return rejected_job_id(job_id, number).removesuffix(str(number))
 
 
 def _texts(value: Any) -> Iterator[str]:

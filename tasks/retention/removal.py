@@ -95,7 +95,7 @@ def examine(buckets: Buckets, policies: Policies, due: Due, now_s: float) -> Rem
         return Kept(job_id=job_id, why="it is under way")
     documents = tuple(_documents(buckets, job_id))
     ended_s = next((info.modified for info in documents if info.key == keys.outcome(job_id)), now_s)
-    if why := still_due(policies.of_job(job), ended_s, now_s, outcome.state):
+    if why := still_due(due, policies.of_job(job), ended_s, now_s, outcome.state):
         return Kept(job_id=job_id, why=why)
     run, run_etag = (None, None) if outcome.state in COMPLETE else read_run(main, job_id)
     plan_sha256 = _plan_digest(buckets, job_id)
@@ -168,6 +168,8 @@ def _decide(buckets: Buckets, found: Removable) -> str:
     except PreconditionFailed:
         return "it was resumed, or is being removed by another process"
     why = protection.named_by_latest(buckets, tombstone.output, job_id)
+    if not why and tombstone.rejected:
+        why = protection.rescored(main, job_id)
     if not why and found.run is not None and read_run(main, job_id)[1] != run_etag:
         why = "it was resumed"
     if why:
@@ -188,7 +190,10 @@ def _examine_again(buckets: Buckets, job_id: str) -> Removable | Kept:
     if run.number > tombstone.run:
         return Kept(job_id=job_id, why="it was resumed while it was being removed")
     try:
-        if why := protection.named_by_latest(buckets, tombstone.output, job_id):
+        why = protection.named_by_latest(buckets, tombstone.output, job_id)
+        if not why and tombstone.rejected:
+            why = protection.rescored(main, job_id)
+        if why:
             return Kept(job_id=job_id, why=why)
         results = find_results(buckets, tombstone.output, job_id, tombstone.plan_sha256, tombstone.state)
     except (BucketNotAllowed, ForeignResults) as error:

@@ -1,7 +1,7 @@
 """Removes old versions of models, except those that something needs.
 
-A version stays if an alias names it or can be rolled back to it, or if a job scores with it, can be resumed with it, or
-is kept with its results. Of each model, the newest versions stay in any case.
+A version stays if a schedule or an alias names it, if an alias can be rolled back to it, or if a job scores with it,
+can be resumed with it, or is kept with its results. Of each model, the newest versions stay in any case.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from scoreline.storage.errors import (
     DocumentCorrupt,
     JobNotFound,
     ModelCorrupt,
+    ObjectNotFound,
     PreconditionFailed,
 )
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import aliases
-from scoreline.storage.models.removed import RemovedVersion
+from scoreline.storage.models.removed import RemovedVersion, read_removed
 from scoreline.storage.objects.base import CREATE, ObjectInfo, ObjectStore, create_once
-from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.job.documents import read_model_ref
 from scoreline.tasks.retention.policies import is_reserved_folder
+from scoreline.tasks.schedules.in_force import read_in_force
 
 _THREADS = 16
 
@@ -119,19 +121,24 @@ def _needed(main: ObjectStore, names: set[str]) -> Mapping[str, str]:
             case [job_id, "job.json"] if not is_reserved_folder(job_id):
                 job_ids.add(job_id)
 
-    def model_of(job_id: str) -> str:
-        try:
-            return read_job(main, job_id).model.ref
-        except (DocumentCorrupt, JobNotFound):  # such a job cannot score
-            return ""
-
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="retention") as pool:
         ordered = sorted(job_ids)
-        for job_id, ref in zip(ordered, pool.map(model_of, ordered), strict=True):
+        for job_id, ref in zip(ordered, pool.map(lambda job_id: _model_of(main, job_id), ordered), strict=True):
             needed.setdefault(ref, f"job {job_id} scored with it, and is kept")
     for name in sorted(names):
         needed |= _named_by_aliases(main, name)
+    found = read_in_force(main)
+    for schedule, table in (found.tables if found is not None else {}).items():
+        needed[str(table.get("model"))] = f"schedule {schedule} scores with it"
     return needed
+
+
+def _model_of(main: ObjectStore, job_id: str) -> str:
+    """Return the ``name@version`` that a job scores with; empty if it cannot score."""
+    try:
+        return read_model_ref(main, job_id)
+    except (DocumentCorrupt, JobNotFound):
+        return ""
 
 
 def _named_by_aliases(main: ObjectStore, name: str) -> dict[str, str]:
@@ -156,7 +163,10 @@ def _remove(main: ObjectStore, item: Version, keep: int) -> str:
     """Remove a version. Return why it stays if it is needed since it was examined."""
     manifest, tombstone = keys.manifest(item.name, item.version), keys.removed_version(item.name, item.version)
     if item.published:
-        data = main.get(manifest).data
+        try:
+            data = main.get(manifest).data
+        except ObjectNotFound:
+            return "it is being removed by another process"
         why = f"{keep:,} newer versions are kept, and nothing needs it"
         left = RemovedVersion(
             model=item.ref,
@@ -165,17 +175,25 @@ def _remove(main: ObjectStore, item: Version, keep: int) -> str:
             manifest_sha256=sha256_hex(data),
             size=item.size,
             files={info.key.rpartition("/")[2]: info.size for info in item.objects},
+            manifest=data.decode(errors="replace"),
         )
         record(main, action="model.remove", target=item.ref, details={"why": why, "sha256": left.manifest_sha256})
         with contextlib.suppress(PreconditionFailed):  # an earlier removal died before it deleted the manifest
             main.put(tombstone, left.to_json(), mode=CREATE)
         main.delete(manifest)  # the version no longer exists from here on
-        if reason := _needed_now(main, item):
-            create_once(main, manifest, data)
-            main.delete(tombstone)
-            return reason
+    if reason := _needed_now(main, item):
+        _withdraw(main, item)
+        return reason
     main.delete_many([info.key for info in item.objects if info.key not in (manifest, tombstone)])
     return ""
+
+
+def _withdraw(main: ObjectStore, item: Version) -> None:
+    """Restore the manifest of a version whose removal has begun, perhaps by another process."""
+    left = read_removed(main, item.name, item.version)
+    if left is not None and sha256_hex(data := left.manifest.encode()) == left.manifest_sha256:
+        create_once(main, keys.manifest(item.name, item.version), data)
+        main.delete(keys.removed_version(item.name, item.version))
 
 
 def _needed_now(main: ObjectStore, item: Version) -> str:
@@ -188,9 +206,7 @@ def _needed_now(main: ObjectStore, item: Version) -> str:
     if why := named.get(item.ref) or named.get(f"{item.name}@"):
         return why
     for info in main.list(keys.JOBS_ACTIVE):
-        try:
-            if read_job(main, info.key.removeprefix(keys.JOBS_ACTIVE)).model.ref == item.ref:
-                return f"job {info.key.removeprefix(keys.JOBS_ACTIVE)} scores with it"
-        except (DocumentCorrupt, JobNotFound):
-            continue
+        job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
+        if keys.is_name(job_id) and _model_of(main, job_id) == item.ref:
+            return f"job {job_id} scores with it"
     return ""

@@ -46,9 +46,9 @@ def audit(
 
     \b
     Actions:
-      job.cancel  job.resume  job.resume-rejected
+      job.cancel  job.resume  job.resume-rejected  job.remove
       alias.set  alias.rollback
-      model.publish  model.sign  model.delete
+      model.publish  model.sign  model.delete  model.remove
       schedule.run  schedule.backfill
       schedule.add  schedule.change  schedule.remove
     """

@@ -205,8 +205,9 @@ scoreline models gc --keep 10
 def gc(keep: int, dry_run: bool) -> None:
     """Remove old versions of models.
 
-    Keeps the newest N versions of each model. Also keeps each version that an alias names or can be rolled back to, and
-    each version of a job that is under way, that can be resumed, or whose results are kept (see `scoreline gc`).
+    Keeps the newest N versions of each model. Also keeps each version that a schedule or an alias names, or that an
+    alias can be rolled back to, and each version of a job that is under way, that can be resumed, or whose results are
+    kept (see `scoreline gc`).
     """
     report = collect_versions(Connections(os.environ).buckets.main, keep, dry_run=dry_run)
     if report.removed:

@@ -22,6 +22,8 @@ from scoreline.tasks.schedules.scheduler import Scheduler
 from tests.support.line_jobs import Desk, desk
 from tests.support.one_model import LINE
 
+UNENCODABLE = "\udcff"
+"""How Python shows a byte of the environment that is not UTF-8."""
 HOURLY = '[hourly]\ncron = "0 * * * *"\nmodel = "line"\ninput = "s3://scoreline/in/"\n'
 SLOT = datetime(2026, 11, 25, 8, tzinfo=UTC)
 
@@ -293,3 +295,15 @@ def test_a_resume_has_its_line_before_the_run_begins(at: Desk, monkeypatch: pyte
     monkeypatch.setattr(audit, "record", noted)
     at.client.resume(job_id)
     assert runs == [1]
+
+
+def test_a_name_that_is_not_utf_8_prevents_no_change(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBMITTER", UNENCODABLE)
+    at.client.submitter = None
+    cancel(at)
+    with acting_as(UNENCODABLE):
+        set_alias(at)
+    at.client.submitter = UNENCODABLE
+    cancel(at)
+    found = [*lines(at.client.buckets.main, action="job"), *lines(at.client.buckets.main, action="alias")]
+    assert [line.who for line in found] == ["?"] * 3

@@ -185,6 +185,27 @@ def test_a_resumed_job_is_under_way_again_in_the_index(at: Desk) -> None:
     assert [job.state for job in at.client.jobs(20)] == ["cancelled"]
 
 
+def test_a_job_whose_resume_died_after_the_new_run_had_begun_is_under_way_in_the_index(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = at.plan()
+    at.client.cancel(job_id)
+    put = at.client.buckets.main.put
+
+    def dying(key: str, data: bytes, **options: Any) -> ObjectInfo:
+        info = put(key, data, **options)
+        if key == keys.run(job_id):
+            raise KeyboardInterrupt
+        return info
+
+    monkeypatch.setattr(at.client.buckets.main, "put", dying)
+    with pytest.raises(KeyboardInterrupt):
+        at.client.resume(job_id)
+    monkeypatch.undo()
+    assert at.client.status(job_id).state == "submitted"
+    assert [job.state for job in at.client.jobs(20)] == ["submitted"]
+
+
 def test_a_job_that_ended_without_a_note_in_the_index_is_listed_as_ended(at: Desk) -> None:
     # as if a worker of an earlier release had ended it
     main, job_id = at.client.buckets.main, at.plan()

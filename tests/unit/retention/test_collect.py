@@ -10,10 +10,13 @@ import pytest
 
 from scoreline.storage import keys
 from scoreline.storage.errors import JobRemoved
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.tasks.dispatch.resume import rejected_job_id
 from scoreline.tasks.job.documents import Outcome, Run, read_job, read_tombstone
 from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.retention import rounds
-from scoreline.tasks.retention.policies import read_policies
+from scoreline.tasks.retention.due_jobs import find_due
+from scoreline.tasks.retention.policies import Policies, read_policies
 from scoreline.tasks.retention.rounds import Report
 from tests.support.old_jobs import OldJobs, receipt
 
@@ -104,6 +107,13 @@ def test_a_failed_run_can_be_resumed_for_some_days_whatever_is_kept(old: OldJobs
     report = collect(old)
     assert why(report) == {NIGHT.format(1): "it can be resumed: it ended less than 14 days ago"}
     assert removed(report) == []
+
+
+def test_failed_runs_do_not_count_as_those_that_are_kept(old: OldJobs) -> None:
+    old.in_force(nightly=1)
+    for slot, state in ((1, "succeeded"), (2, "succeeded"), (3, "failed"), (4, "cancelled")):
+        old.add(NIGHT.format(slot), schedule="nightly", days=50 - slot, state=state)
+    assert removed(collect(old)) == [NIGHT.format(1)]
 
 
 def test_runs_of_today_are_kept_but_counted(old: OldJobs) -> None:
@@ -215,6 +225,7 @@ def test_nothing_of_an_output_is_removed_while_its_latest_cannot_be_read(old: Ol
     ("child", "kept"),
     [
         ({"state": None}, True),
+        ({"state": None, "planned": False, "active": True}, True),  # it is just submitted
         ({"state": "failed"}, True),
         ({"state": "cancelled"}, True),
         ({"state": "succeeded"}, False),
@@ -228,6 +239,13 @@ def test_a_job_is_kept_while_another_may_score_its_rejected_rows(
     if child is not None:
         old.add("old-rejected-1", days=2, rejected_of="old", **child)  # type: ignore[arg-type]
     assert removed(collect(old, "90d")) == ([] if kept else ["old"])
+
+
+def test_a_job_is_kept_while_a_job_with_its_rejected_rows_cannot_be_read(old: OldJobs) -> None:
+    old.add("old", state="partial", rejected=1)
+    old.add("old-rejected-1", days=2, rejected_of="old")
+    old.main.put(keys.outcome("old-rejected-1"), b"{")
+    assert why(collect(old, "90d")) == {"old": "job old-rejected-1 scores its rejected rows, and cannot be read"}
 
 
 def test_records_are_kept_while_a_job_further_down_may_read_them(old: OldJobs) -> None:
@@ -313,3 +331,56 @@ def test_a_preview_writes_nothing_and_says_the_same(old: OldJobs) -> None:
     assert removed(report) == ["old"]
     assert rounds.total(report.removed)[0] == len(past.objects)
     assert why(report).keys() == {"kept"}
+
+
+def test_jobs_that_were_due_by_another_rule_stay_until_their_later_runs_are_counted(old: OldJobs) -> None:
+    for number in range(3):
+        old.add(f"a-{number}", days=50 - number)
+    # Given a round that has begun, before someone corrects RESULTS_KEEP
+    now_s = rounds._store_time(old.main)
+    due = tuple(find_due(old.main, Policies(default=ResultsKeep(days=1)), now_s).due)
+    old.main.put(keys.retention_state(), rounds.State(begun=rounds._text(now_s), due=due).to_json())
+    report = rounds.collect_piece(
+        old.buckets, MemoryLedger().watchlist, lambda: Policies(default=ResultsKeep(runs=2)), "me"
+    )
+    assert report is not None
+    assert removed(report) == []
+    assert set(why(report).values()) == {"its later runs have not been counted for 2 runs (RESULTS_KEEP)"}
+    # Then the next round counts them
+    assert removed(collect(old, 2)) == ["a-0"]
+
+
+def test_a_job_whose_id_belongs_to_a_policy_of_days_and_itself_to_one_of_runs_is_kept(old: OldJobs) -> None:
+    old.in_force(nightly="1d")
+    old.add(NIGHT.format(1) + "-rejected-1", days=50)  # submitted by a user, who may choose such an id
+    assert removed(collect(old, 30)) == []
+
+
+def test_a_job_is_kept_while_the_tenth_job_with_its_rejected_rows_may_read_them(old: OldJobs) -> None:
+    for job_id in ("n" * 89, "n" * 95):  # its id is too long for one more digit
+        old.add(job_id, state="partial", rejected=1)
+        for number in range(1, 10):
+            old.add(rejected_job_id(job_id, number), days=2, rejected_of=job_id)
+        old.add(rejected_job_id(job_id, 10), days=2, state="failed", rejected_of=job_id)
+    assert removed(collect(old, "90d")) == []
+
+
+@pytest.mark.parametrize("output", ["s3://data/", "s3://other/"])
+def test_only_the_folder_of_the_job_is_removed_from_the_root_of_a_bucket(old: OldJobs, output: str) -> None:
+    past = old.add("old", output=output, rejected=1, state="partial")
+    others = {"latest.json", "job_id=older/part-00000.parquet", "file"}
+    store = old.buckets[output.removeprefix("s3://").rstrip("/")]
+    for key in others:
+        store.put(key, b'{"job": "another"}')
+    assert removed(collect(old, "90d")) == ["old"]
+    assert {store.uri(key) for key in others} <= old.objects()
+    assert past.objects & old.objects() == set()
+
+
+@pytest.mark.parametrize("job_id", ["job.json", "outcome.json", "a..", "a--", "Z-1", "a-rejected-1"])
+def test_a_job_with_an_unusual_id_is_removed_alone(old: OldJobs, job_id: str) -> None:
+    past = old.add(job_id)
+    old.add(f"{job_id}.x", days=1.5)
+    assert removed(collect(old, "90d")) == [job_id]
+    assert past.objects & old.objects() == set()
+    assert old.all_of([f"{job_id}.x"]) <= old.objects()

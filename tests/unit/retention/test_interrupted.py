@@ -176,14 +176,34 @@ def test_a_decision_is_withdrawn_if_latest_names_the_job_meanwhile(
     assert past.objects <= old.objects()
 
 
-@pytest.mark.parametrize("change", ["latest", "run"])
+def test_a_decision_is_withdrawn_if_a_job_that_scores_the_rejected_rows_is_submitted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = OldJobs(tmp_path)
+    past = old.add("old", state="partial", rejected=1)
+    job, removable = old.main.get(keys.job("old")).data, found(old)
+
+    def submit() -> None:
+        old.add("old-rejected-1", state=None, active=True, rejected_of="old")
+
+    before_write(monkeypatch, old.main, keys.job("old"), submit)
+    assert remove(old.buckets, removable) == Kept(
+        job_id="old", why="job old-rejected-1 scores its rejected rows, and is under way"
+    )
+    assert old.main.get(keys.job("old")).data == job
+    assert past.objects <= old.objects()
+
+
+@pytest.mark.parametrize("change", ["latest", "run", "rejected"])
 def test_an_interrupted_removal_does_not_go_on_with_a_job_that_is_needed_again(tmp_path: Path, change: str) -> None:
     old = OldJobs(tmp_path)
-    past = old.add("old", state="failed")
+    past = old.add("old", state="failed", rejected=1)
     with pytest.raises(Died):
         rounds.collect(DyingBuckets(tmp_path, left=4), POLICIES)  # the clock, the audit, run.json and the tombstone
     assert read_tombstone(old.main, "old") is not None
-    if change == "latest":
+    if change == "rejected":
+        old.add("old-rejected-1", state=None, active=True, rejected_of="old")
+    elif change == "latest":
         old.main.put("out/latest.json", b'{"job": "old"}')
     else:
         old.main.put(keys.run("old"), Run(number=2).to_json())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.retention.versions import VersionReport, collect_versions
+from scoreline.tasks.schedules.in_force import read_in_force
 from tests.support.old_jobs import Died, DyingBuckets, OldJobs
 
 VERSIONS = [f"2026010{day}T000000Z-00000" for day in range(1, 7)]
@@ -78,6 +81,40 @@ def test_the_version_of_a_job_that_is_kept_stays(old: OldJobs, state: str | None
     report = collect_versions(old.main, 4)
     assert days(report) == [1]
     assert [why for _, why in report.kept] == ["job a scored with it, and is kept"]
+
+
+def test_the_version_of_a_job_of_a_later_release_stays(old: OldJobs) -> None:
+    publish(old.main)
+    old.add("a", state=None, active=True, version=VERSIONS[1])
+    raw = json.loads(old.main.get(keys.job("a")).data)
+    raw["spec"]["unknown"] = 1
+    old.main.put(keys.job("a"), json.dumps(raw).encode())
+    assert days(collect_versions(old.main, 4)) == [1]
+
+
+def test_the_version_that_a_schedule_names_stays(old: OldJobs) -> None:
+    publish(old.main)
+    old.in_force(nightly=None, hourly=None)
+    found = read_in_force(old.main)
+    assert found is not None
+    tables = {**found.tables, "nightly": {**found.tables["nightly"], "model": f"m@{VERSIONS[0]}"}}
+    old.main.put(keys.SCHEDULES_IN_FORCE, replace(found, tables=tables).to_json())
+    report = collect_versions(old.main, 4)
+    assert days(report) == [2]
+    assert [why for _, why in report.kept] == ["schedule nightly scores with it"]
+
+
+def test_an_interrupted_removal_is_withdrawn_if_the_version_is_needed_again(old: OldJobs) -> None:
+    publish(old.main)
+    before = old.objects()
+    with pytest.raises(Died):  # the audit, the tombstone and the manifest
+        collect_versions(DyingBuckets(old.folder, 3).main, 5)
+    assert ModelRegistry(old.main).versions("m") == VERSIONS[1:]
+    job = old.add("a", state=None, active=True, version=VERSIONS[0])
+    report = collect_versions(old.main, 5)
+    assert [why for _, why in report.kept] == ["job a scores with it"]
+    assert old.objects() - job.objects - {uri for uri in old.objects() if "/jobs/" in uri} == before
+    assert ModelRegistry(old.main).resolve(f"m@{VERSIONS[0]}").version == VERSIONS[0]
 
 
 @pytest.mark.parametrize("change", ["alias", "job"])
