@@ -22,6 +22,10 @@ from scoreline.tasks.job.plan_file import PlanFile
 
 MAX_READ = 50
 """Maximum number of jobs whose documents are read from the bucket at a time. The other jobs count as unread."""
+MAX_GROUPS = 100
+"""Maximum number of groups that are told apart."""
+OTHERS = "(others)"
+"""What stands for further groups. No group can have this name."""
 ASSUMED_ROWS_PER_S = 10_000.0
 """Pace of a model version if no job has recorded a pace. Forests of 100 trees score about this fast."""
 _THREADS = 8
@@ -85,16 +89,24 @@ class Backlog:
         return self.unread + sum(job.next_step != "notify" for job in self.jobs)
 
     def groups(self) -> Mapping[str, GroupBacklog]:
-        """Return the backlog by group, in alphabetical order."""
+        """Return the backlog by group, in alphabetical order.
+
+        If there are more than `MAX_GROUPS` groups, those with the least work are added up as the last one, `OTHERS`,
+        because users choose the names of groups, and each name is a time series in Prometheus.
+        """
         found: dict[str, list[JobBacklog]] = {}
         for job in self.jobs:
             found.setdefault(job.group, []).append(job)
-        return {
-            group: GroupBacklog(
-                jobs=len(jobs), rows=sum(job.rows for job in jobs), seconds=sum(job.seconds for job in jobs)
-            )
-            for group, jobs in sorted(found.items())
-        }
+        groups = {group: _added_up(jobs) for group, jobs in sorted(found.items())}
+        by_work = sorted(groups, key=lambda group: (-groups[group].seconds, -groups[group].jobs, group))
+        if not (left_out := set(by_work[MAX_GROUPS:])):
+            return groups
+        kept = {group: work for group, work in groups.items() if group not in left_out}
+        return kept | {OTHERS: _added_up([job for job in self.jobs if job.group in left_out])}
+
+
+def _added_up(jobs: Collection[JobBacklog]) -> GroupBacklog:
+    return GroupBacklog(jobs=len(jobs), rows=sum(job.rows for job in jobs), seconds=sum(job.seconds for job in jobs))
 
 
 class BacklogReader:
