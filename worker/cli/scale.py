@@ -24,6 +24,8 @@ from scoreline.worker.heroku.formation import Formation
 from scoreline.worker.heroku.scaler import CountedWorkers, Dynos, Look, Scaler, in_words
 from scoreline.worker.heroku.settings import HerokuSettings
 
+_LONGEST_TASK_S = 700.0
+
 
 @click.command(
     cls=Command,
@@ -164,13 +166,19 @@ def _counted(client: Client) -> Dynos:
 
 
 def _waiting(client: Client) -> Callable[[], int]:
-    """Return a function that counts the messages of jobs. Messages of beat wait for the next dyno."""
+    """Return a function that counts the messages of jobs. Messages of beat wait for the next dyno.
+
+    A message that a worker has taken counts too, because its job may not be in the bucket yet. A task ends long before
+    `_LONGEST_TASK_S`; a message that was taken before comes from a worker that died.
+    """
     queue = client.queue
-    names = {queue.names.jobs, SHARED.jobs} if isinstance(queue, Queue) else None
+    if not isinstance(queue, Queue):  # only in tests
+        return lambda: sum(queue.backlog().waiting.values())
+    names = {queue.names.jobs, SHARED.jobs}
 
     def count() -> int:
         waiting = queue.backlog().waiting
-        return sum(messages for name, messages in waiting.items() if names is None or name in names)
+        return sum(waiting.get(name, 0) for name in names) + queue.taken(names, _LONGEST_TASK_S)
 
     return count
 
