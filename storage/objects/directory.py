@@ -129,6 +129,7 @@ class DirectoryStore:
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders below `prefix` (see `ObjectStore.folders`)."""
+        requests.note("a")
         try:
             with os.scandir(self._place(prefix.removesuffix("/"))) as found:
                 return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))

@@ -6,12 +6,14 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from pathlib import Path
 
 from scoreline.storage.errors import InvalidSettings
 from scoreline.storage.objects.requests import Requests
 
 _GB = 1_000_000_000
+_MOST = 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Prices:
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InvalidSettings(f"PRICES_FILE {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # also for texts with too many digits or brackets
             raise InvalidSettings(f"PRICES_FILE {path} is not TOML: {error}") from error
         known = [item.name for item in fields(cls)]
         faults = [f"{name!r} is unknown: the keys are {', '.join(known)}" for name in raw if name not in known]
@@ -85,11 +87,13 @@ def _fault(name: str, value: object) -> str:
     if name == "currency":
         ok = isinstance(value, str) and 1 <= len(value) <= 10 and value.isprintable()
         return "" if ok else f"{name} = {value!r} is not a short text such as 'USD'"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    ok = number and math.isfinite(float(str(value))) and float(str(value)) >= 0
-    return "" if ok else f"{name} = {value!r} is not a number of at least 0"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        return f"{name} = {value!r} is not a number of at least 0"
+    return "" if value <= _MOST else f"{name} is more than {_MOST:g}"
 
 
 def _amount(value: float) -> str:
     """Return an amount with two decimals, or with two digits if it is small."""
-    return f"{value:,.2f}" if value >= 0.1 or not value else f"{float(f'{value:.2g}'):.10f}".rstrip("0")
+    if value >= 0.1 or not value:
+        return f"{value:,.2f}"
+    return format(Decimal(f"{value:.2g}").normalize(), "f")

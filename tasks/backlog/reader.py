@@ -22,6 +22,10 @@ from scoreline.tasks.job.plan_file import PlanFile
 
 MAX_READ = 50
 """Maximum number of jobs whose documents are read from the bucket at a time. The other jobs count as unread."""
+MAX_GROUPS = 100
+"""Maximum number of groups that are told apart."""
+OTHERS = "(others)"
+"""What stands for further groups. No group can have this name."""
 ASSUMED_ROWS_PER_S = 10_000.0
 """Pace of a model version if no job has recorded a pace. Forests of 100 trees score about this fast."""
 _THREADS = 8
@@ -64,6 +68,8 @@ class Backlog:
     jobs: tuple[JobBacklog, ...]
     unread: int = 0
     """Number of jobs under way that nothing is known about, because their documents were not read."""
+    unreadable: frozenset[str] = frozenset()
+    """Jobs that no worker can plan now, because `job.json` is missing or corrupt. They are not work."""
     processes: int = 0
     """Number of processes that score parts; 0 if they have not been counted recently."""
     worker_size: int = 0
@@ -85,16 +91,24 @@ class Backlog:
         return self.unread + sum(job.next_step != "notify" for job in self.jobs)
 
     def groups(self) -> Mapping[str, GroupBacklog]:
-        """Return the backlog by group, in alphabetical order."""
+        """Return the backlog by group, in alphabetical order.
+
+        If there are more than `MAX_GROUPS` groups, those with the least work are added up as the last one, `OTHERS`,
+        because users choose the names of groups, and each name is a time series in Prometheus.
+        """
         found: dict[str, list[JobBacklog]] = {}
         for job in self.jobs:
             found.setdefault(job.group, []).append(job)
-        return {
-            group: GroupBacklog(
-                jobs=len(jobs), rows=sum(job.rows for job in jobs), seconds=sum(job.seconds for job in jobs)
-            )
-            for group, jobs in sorted(found.items())
-        }
+        groups = {group: _added_up(jobs) for group, jobs in sorted(found.items())}
+        by_work = sorted(groups, key=lambda group: (-groups[group].seconds, -groups[group].jobs, group))
+        if not (left_out := set(by_work[MAX_GROUPS:])):
+            return groups
+        kept = {group: work for group, work in groups.items() if group not in left_out}
+        return kept | {OTHERS: _added_up([job for job in self.jobs if job.group in left_out])}
+
+
+def _added_up(jobs: Collection[JobBacklog]) -> GroupBacklog:
+    return GroupBacklog(jobs=len(jobs), rows=sum(job.rows for job in jobs), seconds=sum(job.seconds for job in jobs))
 
 
 class BacklogReader:
@@ -116,28 +130,32 @@ class BacklogReader:
     def read(self) -> Backlog:
         """Return the backlog; raises `LedgerUnavailable`."""
         states = self._ledger.watchlist.states()
-        described = self._describe(states)
+        described, unreadable = self._describe(states)
         paces = self._paces({work.pace for work in described.values()})
         jobs = [_job(state, described[state.job_id], paces) for state in states if state.job_id in described]
         return Backlog(
             jobs=tuple(jobs),
-            unread=len(states) - len(jobs),
+            unread=len(states) - len(jobs) - len(unreadable),
+            unreadable=unreadable,
             processes=self._ledger.processes(),
             worker_size=self._ledger.worker_size(),
         )
 
-    def _describe(self, states: Collection[JobState]) -> dict[str, Workload]:
-        """Return the work of each job, from the ledger or from the bucket. Jobs that are not known are left out."""
+    def _describe(self, states: Collection[JobState]) -> tuple[dict[str, Workload], frozenset[str]]:
+        """Return the work of each job, from the ledger or from the bucket, and the jobs that no worker can plan."""
         found = {state.job_id: work for state in states if (work := Workload.of_text(state.work)) is not None}
         asked = [(state.job_id, state.planned) for state in states if state.job_id not in found]
         self._known = {job: work for job, work in self._known.items() if job in set(asked)}
         missing = [job for job in asked if job not in self._known][:MAX_READ]
+        unreadable = set()
         if missing:
             with ThreadPoolExecutor(min(_THREADS, len(missing)), thread_name_prefix="backlog") as pool:
                 for job, work in zip(missing, pool.map(lambda job: self._read(*job), missing), strict=True):
                     if work is not None:
                         self._known[job] = work
-        return found | {job_id: work for (job_id, _), work in self._known.items()}
+                    elif not job[1]:
+                        unreadable.add(job[0])
+        return found | {job_id: work for (job_id, _), work in self._known.items()}, frozenset(unreadable)
 
     def _read(self, job_id: str, planned: bool) -> Workload | None:
         """Read the work of a job from the bucket; None if the bucket does not say it."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 import celery  # fast, because celery and kombu load their modules late
@@ -96,6 +97,26 @@ class Queue:
             first = channel.client.zrange(channel.unacked_index_key, 0, 0, withscores=True)
             oldest_s = max(0.0, time.time() - first[0][1]) if first else 0.0  # the score is the delivery time
             return Backlog(waiting=waiting, unacked=unacked, oldest_unacked_s=oldest_s)
+
+    def taken(self, names: Collection[str], within_s: float) -> int:
+        """Return the number of messages that workers have received and not acknowledged; 0 if only Redis would know.
+
+        Raises `QueueUnavailable`.
+
+        Parameters
+        ----------
+        names : collection of str
+            The queues from which the messages come. All applications on a broker share the other messages.
+        within_s : float
+            Only messages that were received at most this many seconds ago are counted.
+        """
+        with self._connected() as connection:
+            if connection.transport.driver_type != "redis":
+                return 0
+            channel: Any = connection.default_channel
+            tags = channel.client.zrangebyscore(channel.unacked_index_key, time.time() - within_s, "+inf")
+            found = channel.client.hmget(channel.unacked_key, tags) if tags else []
+            return sum(json.loads(item)[2] in names for item in found if item is not None)  # message, exchange, queue
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
         """Return the names of this deployment's workers that answer within `timeout_s` seconds.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.typed_json import moment
-
-_UNITS = ("days", "hours", "minutes", "seconds")
-_DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
+from scoreline.tasks.job.durations import EXAMPLES, find_duration, parse_duration
 
 
 def resolve_deadline(deadline: str, start: str) -> str:
@@ -30,18 +27,18 @@ def resolve_deadline(deadline: str, start: str) -> str:
     >>> resolve_deadline("2026-11-25T06:00:00+02:00", "2026-11-25T02:00:00+00:00")
     '2026-11-25T04:00:00+00:00'
     """
-    found = _DURATION.fullmatch(deadline)
-    if found is not None and any(found.groups()):
-        span = timedelta(**{unit: int(number or 0) for unit, number in zip(_UNITS, found.groups(), strict=True)})
-        if not timedelta(0) < span <= timedelta(days=3650):
-            raise InvalidRequest(f"deadline {deadline!r} is not a duration between 1 second and 10 years")
+    if find_duration(deadline) is not None:
+        try:
+            span = parse_duration(deadline)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"deadline {error}") from None
         return (datetime.fromisoformat(start) + span).astimezone(UTC).isoformat()
     try:
         return moment(deadline, "deadline").astimezone(UTC).isoformat()
     except (TypeError, ValueError):
         raise InvalidRequest(
-            f"deadline {deadline!r} is neither a duration such as 90s, 30m, 2h or 1d12h nor a time in ISO 8601 with "
-            "its zone, such as 2026-11-25T06:00:00Z"
+            f"deadline {deadline!r} is neither a duration such as {EXAMPLES} nor a time in ISO 8601 with its zone, "
+            "such as 2026-11-25T06:00:00Z"
         ) from None
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.wording import plural
+from scoreline.tasks.job.durations import find_duration
 
-_DAYS = re.compile(r"([1-9]\d{0,4})d")
-_RUNS = re.compile(r"[1-9]\d{0,6}")
+_DAY = timedelta(days=1)
+_MOST_DAYS = 99_999
+_RUNS = re.compile(r"[1-9]\d{0,6}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,9 @@ class ResultsKeep:
         True
         """
         text = str(value) if type(value) in (int, str) else ""
-        if found := _DAYS.fullmatch(text):
-            return cls(days=int(found[1]))
+        kept = find_duration(text)
+        if kept is not None and not kept % _DAY and 1 <= kept.days <= _MOST_DAYS:
+            return cls(days=kept.days)
         if _RUNS.fullmatch(text):
             return cls(runs=int(text))
         raise InvalidRequest(f"{value!r} is neither a number of days such as '90d' nor a number of runs such as 30")

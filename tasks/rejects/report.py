@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,15 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound, ScoringError
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.parquet import ParquetFormat, read_table
 from scoreline.storage.typed_json import convert, decode_object
 from scoreline.tasks.job.commits import find_rejects
 from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.listed_rejects import ListedRejects
+from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.job.plan import Columns
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.rejects.json_values import to_json_value
@@ -32,6 +35,7 @@ MAX_MESSAGE = 500
 """Number of characters of a message that are compared. A longer message consists mostly of a value."""
 OTHER = "(others)"
 _BATCH_ROWS = 8_192
+_THREADS = 8
 
 _GAP = "…"
 _VALUES = re.compile(
@@ -210,36 +214,42 @@ def committed_rejects(layout: ResultsLayout, plan_sha256: str) -> Iterator[Objec
     were arranged, the parts and their receipts may no longer exist. The manifest then lists the objects with rejected
     rows.
     """
-    store = layout.store
+    listed = ListedRejects(layout)
+    find = functools.partial(_rejects_of_part, layout, plan_sha256)
     in_manifest: set[str] | None = None
-    listed: dict[int, dict[str, ObjectInfo]] = {}
-    for info in store.list(layout.rejected_folder):
-        if (number := keys.part_number(info.key)) is not None:
-            listed.setdefault(number, {})[info.key] = info
-    for number, found in sorted(listed.items()):
-        try:
-            part = store.head(layout.part(number))
-        except ObjectNotFound:
-            if not layout.keeps_parts:
+    with contextlib.closing(map_ahead(find, listed.parts(), threads=_THREADS, budget=2 * _THREADS)) as found:
+        for number, committed, rejects in found:
+            if rejects is not None:
+                yield rejects
+            elif not committed and not layout.keeps_parts:
                 in_manifest = keys_in_manifest(layout) if in_manifest is None else in_manifest
-                yield from (found[key] for key in found.keys() & in_manifest)
-            continue
-        try:
-            uri = layout.uri(part.key)
-            receipt = Receipt.from_metadata(part.metadata, uri).check(plan_sha256, number, uri)
-        except ScoringError:  # Scoreline did not write that object
-            continue
-        named = found.get(layout.rejected_part(number, receipt.rejects_sha256)) if receipt.rejects_sha256 else None
-        if (named := named or find_rejects(layout, receipt)) is not None:
-            yield named
+                yield from (layout.store.head(key) for key in sorted(listed.of_part(number) & in_manifest))
+
+
+def _rejects_of_part(layout: ResultsLayout, plan_sha256: str, number: int) -> tuple[int, bool, ObjectInfo | None]:
+    """Return the number of a part, whether its results exist, and the object with its rejected rows."""
+    try:
+        part = layout.store.head(layout.part(number))
+    except ObjectNotFound:
+        return number, False, None
+    try:
+        uri = layout.uri(part.key)
+        receipt = Receipt.from_metadata(part.metadata, uri).check(plan_sha256, number, uri)
+    except ScoringError:  # Scoreline did not write that object
+        return number, True, None
+    return number, True, find_rejects(layout, receipt)
 
 
 def keys_in_manifest(layout: ResultsLayout) -> set[str]:
-    """Return the keys of the objects with rejected rows in a job's manifest; empty if there is no manifest yet."""
+    """Return the keys of the objects with rejected rows in a job's manifest; empty if there is no manifest yet.
+
+    Each part has a line of its own, so that the manifest, which may be large, is not in memory as a whole.
+    """
     try:
         with decoding(layout.store, layout.manifest):
-            manifest = decode_object(layout.store.get(layout.manifest).data)
-            return {convert(entry["rejected_key"], str, "key") for entry in manifest["parts"] if entry["rejected"]}
+            lines = lines_of(layout.store, layout.store.head(layout.manifest))
+            entries = (decode_object(line.rstrip(b",\n")) for line in lines if b'"rejected_key"' in line)
+            return {convert(entry["rejected_key"], str, "key") for entry in entries if entry["rejected"]}
     except ObjectNotFound:
         return set()
 

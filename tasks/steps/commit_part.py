@@ -101,6 +101,8 @@ def commit_part(
         body = results.finish()
         receipt = replace(receipt, sha256=sha256_hex(body))
     counted = requests.so_far() - requests_before
+    if engine.between_batches is not None:
+        counted -= engine.between_batches.requests  # the other jobs count them
     timings.class_a, timings.class_b = counted.class_a + 1, counted.class_b  # one more writes the results
     receipt = replace(receipt, seconds=timings.to_text())
     begun = time.perf_counter()

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import Manifest, PinnedModel
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
@@ -45,6 +46,8 @@ class BetweenBatches(Protocol):
 
     spent_s: float
     """Seconds that were spent on other jobs since the current part began."""
+    requests: Requests
+    """Requests that were sent for other jobs since the current part began."""
 
     def begin_part(self) -> None:
         """Record that the process begins a part."""

@@ -18,6 +18,7 @@ from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.commits import Commit, read_commit
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.listed_rejects import ListedRejects
+from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.steps.result_files import File
 
@@ -188,27 +189,15 @@ def _taken(layout: ResultsLayout) -> StoreUnavailable:
 def _digest_if_same(layout: ResultsLayout, existing: ObjectInfo, lines: Iterator[str]) -> str | None:
     """Return the digest of an existing manifest; None if it differs from the lines by more than its timings."""
     digest = hashlib.sha256()
-    pairs = zip_longest(_stored_lines(layout, existing, digest), (line.encode() for line in lines), fillvalue=b"")
-    theirs, ours = next(pairs)
-    if not _same_head(theirs, ours) or any(one != other for one, other in pairs):
-        return None
+    stored = lines_of(layout.store, existing, digest.update)
+    pairs = zip_longest(stored, (line.encode() for line in lines), fillvalue=b"")
+    try:
+        theirs, ours = next(pairs)
+        if not _same_head(theirs, ours) or any(one != other for one, other in pairs):
+            return None
+    except PreconditionFailed:
+        raise _taken(layout) from None
     return digest.hexdigest()
-
-
-def _stored_lines(layout: ResultsLayout, existing: ObjectInfo, digest: Any) -> Iterator[bytes]:
-    """Yield the lines of an existing manifest, and add them to a digest."""
-    rest = b""
-    for start in range(0, existing.size, PART_BYTES):
-        piece = (start, min(start + PART_BYTES, existing.size))
-        try:
-            data = layout.store.get(layout.manifest, byte_range=piece, if_match=existing.etag).data
-        except PreconditionFailed:
-            raise _taken(layout) from None
-        digest.update(data)
-        *found, rest = (rest + data).split(b"\n")
-        yield from (line + b"\n" for line in found)
-    if rest:
-        yield rest
 
 
 def _same_head(one: bytes, other: bytes) -> bool:

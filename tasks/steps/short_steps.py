@@ -15,6 +15,7 @@ from scoreline.storage.errors import JobNotFound, LedgerError, PartInterrupted, 
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.requests import Requests, so_far
 from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.job.documents import read_job
@@ -67,12 +68,13 @@ class ShortSteps:
     available: Callable[[], int] = available_bytes
     clock: Callable[[], float] = time.monotonic
     spent_s: float = field(default=0.0, init=False)
+    requests: Requests = field(default=Requests(), init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
     _refused: dict[WaitingStep, float] = field(default_factory=dict, init=False)
 
     def begin_part(self) -> None:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
-        self.spent_s = 0.0
+        self.spent_s, self.requests = 0.0, Requests()
 
     def __call__(self, engine: Engine, bundle: Bundle) -> float:
         """Do the steps that wait, at most every `LOOK_EVERY_S` seconds. Return the number of seconds that they took.
@@ -92,7 +94,7 @@ class ShortSteps:
             return 0.0
         # Steps must neither interrupt each other, nor share documents and objects that the part has in memory
         within = replace(engine, between_batches=None, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
-        before_s, left = self.spent_s, list[WaitingStep]()
+        before_s, left, before = self.spent_s, list[WaitingStep](), so_far()
         try:
             while self._may_begin(begun, left) and (step := engine.ledger.waiting.take(engine.lease_s)) is not None:
                 self._do(within, step, bundle, left)
@@ -103,6 +105,7 @@ class ShortSteps:
                 for step in left:  # for other processes
                     engine.ledger.waiting.add(step)
             self._looked_s = self.clock()
+            self.requests += so_far() - before
         return self.spent_s - before_s
 
     def _may_begin(self, begun: float, left: list[WaitingStep]) -> bool:

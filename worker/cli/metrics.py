@@ -56,7 +56,7 @@ def metrics(serve: int | None, host: str, as_json: bool, worker_type: str) -> No
     service cannot be reached, its scoreline_up is 0, and its metrics are missing.
 
     With --json, prints the seconds of work that are left for one process, as HireFire reads it:
-    [{"name": "worker", "value": 512.3}]. With --serve, the same JSON is at /metrics.json, and also at the address that
+    [{"name": "worker", "value": 512}]. With --serve, the same JSON is at /metrics.json, and also at the address that
     HireFire asks for, /hirefire/TOKEN/info, if HIREFIRE_TOKEN is set. Divide the value by the seconds that a dyno may
     take to get the number of dynos.
     """

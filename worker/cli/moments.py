@@ -1,16 +1,15 @@
-"""Times as a user types them: in ISO 8601, or as a duration before now."""
+"""Times and durations as a user types them. A time is in ISO 8601, or a duration before now."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
-_DURATION = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+from scoreline.storage.errors import InvalidRequest
+from scoreline.tasks.job.durations import EXAMPLES, find_duration, parse_duration
 
 
 class Moment(click.ParamType[Any]):
@@ -37,13 +36,30 @@ class Moment(click.ParamType[Any]):
         if isinstance(value, datetime):
             return value
         text = str(value).strip()
-        if found := _DURATION.fullmatch(text):
+        if (ago := find_duration(text)) is not None:
             with contextlib.suppress(OverflowError):
-                return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+                return datetime.now(UTC) - ago
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            self.fail(f"{text!r} is neither a time such as 2026-11-25T02:30 nor a duration such as 7d", param, ctx)
+            self.fail(
+                f"{text!r} is neither a time such as 2026-11-25T02:30 nor a duration such as {EXAMPLES}", param, ctx
+            )
         if self._end and len(text) == len("2026-11-25"):
             moment += timedelta(days=1, microseconds=-1)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Duration(click.ParamType[Any]):
+    """A duration such as ``90s``, ``10m`` or ``1d12h``, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds, or fail."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_duration(str(value)).total_seconds()
+        except InvalidRequest as error:
+            self.fail(str(error), param, ctx)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -20,27 +18,13 @@ from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.moments import Duration
 from scoreline.worker.cli.output import echo
 from scoreline.worker.heroku.formation import Formation
 from scoreline.worker.heroku.scaler import CountedWorkers, Dynos, Look, Scaler, in_words
 from scoreline.worker.heroku.settings import HerokuSettings
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-class Duration(click.ParamType[Any]):
-    """A duration such as ``90s``, ``10m`` or ``2h``, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds, or fail."""
-        if isinstance(value, int | float):
-            return float(value)
-        found = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
-        if found is None or int(found[1]) == 0:
-            self.fail(f"{value!r} is not a duration such as 90s, 10m, 2h or 1d", param, ctx)
-        return float(int(found[1]) * _UNITS[found[2]])
+_LONGEST_TASK_S = 700.0
 
 
 @click.command(
@@ -182,13 +166,19 @@ def _counted(client: Client) -> Dynos:
 
 
 def _waiting(client: Client) -> Callable[[], int]:
-    """Return a function that counts the messages of jobs. Messages of beat wait for the next dyno."""
+    """Return a function that counts the messages of jobs. Messages of beat wait for the next dyno.
+
+    A message that a worker has taken counts too, because its job may not be in the bucket yet. A task ends long before
+    `_LONGEST_TASK_S`; a message that was taken before comes from a worker that died.
+    """
     queue = client.queue
-    names = {queue.names.jobs, SHARED.jobs} if isinstance(queue, Queue) else None
+    if not isinstance(queue, Queue):  # only in tests
+        return lambda: sum(queue.backlog().waiting.values())
+    names = {queue.names.jobs, SHARED.jobs}
 
     def count() -> int:
         waiting = queue.backlog().waiting
-        return sum(messages for name, messages in waiting.items() if names is None or name in names)
+        return sum(waiting.get(name, 0) for name in names) + queue.taken(names, _LONGEST_TASK_S)
 
     return count
 

@@ -100,7 +100,7 @@ class Formation:
         status, headers, data = self._exchange(method, body)
         try:
             answer = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if status != 200:
             raise self._error(status, headers, answer)
@@ -161,7 +161,7 @@ class Formation:
         elif text:
             try:
                 seconds = email.utils.parsedate_to_datetime(text).timestamp() - self._now()
-            except ValueError:
+            except (ValueError, OverflowError):
                 log.info("heroku.wait_unknown", extra={"header": printable(text[:_SHOWN_CHARS])})
         return min(LONGEST_WAIT_S, max(1.0, seconds))
 

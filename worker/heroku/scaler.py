@@ -160,7 +160,7 @@ class Scaler:
     def _find_unknown(self, backlog: Backlog) -> bool:
         """Put jobs that only the bucket knows on the watchlist. Return whether there are any."""
         listed = {info.key.removeprefix(keys.JOBS_ACTIVE) for info in self.main.list(keys.JOBS_ACTIVE)}
-        unknown = listed - {job.job_id for job in backlog.jobs}
+        unknown = listed - {job.job_id for job in backlog.jobs} - backlog.unreadable
         if unknown:
             self.ledger.watchlist.add(unknown)
             log.warning("scale.jobs_found", extra={"jobs": len(unknown)})

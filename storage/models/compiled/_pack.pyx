@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-VERSION = 4  # that of the module `extension`
+VERSION = 5  # that of the module `extension`
 
 cdef struct Node:  # as in `_walk`
     uint32_t threshold

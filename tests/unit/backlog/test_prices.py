@@ -34,6 +34,10 @@ def test_prices_that_are_given_are_applied_and_others_left_out(tmp_path: Path) -
         ("gb_month = -0.1", "gb_month = -0.1 is not a number of at least 0"),
         ("gb_month = nan", "gb_month = nan is not a number"),
         ("class_a_million = inf", "class_a_million = inf is not a number"),
+        pytest.param("dyno_hour = 0x" + "f" * 5_000, "dyno_hour is more than 1e+12", id="hexadecimal"),
+        pytest.param("dyno_hour = " + "9" * 5_000, "is not TOML", id="digits"),
+        pytest.param("dyno_hour = " + "[" * 100_000, "is not TOML", id="nested"),
+        ("dyno_hour = 1e13", "dyno_hour is more than 1e+12"),
         ("class_b_million = [1]", "class_b_million = [1] is not a number"),
         ("dyno_hour = 1\ncurrency = 5", "currency = 5 is not a short text"),
         ('dyno_hour = 1\ncurrency = ""', "currency = '' is not a short text"),
@@ -62,3 +66,11 @@ def test_the_example_of_the_docs_has_all_keys(tmp_path: Path) -> None:
     (example,) = [block for block in page.split("```text\n") if block.startswith("currency")]
     prices = Prices.read(written(tmp_path, example.partition("```")[0]))
     assert all([prices.dyno_hour, prices.class_a_million, prices.class_b_million, prices.gb_month])
+
+
+@pytest.mark.parametrize(
+    ("cost", "said"),
+    [(0.0, "0.00"), (1e-11, "0.00000000001"), (3e-7, "0.0000003"), (0.05, "0.05"), (1_234.5, "1,234.50")],
+)
+def test_an_amount_is_a_number_however_small(cost: float, said: str) -> None:
+    assert Prices(dyno_hour=1).in_words({"dynos": cost}) == f"{said} USD: dynos {said}"

@@ -116,11 +116,12 @@ def test_only_some_jobs_are_read_at_a_time(job: OneJob, gets: Counter[str], monk
     assert set(gets.values()) == {1}
 
 
-def test_a_job_whose_documents_are_missing_or_broken_is_still_under_way(job: OneJob) -> None:
+def test_a_job_that_no_worker_can_plan_is_not_work(job: OneJob) -> None:
     job.store.put(keys.job("broken"), b"{")
     job.ledger.watchlist.add(["broken", "missing"])
     found = read(job)
-    assert ([left.job_id for left in found.jobs], found.unread, found.under_way) == (["j"], 2, 3)
+    assert ([left.job_id for left in found.jobs], found.unread, found.under_way) == (["j"], 0, 1)
+    assert found.unreadable == {"broken", "missing"}
 
 
 def test_an_unknown_pace_is_assumed_from_the_other_models(job: OneJob) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from scoreline.storage.errors import ObjectNotFound
 from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.objects.base import ObjectInfo
 from scoreline.tasks.dispatch.reconcile import recover
-from scoreline.tasks.rejects.report import committed_rejects, reasons_by_row
+from scoreline.tasks.job import object_lines
+from scoreline.tasks.rejects.report import committed_rejects, keys_in_manifest, reasons_by_row
 from scoreline.tasks.rejects.rescore import parts_to_rescore
 from scoreline.tasks.steps.results_manifest import check_parts
 from tests.support.one_job import FOLDER, PART, OneJob
@@ -69,3 +76,37 @@ def test_another_file_among_the_rejected_rows_is_ignored_and_kept(committed: One
     (entry,) = check_parts(committed.layout, committed.documents, {})
     assert entry.failure == ""
     assert committed.listed(REJECTS) == sorted([now, *others])
+
+
+def test_finding_the_rejected_rows_of_many_parts_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 20_000
+
+    class Store:
+        def list(self, prefix: str) -> Iterator[ObjectInfo]:
+            return (ObjectInfo(key=prefix + name(part), size=1, etag=f"{part:032x}") for part in range(count))
+
+        def head(self, key: str) -> ObjectInfo:
+            raise ObjectNotFound(key)
+
+    def name(part: int) -> str:
+        return f"rejected-{part:05}-{part:016x}.parquet"
+
+    layout: Any = SimpleNamespace(
+        store=Store(), folder=FOLDER, rejected_folder=REJECTS, keeps_parts=True, part=str, rejected_part=None
+    )
+    tracemalloc.start()
+    try:
+        assert list(committed_rejects(layout, "a plan")) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 150 * count
+
+
+def test_the_manifest_is_searched_in_pieces(committed: OneJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed.run()
+    (key,) = committed.listed(REJECTS)
+    monkeypatch.setattr(object_lines, "PART_BYTES", 7)
+    assert keys_in_manifest(committed.layout) == {key}
+    committed.store.delete(committed.layout.manifest)
+    assert keys_in_manifest(committed.layout) == set()

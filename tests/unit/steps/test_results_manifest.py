@@ -14,6 +14,7 @@ from scoreline.storage.errors import PreconditionFailed, StoreUnavailable
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects import writer
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.job import object_lines
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.steps import results_manifest
 from scoreline.tasks.steps.result_files import File
@@ -25,7 +26,7 @@ SMALL, LARGE = 4, 3_000
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (writer, results_manifest):
+    for module in (writer, object_lines, results_manifest):
         monkeypatch.setattr(module, "PART_BYTES", 1 << 14)
 
 

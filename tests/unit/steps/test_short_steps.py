@@ -16,7 +16,9 @@ from scoreline.storage.ledger.base import PartLease
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import exists
+from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import short_steps
@@ -121,7 +123,7 @@ def test_after_a_second_the_part_goes_on(at: OneJob, install: Install) -> None:
 
 def test_the_time_of_other_jobs_does_not_count_as_work_on_the_part(at: OneJob) -> None:
     class Elsewhere:
-        spent_s = 0.0
+        spent_s, requests = 0.0, Requests()
 
         def begin_part(self) -> None:
             self.spent_s = 0.0
@@ -135,6 +137,19 @@ def test_the_time_of_other_jobs_does_not_count_as_work_on_the_part(at: OneJob) -
     assert seconds["queue"] > 999
     assert seconds["wall"] < 0
     assert at.ledger.counters.read().part_seconds < 0
+
+
+def test_the_requests_of_other_jobs_do_not_count_as_those_of_the_part(at: OneJob, install: Install) -> None:
+    def costly(engine: Engine, step: WaitingStep) -> bool:
+        for _ in range(1_000):
+            requests.note("b")
+        return True
+
+    install(costly)
+    at.ledger.waiting.add(end_of("a"))
+    assert score(at, steps()) == (4, 0)
+    timings = json.loads(at.store.head(at.layout.part(0)).metadata["seconds"])
+    assert 0 < timings["class_b"] < 100
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault"), LedgerUnavailable("no Redis"), KeyError("x")])

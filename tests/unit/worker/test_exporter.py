@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
-from scoreline.storage.errors import InvalidSettings, LedgerUnavailable
-from scoreline.tasks.backlog.reader import Backlog, JobBacklog
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, InvalidSettings, LedgerUnavailable
+from scoreline.tasks.backlog.reader import MAX_GROUPS, OTHERS, Backlog, JobBacklog
 from scoreline.tasks.backlog.settings import HireFireSettings
 from scoreline.tasks.client import Client
 from scoreline.worker.cli.main import cli
@@ -101,3 +102,18 @@ def test_a_token_that_is_no_part_of_an_address_is_refused_and_not_shown(token: s
     with pytest.raises(InvalidSettings, match="HIREFIRE_TOKEN") as refused:
         HireFireSettings.from_env({"HIREFIRE_TOKEN": token})
     assert token not in str(refused.value)
+
+
+def test_the_number_of_time_series_does_not_grow_with_that_of_the_groups() -> None:
+    jobs = tuple(
+        JobBacklog(job_id=f"{n}", group=f"g{n}", next_step="score", rows=n, seconds=float(n), since=0.0)
+        for n in range(MAX_GROUPS + 50)
+    )
+    for metric in _work_metrics(Backlog(jobs=jobs)):
+        found = {sample.labels["group"]: sample.value for sample in metric.samples}
+        assert len(found) == MAX_GROUPS + 1
+        assert sum(found.values()) == (len(jobs) if metric.name.endswith("jobs") else sum(job.rows for job in jobs))
+        assert found[OTHERS] == (50 if metric.name.endswith("jobs") else sum(range(50)))
+    with pytest.raises(InvalidRequest):
+        keys.check_name("group", OTHERS)
+    assert OTHERS not in Backlog(jobs=jobs[:MAX_GROUPS]).groups()

@@ -62,8 +62,9 @@ def test_without_a_platform_it_counts_the_workers(client: Client, monkeypatch: p
     ("words", "said"),
     [
         ((), "Missing option '--finish-within'"),
-        (("--finish-within", "10"), "'10' is not a duration such as 90s, 10m, 2h or 1d"),
+        (("--finish-within", "10"), "'10' is not a duration such as 90s, 30m, 2h or 1d12h"),
         (("--finish-within", "0m"), "'0m' is not a duration"),
+        (("--finish-within", "1h", "--every", "999999d"), "'999999d' is not a duration between 1 second"),
         (("--finish-within", "-5m"), "'-5m' is not a duration"),
         (("--finish-within", "1h", "--min", "3", "--max", "2"), "--min 3 is more than --max 2"),
     ],

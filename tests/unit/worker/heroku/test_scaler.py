@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import LedgerUnavailable, PlatformRefused, PlatformUnavailable, ScorelineError
 from scoreline.storage.objects.base import ObjectInfo
 from scoreline.tasks.backlog.dynos import Policy
+from scoreline.tasks.job.documents import read_job
 from scoreline.worker.heroku.scaler import LIST_EVERY, Look, Scaler
 from tests.support.one_job import OneJob
 
@@ -116,8 +118,21 @@ def test_the_bucket_is_listed_just_before_dynos_are_removed(tmp_path: Path) -> N
     case = Case(tmp_path, dynos=4)
     case.job.run()
     assert case.looks(5) == [4] * 5
+    submitted = read_job(case.job.store, "j")
+    unknown = replace(submitted, spec=replace(submitted.spec, job_id="unknown"))
+    case.job.store.put(keys.job("unknown"), unknown.to_json())
     case.job.store.put(keys.active("unknown"), b"")
     assert case.looks(5) == [4] * 5
+
+
+@pytest.mark.parametrize("document", [None, b"{"])
+def test_a_job_that_no_worker_can_plan_keeps_no_dyno(tmp_path: Path, document: bytes | None) -> None:
+    case = Case(tmp_path, dynos=4)
+    case.job.run()
+    case.job.store.put(keys.active("broken"), b"")
+    if document is not None:
+        case.job.store.put(keys.job("broken"), document)
+    assert case.looks(8)[-1] == 0
 
 
 def test_a_job_that_only_the_bucket_knows_gets_a_dyno(case: Case) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import pickle
+import re
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -528,6 +531,23 @@ def test_a_failing_walk_is_slow_and_not_fatal(
     monkeypatch.setattr(module, function, older)
     (one,) = compile_ensembles([("model", ENSEMBLES[name]())]).found
     assert one.reason == "comparing failed (TypeError: takes exactly 13 positional arguments (14 given))"
+
+
+def test_changed_parameters_or_layouts_have_another_version() -> None:
+    """If this test fails, increase VERSION in `extension` and in the sources, and write the new values here.
+
+    Otherwise, extensions that were built before the change would be called in the new way, and refuse rows.
+    """
+    folder = Path(extension.__file__).parent
+    declared = "".join(
+        re.sub(r"\s*#.*", "", found)
+        for name in ("_pack.pyx", "_select.pyx", "_walk.pyx")
+        for found in re.findall(
+            r"^(?:def|cdef struct) .*\n(?: {4}[^\n\"]*\n|\).*\n)*", (folder / name).read_text(), re.M
+        )
+    )
+    assert declared.count("def add_") == 2
+    assert (extension.VERSION, hashlib.sha256(declared.encode()).hexdigest()[:16]) == (5, "898dfeac9f7619b7")
 
 
 @pytest.mark.parametrize("version", [None, 0])
