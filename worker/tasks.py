@@ -17,6 +17,7 @@ from scoreline.storage.errors import (
     InvalidRequest,
     JobFailed,
     JobNotFound,
+    LedgerError,
     ScorelineError,
     describe,
 )
@@ -180,10 +181,15 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     """
     engine = lifecycle.engine(app)
     retries = self.request.retries
+    holder, is_retry = str(self.request.id), 0 < retried == retries
     leased: parts.LeasedPart | None = None
+    known = False
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
-        is_retry = 0 < retried == retries
-        leased = parts.lease_due_part(engine, job_id, part, str(self.request.id), is_retry=is_retry)
+        leased = parts.lease_due_part(engine, job_id, part, holder, is_retry=is_retry)
+        known = True
+    if not known:  # the job was deleted, or its ledger is lost
+        with contextlib.suppress(LedgerError):  # the reconciler sends the messages of waiting parts again
+            leased = parts.lease_any_part(engine, holder)
     return None if leased is None else _score_leased(self, engine, leased)
 
 

@@ -257,6 +257,14 @@ class Ledger(Protocol):
         """
         ...
 
+    def start_any(self, holder: str, lease_s: float, weights: Mapping[str, int]) -> tuple[PartLease, Started] | None:
+        """Acquire the lease of the part that is due, for a message whose own job has no ledger.
+
+        Other parts may wait for this message, because their own messages were used for parts of that job. The result is
+        None if no part is due. If the message is delivered again, it does not take over this lease.
+        """
+        ...
+
     def renew(self, lease: PartLease) -> bool:
         """Extend a lease to `lease.lease_s` seconds from now, and return whether the holder still had the lease."""
         ...

@@ -14,6 +14,10 @@ if state[1] ~= ARGV[1] then
 end
 local parts, done, stopped = tonumber(state[2]), tonumber(state[3]), state[9]
 if stopped == 'closed' then
+  if state[12] then
+    shares(KEYS[4]).settle(state[12], clock(ARGV[6]))
+    redis.call('HDEL', KEYS[1], 'c' .. ARGV[2])
+  end
   return {-1, parts - done, stopped, 0}
 end
 local in_turn = state[11]
@@ -69,21 +73,17 @@ if not stopped then
   changes[#changes + 1] = cursor
 end
 if state[12] then -- the part was chosen, and its group charged with the seconds that were expected
-  local charge, begun, weight, group, job, part = string.match(state[12], '^(%S+) (%S+) (%d+) (%S*) (%S+) (%d+)$')
-  local took = math.max(0, now - begun)
+  local ended = shares(KEYS[4]).ended(state[12], now)
   changes[#changes + 1] = 'cost'
-  changes[#changes + 1] = string.format('%.3f', state[13] and 0.5 * state[13] + 0.5 * took or took)
-  if charge ~= '-' then
-    local owed = took - charge
-    if next >= 0 and math.abs(owed) < 0.1 * charge then -- the next part is charged with the difference
+  changes[#changes + 1] = string.format('%.3f', state[13] and 0.5 * state[13] + 0.5 * ended.took or ended.took)
+  if ended.charge then
+    local owed = ended.took - ended.charge
+    if next >= 0 and math.abs(owed) < 0.1 * ended.charge then -- the next part is charged with the difference
       changes[#changes + 1] = 'owed'
       changes[#changes + 1] = string.format('%.3f', (tonumber(state[14]) or 0) + owed)
     else
-      shares(KEYS[4]).add(group, owed / weight)
+      shares(KEYS[4]).add(ended.group, owed / ended.weight)
     end
-  end
-  if job ~= '-' then
-    redis.call('HDEL', shares(KEYS[4]).state(job), 'm' .. part)
   end
 end
 if next >= 0 and not state[15] then

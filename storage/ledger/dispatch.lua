@@ -37,6 +37,7 @@ local function send(part, attempts, sent)
   local wait = math.min(longest, patience * 2 ^ sent)
   redis.call('HSET', KEYS[1], 'f' .. part, string.format('%.3f %d %d -', now + wait, attempts, sent + 1))
   if field['c' .. part] or field['w' .. part] then
+    shares(KEYS[3]).ended(field['c' .. part], now)
     redis.call('HDEL', KEYS[1], 'c' .. part, 'w' .. part)
   end
   answer[#answer + 1] = part

@@ -3,7 +3,7 @@
 -- the start does not count as an attempt, 1 to let the part wait for its own message, job, seconds until the keys of the
 -- groups expire.
 -- Returns 1 if the caller still had the lease.
-local state = redis.call('HMGET', KEYS[1], 'plan', 'f' .. ARGV[2], 'c' .. ARGV[2], 'group', 'rank')
+local state = redis.call('HMGET', KEYS[1], 'plan', 'f' .. ARGV[2], 'c' .. ARGV[2], 'group', 'rank', 'stopped')
 if state[1] ~= ARGV[1] or not state[2] then
   return 0
 end
@@ -15,13 +15,10 @@ if ARGV[6] == '1' then
   attempts = attempts - 1
   holder = '-'
   redis.call('HDEL', KEYS[1], 'u' .. ARGV[2], 'r' .. ARGV[2], 'c' .. ARGV[2])
-  local charge, begun, weight, group = string.match(state[3] or '', '^(%S+) (%S+) (%d+) (%S*) ')
-  if charge and charge ~= '-' then
-    shares(KEYS[2]).add(group, (math.max(0, clock(ARGV[4]) - begun) - charge) / weight)
-  end
+  shares(KEYS[2]).settle(state[3], clock(ARGV[4]))
   if ARGV[7] == '1' then
     redis.call('HSET', KEYS[1], 'w' .. ARGV[2], 1)
-  else
+  elseif not state[6] then
     shares(KEYS[2]).list(ARGV[8], state[4] or '', state[5] or 0, ARGV[9])
     redis.call('HSET', KEYS[1], 'listed', 1)
   end

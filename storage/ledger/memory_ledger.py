@@ -105,6 +105,7 @@ class MemoryLedger(MemorySteps):
             # The wait doubles with each unanswered message, because the queue may simply be long.
             flight.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**flight.sent)
             flight.sent += 1
+            self._forget_message(flight)
             flight.holder = flight.charge = None
             flight.waits_for_retry = False
         new = []
@@ -132,20 +133,32 @@ class MemoryLedger(MemorySteps):
                 return lease, self._start(own, lease, is_retry=is_retry)
             if (earlier := self._earlier(own, lease)) is not None:
                 return earlier, self._start(self._of_plan(earlier.job_id, earlier.plan_sha256), earlier)
-            chosen = self._shares.choose(lambda job_id: self._waiting_part(job_id, lease))
-            if chosen is None:
+            if (taken := self._start_chosen(lease, weights)) is None:
                 if flight is not None and flight.waits_for_retry and not own.stopped:
                     return lease, self._refused(own, "busy")
                 return lease, self._start(own, lease)
-            job = self._jobs.get(chosen.job_id)
-            assert job is not None
-            due = replace(lease, job_id=chosen.job_id, part=chosen.part, plan_sha256=job.plan_sha256)
-            taken = job.flights[chosen.part]
-            taken.charge = self._shares.charge(job, chosen, weights, now)
+            due = taken[0]
             if due != lease:
-                own.messages[lease.part] = Used(holder=lease.holder, job_id=chosen.job_id, part=chosen.part)
-                taken.message = lease.job_id, lease.part
-            return due, self._start(job, due)
+                own.messages[lease.part] = Used(holder=lease.holder, job_id=due.job_id, part=due.part)
+                self._of_plan(due.job_id, due.plan_sha256).flights[due.part].message = lease.job_id, lease.part
+            return taken
+
+    def start_any(self, holder: str, lease_s: float, weights: Mapping[str, int]) -> tuple[PartLease, Started] | None:
+        """Take the lease of the part that is due, for a message whose job has no ledger (see `Ledger.start_any`)."""
+        with self._lock:
+            nobody = PartLease(job_id="", plan_sha256="", part=0, holder=holder, lease_s=lease_s)
+            return self._start_chosen(nobody, weights)
+
+    def _start_chosen(self, lease: PartLease, weights: Mapping[str, int]) -> tuple[PartLease, Started] | None:
+        """Take the lease of the part that is due; None if no part waits."""
+        chosen = self._shares.choose(lambda job_id: self._waiting_part(job_id, lease))
+        if chosen is None:
+            return None
+        job = self._jobs.get(chosen.job_id)
+        assert job is not None
+        due = replace(lease, job_id=chosen.job_id, part=chosen.part, plan_sha256=job.plan_sha256)
+        job.flights[chosen.part].charge = self._shares.charge(job, chosen, weights, self._clock())
+        return due, self._start(job, due)
 
     def _waiting_part(self, job_id: str, lease: PartLease) -> int | None:
         """Return the part of a job that waits. A message prefers the part that it names."""
@@ -211,12 +224,13 @@ class MemoryLedger(MemorySteps):
             if flight is None:
                 return
             self._shares.settle(flight.charge, self._clock())
+            self._forget_message(flight)
             flight.until_s = self._clock() + self._patience_s
             flight.attempts -= 1
             flight.holder = flight.charge = None
             flight.waits_for_retry = retried
             job = self._jobs.get(lease.job_id)
-            if job is not None and not retried:
+            if job is not None and not retried and not job.stopped:
                 self._shares.list_job(lease.job_id, job.terms)
 
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
@@ -244,6 +258,8 @@ class MemoryLedger(MemorySteps):
             job = self._of_plan(job_id, plan_sha256)
             not_counted = Completed(next_part=None, all_done=job.all_done, stopped=job.stopped, counted=False)
             if job.stopped == "closed":
+                if (ended := job.flights.pop(part, None)) is not None:
+                    self._end(job, ended)
                 return not_counted
             flight = job.flights.pop(part, None)
             if part in job.done:
@@ -269,8 +285,13 @@ class MemoryLedger(MemorySteps):
         took = self._shares.settle(flight.charge, self._clock())
         if took is not None:
             job.cost_s = took if job.cost_s is None else (job.cost_s + took) / 2
+        self._forget_message(flight)
+
+    def _forget_message(self, flight: Flight) -> None:
+        """Forget for which part the message of a part was used."""
         if flight.message is not None and (other := self._jobs.get(flight.message[0])) is not None:
             other.messages.pop(flight.message[1], None)
+        flight.message = None
 
     def stopped(self, job_id: str) -> Stopped:
         """Return why scoring should stop (see `Ledger.stopped`)."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from scoreline.storage.ledger.memory_state import Charge, Job
-from scoreline.storage.ledger.shares import EXPECTED_S, Terms
+from scoreline.storage.ledger.shares import EXPECTED_S, LONGEST_S, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class MemoryShares:
         """
         if charge is None:
             return None
-        took = max(0.0, now - charge.begun_s)
+        took = min(LONGEST_S, max(0.0, now - charge.begun_s))
         if charge.seconds is not None:
             self._add(charge.group, (took - charge.seconds) / charge.weight)
         return took
@@ -86,7 +86,7 @@ class MemoryShares:
             if group in times:
                 times[group] += seconds
                 return
-        if seconds > 0:
+        if seconds > 0 and (self._used or self._idle):
             self._idle[group] = self._least() + seconds
 
     def _least(self) -> float:

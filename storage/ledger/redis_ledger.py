@@ -208,6 +208,12 @@ class RedisLedger:
         """Take the lease of the part that is due (see `Ledger.start_due`)."""
         return self._start(lease, weights, is_retry=is_retry)
 
+    def start_any(self, holder: str, lease_s: float, weights: Mapping[str, int]) -> tuple[PartLease, Started] | None:
+        """Take the lease of the part that is due, for a message whose job has no ledger (see `Ledger.start_any`)."""
+        nobody = PartLease(job_id="", plan_sha256="", part=0, holder=holder, lease_s=lease_s)
+        due, started = self._start(nobody, weights, is_retry=False)
+        return (due, started) if due.job_id else None
+
     def _start(
         self, lease: PartLease, weights: Mapping[str, int] | None, *, is_retry: bool
     ) -> tuple[PartLease, Started]:

@@ -22,8 +22,8 @@ local function shares(groups_key)
       local before = redis.call('ZSCORE', groups_key, '-' .. group)
       redis.call('ZREM', groups_key, '-' .. group)
       redis.call('ZADD', groups_key, math.max(tonumber(least or 0) - 0.001, tonumber(before or 0)), '+' .. group)
-      redis.call('EXPIRE', groups_key, life)
     end
+    redis.call('EXPIRE', groups_key, life)
   end
   -- Adds time to a group. A group that is not known has used as little as the group with the least time.
   function self.add(group, seconds)
@@ -32,9 +32,30 @@ local function shares(groups_key)
         return
       end
     end
-    if seconds > 0 then
-      local least = redis.call('ZRANGE', groups_key, 0, 0, 'WITHSCORES')[2]
-      redis.call('ZADD', groups_key, tonumber(least or 0) + seconds, '-' .. group)
+    local least = redis.call('ZRANGE', groups_key, 0, 0, 'WITHSCORES')[2]
+    if seconds > 0 and least then
+      redis.call('ZADD', groups_key, tonumber(least) + seconds, '-' .. group)
+    end
+  end
+  -- Returns the seconds that a part took, those with which its group was charged (nil if it was not), its group and
+  -- weight; nothing if the part was not chosen. Forgets for which part the message of the part was used. `text` is the
+  -- field c<part> (see start.lua). A longer time than `longest` is due to a clock that was set.
+  local longest = 600
+  function self.ended(text, now)
+    local charge, begun, weight, group, job, part = string.match(text or '', '^(%S+) (%S+) (%d+) (%S*) (%S+) (%d+)$')
+    if not charge then
+      return nil
+    end
+    if job ~= '-' then
+      redis.call('HDEL', self.state(job), 'm' .. part)
+    end
+    return {took = math.min(longest, math.max(0, now - begun)), charge = tonumber(charge), group = group, weight = weight}
+  end
+  -- Charges the group of a part that has ended with the seconds that it took, in place of those that were expected.
+  function self.settle(text, now)
+    local part = self.ended(text, now)
+    if part and part.charge then
+      self.add(part.group, (part.took - part.charge) / part.weight)
     end
   end
   -- Returns the group that has used the least time among those with parts that wait, and whether there is no other.

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 
 EXPECTED_S = 20.0
 """Seconds that a part is expected to take if no part of its job has ended; `part_sizes` aims at this length."""
+LONGEST_S = 600.0
+"""Maximum number of seconds with which a group is charged for a part. No part takes as long, but it may seem so if a
+clock is set or a computer sleeps."""
 MAX_WEIGHT = 1_000
 """Maximum weight of a group. The weight of groups that are not listed is 1."""
 _RANK_OF = {"high": 0, "normal": 1, "low": 2}

@@ -2,7 +2,8 @@
 -- KEYS: state, done, groups (see shares.lua). ARGV: plan digest, part, time (see clock.lua), length of the lease (s),
 -- holder, 1 if the holder's earlier start ended in a transient error (such a start does not count as an attempt), job,
 -- 1 to lease the part that is due, weights of groups ('name=weight,...'), seconds of a part whose job has not ended
--- one, seconds until the keys of the groups expire.
+-- one, seconds until the keys of the groups expire. If the job is '', the message names a job without a ledger; then the
+-- script returns '' as the job if no part is due.
 -- Returns {what to do, attempt, parts left, 1 if a result may exist, reject budget, job, plan digest, part}. What to do
 -- is 'run', 'done' (the part was already finished), 'busy' (another holder has the lease), 'stopped', 'late' (stopped by
 -- the deadline of the job), or 'unknown' (the part is not due yet and will be dispatched again).
@@ -16,10 +17,10 @@ local own = {}
 for place, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
   own[names[place]] = value
 end
-if not own.plan then
+if not own.plan and ARGV[7] ~= '' then
   return redis.error_reply('LOST')
 end
-if own.plan ~= ARGV[1] then
+if own.plan ~= ARGV[1] and ARGV[7] ~= '' then
   return redis.error_reply('ANOTHERPLAN')
 end
 local now, holder, all = clock(ARGV[3]), ARGV[5], shares(KEYS[3])
@@ -58,7 +59,7 @@ local function run(key, field, job, number, chosen)
         redis.call('HDEL', key, 'owed')
       end
     end
-    local elsewhere = job ~= ARGV[7] or number ~= part
+    local elsewhere = ARGV[7] ~= '' and (job ~= ARGV[7] or number ~= part)
     changes[#changes + 1] = 'c' .. number
     changes[#changes + 1] = string.format('%s %.3f %d %s %s %d', charge, now, weight, chosen.group,
       elsewhere and ARGV[7] or '-', elsewhere and part or 0)
@@ -119,6 +120,9 @@ if ARGV[8] == '1' and ARGV[6] ~= '1' and mine.by ~= holder then
     end
     return run(all.state(chosen.job), chosen.field, chosen.job, chosen.part, chosen)
   end
+end
+if ARGV[7] == '' then
+  return {'unknown', 0, 1, 0, 0, '', '', 0}
 end
 if own.stopped then
   return answer(own.stopped == 'deadline' and 'late' or 'stopped', 0, own, 0, 0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from scoreline.storage.errors import (
     UNLOADABLE_HERE,
     JobNotFound,
+    LedgerError,
     LedgerFenced,
     ModelError,
     ObjectNotFound,
@@ -93,8 +96,27 @@ def lease_due_part(engine: Engine, job_id: str, part: int, holder: str, *, is_re
     LeasedPart, optional
         The part to score with `score_leased`; None if no part is due.
     """
+    start = functools.partial(_start, engine, job_id, part, holder, is_retry=is_retry, due=True)
+    return _first_planned(engine, job_id, start)
+
+
+def lease_any_part(engine: Engine, holder: str) -> LeasedPart | None:
+    """Lease the part that is due, for a message whose own job was deleted or has no ledger.
+
+    Other parts may wait for this message, because their own messages were used for parts of that job.
+    """
+
+    def start() -> LeasedPart | None:
+        taken = engine.ledger.start_any(holder, engine.lease_s, engine.weights)
+        return None if taken is None else LeasedPart(lease=taken[0], started=taken[1], is_retry=False)
+
+    return _first_planned(engine, "", start)
+
+
+def _first_planned(engine: Engine, job_id: str, start: Callable[[], LeasedPart | None]) -> LeasedPart | None:
+    """Return the first part that `start` leases, unless its job was deleted. The job `job_id` need not be checked."""
     while True:
-        leased = _start(engine, job_id, part, holder, is_retry=is_retry, due=True)
+        leased = start()
         if leased is None or leased.lease.job_id == job_id or _is_planned(engine, leased.lease):
             return leased
         log.warning("ledger.stale", extra={"job_id": leased.lease.job_id})
@@ -145,6 +167,7 @@ def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
             seconds = None if committed else time.perf_counter() - begun - _spent_elsewhere_s(engine)
     except PartStopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
+        _settle(engine, lease)
         if engine.ledger.stopped(job_id) == "deadline":
             send_step(engine, "finalize", job_id)
         return None
@@ -158,6 +181,7 @@ def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
         if isinstance(error, RejectBudgetExceeded):
             engine.ledger.counters.count_part(rows=0, rejected=0, failed=True, seconds=None)
         fail_job(engine, job_id, error)
+        _settle(engine, lease)
         return None
     except ScorelineError as error:
         if error.transient:
@@ -177,6 +201,12 @@ def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
         failure, summary = describe(error), without_quotes(error)
     count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure, summary=summary, seconds=seconds)
     return rows, rejected
+
+
+def _settle(engine: Engine, lease: PartLease) -> None:
+    """Release the lease of a part whose job has ended, so that its group is charged with the time that it took."""
+    with contextlib.suppress(LedgerError):
+        engine.ledger.release(lease)
 
 
 def _for_attempt(engine: Engine, attempt: int, *, is_retry: bool) -> Engine:

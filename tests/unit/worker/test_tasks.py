@@ -11,16 +11,19 @@ import pytest
 from scoreline.storage.errors import (
     InputNotFound,
     LedgerUnavailable,
+    ModelCorrupt,
     ModelUnloadable,
     QueueUnavailable,
     StoreUnavailable,
     WebhookUnavailable,
 )
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.tasks.job.documents import Outcome, read_delivery, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import inline, planner
 from scoreline.tasks.steps import score_part as parts
+from scoreline.tasks.steps.score_rows import PartStopped
 from scoreline.tasks.webhooks import notify as notifying
 from scoreline.worker import hand_over, lifecycle, tasks
 from scoreline.worker.hand_over import MAX_TIMES
@@ -120,6 +123,35 @@ def test_an_error_of_the_part_that_is_due_fails_its_own_job(at: Desk, fail: Call
     assert read_outcome(at.client.buckets.main, named) is None
 
 
+@pytest.mark.parametrize("lost", ["documents", "ledger"])
+def test_the_message_of_a_job_that_was_deleted_or_lost_takes_the_place_of_another(at: Desk, lost: str) -> None:
+    # Given a message of a job, whose other messages may have been used for parts of that job
+    other, gone = at.plan(), at.plan()
+    if lost == "documents":
+        for info in list(at.client.buckets.main.list(f"jobs/{gone}/")):
+            at.client.buckets.main.delete(info.key)
+        at.engine._documents.clear()
+    at.engine.ledger.forget(gone)
+    # When it arrives after the job was deleted, or resumed, or after Redis lost its ledger
+    tasks.score_part.apply(kwargs={"job_id": gone, "part": 0})
+    # Then it is used for the other job
+    assert at.progress(other).parts_done == 1
+    # And a job that was not deleted is rebuilt
+    assert (at.engine.ledger.progress(gone) is None) == (lost == "documents")
+
+
+@pytest.mark.parametrize("end", [PartStopped(), ModelCorrupt("no model")])
+def test_a_group_is_charged_for_the_part_of_a_job_that_ends_before_it(
+    at: Desk, fail: Callable[..., Failing], end: Exception
+) -> None:
+    job_id = at.plan()
+    assert isinstance(at.engine.ledger, MemoryLedger)
+    charged = fail(at.engine.ledger._shares, "settle", AssertionError(), times=0)
+    fail(parts, "commit_part", end)
+    tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
+    assert charged.calls == 1
+
+
 def test_a_deleted_job_whose_ledger_is_left_gives_its_place_to_others(at: Desk) -> None:
     named, gone = at.plan(priority="low"), at.plan(priority="high")
     for info in list(at.client.buckets.main.list(f"jobs/{gone}/")):
@@ -141,7 +173,8 @@ def test_a_part_whose_ledger_was_lost_has_the_job_reconciled(at: Desk) -> None:
     job_id = at.plan()
     at.engine.ledger.forget(job_id)
     tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
-    assert at.progress(job_id).in_flight == 4
+    # The message is still of use: it is for a part of the job that was rebuilt
+    assert (at.progress(job_id).parts_done, at.progress(job_id).in_flight) == (1, 3)
 
 
 @pytest.mark.parametrize(

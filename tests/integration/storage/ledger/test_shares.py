@@ -13,6 +13,7 @@ import redis
 
 from scoreline.storage.errors import LedgerLost
 from scoreline.storage.ledger.base import Ledger, PartLease, Started
+from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.ledger.shares import Terms
 from scoreline.worker.dev.stack import Stack
@@ -347,6 +348,77 @@ def test_the_time_of_interrupted_parts_is_not_charged(ledger: Ledger) -> None:
         due, _ = ledger.start_due(lease("b", 0, f"m{number}"), {})
         assert due.job_id == "a"
         ledger.release(due)
+
+
+def fields_of(ledger: Ledger, job_id: str) -> set[str]:
+    """Return the names of what the ledger keeps of the messages of a job."""
+    if isinstance(ledger, RedisLedger):
+        names = ledger._redis.hkeys(ledger._keys(job_id)[0])
+        return {str(name) for name in names if str(name)[:1] == "m" and str(name)[1:].isdigit()}
+    assert isinstance(ledger, MemoryLedger)
+    job = ledger._jobs.get(job_id)
+    return set() if job is None else {f"m{part}" for part in job.messages}
+
+
+@pytest.mark.parametrize("end", ["completed", "closed", "released", "stopped", "retried", "lost"])
+def test_nothing_is_kept_of_a_message_once_its_part_has_ended(swapped: Ledger, clock: Clock, end: str) -> None:
+    assert fields_of(swapped, "b") == {"m0"}
+    if end in ("closed", "stopped"):
+        swapped.close("a")
+    if end in ("completed", "closed"):
+        swapped.complete("a", "p", 0, rows=1, rejected=0)
+    elif end == "lost":
+        clock.advance(PATIENCE_S)
+        swapped.dispatch("a", "p", 2)
+    else:
+        swapped.release(lease("a", 0, "m1"), retried=end == "retried")
+    assert fields_of(swapped, "b") == set()
+
+
+@pytest.mark.parametrize("end", ["complete", "release"])
+def test_a_group_pays_for_parts_of_a_job_that_has_ended(ledger: Ledger, clock: Clock, end: str) -> None:
+    # Given a part of one group that has taken much longer than was expected
+    for job_id in ("a", "b"):
+        ledger.begin(job_id, "p", 99, budget=0, terms=of(job_id))
+        ledger.dispatch(job_id, "p", 50)
+    due, _ = ledger.start_due(lease("a", 0, "m"), {})
+    assert due.job_id == "a"
+    clock.advance(200)
+    # When its job has ended before the part
+    ledger.close("a")
+    if end == "complete":
+        ledger.complete("a", "p", 0, rows=1, rejected=0)
+    else:
+        ledger.release(due)
+    # Then the other group goes first until it has used as much
+    ledger.begin("c", "p", 99, budget=0, terms=of("a"))
+    ledger.dispatch("c", "p", 50)
+    first = [start(ledger, "b", 0, f"m{number}")[0] for number in range(9)]
+    assert first == 9 * ["b"]
+
+
+@pytest.mark.parametrize("seconds", [86_400, -86_400])
+def test_a_clock_that_is_set_while_parts_are_under_way_keeps_no_group_waiting_for_long(
+    processes: Processes, clock: Clock, seconds: int
+) -> None:
+    for job_id in ("a", "b"):
+        processes.submit(job_id, 10_000, 1.0, of(job_id))
+    due, _ = processes.ledger.start_due(lease("a", 0, "slept", lease_s=1e6), {})
+    clock.advance(seconds)  # as if the computer had slept for a day
+    processes.ledger.complete(due.job_id, "p", due.part, rows=1, rejected=0)
+    processes.run(3_000)
+    assert 0.35 <= processes.share("a") <= 0.65
+
+
+def test_the_message_of_a_job_without_a_ledger_takes_the_place_of_another(swapped: Ledger) -> None:
+    swapped.forget("b")
+    taken = swapped.start_any("m2", 60.0, {})
+    assert taken is not None
+    assert (taken[0].job_id, taken[0].part, taken[1].to_do) == ("a", 1, "run")
+    assert taken[0].plan_sha256 == "p"
+    assert swapped.complete("a", "p", 1, rows=1, rejected=0).next_part == 2
+    assert swapped.renew(swapped.start_any("m3", 60.0, {})[0])  # type: ignore[index]
+    assert swapped.start_any("m4", 60.0, {}) is None
 
 
 def test_a_deadline_stops_a_job(ledger: Ledger, clock: Clock, job: str) -> None:
