@@ -33,7 +33,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions
-from scoreline.tasks.records import job as records_job
+from scoreline.tasks.records import submit as records_submit
 from scoreline.tasks.records.job import RecordsJob
 from scoreline.tasks.webhooks import delivery
 from scoreline.tasks.webhooks.notify import Sender
@@ -87,7 +87,9 @@ class Client:
             return instead
         environ = os.environ if environ is None else environ
         connections = Connections(environ)
-        return cls(connections.buckets, connections.queue, connections.ledger, WebhookSettings.from_env(environ))
+        made = cls(connections.buckets, connections.queue, connections.ledger, WebhookSettings.from_env(environ))
+        made.submission.carries_records = connections.queue_settings.carries_records
+        return made
 
     @property
     def registry(self) -> ModelRegistry:
@@ -161,8 +163,8 @@ class Client:
         return preflight(self.buckets, self.ledger, models, job)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
-        """Score rows from the application's memory (see `scoreline.tasks.records.job.submit_records`)."""
-        return records_job.submit_records(self.submission, model, records, **options)
+        """Score rows from the application's memory (see `scoreline.tasks.records.submit.submit_records`)."""
+        return records_submit.submit_records(self.submission, model, records, **options)
 
     def submit_spec(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
         """Submit a job with a complete spec (see `submit`). A job of a schedule also names its schedule."""

@@ -20,6 +20,7 @@ from scoreline.storage.ledger.base import (
     Recovered,
     Started,
 )
+from scoreline.storage.ledger.memory_answers import MemoryAnswers
 from scoreline.storage.ledger.memory_counters import MemoryCounters
 from scoreline.storage.ledger.memory_state import Expiring, Flight, Job, Steps, reason_to_stop
 from scoreline.storage.ledger.memory_waiting import MemoryWaitingSteps
@@ -48,6 +49,7 @@ class MemoryLedger:
         self.counters = MemoryCounters()
         self.watchlist = MemoryWatchlist(self._lock, clock, self._jobs, self._steps)
         self.waiting = MemoryWaitingSteps(self._lock, clock)
+        self.answers = MemoryAnswers(clock)
 
     def ping(self) -> None:
         """Do nothing, because this ledger always answers (see `Ledger.ping`)."""

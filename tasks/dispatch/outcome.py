@@ -108,7 +108,7 @@ def record_outcome(
     else:
         log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
         dispatcher.ledger.counters.count_job(outcome.state)
-    _clear(dispatcher, job_id, outcome.run)
+    _clear(dispatcher, job_id, outcome)
 
 
 def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
@@ -132,7 +132,7 @@ def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
     """If a job has ended, remove its marker and close its ledger. Return whether the job has ended."""
     outcome = read_outcome(dispatcher.buckets.main, job_id)
     if outcome is not None:
-        _clear(dispatcher, job_id, outcome.run)
+        _clear(dispatcher, job_id, outcome)
     return outcome is not None
 
 
@@ -144,10 +144,10 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
     return notice is None or notice.run < run
 
 
-def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
-    """Close a job's ledger and remove its marker, unless another run has begun."""
-    main = dispatcher.buckets.main
-    if read_run(main, job_id)[0].number != run:
+def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
+    """Close a job's ledger and remove its marker, unless another run has begun. No run follows a complete one."""
+    main, run, may_be_resumed = dispatcher.buckets.main, outcome.run, outcome.state not in COMPLETE
+    if may_be_resumed and read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
     if webhook_pending(main, read_job(main, job_id), run):
@@ -155,5 +155,5 @@ def _clear(dispatcher: Dispatcher, job_id: str, run: int) -> None:
         return
     main.delete(keys.active(job_id))
     dispatcher.ledger.watchlist.remove(job_id)
-    if read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
+    if may_be_resumed and read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
         dispatcher.mark_active(job_id)

@@ -32,6 +32,8 @@ COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
 ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
 
 
+_DOCUMENT = "document"
+"""Name of the metadata of a marker with the digest of ``job.json``."""
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
 """Excerpts of the error of a job that exceeded its reject budget. The excerpts show the reason in documents that were
 written before documents contained a reason."""
@@ -126,10 +128,13 @@ class Outcome:
     """Which run of the job ended this way. The outcome of an earlier run no longer counts."""
     summary: str = ""
     """The error without anything that it quotes from an input or a document, so that it can be sent over the broker."""
+    results: str = field(default="", repr=False)
+    """The results of a small job of records, as `scoreline.tasks.records.table.encode` writes them."""
 
     def to_json(self) -> bytes:
-        """Encode. An empty `reason` or `summary` is left out, so that older releases can read the document."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("reason", "summary") or value}
+        """Encode. Empty texts that older releases do not know are left out, so that they can read the document."""
+        new = ("reason", "summary", "results")
+        kept = {name: value for name, value in asdict(self).items() if name not in new or value}
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -292,11 +297,26 @@ def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
         return None
 
 
-def mark_active(store: ObjectStore, job_id: str) -> None:
-    """Write the marker of a job under way; the marker contains the current time."""
+def mark_active(store: ObjectStore, job_id: str, document_sha256: str | None = None) -> None:
+    """Write the marker of a job under way; the marker contains the current time.
+
+    Parameters
+    ----------
+    document_sha256 : str, optional
+        Digest of ``job.json``, for `is_active`.
+    """
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        store.put(keys.active(job_id), now.encode(), mode=CREATE)
+        metadata = None if document_sha256 is None else {_DOCUMENT: document_sha256}
+        store.put(keys.active(job_id), now.encode(), mode=CREATE, metadata=metadata)
+
+
+def is_active(store: ObjectStore, job_id: str, document_sha256: str) -> bool:
+    """Return whether a job with this ``job.json`` is certainly under way, with one request."""
+    try:
+        return store.head(keys.active(job_id)).metadata.get(_DOCUMENT) == document_sha256
+    except ObjectNotFound:
+        return False
 
 
 def seconds_since(moment: str) -> float:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
-from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Progress
 from scoreline.storage.objects.base import ObjectInfo, create_once
 from scoreline.storage.wording import plural
@@ -36,12 +34,11 @@ from scoreline.tasks.job.part_failures import read_failures
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
-from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.arrange import arrange, remove_parts
 from scoreline.tasks.steps.checked_blocks import check_in_blocks, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.result_files import File
-from scoreline.tasks.steps.results_manifest import Entry, check_parts, create_manifest, encode_manifest
+from scoreline.tasks.steps.results_manifest import CheckedParts, Entry, check_parts, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -163,23 +160,6 @@ def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None
     )
 
 
-@dataclass(kw_only=True)
-class _Parts:
-    """The results of checking the parts of a job."""
-
-    rows: int = 0
-    rejected: int = 0
-    entries: list[str] = field(default_factory=list)
-    """Lines of the manifest, one for each part that exists."""
-    infos: list[ObjectInfo] = field(default_factory=list)
-    """Objects of the parts, in order. Empty unless the results still have to be arranged."""
-    timings: Timings = field(default_factory=Timings)
-    failures: dict[str, str] = field(default_factory=dict)
-    """Reasons why parts are missing, by part number."""
-    broken: set[int] = field(default_factory=set)
-    """Numbers of the parts that were counted in the ledger, but are not complete in the bucket."""
-
-
 def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
     """Check every part; if none is missing, write the manifest, claim the end of the job, and write ``_SUCCESS``.
 
@@ -222,7 +202,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     main, job_id = engine.buckets.main, job.spec.job_id
     if read_outcome(main, job_id) is not None:
         return None
-    success = _write_manifest(engine, documents, parts, files)
+    success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, files)
     decided = claim_end(main, job_id, outcome)
     if decided.state not in COMPLETE:  # another process cancelled or failed the job, and may have died since
         return decided
@@ -232,7 +212,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     return outcome
 
 
-def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: Progress) -> bool:
+def _score_again(engine: Engine, documents: Documents, parts: CheckedParts, progress: Progress) -> bool:
     """Rebuild the ledger without broken parts, so that they are scored again. Return False if the job must fail.
 
     The job fails if other parts have failed, or if broken parts were already scored again `_MAX_UNCOUNTED` times.
@@ -251,30 +231,20 @@ def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: 
     return True
 
 
-def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, str]) -> _Parts:
+def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, str]) -> CheckedParts:
     """Check every part, and add up their rows and timings."""
-    parts = _Parts()
+    parts = CheckedParts()
     layout = ResultsLayout.of(engine.buckets, documents.job)
 
     def check(first: int) -> Iterator[Entry]:
         return check_parts(layout, documents, failed, first)
 
     for number, entry in enumerate(check_in_blocks(engine.buckets.main, documents, run, check)):
-        if entry.failure:
-            parts.failures[str(number)] = entry.failure
-            if entry.broken:
-                parts.broken.add(number)
-            continue
-        parts.entries.append(entry.text)
-        parts.timings.add(entry.seconds)
-        if entry.info is not None and documents.job.spec.arranged:
-            parts.infos.append(entry.info)
-        parts.rows += entry.rows
-        parts.rejected += entry.rejected
+        parts.add(number, entry, keep_info=documents.job.spec.arranged)
     return parts
 
 
-def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str, str]:
+def _fault(documents: Documents, run: Run, parts: CheckedParts) -> tuple[Reason, str, str]:
     """Return the reason, the error and the summary if the job fails after the check; otherwise empty texts."""
     plan = documents.plan
     allowed = run.max_rejected or documents.job.spec.max_rejected
@@ -313,25 +283,7 @@ def _arrange(
         return None, describe(error)
 
 
-def _write_manifest(engine: Engine, documents: Documents, parts: _Parts, files: Sequence[File] | None) -> bytes:
-    """Write the manifest. Return the content of ``_SUCCESS``, which contains the digest of the manifest."""
-    job, plan = documents.job, documents.plan
-    common = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": parts.rows, "rejected": parts.rejected}
-    head = common | {
-        "manifest_sha256": job.model.manifest_sha256,
-        "warnings": list(plan.warnings),
-        "seconds": parts.timings.rounded(3),
-    }
-    success = common | {"parts": len(parts.entries)}
-    if files is not None:
-        head |= {"partition_by": job.spec.partition_by}
-        success |= {"plan": plan.sha256, "files": len(files)}
-    layout = ResultsLayout.of(engine.buckets, job)
-    body = create_manifest(layout, encode_manifest(head, parts.entries, files))
-    return json.dumps(success | {"manifest_sha256": sha256_hex(body)}, sort_keys=True).encode()
-
-
-def _note_pace(engine: Engine, job: Job, parts: _Parts, count: int) -> None:
+def _note_pace(engine: Engine, job: Job, parts: CheckedParts, count: int) -> None:
     """Record the pace of a job, with and without reading the input, if its parts are long enough.
 
     If a pace is already recorded, record the geometric mean of both.

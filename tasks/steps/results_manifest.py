@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
 from scoreline.storage import keys
 from scoreline.storage.errors import PreconditionFailed, ScoringError, StoreUnavailable, describe
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import IfMatch, ObjectInfo, create_once, exists
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.commits import Commit, read_commit
 from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Part
+from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.result_files import File
 
 _THREADS = 16
@@ -39,6 +41,37 @@ class Entry:
     info: ObjectInfo | None = None
     """The object with the part's results; None if there is no such object, or if it does not belong to the job's
     results."""
+
+
+@dataclass(kw_only=True)
+class CheckedParts:
+    """The results of checking the parts of a job."""
+
+    rows: int = 0
+    rejected: int = 0
+    entries: list[str] = field(default_factory=list)
+    """Lines of the manifest, one for each part that exists."""
+    infos: list[ObjectInfo] = field(default_factory=list)
+    """Objects of the parts, in order. Empty unless the results still have to be arranged."""
+    timings: Timings = field(default_factory=Timings)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Reasons why parts are missing, by part number."""
+    broken: set[int] = field(default_factory=set)
+    """Numbers of the parts that were counted in the ledger, but are not complete in the bucket."""
+
+    def add(self, number: int, entry: Entry, *, keep_info: bool = False) -> None:
+        """Add a part. `keep_info` says whether its object still has to be arranged."""
+        if entry.failure:
+            self.failures[str(number)] = entry.failure
+            if entry.broken:
+                self.broken.add(number)
+            return
+        self.entries.append(entry.text)
+        self.timings.add(entry.seconds)
+        if entry.info is not None and keep_info:
+            self.infos.append(entry.info)
+        self.rows += entry.rows
+        self.rejected += entry.rejected
 
 
 def check_parts(
@@ -75,7 +108,7 @@ def check_parts(
             return Entry(failure=commit.fault, broken=True)
         for left in listed.get(number, set()) - ({commit.rejects.key} if commit.rejects else set()):
             layout.store.delete(left)
-        return _entry_of(layout, number, part, commit)
+        return entry_of(layout, number, part, commit)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
         pending: list[tuple[int, Part]] = []
@@ -87,7 +120,7 @@ def check_parts(
         yield from pool.map(check, pending)
 
 
-def _entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) -> Entry:
+def entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) -> Entry:
     """Return the entry of a committed part."""
     scored = commit.receipt
     source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]
@@ -161,3 +194,22 @@ def encode_manifest(head: Mapping[str, Any], entries: Sequence[str], files: Sequ
         lines = [json.dumps(asdict(file), sort_keys=True, ensure_ascii=False) for file in files]
         start += ', "files": [\n' + ",\n".join(lines) + "\n]"
     return (start + ', "parts": [\n' + ",\n".join(entries) + "\n]}\n").encode()
+
+
+def write_manifest(
+    layout: ResultsLayout, documents: Documents, parts: CheckedParts, files: Sequence[File] | None = None
+) -> bytes:
+    """Write the manifest. Return the content of ``_SUCCESS``, which contains the digest of the manifest."""
+    job, plan = documents.job, documents.plan
+    common = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": parts.rows, "rejected": parts.rejected}
+    head = common | {
+        "manifest_sha256": job.model.manifest_sha256,
+        "warnings": list(plan.warnings),
+        "seconds": parts.timings.rounded(3),
+    }
+    success = common | {"parts": len(parts.entries)}
+    if files is not None:
+        head |= {"partition_by": job.spec.partition_by}
+        success |= {"plan": plan.sha256, "files": len(files)}
+    body = create_manifest(layout, encode_manifest(head, parts.entries, files))
+    return json.dumps(success | {"manifest_sha256": sha256_hex(body)}, sort_keys=True).encode()
