@@ -116,7 +116,7 @@ def _requests(client: Client, slow: SlowStore) -> tuple[int, int, int]:
         print(
             f"{seen.begun - new[0].begun:6.3f} {seen.ended - new[0].begun:6.3f} {seen.who:11} {seen.method} {seen.name}"
         )
-    return len(mine), _longest_chain([seen for seen in mine if seen.begun < answered]), len(new) - len(mine)
+    return len(mine), _longest_chain([seen for seen in mine if seen.ended < answered]), len(new) - len(mine)
 
 
 def _longest_chain(seen: Sequence[Request]) -> int:
