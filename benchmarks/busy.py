@@ -27,3 +27,12 @@ class Busy(RegressorMixin, BaseEstimator):
         while time.perf_counter() < end:
             pass
         return np.zeros(len(x))
+
+
+class Asleep(Busy):
+    """A model that takes `row_s` seconds a row without keeping a processor busy."""
+
+    def predict(self, x: Any) -> Any:
+        """Return zeros."""
+        time.sleep(len(x) * self.row_s)
+        return np.zeros(len(x))

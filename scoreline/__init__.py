@@ -19,6 +19,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scoreline.storage.audit import acting_as
     from scoreline.storage.errors import (
         AccessDenied,
         BucketNotAllowed,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         JobConflict,
         JobFailed,
         JobNotFound,
+        JobRemoved,
         LedgerError,
         LedgerFenced,
         LedgerLost,
@@ -81,6 +83,7 @@ __all__ = [
     "JobConflict",
     "JobFailed",
     "JobNotFound",
+    "JobRemoved",
     "LedgerError",
     "LedgerFenced",
     "LedgerLost",
@@ -109,6 +112,7 @@ __all__ = [
     "WebhookRefused",
     "WebhookUnavailable",
     "__version__",
+    "acting_as",
     "cancel",
     "resume",
     "resume_rejected",
@@ -123,6 +127,7 @@ _HOMES = {
     "RecordsJob": "scoreline.tasks.records.job",
     "Status": "scoreline.tasks.job.documents",
     "__version__": "scoreline.worker.version",
+    "acting_as": "scoreline.storage.audit",
 } | dict.fromkeys(
     ("Client", "cancel", "resume", "resume_rejected", "status", "submit", "submit_records", "watch"),
     "scoreline.tasks.client",

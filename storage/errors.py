@@ -12,6 +12,7 @@
     │   ├── ModelInUse
     │   ├── InputNotFound
     │   ├── JobNotFound
+    │   │   └── JobRemoved
     │   ├── JobConflict
     │   └── NothingToResume
     ├── InputError                 the input cannot be scored
@@ -42,10 +43,13 @@
     │   │   └── LedgerCorrupt
     │   └── LedgerUnavailable      transient
     ├── WebhookRefused             the receiver does not accept a webhook
+    ├── PlatformRefused            Heroku refuses to change the number of dynos
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
+    ├── DeadlinePassed             the job has not ended by its deadline
     ├── PartInterrupted            transient: the part is scored again
     ├── PlanPending                transient: another job of the schedule has to be planned first
     ├── WebhookUnavailable         transient
+    ├── PlatformUnavailable        transient
     └── QueueUnavailable           transient
 
 After a transient error, the same call may succeed later. After any other error, the same call fails again until the
@@ -112,6 +116,10 @@ class InputNotFound(InvalidRequest):
 
 class JobNotFound(InvalidRequest):
     """Raised when no job has the given id."""
+
+
+class JobRemoved(JobNotFound):
+    """Raised when a job was removed, because its results are no longer kept. Its id stays taken."""
 
 
 class JobConflict(InvalidRequest):
@@ -257,10 +265,18 @@ class WebhookRefused(ScorelineError):
     """Raised when the receiver of a webhook rejects it."""
 
 
+class PlatformRefused(ScorelineError):
+    """Raised when the platform that runs the workers refuses a request, for example because of a wrong key."""
+
+
 class StepUnfinished(ScorelineError):
     """Raised when a step has used up its time. The next attempt continues where the step stopped."""
 
     transient = True
+
+
+class DeadlinePassed(ScorelineError):
+    """Raised when a job has not ended by its deadline."""
 
 
 class PartInterrupted(ScorelineError):
@@ -277,6 +293,12 @@ class PlanPending(ScorelineError):
 
 class WebhookUnavailable(ScorelineError):
     """Raised when the receiver of a webhook cannot be reached or answers that it is busy."""
+
+    transient = True
+
+
+class PlatformUnavailable(ScorelineError):
+    """Raised when the platform that runs the workers cannot be reached, is busy, or limits the rate of requests."""
 
     transient = True
 

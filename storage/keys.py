@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 from scoreline.storage.errors import InvalidRequest
 
@@ -14,10 +16,21 @@ _RECORDS_TEXT = re.compile(r"jobs/[^/]+/records-[0-9a-f]{64}\.jsonl\.gz")
 _RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\.parquet")
 _SLASHES = re.compile(r"/+")
 _SLOT_JOB = re.compile(r".+-\d{8}T\d{6}Z(?:-\d+)?")
-_PART = re.compile(r"/(?:part-(?P<number>[0-9]{5,18})|rejected-(?P<of>[0-9]{5,18})(?:-[0-9a-f]{16})?)\.parquet\Z")
+_PART = re.compile(
+    r"/(?:part-(?P<number>[0-9]{5,18})|rejected-(?P<of>[0-9]{5,18})(?:-(?P<digest>[0-9a-f]{16}))?)\.parquet\Z"
+)
 
+AUDIT = "audit/"
+_AUDIT_DAY = re.compile(r"audit/\d{4}-\d{2}-\d{2}/")
+_DAY_MS = 86_400_000
+_TARGET_CHARS = 120
+"""Maximum number of characters of a target in the key of an audit line. A file name has at most 255 bytes."""
 JOBS = "jobs/"
 JOBS_ACTIVE = "jobs/active/"
+JOBS_INDEX = "jobs/index/"
+JOBS_INDEX_BUILT = "jobs/index/built.json"
+RESERVED_JOB_IDS = frozenset({"active", "index"})
+"""Names of folders in ``jobs/`` that are no jobs."""
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
 SCHEDULE_STATES = "schedules/"
@@ -33,11 +46,15 @@ directory store would then leave an empty folder behind."""
 def is_reserved(key: str) -> bool:
     """Return whether a key of the main bucket is reserved for Scoreline's documents and models.
 
+    In ``audit/``, only the folders of days are reserved, because a bucket may have had other objects there before.
+
     >>> is_reserved("jobs/a/job.json"), is_reserved("//models/"), is_reserved("results/jobs/a"), is_reserved("jobs")
     (True, True, False, False)
+    >>> is_reserved("audit/2026-11-29/"), is_reserved("audit/a.csv")
+    (True, False)
     """
     key = _SLASHES.sub("/", key).lstrip("/")
-    return key == SCHEDULES or key.startswith((JOBS, MODELS, SCHEDULE_STATES))
+    return key == SCHEDULES or key.startswith((JOBS, MODELS, SCHEDULE_STATES)) or bool(_AUDIT_DAY.match(key))
 
 
 def is_slot_job(job_id: str) -> bool:
@@ -98,6 +115,11 @@ def signature(name: str, version: str) -> str:
 def pins_entry(name: str, version: str) -> str:
     """Return the key of the object that makes a version readable as an entry of a `pins` board."""
     return f"{version_folder(name, version)}data.txt"
+
+
+def removed_version(name: str, version: str) -> str:
+    """Return the key of the tombstone of a removed model version."""
+    return f"{version_folder(name, version)}removed.json"
 
 
 def artifact(name: str, version: str, file: str) -> str:
@@ -211,6 +233,82 @@ def active(job_id: str) -> str:
     return f"{JOBS_ACTIVE}{check_name('job id', job_id)}"
 
 
+def job_index_day(day: str) -> str:
+    """Return the folder for the index entries of the jobs that were submitted on a day (in UTC)."""
+    return f"{JOBS_INDEX}{day}/"
+
+
+def job_index(submitted: datetime, model: str, job_id: str) -> str:
+    """Return the key of a job's entry in the index. Within a day, newer jobs sort before older ones.
+
+    >>> job_index(datetime.fromisoformat("2026-11-29T18:30:00+00:00"), "churn", "nightly")
+    'jobs/index/2026-11-29/19800000~churn~nightly'
+    """
+    at = submitted.astimezone(UTC)
+    return f"{job_index_day(f'{at:%Y-%m-%d}')}{ms_left(at):08d}~{model}~{check_name('job id', job_id)}"
+
+
+def audit_day(day: str) -> str:
+    """Return the folder for the audit lines of a day, such as ``2026-11-29`` (in UTC)."""
+    return f"{AUDIT}{day}/"
+
+
+def is_day(name: str) -> bool:
+    """Return whether a folder has the name of a day.
+
+    >>> is_day("2026-11-29"), is_day("2026-11-31"), is_day("active")
+    (True, False, False)
+    """
+    try:
+        return datetime.fromisoformat(name).strftime("%Y-%m-%d") == name
+    except ValueError:
+        return False
+
+
+def audit_line(at: datetime, token: str, action: str, target: str) -> str:
+    """Return the key of an audit line. Within a day, the keys of later lines sort before those of earlier lines.
+
+    The key contains action and target, so that a reader who looks for them can skip other lines without reading them.
+
+    >>> moment = datetime.fromisoformat("2026-11-29T18:30:00+00:00")
+    >>> audit_line(moment, "9f3c01d2", "alias.set", "churn@champion")
+    'audit/2026-11-29/19800000-9f3c01d2~alias.set~churn@champion.json'
+    """
+    return f"{audit_day(f'{at:%Y-%m-%d}')}{ms_left(at):08d}-{token}~{action}~{audit_target(target)}.json"
+
+
+def audit_target(target: str) -> str:
+    """Return the target of an audit line as it stands in the key: escaped, and cut if it is very long."""
+    return quote(target, safe="@").replace("~", "%7E")[:_TARGET_CHARS]
+
+
+def time_in_key(day: str, left: str) -> datetime:
+    """Return the time in a key that contains `ms_left`, or the beginning of the day if the key was not made that way.
+
+    >>> time_in_key("2026-11-29", "19800000-9f3c01d2").isoformat()
+    '2026-11-29T18:30:00+00:00'
+    """
+    digits = left[:8]
+    passed = _DAY_MS - int(digits) if digits.isascii() and digits.isdigit() else 0
+    return datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(milliseconds=max(0, passed))
+
+
+def ms_left(at: datetime) -> int:
+    """Return the number of milliseconds from a time to the end of its day, at least 1."""
+    passed = ((at.hour * 60 + at.minute) * 60 + at.second) * 1_000 + at.microsecond // 1_000
+    return _DAY_MS - passed
+
+
+def retention_state() -> str:
+    """Return the key of the document with the progress of removing old results. No job id begins with ``_``."""
+    return f"{JOBS}_retention/state.json"
+
+
+def retention_clock() -> str:
+    """Return the key of an object that is written to read the clock of the store."""
+    return f"{JOBS}_retention/clock"
+
+
 def schedule_state(name: str) -> str:
     """Return the key of a schedule's state."""
     return f"schedules/{check_name('schedule', name)}/state.json"
@@ -292,6 +390,16 @@ def part_number(key: str) -> int | None:
     match = _PART.search(key)
     number = (match["number"] or match["of"]) if match else None
     return int(number) if number is not None and number == f"{int(number):05d}" else None
+
+
+def rejects_digest(key: str) -> str | None:
+    """Return the beginning of the digest in the key of a part's rejected rows; None if the key contains no digest.
+
+    >>> rejects_digest(rejected_part("a/", 17, "0123456789abcdef" + 48 * "0")), rejects_digest(result_part("a/", 17))
+    ('0123456789abcdef', None)
+    """
+    match = _PART.search(key)
+    return match["digest"] if match else None
 
 
 def results_manifest(folder: str) -> str:

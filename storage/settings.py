@@ -104,6 +104,24 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IdentitySettings:
+    """Says for whom a process acts, and on which dyno."""
+
+    submitter: str
+    """Name of the person or program; empty if it is not set."""
+    dyno: str
+    """Name of the dyno; empty outside of Heroku."""
+    app: str
+    """Name of the Heroku app, if its metadata is enabled."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> IdentitySettings:
+        """Read the settings from `environ`. All of them are optional."""
+        env = Environment(environ)
+        return cls(submitter=env.text("SUBMITTER"), dyno=env.text("DYNO"), app=env.text("HEROKU_APP_NAME"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class R2Settings:
     """Endpoint and credentials for the object storage of an account."""
 

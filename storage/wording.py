@@ -12,10 +12,11 @@ pairs."""
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun.
 
-    >>> plural(1, "error"), plural(1_000, "warning")
-    ('1 error', '1,000 warnings')
+    >>> plural(1, "error"), plural(1_000, "warning"), plural(2, "process")
+    ('1 error', '1,000 warnings', '2 processes')
     """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    ending = "es" if noun.endswith("ss") else "s"
+    return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
 def printable(text: str, *, keep: str = "") -> str:

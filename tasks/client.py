@@ -8,12 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
-from scoreline.storage.errors import JobNotFound, ObjectNotFound, require_extra
+from scoreline.storage import audit
+from scoreline.storage.audit import Submitter, acting_as, is_acting
+from scoreline.storage.errors import JobConflict, JobNotFound, JobRemoved, ObjectNotFound, describe, require_extra
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.backlog.reader import Backlog, BacklogReader
+from scoreline.tasks.backlog.settings import CostSettings
 from scoreline.tasks.dispatch.connections import Connections
+from scoreline.tasks.dispatch.job_index import Rebuilt, rebuild
+from scoreline.tasks.dispatch.listing import JobListing
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import end_job, is_complete
 from scoreline.tasks.dispatch.reconcile import reconcile
@@ -23,12 +29,14 @@ from scoreline.tasks.inputs.only_new import check_still_new
 from scoreline.tasks.job.documents import (
     Job,
     Outcome,
+    State,
     Status,
     read_job,
     read_outcome,
     read_run,
     seconds_since,
 )
+from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
@@ -58,10 +66,18 @@ class Client:
         The ledger, which tracks the progress of jobs.
     webhooks : WebhookSettings, optional
         The settings that say which addresses may be notified when jobs end.
+    submitter : str, optional
+        The name of the person or program that the client acts for, which the audit records. The name in a block of
+        `acting_as` takes precedence. By default, the name is found as `scoreline.storage.audit` says.
     """
 
     def __init__(
-        self, buckets: Buckets, queue: MessageQueue, ledger: Ledger, webhooks: WebhookSettings | None = None
+        self,
+        buckets: Buckets,
+        queue: MessageQueue,
+        ledger: Ledger,
+        webhooks: WebhookSettings | None = None,
+        submitter: str | None = None,
     ) -> None:
         self.buckets = buckets
         self.queue = queue
@@ -70,8 +86,12 @@ class Client:
         self.send_webhook: Sender = delivery.send
         """Function that delivers the notification of a refused job. No worker sends this notification."""
         self.submission = Submission(buckets, queue, ledger, self.webhooks)
+        self.submission.submitter = submitter
         self._statuses = self.submission.statuses
+        self._backlog = BacklogReader(buckets.main, ledger)
         self._dispatcher = self.submission.dispatcher
+        self.listing = JobListing(buckets.main, self._statuses)
+        """Finds jobs by their index."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Client:
@@ -87,7 +107,8 @@ class Client:
             return instead
         environ = os.environ if environ is None else environ
         connections = Connections(environ)
-        made = cls(connections.buckets, connections.queue, connections.ledger, WebhookSettings.from_env(environ))
+        webhooks, submitter = WebhookSettings.from_env(environ), Submitter.from_env(environ).who
+        made = cls(connections.buckets, connections.queue, connections.ledger, webhooks, submitter)
         made.submission.carries_records = connections.queue_settings.carries_records
         return made
 
@@ -95,6 +116,10 @@ class Client:
     def registry(self) -> ModelRegistry:
         """The registry of models."""
         return self.submission.registry
+
+    def _acting(self) -> contextlib.AbstractContextManager[None]:
+        """Return a block that acts for the client's submitter, unless an outer block names another person."""
+        return acting_as(None if is_acting() else self.submission.submitter)
 
     def submit(self, model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
         """Pin the model, record the job, and enqueue it.
@@ -118,7 +143,8 @@ class Client:
         QueueUnavailable, LedgerUnavailable, StoreUnavailable
             Transient: try again with the same `job_id`.
         """
-        return self.submission.submit(self.submission.spec(model, input, options), webhook=options.get("webhook"))
+        spec = self.submission.spec(model, input, options)
+        return self.submission.submit(spec, webhook=options.get("webhook"), labels=options.get("labels"))
 
     def preflight(
         self,
@@ -130,8 +156,8 @@ class Client:
     ) -> Preflight:
         """Try out a job before `submit`: plan it and score a few of its rows in this process.
 
-        A trial writes nothing, sends no message and does not use Redis. Trials need the packages of
-        ml-requirements.txt.
+        A trial writes nothing and sends no message. Redis is asked for the pace of the model in earlier jobs, and need
+        not answer. Trials need the packages of ml-requirements.txt.
 
         Parameters
         ----------
@@ -158,17 +184,37 @@ class Client:
         models = ModelStorageManager(main, cloud_only=True, use_r2=True, settings=trust)  # write no model to a disk
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         job = Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now)
-        with contextlib.suppress(JobNotFound):
+        try:
             refuse_other_spec(read_job(main, spec.job_id), spec)
-        return preflight(self.buckets, self.ledger, models, job)
+        except JobRemoved as error:
+            raise JobConflict(f"{describe(error)}. Its id stays taken: choose another id") from None
+        except JobNotFound:
+            pass
+        return preflight(self.buckets, self.ledger, models, job, CostSettings.from_env(os.environ).prices)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
         """Score rows from the application's memory (see `scoreline.tasks.records.submit.submit_records`)."""
         return records_submit.submit_records(self.submission, model, records, **options)
 
-    def submit_spec(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
+    def submit_spec(
+        self,
+        spec: JobSpec,
+        *,
+        webhook: str | None = None,
+        schedule: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Status:
         """Submit a job with a complete spec (see `submit`). A job of a schedule also names its schedule."""
-        return self.submission.submit(spec, webhook=webhook, schedule=schedule)
+        return self.submission.submit(spec, webhook=webhook, schedule=schedule, labels=labels)
+
+    @property
+    def submitter(self) -> str | None:
+        """The name of the person or program for whom this client acts; None to let the environment say it."""
+        return self.submission.submitter
+
+    @submitter.setter
+    def submitter(self, name: str | None) -> None:
+        self.submission.submitter = name
 
     @staticmethod
     def new_job_id() -> str:
@@ -191,18 +237,59 @@ class Client:
         """Yield the status until the job has ended. Raise `TimeoutError` if the job takes longer than `timeout_s`."""
         return self._statuses.watch(job_id, timeout_s, self.queue.pause)
 
-    def jobs(self, limit: int | None = None) -> Iterator[Status]:
-        """Yield the status of every job, ordered by job id.
+    def jobs(
+        self,
+        limit: int | None = None,
+        *,
+        state: State | Sequence[State] = (),
+        model: str = "",
+        group: str = "",
+        labels: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[Status]:
+        """Yield the status of jobs.
 
-        If `limit` is set, yield only the newest jobs, newest first. If a document of a job is corrupt, the job is
+        Without arguments, the documents of every job are read, and jobs are ordered by job id. Otherwise, jobs are
+        found by the index and are ordered by the time of submission, the newest first. The index is a cache:
+        ``scoreline reconcile --index`` builds it again. If a document that is read is corrupt, its job is
         reported as failed, and the other jobs are still listed.
 
         Parameters
         ----------
         limit : int, optional
-            Maximum number of jobs. Each job costs a few requests to the bucket.
+            Maximum number of jobs. A page costs about one request to the bucket for each job, however many jobs there
+            are.
+        state : str or sequence of str
+            Only jobs in this state, or in one of these states.
+        model : str
+            Only jobs that score with this model, ``name`` or ``name@version``.
+        group : str
+            Only jobs of this group.
+        labels : mapping of str to str, optional
+            Only jobs that have all of these labels.
+        since, until : datetime, optional
+            Only jobs that were submitted in this period. The times need a time zone.
         """
-        return self._statuses.jobs(limit)
+        chosen = JobFilter(
+            states=(state,) if isinstance(state, str) else tuple(state),
+            model=model,
+            group=group,
+            labels=labels or {},
+            since=since,
+            until=until,
+        ).check()
+        if limit is None and chosen == JobFilter():
+            return self._statuses.jobs()
+        return self.listing.jobs(chosen, limit)
+
+    def backlog(self) -> Backlog:
+        """Return the work that is left in all jobs under way, by job and by group.
+
+        The number of requests does not depend on the number of jobs that are planned (see
+        `scoreline.tasks.backlog.reader`).
+        """
+        return self._backlog.read()
 
     def cancel(self, job_id: str) -> Status:
         """End a job now and keep the results written so far. Running parts stop before their next batch of rows.
@@ -230,10 +317,12 @@ class Client:
                 failures={},
                 run=run.number,
             )
+            with self._acting():
+                audit.record(self.buckets.main, action="job.cancel", target=job_id, details={"run": run.number})
             end_job(self._dispatcher, job_id, outcome)
         return self.status(job_id)
 
-    def resume(self, job_id: str, *, max_rejected: str | int | None = None) -> Status:
+    def resume(self, job_id: str, *, max_rejected: str | int | None = None, deadline: str | None = None) -> Status:
         """Complete a job that failed or was cancelled, with the same model version and inputs.
 
         Parameters
@@ -242,6 +331,9 @@ class Client:
             The job to resume. Existing results are kept, and only the missing parts are scored.
         max_rejected : str or int, optional
             A new reject budget, in case the job failed because it rejected too many rows.
+        deadline : str, optional
+            A new deadline: a duration from now, or a time in ISO 8601. By default, a job that is resumed has no
+            deadline.
 
         Raises
         ------
@@ -255,9 +347,9 @@ class Client:
         """
         self.queue.ping()
         self.ledger.ping()
-        begin_run(
-            self._dispatcher, job_id, None if max_rejected is None else str(max_rejected), check=self._check_still_new
-        )
+        allowed = None if max_rejected is None else str(max_rejected)
+        with self._acting():
+            begin_run(self._dispatcher, job_id, allowed, deadline, check=self._check_still_new)
         return self.status(job_id)
 
     def _check_still_new(self, job: Job) -> None:
@@ -326,9 +418,14 @@ class Client:
             Nothing was submitted.
         """
         allowed = "100%" if max_rejected is None else str(max_rejected)
-        model = model or read_job(self.buckets.main, job_id).spec.model
+        old = read_job(self.buckets.main, job_id)
+        model = model or old.spec.model
         pinned = self.registry.resolve(model)
-        return self.submit_spec(rejected_again(self._dispatcher, job_id, pinned, model, allowed))
+        spec = rejected_again(self._dispatcher, job_id, pinned, model, allowed)
+        with self._acting():
+            details = {"job": spec.job_id, "model": pinned.ref}
+            audit.record(self.buckets.main, action="job.resume-rejected", target=job_id, details=details)
+            return self.submit_spec(spec, labels=old.labels)
 
     def reconcile(self) -> dict[str, str]:
         """Take the next step of every job under way: rebuild a lost ledger, dispatch lost parts again, or finalize.
@@ -341,9 +438,14 @@ class Client:
         self.queue.ping()
         return reconcile(self._dispatcher)
 
+    def rebuild_index(self) -> Rebuilt:
+        """Build the index of jobs again from their documents, for `jobs`. Jobs may run meanwhile."""
+        return rebuild(self.buckets.main)
+
     def delete_model(self, pinned: PinnedModel) -> None:
         """Delete a model version permanently; raises `ModelInUse` if an alias or a job under way needs it."""
-        self.submission.delete_model(pinned)
+        with self._acting():
+            self.submission.delete_model(pinned)
 
 
 _stand_ins: list[Client] = []
@@ -399,6 +501,6 @@ def resume_rejected(job_id: str, *, model: str | None = None, max_rejected: str 
     return Client.from_env().resume_rejected(job_id, model=model, max_rejected=max_rejected)
 
 
-def resume(job_id: str, *, max_rejected: str | int | None = None) -> Status:
+def resume(job_id: str, *, max_rejected: str | int | None = None, deadline: str | None = None) -> Status:
     """Complete a job that failed or was cancelled (see `Client.resume`)."""
-    return Client.from_env().resume(job_id, max_rejected=max_rejected)
+    return Client.from_env().resume(job_id, max_rejected=max_rejected, deadline=deadline)

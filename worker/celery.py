@@ -22,7 +22,7 @@ from scoreline.tasks.dispatch.queue import broker_settings
 from scoreline.tasks.dispatch.queue_names import CLOCK_TASKS, QueueNames
 from scoreline.tasks.dispatch.settings import QueueSettings
 from scoreline.worker import allocator, control, logs
-from scoreline.worker.settings import SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
+from scoreline.worker.settings import GC_S, SOFT_TIME_LIMIT_S, TIME_LIMIT_S, WorkerSettings
 
 ANSWER_KEPT_S = 3600
 
@@ -89,7 +89,7 @@ app.conf.update(
             # Messages expire, so that they do not pile up while no worker is running. No process reads their results.
             "options": {"expires": every_s, "ignore_result": True},
         }
-        for name, every_s in (("reconcile", _worker.reconcile_s), ("tick", _worker.tick_s))
+        for name, every_s in (("reconcile", _worker.reconcile_s), ("tick", _worker.tick_s), ("gc", GC_S))
     },
 )
 

@@ -90,6 +90,7 @@ def engine(app: Celery) -> Engine:
             send=send,
             on_fault=telemetry.report,
             parts_per_process=settings.parts_per_process,
+            weights=settings.group_weights,
             lease_s=settings.lease_s,
             reconcile_s=settings.reconcile_s,
             batch_bytes=settings.batch_bytes,
@@ -127,10 +128,10 @@ def scheduler(app: Celery) -> Scheduler:
     return process.scheduler
 
 
-def count_processes(app: Celery) -> int:
-    """Count the processes of this deployment's workers. Wait half a second for the workers to answer."""
+def count_processes(app: Celery) -> list[int]:
+    """Count the processes of each worker of this deployment. Wait half a second for the workers to answer."""
     own = Connections(os.environ, WORKER, app=app).queue.own_gauges(timeout_s=0.5)
-    return sum(int(gauges["processes"]) for gauges in own.values())
+    return [int(gauges["processes"]) for gauges in own.values()]
 
 
 def queue_names() -> QueueNames:

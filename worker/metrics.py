@@ -29,6 +29,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import ScorelineError, describe
 from scoreline.storage.ledger.counters import Totals
 from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.tasks.backlog.reader import Backlog as Work
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.messages import Backlog
 from scoreline.tasks.dispatch.queue import Queue
@@ -91,6 +92,7 @@ class Deployment(Collector):
                 "bucket": self._in_bucket,
                 "broker": self._client.queue.backlog,
                 "workers": self._gauges,
+                "work": self._client.backlog,
             },
             self._deadline_s,
         )
@@ -102,6 +104,8 @@ class Deployment(Collector):
             yield from _bucket_metrics(bucket)
         if (backlog := answers.get("broker")) is not None:
             yield from _queue_metrics(backlog)
+        if (work := answers.get("work")) is not None:
+            yield from _work_metrics(work)
         if (workers := answers.get("workers")) is not None:
             yield from _worker_metrics(workers)
 
@@ -251,6 +255,30 @@ def _queue_metrics(backlog: Backlog) -> Iterator[Metric]:
             "died or hangs.",
             backlog.oldest_unacked_s,
         )
+
+
+def _work_metrics(work: Work) -> Iterator[Metric]:
+    seconds = GaugeMetricFamily(
+        "scoreline_backlog_seconds",
+        "Seconds that one process would take for the rest of all jobs under way, by the pace of earlier jobs with the "
+        "same model version.",
+        labels=["group"],
+    )
+    rows = GaugeMetricFamily(
+        "scoreline_backlog_rows", "Rows left to score in all jobs that are planned.", labels=["group"]
+    )
+    jobs = GaugeMetricFamily(
+        "scoreline_backlog_jobs",
+        "Jobs that have not ended. Jobs that wait for their plan have no seconds and no rows yet.",
+        labels=["group"],
+    )
+    for group, found in work.groups().items():
+        seconds.add_metric([group], found.seconds)
+        rows.add_metric([group], found.rows)
+        jobs.add_metric([group], found.jobs)
+    yield seconds
+    yield rows
+    yield jobs
 
 
 def _worker_metrics(workers: Mapping[str, Any]) -> Iterator[Metric]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.keys import is_name
+from scoreline.storage.ledger.shares import MAX_WEIGHT
 from scoreline.storage.models.manifest import parse_ref
 from scoreline.storage.settings import Environment
 from scoreline.tasks.dispatch.dispatcher import LEASE_S, PARTS_PER_PROCESS
@@ -19,6 +22,9 @@ DEFAULT_SOFT_SHUTDOWN_S = 8
 """Seconds that running parts have to finish when a dyno is stopped. The dyno itself has 30 s. Unfinished parts return
 to the queue."""
 
+GC_S = 600
+"""Seconds between two messages with which beat requests that old results are removed. A message does something only
+once a day, and until the work of that day is done."""
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
 """Seconds after which a part or a step is interrupted. A minute later, the process of the part is killed."""
@@ -67,6 +73,8 @@ class WorkerSettings:
     """Seconds after which a process closes a connection to Redis that it does not use."""
     parts_per_process: int
     """Maximum number of parts of one job in the queue, for each worker process."""
+    group_weights: Mapping[str, int]
+    """Weights of groups of jobs. A group with the weight 3 gets three times as much time as one with the weight 1."""
     batch_bytes: int
     """Maximum memory of the rows that are scored together, with their features and results."""
     remote_control: bool
@@ -90,6 +98,7 @@ class WorkerSettings:
         soft_shutdown_s = env.number("SOFT_SHUTDOWN_SECONDS", DEFAULT_SOFT_SHUTDOWN_S)
         redis_idle_s = env.number("REDIS_IDLE_SECONDS", DEFAULT_REDIS_IDLE_S, minimum=1)
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
+        group_weights = _weights(env)
         batch_bytes = env.number("BATCH_MB", BATCH_BYTES >> 20, minimum=1) << 20
         remote_control = env.flag("REMOTE_CONTROL", False)
         env.finish()
@@ -103,6 +112,23 @@ class WorkerSettings:
             soft_shutdown_s=soft_shutdown_s,
             redis_idle_s=redis_idle_s,
             parts_per_process=parts_per_process,
+            group_weights=group_weights,
             batch_bytes=batch_bytes,
             remote_control=remote_control,
         )
+
+
+def _weights(env: Environment) -> dict[str, int]:
+    """Read GROUP_WEIGHTS, in the form ``name=weight,name=weight``."""
+    weights: dict[str, int] = {}
+    for item in filter(None, (item.strip() for item in env.text("GROUP_WEIGHTS").split(","))):
+        name, _, weight = (text.strip() for text in item.partition("="))
+        if not is_name(name) or not re.fullmatch(r"[0-9]{1,4}", weight) or not 1 <= int(weight) <= MAX_WEIGHT:
+            env.faults.append(
+                f"GROUP_WEIGHTS: {item!r} is not of the form NAME=WEIGHT, with a whole number from 1 to {MAX_WEIGHT}"
+            )
+        elif name in weights:
+            env.faults.append(f"GROUP_WEIGHTS: the group {name!r} has two weights")
+        else:
+            weights[name] = int(weight)
+    return weights

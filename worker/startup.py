@@ -23,6 +23,7 @@ from celery.signals import (
 )
 
 from scoreline.storage import keys
+from scoreline.storage.audit import run_as
 from scoreline.storage.container_memory import limit_bytes
 from scoreline.storage.errors import ScorelineError, StoreError, describe
 from scoreline.storage.settings import StorageSettings
@@ -50,6 +51,7 @@ def connect(app: Celery) -> None:
             app.send_task("scoreline.reconcile", expires=60, connection=connection, ignore_result=True)
         _count_preloaded()
 
+    worker_init.connect(_name_program, weak=False)
     worker_init.connect(_share_memory, weak=False)
     worker_process_init.connect(_share_connection, weak=False)
     worker_process_init.connect(model_processes.allow_children, weak=False)
@@ -85,6 +87,11 @@ def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     conf.worker_concurrency = sizing.processes
     conf.worker_max_memory_per_child = sizing.process_bytes >> 10
     process.sizing = sizing
+
+
+def _name_program(**_: Any) -> None:
+    """Name this process and its children in the audit."""
+    run_as("worker")
 
 
 def _share_memory(**_: Any) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import secrets
 from dataclasses import replace
 from typing import Any
 
 from celery import Task
 
+from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import (
     UNLOADABLE_HERE,
     DocumentCorrupt,
@@ -25,6 +28,9 @@ from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, ch
 from scoreline.tasks.records import job as records_job
 from scoreline.tasks.records import submit as records_submit
 from scoreline.tasks.records.carried import Carried
+from scoreline.tasks.retention import rounds
+from scoreline.tasks.retention.policies import Policies, read_policies
+from scoreline.tasks.retention.settings import RetentionSettings
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import finalize as finalizing
 from scoreline.tasks.steps import inline, planner
@@ -67,6 +73,14 @@ def _check_required(**required: Any) -> None:
         raise InvalidRequest(f"the message lacks {' and '.join(missing)}: send kwargs with {' and '.join(required)}")
 
 
+def _acting_for(task: Task[Any, Any], who: Any) -> contextlib.AbstractContextManager[None]:
+    """Return a block that acts for the application that sent a message. The message may name a person or program."""
+    if not isinstance(who, str | None):
+        raise InvalidRequest(f"submitter {who!r} is not a text")
+    host = str(task.request.origin or "").rpartition("@")[2] or "a host that the message does not name"
+    return acting_as(who or "an application", f"{host}, message")
+
+
 @app.task(
     name="scoreline.submit", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S, ignore_result=False
 )
@@ -78,9 +92,10 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
     options["job_id"] = options.get("job_id") or self.request.id
     try:
         _check_required(model=model, input=input)
-        check_known(options, SubmitOptions)
-        client = lifecycle.client(app)
-        return client.answer(client.submit(model, input, **options))
+        with _acting_for(self, options.pop("submitter", None)):
+            check_known(options, SubmitOptions)
+            client = lifecycle.client(app)
+            return client.answer(client.submit(model, input, **options))
     except ScorelineError as error:
         if not error.transient or retries_made(self) >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})
@@ -106,9 +121,10 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
     engine, client = lifecycle.engine(app), lifecycle.client(app)
     try:
         _check_required(model=model, records=records)
-        check_known(options, RecordsOptions)
-        records_submit.check_message(records)
-        _, carried = records_submit.accept_records(client.submission, model, records, **options)
+        with _acting_for(self, options.pop("submitter", None)):
+            check_known(options, RecordsOptions)
+            records_submit.check_message(records)
+            _, carried = records_submit.accept_records(client.submission, model, records, **options)
         with reconcile_if_lost(engine, job_id):
             try:
                 found = Carried.of(carried)
@@ -170,7 +186,7 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
 def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -> dict[str, int] | None:
-    """Score one part. If a transient error outlasts its retries, the part fails with that error.
+    """Score the part that is due. If a transient error outlasts its retries, the part fails with that error.
 
     A retry after a transient error sets `retried` to the number of the retry, and does not count as an attempt. A retry
     after the death of a process counts as an attempt. Celery then repeats the old arguments, so `retried` differs from
@@ -178,10 +194,21 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     """
     engine = lifecycle.engine(app)
     retries = self.request.retries
+    leased: parts.LeasedPart | None = None
+    with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
+        is_retry = 0 < retried == retries
+        leased = parts.lease_due_part(engine, job_id, part, str(self.request.id), is_retry=is_retry)
+    return None if leased is None else _score_leased(self, engine, leased)
+
+
+def _score_leased(self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart) -> dict[str, int] | None:
+    """Score the part that was due when a message arrived. From now on, the message is for this part."""
+    job_id, part, retries = leased.lease.job_id, leased.lease.part, self.request.retries
+    self.request.update(kwargs={**(self.request.kwargs or {}), "job_id": job_id, "part": part})
     done: dict[str, int] | None = None
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
         try:
-            done = _score_part(engine, job_id, part, str(self.request.id), is_retry=0 < retried == retries)
+            done = _score_part(engine, leased)
         except ScorelineError as error:
             if not error.transient:
                 raise
@@ -192,11 +219,12 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     return done
 
 
-def _score_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool) -> dict[str, int] | None:
+def _score_part(engine: Engine, leased: parts.LeasedPart) -> dict[str, int] | None:
     try:
-        done = parts.score_part(engine, job_id, part, holder, is_retry=is_retry)
+        done = parts.score_leased(engine, leased)
         return None if done is None else {"rows": done[0], "rejected": done[1]}
     except SoftTimeLimitExceeded:
+        job_id, part = leased.lease.job_id, leased.lease.part
         reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
         parts.count_part(engine, job_id, part, failure=reason)
         return None
@@ -231,8 +259,28 @@ def reconcile() -> None:
     """Reconcile the jobs that are due. Beat requests this task regularly, and each starting worker requests it once."""
     engine = lifecycle.engine(app)
     if engine.ledger.once_in("count", PROCESSES_COUNTED_EVERY_S):
-        engine.ledger.note_processes(lifecycle.count_processes(app), PROCESSES_KNOWN_S)
+        processes = lifecycle.count_processes(app)
+        engine.ledger.note_processes(sum(processes), PROCESSES_KNOWN_S)
+        if any(processes):
+            engine.ledger.note_worker_size(max(1, sum(processes) // len(processes)))
     reconciling.reconcile_due(engine)
+
+
+@app.task(name="scoreline.gc")
+def gc() -> None:
+    """Remove results that are no longer kept, for some seconds. Beat requests this every ten minutes."""
+    engine, settings = lifecycle.engine(app), RetentionSettings.from_env(os.environ)
+
+    def policies() -> Policies:
+        return read_policies(engine.buckets.main, settings.results_keep)
+
+    with acting_as("the clock"):
+        report = rounds.collect_piece(engine.buckets, engine.ledger.watchlist, policies, secrets.token_hex(8))
+    if report is not None and (report.removed or report.kept or report.failed):
+        log.info(
+            "retention.ended",
+            extra={"removed": len(report.removed), "kept": len(report.kept), "failed": len(report.failed)},
+        )
 
 
 @app.task(name="scoreline.tick")

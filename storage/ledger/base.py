@@ -8,14 +8,16 @@ from typing import Literal, Protocol
 
 from scoreline.storage.ledger.answers import Answers
 from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.ledger.shares import NO_TERMS, Terms
 from scoreline.storage.ledger.waiting import WaitingSteps
 from scoreline.storage.ledger.watchlist import Watchlist
 
-ToDo = Literal["run", "done", "busy", "stopped", "unknown"]
-Stopped = Literal["", "budget", "failures", "closed"]
+ToDo = Literal["run", "done", "busy", "stopped", "late", "unknown"]
+Stopped = Literal["", "budget", "failures", "deadline", "closed"]
 """Reason why no more parts are dispatched, or an empty string if parts are still dispatched.
 
-``budget``: too many rows were rejected. ``failures``: too many parts failed. ``closed``: the outcome is written.
+``budget``: too many rows were rejected. ``failures``: too many parts failed. ``deadline``: the deadline has passed.
+``closed``: the outcome is written.
 """
 
 LIFE_S = 30 * 24 * 3600
@@ -28,6 +30,8 @@ LONGEST_PATIENCE_S = 3600.0
 with each message."""
 TICK_KNOWN_S = 24 * 3600
 """Seconds for which the ledger remembers the last run of the task `scoreline.tick`."""
+IDLE_KNOWN_S = 24 * 3600
+"""Seconds for which the ledger remembers since when there is no work."""
 MAX_FAILED_PARTS = 100
 """Number of failed parts at which a job stops, because so many failures have a common cause. The number also limits how
 many failure reasons are stored."""
@@ -56,8 +60,8 @@ class Started:
     """What the caller does with the part.
 
     ``run``: score the part. ``done``: the part was already finished. ``busy``: another holder has the lease, and the
-    reconciler monitors it. ``stopped``: the job dispatches no more parts. ``unknown``: the part is not due yet and will
-    be dispatched again.
+    reconciler monitors it. ``stopped``: the job dispatches no more parts. ``late``: the job dispatches no more parts,
+    because its deadline has passed. ``unknown``: the part is not due yet and will be dispatched again.
     """
     attempt: int
     """Number of the attempt, from 1."""
@@ -109,11 +113,13 @@ class Progress:
     """Number of rows that parts in flight have scored so far, according to `Ledger.note_scored`."""
     uncounted: int = 0
     """Number of times that the ledger was rebuilt because it had counted parts that were incomplete in the bucket."""
+    work: str = ""
+    """The text that was passed to `Ledger.begin`."""
 
     @property
     def over(self) -> bool:
         """Whether scoring has ended but the outcome is not written yet."""
-        return self.stopped in ("budget", "failures") or (self.all_done and self.stopped != "closed")
+        return self.stopped in ("budget", "failures", "deadline") or (self.all_done and self.stopped != "closed")
 
     @property
     def all_done(self) -> bool:
@@ -171,7 +177,15 @@ class Ledger(Protocol):
         ...
 
     def begin(
-        self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
+        self,
+        job_id: str,
+        plan_sha256: str,
+        parts: int,
+        *,
+        budget: int,
+        recovered: Recovered | None = None,
+        work: str = "",
+        terms: Terms = NO_TERMS,
     ) -> bool:
         """Open the ledger of a job unless it is already open, and return whether this call opened it.
 
@@ -181,6 +195,10 @@ class Ledger(Protocol):
             Number of rows that the job may reject before it stops.
         recovered : Recovered, optional
             Progress found in the bucket, if the plan existed before.
+        work : str
+            A description of the job's work, which `Watchlist.states` returns. The ledger does not read it.
+        terms : Terms, optional
+            How the job shares the processes with others.
 
         Raises
         ------
@@ -191,6 +209,8 @@ class Ledger(Protocol):
 
     def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
         """Claim the parts to put into the queue now: lost parts, then new parts until `window` parts are in flight.
+
+        A job with a maximum number of parts has at most that many in flight.
 
         Raises
         ------
@@ -214,12 +234,44 @@ class Ledger(Protocol):
         """
         ...
 
+    def start_due(
+        self, lease: PartLease, weights: Mapping[str, int], *, is_retry: bool = False
+    ) -> tuple[PartLease, Started]:
+        """Acquire the lease of the part that is due, among the parts of all jobs (see `shares`).
+
+        If the message is delivered again, this is the part that was due at its earlier delivery, as long as the lease
+        exists. A retry is always for the part of `lease`. If no part is due, the answer is about the part of `lease`.
+
+        Parameters
+        ----------
+        lease : PartLease
+            The part that the message names, and the holder.
+        weights : mapping of str to int
+            Weights of groups; by default, a group has the weight 1.
+
+        Returns
+        -------
+        lease : PartLease
+            The part to work on. Its job and plan may be others than those of the argument.
+        started : Started
+            The result.
+
+        Raises
+        ------
+        LedgerLost, LedgerFenced
+            The job that the message names has no ledger, or its ledger belongs to another plan.
+        """
+        ...
+
     def renew(self, lease: PartLease) -> bool:
         """Extend a lease to `lease.lease_s` seconds from now, and return whether the holder still had the lease."""
         ...
 
-    def release(self, lease: PartLease) -> None:
-        """Release a lease after a transient error, so that the interrupted attempt is not counted."""
+    def release(self, lease: PartLease, *, retried: bool = False) -> None:
+        """Release a lease, so that the interrupted attempt is not counted.
+
+        If `retried` is true, the part waits for the retry of the message, and no other message starts it.
+        """
         ...
 
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
@@ -254,8 +306,11 @@ class Ledger(Protocol):
         """
         ...
 
-    def stopped(self, job_id: str) -> bool:
-        """Return whether scoring should stop because the job was cancelled, has ended, or exceeds its budget."""
+    def stopped(self, job_id: str) -> Stopped:
+        """Return why scoring should stop: the job was cancelled, has ended, exceeds its budget or is past its deadline.
+
+        The text is empty if scoring should continue.
+        """
         ...
 
     def close(self, job_id: str) -> None:
@@ -305,6 +360,25 @@ class Ledger(Protocol):
 
     def processes(self) -> int:
         """Return the number that `note_processes` recorded last, or 0 if it has expired."""
+        ...
+
+    def note_worker_size(self, processes: int) -> None:
+        """Remember for `LIFE_S` how many processes a worker has, on average."""
+        ...
+
+    def worker_size(self) -> int:
+        """Return the number that `note_worker_size` recorded last; 0 if it is unknown."""
+        ...
+
+    def note_busy(self) -> None:
+        """Record that there is work, so that `note_idle` counts from zero again."""
+        ...
+
+    def note_idle(self) -> float:
+        """Record that there is no work. Return the seconds since the first such call after the last `note_busy`.
+
+        After `IDLE_KNOWN_S`, the count begins at zero again.
+        """
         ...
 
     def note_tick(self) -> None:

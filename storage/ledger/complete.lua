@@ -1,11 +1,11 @@
--- Counts a part exactly once. KEYS: state, done, failed.
+-- Counts a part exactly once. KEYS: state, done, failed, groups (see shares.lua).
 -- ARGV: plan digest, part, scored rows, rejected rows, reason for the failure or '', time (see clock.lua), seconds after
 -- which the message of the next part is considered lost, number of failures at which the job stops, seconds until the
--- keys expire.
+-- keys expire, job.
 -- Returns {next part to dispatch or -1, parts left, reason for stopping or '', 1 if this call counted the part}.
 -- Only the call that counts the part receives a next part.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
-  'stopped', 'failures')
+  'stopped', 'failures', 'f' .. ARGV[2], 'c' .. ARGV[2], 'cost', 'owed', 'listed', 'group', 'rank')
 if not state[1] then
   return redis.error_reply('LOST')
 end
@@ -16,8 +16,12 @@ local parts, done, stopped = tonumber(state[2]), tonumber(state[3]), state[9]
 if stopped == 'closed' then
   return {-1, parts - done, stopped, 0}
 end
-local in_turn = redis.call('HDEL', KEYS[1], 'f' .. ARGV[2])
-redis.call('HDEL', KEYS[1], 'u' .. ARGV[2], 'r' .. ARGV[2])
+local in_turn = state[11]
+local of_part = {}
+for place, kind in ipairs({'f', 'u', 'r', 'c', 'w'}) do
+  of_part[place] = kind .. ARGV[2]
+end
+redis.call('HDEL', KEYS[1], unpack(of_part))
 if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 1 then
   return {-1, parts - done, stopped or '', 0}
 end
@@ -25,7 +29,7 @@ done = done + 1
 if done == 1 then
   redis.call('EXPIRE', KEYS[2], ARGV[9])
 end
-if in_turn == 0 then -- this ledger did not dispatch the part, so the cursor may reach parts that are done
+if not in_turn then -- this ledger did not dispatch the part, so the cursor may reach parts that are done
   state[8] = '1'
   redis.call('HSET', KEYS[1], 'rebuilt', 1)
 end
@@ -49,19 +53,43 @@ if not stopped and done < parts then
     changes[#changes + 1] = stopped
   end
 end
+local now = clock(ARGV[6])
 local next = -1
 if not stopped then
-  while state[8] and cursor < parts and redis.call('GETBIT', KEYS[2], cursor) == 1 do
-    cursor = cursor + 1
+  if state[8] and cursor < parts then
+    cursor = undone(KEYS[2], cursor)
   end
   if cursor < parts then
     next = cursor
     changes[#changes + 1] = 'f' .. next
-    changes[#changes + 1] = string.format('%.3f 0 1 -', clock(ARGV[6]) + ARGV[7])
+    changes[#changes + 1] = string.format('%.3f 0 1 -', now + ARGV[7])
     cursor = cursor + 1
   end
   changes[#changes + 1] = 'cursor'
   changes[#changes + 1] = cursor
+end
+if state[12] then -- the part was chosen, and its group charged with the seconds that were expected
+  local charge, begun, weight, group, job, part = string.match(state[12], '^(%S+) (%S+) (%d+) (%S*) (%S+) (%d+)$')
+  local took = math.max(0, now - begun)
+  changes[#changes + 1] = 'cost'
+  changes[#changes + 1] = string.format('%.3f', state[13] and 0.5 * state[13] + 0.5 * took or took)
+  if charge ~= '-' then
+    local owed = took - charge
+    if next >= 0 and math.abs(owed) < 0.1 * charge then -- the next part is charged with the difference
+      changes[#changes + 1] = 'owed'
+      changes[#changes + 1] = string.format('%.3f', (tonumber(state[14]) or 0) + owed)
+    else
+      shares(KEYS[4]).add(group, owed / weight)
+    end
+  end
+  if job ~= '-' then
+    redis.call('HDEL', shares(KEYS[4]).state(job), 'm' .. part)
+  end
+end
+if next >= 0 and not state[15] then
+  shares(KEYS[4]).list(ARGV[10], state[16] or '', state[17] or 0, ARGV[9])
+  changes[#changes + 1] = 'listed'
+  changes[#changes + 1] = 1
 end
 redis.call('HSET', KEYS[1], unpack(changes))
 return {next, parts - done, stopped or '', 1}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,6 +79,10 @@ class Counters(Protocol):
 
         Return None if no pace is recorded, or if the recorded pace is not a positive number.
         """
+        ...
+
+    def paces(self, whats: Collection[str]) -> dict[str, float]:
+        """Return the known paces (see `pace`) of several kinds of jobs at once. Unknown paces are left out."""
         ...
 
     def read(self) -> Totals:

@@ -1,6 +1,7 @@
 -- Claims the parts that the caller must put into the queue: parts that seem to have lost their message or worker, and
--- new parts up to the window. KEYS: state, done.
--- ARGV: plan digest, window, time (see clock.lua), patience (s), maximum patience (s).
+-- new parts up to the window. KEYS: state, done, groups (see shares.lua).
+-- ARGV: plan digest, window, time (see clock.lua), patience (s), maximum patience (s), job, seconds until the keys of the
+-- groups expire.
 -- A part is in flight from its dispatch to its completion. Meanwhile the field f<part> of the state is
 -- '<time (s) at which it is considered lost> <attempts> <messages sent> <holder of the lease, or ->'.
 -- Returns {parts left, reason for stopping or '', part, part, ...}.
@@ -20,15 +21,24 @@ if field.plan ~= ARGV[1] then
   return redis.error_reply('ANOTHERPLAN')
 end
 local parts, cursor = tonumber(field.parts), tonumber(field.cursor)
+local now = clock(ARGV[3])
+if not field.stopped and field.deadline and tonumber(field.deadline) <= now and parts > tonumber(field.done) then
+  redis.call('HSET', KEYS[1], 'stopped', 'deadline')
+  field.stopped = 'deadline'
+end
 local answer = {parts - field.done, field.stopped or ''}
 if field.stopped then
   return answer
 end
-local now, patience, longest = clock(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local window = math.min(tonumber(ARGV[2]), tonumber(field.most) or math.huge)
+local patience, longest = tonumber(ARGV[4]), tonumber(ARGV[5])
 local function send(part, attempts, sent)
   -- the wait doubles with each unanswered message, because the queue may simply be long
   local wait = math.min(longest, patience * 2 ^ sent)
   redis.call('HSET', KEYS[1], 'f' .. part, string.format('%.3f %d %d -', now + wait, attempts, sent + 1))
+  if field['c' .. part] or field['w' .. part] then
+    redis.call('HDEL', KEYS[1], 'c' .. part, 'w' .. part)
+  end
   answer[#answer + 1] = part
 end
 for name, flight in pairs(flights) do
@@ -37,12 +47,17 @@ for name, flight in pairs(flights) do
     send(tonumber(string.sub(name, 2)), tonumber(attempts), tonumber(sent))
   end
 end
-while count < tonumber(ARGV[2]) and cursor < parts do
-  if not field.rebuilt or redis.call('GETBIT', KEYS[2], cursor) == 0 then
+while count < window and cursor < parts do
+  cursor = field.rebuilt and undone(KEYS[2], cursor) or cursor
+  if cursor < parts then
     send(cursor, 0, 0)
     count = count + 1
   end
   cursor = cursor + 1
 end
 redis.call('HSET', KEYS[1], 'cursor', cursor)
+if #answer > 2 then
+  shares(KEYS[3]).list(ARGV[6], field.group or '', field.rank or 0, ARGV[7])
+  redis.call('HSET', KEYS[1], 'listed', 1)
+end
 return answer

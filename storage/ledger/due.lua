@@ -25,7 +25,11 @@ local function asks()
   if field.stopped or tonumber(field.done) >= tonumber(field.parts) then
     return not pending('finalize')
   end
-  return lost or (flights < tonumber(ARGV[2]) and tonumber(field.cursor) < tonumber(field.parts))
+  if field.deadline and tonumber(field.deadline) <= now then
+    return true
+  end
+  local window = math.min(tonumber(ARGV[2]), tonumber(field.most) or math.huge)
+  return lost or (flights < window and tonumber(field.cursor) < tonumber(field.parts))
 end
 local intact, known, due, looked = pcall(function()
   return redis.call('HEXISTS', KEYS[2], 'look') == 1, asks(), pending('look')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
+from collections.abc import Collection
 
 from scoreline.storage.ledger.counters import (
     ENDS,
@@ -62,6 +63,10 @@ class MemoryCounters:
         with self._lock:
             pace = self._paces.get(what, 0.0)
         return pace if math.isfinite(pace) and pace > 0 else None
+
+    def paces(self, whats: Collection[str]) -> dict[str, float]:
+        """Return several paces (see `Counters.paces`)."""
+        return {what: pace for what in whats if (pace := self.pace(what)) is not None}
 
     def read(self) -> Totals:
         """Return all counters (see `Counters.read`)."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from scoreline.storage.errors import LedgerFenced, LedgerLost
@@ -12,22 +11,26 @@ from scoreline.storage.ledger.base import (
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
     LONGEST_PATIENCE_S,
-    TICK_KNOWN_S,
     Completed,
     Due,
     PartLease,
     Progress,
     Recovered,
     Started,
+    Stopped,
+    ToDo,
 )
 from scoreline.storage.ledger.memory_answers import MemoryAnswers
 from scoreline.storage.ledger.memory_counters import MemoryCounters
-from scoreline.storage.ledger.memory_state import Expiring, Flight, Job, Steps, reason_to_stop
+from scoreline.storage.ledger.memory_shares import MemoryShares
+from scoreline.storage.ledger.memory_state import Expiring, Flight, Job, Used, reason_to_stop
+from scoreline.storage.ledger.memory_steps import MemorySteps
 from scoreline.storage.ledger.memory_waiting import MemoryWaitingSteps
 from scoreline.storage.ledger.memory_watchlist import MemoryWatchlist
+from scoreline.storage.ledger.shares import NO_TERMS, Terms
 
 
-class MemoryLedger:
+class MemoryLedger(MemorySteps):
     """Ledger for all jobs of one bucket, used by a single process (see `Ledger`).
 
     Parameters
@@ -40,12 +43,9 @@ class MemoryLedger:
     """
 
     def __init__(self, *, patience_s: float = 120, clock: Callable[[], float] = time.time) -> None:
-        self._patience_s = patience_s
-        self._clock = clock
-        self._lock = threading.Lock()
+        super().__init__(patience_s, clock)
         self._jobs: Expiring[Job] = Expiring(clock)
-        self._steps = Steps(clock)
-        self._notes: Expiring[float] = Expiring(clock)
+        self._shares = MemoryShares()
         self.counters = MemoryCounters()
         self.watchlist = MemoryWatchlist(self._lock, clock, self._jobs, self._steps)
         self.waiting = MemoryWaitingSteps(self._lock, clock)
@@ -55,7 +55,15 @@ class MemoryLedger:
         """Do nothing, because this ledger always answers (see `Ledger.ping`)."""
 
     def begin(
-        self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
+        self,
+        job_id: str,
+        plan_sha256: str,
+        parts: int,
+        *,
+        budget: int,
+        recovered: Recovered | None = None,
+        work: str = "",
+        terms: Terms = NO_TERMS,
     ) -> bool:
         """Open the ledger of a job (see `Ledger.begin`)."""
         with self._lock:
@@ -74,6 +82,8 @@ class MemoryLedger:
                 rejected=known.rejected,
                 uncounted=known.uncounted,
                 stopped="budget" if known.rejected > budget else "",
+                work=work,
+                terms=terms,
             )
             self._jobs.put(job_id, job, LIFE_S)
             return True
@@ -83,7 +93,10 @@ class MemoryLedger:
         with self._lock:
             job = self._of_plan(job_id, plan_sha256)
             self._jobs.keep(job_id, LIFE_S)
-            claimed = [] if job.stopped else self._claim(job, window)
+            job.stop_if_late(self._clock())
+            claimed = [] if job.stopped else self._claim(job, min(window, job.terms.max_parts or window))
+            if claimed:
+                self._shares.list_job(job_id, job.terms)
             return Due(parts=tuple(claimed), all_done=job.all_done, stopped=job.stopped)
 
     def _claim(self, job: Job, window: int) -> list[int]:
@@ -94,7 +107,8 @@ class MemoryLedger:
             # The wait doubles with each unanswered message, because the queue may simply be long.
             flight.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**flight.sent)
             flight.sent += 1
-            flight.holder = None
+            flight.holder = flight.charge = None
+            flight.waits_for_retry = False
         new = []
         while len(job.flights) < window and (following := job.next_part()) is not None:
             job.flights[following] = Flight(until_s=now + min(LONGEST_PATIENCE_S, self._patience_s))
@@ -105,27 +119,84 @@ class MemoryLedger:
         """Take the lease of a part (see `Ledger.start`)."""
         with self._lock:
             job = self._of_plan(lease.job_id, lease.plan_sha256)
-            refused = Started(to_do="busy", attempt=0, all_done=job.all_done, result_may_exist=False, budget=0)
-            if job.stopped:
-                return replace(refused, to_do="stopped")
-            flight = job.flights.get(lease.part)
-            if flight is None:
-                return replace(refused, to_do="done" if lease.part in job.done else "unknown")
-            now = self._clock()
-            if flight.holder not in (None, lease.holder) and flight.until_s > now:
-                return replace(refused, attempt=flight.attempts)
-            if not (is_retry and flight.holder == lease.holder):
-                flight.attempts += 1
-            flight.holder = lease.holder
-            flight.rejected = flight.scored = 0
-            flight.until_s = now + lease.lease_s
-            return Started(
-                to_do="run",
-                attempt=flight.attempts,
-                all_done=job.all_done,
-                result_may_exist=job.rebuilt or flight.attempts > 1,
-                budget=job.budget,
-            )
+            job.stop_if_late(self._clock())
+            return self._start(job, lease, is_retry=is_retry)
+
+    def start_due(
+        self, lease: PartLease, weights: Mapping[str, int], *, is_retry: bool = False
+    ) -> tuple[PartLease, Started]:
+        """Take the lease of the part that is due (see `Ledger.start_due`)."""
+        with self._lock:
+            own, now = self._of_plan(lease.job_id, lease.plan_sha256), self._clock()
+            own.stop_if_late(now)
+            flight = own.flights.get(lease.part)
+            if is_retry or (flight is not None and flight.holder == lease.holder):
+                return lease, self._start(own, lease, is_retry=is_retry)
+            if (earlier := self._earlier(own, lease)) is not None:
+                return earlier, self._start(self._of_plan(earlier.job_id, earlier.plan_sha256), earlier)
+            chosen = self._shares.choose(lambda job_id: self._waiting_part(job_id, lease))
+            if chosen is None:
+                if flight is not None and flight.waits_for_retry and not own.stopped:
+                    return lease, self._refused(own, "busy")
+                return lease, self._start(own, lease)
+            job = self._jobs.get(chosen.job_id)
+            assert job is not None
+            due = replace(lease, job_id=chosen.job_id, part=chosen.part, plan_sha256=job.plan_sha256)
+            taken = job.flights[chosen.part]
+            taken.charge = self._shares.charge(job, chosen, weights, now)
+            if due != lease:
+                own.messages[lease.part] = Used(holder=lease.holder, job_id=chosen.job_id, part=chosen.part)
+                taken.message = lease.job_id, lease.part
+            return due, self._start(job, due)
+
+    def _waiting_part(self, job_id: str, lease: PartLease) -> int | None:
+        """Return the part of a job that waits. A message prefers the part that it names."""
+        job = self._jobs.get(job_id)
+        if job is None:
+            return None
+        job.stop_if_late(self._clock())
+        if job.stopped:
+            return None
+        own = job.flights.get(lease.part) if job_id == lease.job_id else None
+        return lease.part if own and own.holder is None and not own.waits_for_retry else job.waiting_part()
+
+    def _earlier(self, own: Job, lease: PartLease) -> PartLease | None:
+        """Return the lease that the holder has of another part, if its message is delivered again."""
+        used = own.messages.get(lease.part)
+        job = self._jobs.get(used.job_id) if used is not None and used.holder == lease.holder else None
+        if used is None or job is None or job.stopped:
+            return None
+        flight = job.flights.get(used.part)
+        if flight is None or flight.holder != lease.holder:
+            return None
+        return replace(lease, job_id=used.job_id, part=used.part, plan_sha256=job.plan_sha256)
+
+    @staticmethod
+    def _refused(job: Job, to_do: ToDo, attempt: int = 0) -> Started:
+        return Started(to_do=to_do, attempt=attempt, all_done=job.all_done, result_may_exist=False, budget=0)
+
+    def _start(self, job: Job, lease: PartLease, *, is_retry: bool = False) -> Started:
+        if job.stopped:
+            return self._refused(job, "late" if job.stopped == "deadline" else "stopped")
+        flight = job.flights.get(lease.part)
+        if flight is None:
+            return self._refused(job, "done" if lease.part in job.done else "unknown")
+        now = self._clock()
+        if flight.holder not in (None, lease.holder) and flight.until_s > now:
+            return self._refused(job, "busy", flight.attempts)
+        if not (is_retry and flight.holder == lease.holder):
+            flight.attempts += 1
+        flight.holder = lease.holder
+        flight.rejected = flight.scored = 0
+        flight.waits_for_retry = False
+        flight.until_s = now + lease.lease_s
+        return Started(
+            to_do="run",
+            attempt=flight.attempts,
+            all_done=job.all_done,
+            result_may_exist=job.rebuilt or flight.attempts > 1,
+            budget=job.budget,
+        )
 
     def renew(self, lease: PartLease) -> bool:
         """Extend a lease (see `Ledger.renew`)."""
@@ -135,14 +206,20 @@ class MemoryLedger:
                 flight.until_s = self._clock() + lease.lease_s
             return flight is not None
 
-    def release(self, lease: PartLease) -> None:
-        """Release a lease after a transient error (see `Ledger.release`)."""
+    def release(self, lease: PartLease, *, retried: bool = False) -> None:
+        """Release a lease (see `Ledger.release`)."""
         with self._lock:
             flight = self._held(lease)
-            if flight is not None:
-                flight.until_s = self._clock() + self._patience_s
-                flight.attempts -= 1
-                flight.holder = None
+            if flight is None:
+                return
+            self._shares.settle(flight.charge, self._clock())
+            flight.until_s = self._clock() + self._patience_s
+            flight.attempts -= 1
+            flight.holder = flight.charge = None
+            flight.waits_for_retry = retried
+            job = self._jobs.get(lease.job_id)
+            if job is not None and not retried:
+                self._shares.list_job(lease.job_id, job.terms)
 
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
         """Record the rejected rows of a part under way (see `Ledger.note_rejects`)."""
@@ -170,11 +247,13 @@ class MemoryLedger:
             not_counted = Completed(next_part=None, all_done=job.all_done, stopped=job.stopped, counted=False)
             if job.stopped == "closed":
                 return not_counted
-            in_turn = job.flights.pop(part, None) is not None
+            flight = job.flights.pop(part, None)
             if part in job.done:
                 return not_counted
             job.done.add(part)
-            job.rebuilt = job.rebuilt or not in_turn
+            job.rebuilt = job.rebuilt or flight is None
+            if flight is not None:
+                self._end(job, flight)
             job.rows += rows
             job.rejected += rejected
             if failure:
@@ -184,13 +263,25 @@ class MemoryLedger:
             next_part = None if job.stopped else job.next_part()
             if next_part is not None:
                 job.flights[next_part] = Flight(until_s=self._clock() + self._patience_s)
+                self._shares.list_job(job_id, job.terms)
             return Completed(next_part=next_part, all_done=job.all_done, stopped=job.stopped, counted=True)
 
-    def stopped(self, job_id: str) -> bool:
-        """Return whether scoring should stop (see `Ledger.stopped`)."""
+    def _end(self, job: Job, flight: Flight) -> None:
+        """Charge the group of a part that has ended."""
+        took = self._shares.settle(flight.charge, self._clock())
+        if took is not None:
+            job.cost_s = took if job.cost_s is None else (job.cost_s + took) / 2
+        if flight.message is not None and (other := self._jobs.get(flight.message[0])) is not None:
+            other.messages.pop(flight.message[1], None)
+
+    def stopped(self, job_id: str) -> Stopped:
+        """Return why scoring should stop (see `Ledger.stopped`)."""
         with self._lock:
             job = self._jobs.get(job_id)
-            return job is not None and job.stopped != ""
+            if job is None:
+                return ""
+            job.stop_if_late(self._clock())
+            return job.stopped
 
     def close(self, job_id: str) -> None:
         """Record that the outcome is written (see `Ledger.close`)."""
@@ -222,69 +313,8 @@ class MemoryLedger:
                 rows_under_way=sum(flight.scored for flight in job.flights.values()),
                 stopped=job.stopped,
                 uncounted=job.uncounted,
+                work=job.work,
             )
-
-    def claim_step(self, job_id: str, step: str) -> bool:
-        """Return whether the caller must send the message of a step (see `Ledger.claim_step`)."""
-        with self._lock:
-            known, now = self._steps.get(job_id, step), self._clock()
-            if known.until_s > now:
-                return False
-            known.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**known.sent)
-            known.sent += 1
-            return True
-
-    def begin_step(self, job_id: str, step: str, seconds: float) -> int:
-        """Record that the caller works on a step (see `Ledger.begin_step`)."""
-        with self._lock:
-            known = self._steps.get(job_id, step)
-            known.until_s = self._clock() + seconds
-            known.attempts += 1
-            return known.attempts
-
-    def renew_step(self, job_id: str, step: str, seconds: float) -> None:
-        """Record that the caller still works on a step (see `Ledger.renew_step`)."""
-        with self._lock:
-            if self._steps.find(job_id, step) is not None:
-                self._steps.get(job_id, step).until_s = self._clock() + seconds
-
-    def end_step(self, job_id: str, step: str, *, will_retry: bool = False) -> None:
-        """Record that a step is done or will be retried (see `Ledger.end_step`)."""
-        with self._lock:
-            if will_retry:
-                known = self._steps.get(job_id, step)
-                known.attempts = max(0, known.attempts - 1)
-            else:
-                self._steps.end(job_id, step)
-
-    def once_in(self, what: str, seconds: float) -> bool:
-        """Return whether this is the first call for `what` in the given time (see `Ledger.once_in`)."""
-        with self._lock:
-            first = self._notes.get(f"once {what}") is None
-            if first:
-                self._notes.put(f"once {what}", 1, seconds)
-            return first
-
-    def note_processes(self, count: int, seconds: float) -> None:
-        """Remember how many processes can score parts (see `Ledger.note_processes`)."""
-        with self._lock:
-            self._notes.put("processes", count, seconds)
-
-    def processes(self) -> int:
-        """Return the number of processes noted last (see `Ledger.processes`)."""
-        with self._lock:
-            return int(self._notes.get("processes") or 0)
-
-    def note_tick(self) -> None:
-        """Record that `scoreline.tick` runs now (see `Ledger.note_tick`)."""
-        with self._lock:
-            self._notes.put("tick", self._clock(), TICK_KNOWN_S)
-
-    def seconds_since_tick(self) -> float | None:
-        """Return how long ago `scoreline.tick` last ran (see `Ledger.seconds_since_tick`)."""
-        with self._lock:
-            ticked = self._notes.get("tick")
-            return None if ticked is None else self._clock() - ticked
 
     def __repr__(self) -> str:
         return f"MemoryLedger(jobs={len(self._jobs)})"

@@ -6,6 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scoreline.storage.ledger.base import LIFE_S, MAX_FAILED_PARTS, Stopped
+from scoreline.storage.ledger.shares import NO_TERMS, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """What a group was charged for a part that was chosen."""
+
+    seconds: float | None
+    """Seconds that the part was expected to take; None if the group was not charged."""
+    begun_s: float
+    weight: int
+    group: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Used:
+    """The part for which the message of another part was used."""
+
+    holder: str
+    job_id: str
+    part: int
 
 
 @dataclass(kw_only=True)
@@ -22,6 +43,11 @@ class Flight:
     """Number of rows that were rejected so far."""
     scored: int = 0
     """Number of rows that were scored so far, as last reported with `Ledger.note_scored`."""
+    charge: Charge | None = None
+    message: tuple[str, int] | None = None
+    """The job and the part that the message of the holder names, if they are others."""
+    waits_for_retry: bool = False
+    """Whether only the retry of its message may start the part."""
 
 
 @dataclass(kw_only=True)
@@ -42,11 +68,29 @@ class Job:
     failures: dict[int, str] = field(default_factory=dict)
     flights: dict[int, Flight] = field(default_factory=dict)
     stopped: Stopped = ""
+    work: str = ""
+    """See `Ledger.begin`."""
+    terms: Terms = NO_TERMS
+    cost_s: float | None = None
+    """Seconds that the last parts of the job took."""
+    messages: dict[int, Used] = field(default_factory=dict)
+    """What the messages of parts were used for, by part."""
 
     @property
     def all_done(self) -> bool:
         """Whether all parts are done."""
         return len(self.done) == self.parts
+
+    def waiting_part(self) -> int | None:
+        """Return the first part that is in flight and may be started by any message."""
+        waiting = (part for part, item in self.flights.items() if item.holder is None and not item.waits_for_retry)
+        return min(waiting, default=None)
+
+    def stop_if_late(self, now: float) -> None:
+        """Stop the job if its deadline has passed."""
+        late = self.terms.deadline_s is not None and self.terms.deadline_s <= now
+        if late and not self.stopped and not self.all_done:
+            self.stopped = "deadline"
 
     def next_part(self) -> int | None:
         """Return the next part to dispatch, and move the cursor past it; return None if all parts were dispatched."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from scoreline.storage.ledger.memory_state import Expiring, Job, Steps
-from scoreline.storage.ledger.watchlist import THOROUGH_S
+from scoreline.storage.ledger.watchlist import THOROUGH_S, JobState
 
 
 class MemoryWatchlist:
@@ -57,6 +57,11 @@ class MemoryWatchlist:
         with self._guard:
             self._next_s.pop(job_id, None)
 
+    def holds(self, job_ids: Sequence[str]) -> Sequence[str]:
+        """Return the jobs on the list (see `Watchlist.holds`)."""
+        with self._guard:
+            return [job_id for job_id in job_ids if job_id in self._next_s]
+
     def take(self, limit: int, again_s: float) -> Sequence[str]:
         """Return jobs to check (see `Watchlist.take`)."""
         with self._guard:
@@ -71,6 +76,26 @@ class MemoryWatchlist:
         with self._guard:
             if job_id in self._next_s:
                 self._next_s[job_id] = self._clock() + seconds
+
+    def states(self) -> Sequence[JobState]:
+        """Return the state of every job (see `Watchlist.states`)."""
+        with self._guard:
+            return [self._state(job_id) for job_id in self._next_s]
+
+    def _state(self, job_id: str) -> JobState:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return JobState(job_id=job_id, planned=False)
+        return JobState(
+            job_id=job_id,
+            planned=True,
+            work=job.work,
+            parts=job.parts,
+            parts_done=len(job.done),
+            rows=job.rows + job.rejected + sum(flight.scored for flight in job.flights.values()),
+            in_flight=len(job.flights),
+            stopped=job.stopped,
+        )
 
     def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:
         """Return the jobs to reconcile (see `Watchlist.due`)."""
@@ -99,7 +124,9 @@ class MemoryWatchlist:
         if job.stopped or job.all_done:
             return not self._is_pending(job_id, "finalize")
         lost = any(flight.until_s <= self._clock() for flight in job.flights.values())
-        return lost or (len(job.flights) < window and job.cursor < job.parts)
+        if job.terms.deadline_s is not None and job.terms.deadline_s <= self._clock():
+            return True
+        return lost or (len(job.flights) < min(window, job.terms.max_parts or window) and job.cursor < job.parts)
 
     def _is_pending(self, job_id: str, step: str) -> bool:
         known = self._steps.find(job_id, step)

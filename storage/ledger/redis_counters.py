@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 from scoreline.storage.errors import LedgerUnavailable, describe
 from scoreline.storage.ledger.counters import (
@@ -89,10 +89,20 @@ class RedisCounters:
 
     def pace(self, what: str) -> float | None:
         """Return the pace that was last noted (see `Counters.pace`)."""
-        with self._best_effort(), contextlib.suppress(ValueError, TypeError):
-            pace = float(self._client.hget(self._paces_key, what))
-            return pace if math.isfinite(pace) and pace > 0 else None
-        return None
+        return self.paces([what]).get(what)
+
+    def paces(self, whats: Collection[str]) -> dict[str, float]:
+        """Return several paces with a single command (see `Counters.paces`)."""
+        texts: list[str | None] = []
+        with self._best_effort():
+            texts = self._client.hmget(self._paces_key, list(whats)) if whats else []
+        paces = {}
+        for what, text in zip(whats, texts, strict=False):
+            with contextlib.suppress(ValueError, TypeError):
+                pace = float(cast(str, text))
+                if math.isfinite(pace) and pace > 0:
+                    paces[what] = pace
+        return paces
 
     def read(self) -> Totals:
         """Return all counters (see `Counters.read`)."""

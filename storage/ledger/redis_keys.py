@@ -1,6 +1,7 @@
 """The names of the ledger's keys in Redis.
 
-A Redis cluster stores keys on the same server if the texts in their braces are equal.
+A Redis cluster stores keys on the same server if the texts in their braces are equal. The scripts that share the
+processes among jobs access the keys of several jobs, so the ledger needs a server that stores all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def of_bucket(bucket: str, what: str) -> str:
 def of_job(bucket: str, job_id: str, what: str) -> str:
     """Return a key for data of one job.
 
-    All keys of a job are on the same server of a cluster, because scripts access several of them at once.
+    The names are those of earlier releases, which may run beside this one.
 
     >>> of_job("scores", "nightly-1", "state")
     'scoreline:{scores/nightly-1}:state'

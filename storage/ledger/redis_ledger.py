@@ -1,17 +1,17 @@
-"""The ledger in Redis or Valkey. Only this module and `shared_connection` import redis."""
+"""The ledger in Redis or Valkey. Only this module, `redis_errors` and `shared_connection` import redis."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from scoreline.storage.errors import LedgerCorrupt, LedgerFenced, LedgerLost, LedgerUnavailable
 from scoreline.storage.ledger import redis_keys
 from scoreline.storage.ledger.base import (
+    IDLE_KNOWN_S,
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
     LONGEST_PATIENCE_S,
@@ -27,24 +27,27 @@ from scoreline.storage.ledger.base import (
 )
 from scoreline.storage.ledger.redis_answers import RedisAnswers
 from scoreline.storage.ledger.redis_counters import RedisCounters, to_count
+from scoreline.storage.ledger.redis_errors import corrupt, translate_errors
 from scoreline.storage.ledger.redis_waiting import RedisWaitingSteps
 from scoreline.storage.ledger.redis_watchlist import RedisWatchlist
 from scoreline.storage.ledger.server import Server
+from scoreline.storage.ledger.shares import EXPECTED_S, NO_TERMS, Terms
 
-_CORRUPT = ("WRONGTYPE", "attempt to ", "is not an integer", "is not a valid float", "must be strings or integers")
-"""Excerpts of the errors that Redis reports if a key contains something other than the ledger. With a correct ledger,
-the commands and scripts cause none of these errors."""
+_FUNCTIONS = ("clock", "undone")
+"""Functions that precede each script."""
 _SCRIPTS = (
-    *("begin", "dispatch", "start", "extend", "rejects", "scored", "complete", "close", "step"),
-    *("lock", "take", "put_off", "due", "waiting"),
+    *("begin", "dispatch", "start", "extend", "rejects", "scored", "complete", "stop", "close", "step"),
+    *("lock", "take", "put_off", "due", "state", "waiting"),
 )
+_SHARING = frozenset({"start", "extend", "complete", "dispatch"})
+"""The scripts that change the shares of groups."""
 
 
 class RedisLedger:
     """Ledger for all jobs of one bucket (see `Ledger`).
 
-    All keys of a job have the same hash tag, so that a cluster stores them on the same node. If the process has a
-    shared connection to the server (see `shared_connection`), the ledger uses that connection and its timeouts.
+    If the process has a shared connection to the server (see `shared_connection`), the ledger uses that connection and
+    its timeouts.
 
     Parameters
     ----------
@@ -96,10 +99,12 @@ class RedisLedger:
                 **(tls or {}),
             )
         # A bound method would create a reference cycle with the counters, which would keep the sockets open.
-        self._translate_errors = functools.partial(_translate_errors, self._address, self._redis.connection_pool)
+        self._translate_errors = functools.partial(translate_errors, self._address, self._redis.connection_pool)
         folder = Path(__file__).parent
-        scripts = {name: (folder / f"{name}.lua").read_text() for name in ("clock", *_SCRIPTS)}
-        self._scripts = {name: self._redis.register_script(scripts["clock"] + scripts[name]) for name in _SCRIPTS}
+        texts = {name: (folder / f"{name}.lua").read_text() for name in (*_FUNCTIONS, "shares", *_SCRIPTS)}
+        functions = "".join(texts[name] for name in _FUNCTIONS)
+        common = {name: functions + (texts["shares"] if name in _SHARING else "") for name in _SCRIPTS}
+        self._scripts = {name: self._redis.register_script(common[name] + texts[name]) for name in _SCRIPTS}
         now = functools.partial(_now, clock)
         self.watchlist = RedisWatchlist(self._redis, self._scripts, namespace, self._translate_errors, now)
         self.waiting = RedisWaitingSteps(self._scripts["waiting"], namespace, self._translate_errors, now)
@@ -157,7 +162,15 @@ class RedisLedger:
                 return None
 
     def begin(
-        self, job_id: str, plan_sha256: str, parts: int, *, budget: int, recovered: Recovered | None = None
+        self,
+        job_id: str,
+        plan_sha256: str,
+        parts: int,
+        *,
+        budget: int,
+        recovered: Recovered | None = None,
+        work: str = "",
+        terms: Terms = NO_TERMS,
     ) -> bool:
         """Open the ledger of a job (see `Ledger.begin`)."""
         known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
@@ -170,6 +183,11 @@ class RedisLedger:
             known.rejected,
             _bitmap(known.done, parts) if recovered else b"",
             known.uncounted,
+            terms.group,
+            repr(terms.rank),
+            terms.max_parts or "",
+            "" if terms.deadline_s is None else repr(terms.deadline_s),
+            work,
         ]
         opened = self._run("begin", self._keys(job_id)[:2], arguments)
         self._renew_expiry(job_id)
@@ -177,30 +195,45 @@ class RedisLedger:
 
     def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
         """Claim the parts to put into the queue now (see `Ledger.dispatch`)."""
-        arguments = [plan_sha256, window, self._now(), self._patience_s, LONGEST_PATIENCE_S]
-        left, stopped, *parts = self._run("dispatch", self._keys(job_id)[:2], arguments)
+        arguments = [plan_sha256, window, self._now(), self._patience_s, LONGEST_PATIENCE_S, job_id, LIFE_S]
+        left, stopped, *parts = self._run("dispatch", [*self._keys(job_id)[:2], self._groups_key()], arguments)
         self._renew_expiry(job_id)
         return Due(parts=tuple(map(int, parts)), all_done=int(left) == 0, stopped=stopped)
 
     def start(self, lease: PartLease, *, is_retry: bool = False) -> Started:
         """Take the lease of a part (see `Ledger.start`)."""
+        return self._start(lease, None, is_retry=is_retry)[1]
+
+    def start_due(
+        self, lease: PartLease, weights: Mapping[str, int], *, is_retry: bool = False
+    ) -> tuple[PartLease, Started]:
+        """Take the lease of the part that is due (see `Ledger.start_due`)."""
+        return self._start(lease, weights, is_retry=is_retry)
+
+    def _start(
+        self, lease: PartLease, weights: Mapping[str, int] | None, *, is_retry: bool
+    ) -> tuple[PartLease, Started]:
         arguments = [lease.plan_sha256, lease.part, self._now(), lease.lease_s, lease.holder, int(is_retry)]
-        to_do, attempt, left, may_exist, budget = self._run("start", self._keys(lease.job_id)[:2], arguments)
-        return Started(
+        listed = ",".join(f"{group}={weight}" for group, weight in (weights or {}).items())
+        arguments += [lease.job_id, int(weights is not None), listed, EXPECTED_S, LIFE_S]
+        answer = self._run("start", [*self._keys(lease.job_id)[:2], self._groups_key()], arguments)
+        to_do, attempt, left, may_exist, budget, job_id, plan_sha256, part = answer
+        started = Started(
             to_do=to_do,
             attempt=int(attempt),
             all_done=int(left) == 0,
             result_may_exist=bool(int(may_exist)),
             budget=int(budget),
         )
+        return replace(lease, job_id=job_id, plan_sha256=plan_sha256, part=int(part)), started
 
     def renew(self, lease: PartLease) -> bool:
         """Extend a lease (see `Ledger.renew`)."""
         return self._extend(lease, lease.lease_s, release=False)
 
-    def release(self, lease: PartLease) -> None:
-        """Release a lease after a transient error (see `Ledger.release`)."""
-        self._extend(lease, self._patience_s, release=True)
+    def release(self, lease: PartLease, *, retried: bool = False) -> None:
+        """Release a lease (see `Ledger.release`)."""
+        self._extend(lease, self._patience_s, release=True, retried=retried)
 
     def note_rejects(self, lease: PartLease, rejected: int) -> int:
         """Record the rejected rows of a part under way (see `Ledger.note_rejects`)."""
@@ -215,8 +248,9 @@ class RedisLedger:
     ) -> Completed:
         """Count a part exactly once (see `Ledger.complete`)."""
         limits = [self._patience_s, MAX_FAILED_PARTS, LIFE_S]
-        arguments = [plan_sha256, part, rows, rejected, failure, self._now(), *limits]
-        next_part, left, stopped, counted = self._run("complete", self._keys(job_id), arguments)
+        arguments = [plan_sha256, part, rows, rejected, failure, self._now(), *limits, job_id]
+        keys = [*self._keys(job_id), self._groups_key()]
+        next_part, left, stopped, counted = self._run("complete", keys, arguments)
         return Completed(
             next_part=None if int(next_part) < 0 else int(next_part),
             all_done=int(left) == 0,
@@ -224,10 +258,14 @@ class RedisLedger:
             counted=bool(int(counted)),
         )
 
-    def stopped(self, job_id: str) -> bool:
-        """Return whether scoring should stop (see `Ledger.stopped`)."""
-        with self._translate_errors():
-            return self._redis.hget(self._keys(job_id)[0], "stopped") is not None
+    def stopped(self, job_id: str) -> Stopped:
+        """Return why scoring should stop (see `Ledger.stopped`)."""
+        key = self._keys(job_id)[0]
+        with self._translate_errors(key):
+            stopped, deadline = self._redis.hmget(key, "stopped", "deadline")
+        if stopped or deadline is None:
+            return cast(Stopped, stopped or "")
+        return cast(Stopped, self._run("stop", [key], [self._now()]))
 
     def close(self, job_id: str) -> None:
         """Record that the outcome is written (see `Ledger.close`)."""
@@ -258,9 +296,10 @@ class RedisLedger:
                 rows_under_way=sum(int(state.get(f"r{part}", 0)) for part in in_flight),
                 stopped=cast(Stopped, state.get("stopped", "")),
                 uncounted=int(state.get("uncounted", 0)),
+                work=state.get("work", ""),
             )
         except (ValueError, KeyError) as error:
-            raise _corrupt(state_key, f"{type(error).__name__}: {error}") from error
+            raise corrupt(state_key, f"{type(error).__name__}: {error}") from error
 
     def claim_step(self, job_id: str, step: str) -> bool:
         """Return whether the caller must send the message of a step (see `Ledger.claim_step`)."""
@@ -305,16 +344,44 @@ class RedisLedger:
         with self._translate_errors():
             return to_count(cast(str | None, self._redis.get(redis_keys.of_bucket(self._namespace, "processes"))))
 
+    def note_worker_size(self, processes: int) -> None:
+        """Remember how many processes a worker has (see `Ledger.note_worker_size`)."""
+        with self._translate_errors():
+            self._redis.set(redis_keys.of_bucket(self._namespace, "worker_size"), processes, ex=LIFE_S)
+
+    def worker_size(self) -> int:
+        """Return how many processes a worker has (see `Ledger.worker_size`)."""
+        with self._translate_errors():
+            return to_count(cast(str | None, self._redis.get(redis_keys.of_bucket(self._namespace, "worker_size"))))
+
+    def note_busy(self) -> None:
+        """Record that there is work (see `Ledger.note_busy`)."""
+        with self._translate_errors():
+            self._redis.delete(redis_keys.of_bucket(self._namespace, "idle"))
+
+    def note_idle(self) -> float:
+        """Record that there is no work, by the server's clock (see `Ledger.note_idle`)."""
+        key = redis_keys.of_bucket(self._namespace, "idle")
+        with self._translate_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(key, "1", px=1000 * IDLE_KNOWN_S, nx=True)
+            pipe.pttl(key)
+            _, left_ms = pipe.execute()
+        return max(0.0, IDLE_KNOWN_S - int(left_ms) / 1000)
+
     def __repr__(self) -> str:
         return f"RedisLedger({self._address!r})"
 
-    def _extend(self, lease: PartLease, seconds: float, *, release: bool) -> bool:
-        arguments = [lease.plan_sha256, lease.part, lease.holder, self._now(), seconds, int(release)]
-        return bool(self._run("extend", self._keys(lease.job_id)[:1], arguments))
+    def _extend(self, lease: PartLease, seconds: float, *, release: bool, retried: bool = False) -> bool:
+        arguments = [lease.plan_sha256, lease.part, lease.holder, self._now(), seconds, int(release), int(retried)]
+        keys = [self._keys(lease.job_id)[0], self._groups_key()]
+        return bool(self._run("extend", keys, [*arguments, lease.job_id, LIFE_S]))
 
     def _step(self, action: str, job_id: str, step: str, seconds: float) -> int:
         arguments = [action, step, self._now(), seconds, LONGEST_PATIENCE_S, LIFE_S]
         return int(self._run("step", [self._steps_key(job_id)], arguments))
+
+    def _groups_key(self) -> str:
+        return redis_keys.of_bucket(self._namespace, "groups")
 
     def _tick_key(self) -> str:
         return redis_keys.of_bucket(self._namespace, "tick")
@@ -346,43 +413,9 @@ def host_and_port(url: str) -> str:
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
 
 
-def _corrupt(key: str, reason: str) -> LedgerCorrupt:
-    return LedgerCorrupt(
-        f"the key {key!r} in Redis is not a ledger ({reason}): `scoreline reconcile` rebuilds it from the bucket"
-    )
-
-
 def _now(clock: Callable[[], float] | None) -> str:
     """Return the time to pass to a script; empty if the script uses the clock of the server."""
     return "" if clock is None else repr(clock())
-
-
-@contextlib.contextmanager
-def _translate_errors(where: str, connections: Any, ledger_key: str = "") -> Iterator[None]:
-    """Turn errors of redis-py into errors of `scoreline.storage.errors`.
-
-    After a failover, an open connection may lead to a server that has become a replica and refuses writes. Such
-    connections are closed, so that the next call connects to the server to which the address now resolves.
-    """
-    from redis.exceptions import ReadOnlyError, RedisError, ResponseError
-
-    try:
-        yield
-    except ReadOnlyError as error:
-        connections.disconnect(inuse_connections=False)
-        raise LedgerUnavailable(f"Redis at {where} refused: {error}") from error
-    except ResponseError as error:
-        if ledger_key and any(words in str(error) for words in _CORRUPT):
-            raise _corrupt(ledger_key, str(error)) from error
-        if "ANOTHERPLAN" in str(error):
-            raise LedgerFenced("the ledger in Redis belongs to another plan than the one in the bucket") from error
-        if "LOST" in str(error):
-            raise LedgerLost(
-                "Redis was emptied and has no ledger of this job: it is rebuilt from the bucket"
-            ) from error
-        raise LedgerUnavailable(f"Redis at {where} refused: {error}") from error
-    except RedisError as error:
-        raise LedgerUnavailable(f"cannot reach Redis at {where}: {error}") from error
 
 
 def _bitmap(done: frozenset[int], parts: int) -> bytes:

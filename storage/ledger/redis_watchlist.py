@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from scoreline.storage.ledger import redis_keys
 from scoreline.storage.ledger.base import LIFE_S
-from scoreline.storage.ledger.watchlist import THOROUGH_S
+from scoreline.storage.ledger.watchlist import THOROUGH_S, JobState
 
 _BATCH = 1_000
 """Number of jobs that are added with one command, or checked in one round trip."""
@@ -67,6 +67,14 @@ class RedisWatchlist:
         with self._translate_errors():
             self._client.zrem(self._key, job_id)
 
+    def holds(self, job_ids: Sequence[str]) -> Sequence[str]:
+        """Return the jobs on the list (see `Watchlist.holds`)."""
+        if not job_ids:
+            return []
+        with self._translate_errors():
+            scores = cast(list[float | None], self._client.zmscore(self._key, list(job_ids)))
+        return [job_id for job_id, score in zip(job_ids, scores, strict=True) if score is not None]
+
     def take(self, limit: int, again_s: float) -> Sequence[str]:
         """Return jobs to check (see `Watchlist.take`)."""
         with self._translate_errors():
@@ -76,6 +84,19 @@ class RedisWatchlist:
         """Postpone the next check of a job (see `Watchlist.put_off`)."""
         with self._translate_errors():
             self._scripts["put_off"](keys=[self._key], args=[self._now(), job_id, seconds])
+
+    def states(self) -> Sequence[JobState]:
+        """Return the state of every job, with one round trip for each `_BATCH` jobs (see `Watchlist.states`)."""
+        found: list[JobState] = []
+        with self._translate_errors():
+            job_ids = cast(list[str], self._client.zrange(self._key, 0, -1))
+            for some in batched(job_ids, _BATCH):
+                with self._client.pipeline(transaction=False) as pipe:
+                    for job_id in some:
+                        key = redis_keys.of_job(self._namespace, job_id, "state")
+                        self._scripts["state"](keys=[key], client=pipe)
+                    found += map(_state, some, pipe.execute())
+        return found
 
     def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:
         """Return the jobs to reconcile (see `Watchlist.due`)."""
@@ -102,3 +123,19 @@ class RedisWatchlist:
 
     def _key_of(self, what: str) -> str:
         return redis_keys.of_bucket(self._namespace, what)
+
+
+def _state(job_id: str, answer: list[Any]) -> JobState:
+    if not answer:
+        return JobState(job_id=job_id, planned=False)
+    work, parts, parts_done, rows, in_flight, stopped = answer
+    return JobState(
+        job_id=job_id,
+        planned=True,
+        work=work,
+        parts=int(parts),
+        parts_done=int(parts_done),
+        rows=int(rows),
+        in_flight=int(in_flight),
+        stopped=stopped,
+    )

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 THOROUGH_S = 3600.0
 """Seconds after which a job is due for a check even if its ledger says otherwise, because only the bucket is
 authoritative."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """How far a job on the watchlist is, according to its ledger."""
+
+    job_id: str
+    planned: bool
+    """Whether the job has a ledger. Without one, all other fields have their defaults."""
+    work: str = ""
+    """The text that was passed to `Ledger.begin`; empty if an earlier release opened the ledger."""
+    parts: int = 0
+    parts_done: int = 0
+    rows: int = 0
+    """Number of rows that are scored or rejected, including those of parts under way."""
+    in_flight: int = 0
+    stopped: str = ""
+    """Why no more parts are dispatched (see `scoreline.storage.ledger.base.Stopped`)."""
 
 
 class Watchlist(Protocol):
@@ -35,6 +54,10 @@ class Watchlist(Protocol):
         """Remove a job that has ended."""
         ...
 
+    def holds(self, job_ids: Sequence[str]) -> Sequence[str]:
+        """Return those of `job_ids` that are on the list."""
+        ...
+
     def take(self, limit: int, again_s: float) -> Sequence[str]:
         """Return up to `limit` jobs to check. The jobs that have waited longest come first.
 
@@ -44,6 +67,10 @@ class Watchlist(Protocol):
 
     def put_off(self, job_id: str, seconds: float) -> None:
         """Do not return a job from `take` before `seconds` have passed."""
+        ...
+
+    def states(self) -> Sequence[JobState]:
+        """Return the state of every job on the list."""
         ...
 
     def due(self, job_ids: Sequence[str], window: int) -> Sequence[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from scoreline.storage import keys
+from scoreline.storage import audit, keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ObjectNotFound, PreconditionFailed
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
@@ -64,6 +64,11 @@ class Alias:
     def seq(self) -> int:
         """Number of the latest change."""
         return self.current.seq
+
+    @property
+    def reachable(self) -> frozenset[str]:
+        """The version that the alias names, and all versions that further rollbacks can restore."""
+        return frozenset(change.version for change in _effective_changes(self.history))
 
     @property
     def previous(self) -> Change | None:
@@ -141,15 +146,22 @@ def move(
     InvalidRequest
         Other writers changed the alias during every attempt.
 
+    Each change is written to the audit before it is made.
+
     If the object of the alias is corrupt, the object is replaced as if the alias were new. The history of the alias is
     lost then.
     """
-    token = secrets.token_hex(8)
+    token, announced = secrets.token_hex(8), None
     for _ in range(_ATTEMPTS):
         current, etag = _read_or_replace(store, name, alias)
         if current is not None and any(change.token == token for change in current.history):
             return current
         target = choose(current)
+        moved = {"from": current.version if current else None, "to": target.version}
+        if moved != announced:
+            action = "alias.rollback" if rollback else "alias.set"
+            audit.record(store, action=action, target=f"{name}@{alias}", details=moved)
+            announced = moved
         change = Change(
             seq=current.seq + 1 if current else 1,
             version=target.version,

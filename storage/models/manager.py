@@ -255,7 +255,7 @@ class ModelStorageManager:
         pinned = self.registry.resolve(ref)
         manifest = self.registry.manifest(pinned)
         for artifact in manifest.artifacts:
-            check_stored(self._store, manifest, artifact)
+            check_stored(self._store, keys.artifact(manifest.name, manifest.version, artifact.file), artifact)
         return manifest, self.registry.signer(pinned)
 
     def list(self) -> dict[str, list[str]]:

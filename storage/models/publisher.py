@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from scoreline.storage import keys
-from scoreline.storage.errors import InvalidRequest, ModelCorrupt, PreconditionFailed
+from scoreline.storage import audit, keys
+from scoreline.storage.errors import InvalidRequest, ModelCorrupt
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import pins, roles, signatures
 from scoreline.storage.models.digests import ChunkDigests, artifact_file
 from scoreline.storage.models.manifest import Artifact, Manifest
-from scoreline.storage.models.stream import check_stored
+from scoreline.storage.models.new_files import NewFiles
 from scoreline.storage.models.trial_load import NewArtifact, Trial, TrialHere, open_trial
-from scoreline.storage.objects.base import CREATE, ObjectStore, create_once
+from scoreline.storage.objects.base import ObjectStore, create_once
 from scoreline.storage.objects.writer import ObjectWriter
 
 type Progress = Callable[[str, int, int | None], None]
@@ -52,9 +53,9 @@ class Publisher:
     ) -> Manifest:
         """Store a new version and return its manifest.
 
-        The bytes of the files are read once. They are hashed and uploaded while a fresh process unpickles them. The
-        uploads are completed only after the process has loaded the bundle. They are then read back and compared. The
-        manifest is written last, so that the version exists only once it is complete.
+        The bytes of the files are read once. They are hashed and uploaded while a fresh process unpickles them. Each
+        uploaded file is read back and compared while the next one is uploaded, or the process finishes. If anything
+        fails, the files are deleted. The manifest is written last, so that the version exists only once it is complete.
 
         Raises
         ------
@@ -62,7 +63,7 @@ class Publisher:
             A name is not valid, the bundle cannot score rows, a file does not have the SHA-256 that it must have or
             was changed while it was read, or the metadata cannot be encoded as JSON.
         ModelUnloadable
-            A fresh process cannot load the bundle. Nothing has been stored.
+            A fresh process cannot load the bundle.
         """
         keys.check_name("model", name)
         _check_files(files)
@@ -73,49 +74,48 @@ class Publisher:
         steps = _Steps(files, progress)
         expected = [_find_expected(item, steps) for item in files]
         begin = TrialHere if self._try_here else open_trial
+        version = new_version()
         with (
             contextlib.closing(begin(name, files, allow_version_skew=self._allow_version_skew)) as trial,
-            contextlib.ExitStack() as uploads,
+            NewFiles(self._store, name, version) as uploads,
         ):
-            version = new_version()
-            writers, artifacts = [], []
+            artifacts = []
             steps.begin("uploading")
             for item, wanted in zip(files, expected, strict=True):
-                key = keys.artifact(name, version, artifact_file(item.name))
-                writer = ObjectWriter(self._store, key, mode=CREATE, size=item.content.size)
-                writers.append(uploads.enter_context(writer))
+                writer = uploads.open(artifact_file(item.name), item.content.size)
                 artifacts.append(_pass_on(item, wanted, trial, writer, steps))
+                uploads.finish(artifacts[-1])
             steps.begin("loading")
             found = trial.result()
-            for writer in writers:
-                with contextlib.suppress(PreconditionFailed):  # perhaps the response to the first attempt was lost
-                    writer.complete()
-        manifest = Manifest(
-            name=name,
-            version=version,
-            created=created(version),
-            artifacts=tuple(artifacts),
-            feature_names=found.feature_names,
-            n_features=found.n_features,
-            outputs=found.outputs,
-            libraries=found.libraries,
-            memory_bytes=found.memory_bytes,
-            metadata=dict(metadata),
-        )
-        self._commit(manifest, steps)
+            steps.begin("verifying")
+            uploads.verify(steps.add)
+            manifest = Manifest(
+                name=name,
+                version=version,
+                created=created(version),
+                artifacts=tuple(artifacts),
+                feature_names=found.feature_names,
+                n_features=found.n_features,
+                outputs=found.outputs,
+                libraries=found.libraries,
+                memory_bytes=found.memory_bytes,
+                metadata=dict(metadata),
+            )
+            self._commit(manifest, uploads)
         return manifest
 
-    def _commit(self, manifest: Manifest, steps: _Steps) -> None:
-        """Read the files back and compare them, and write what belongs to them."""
+    def _commit(self, manifest: Manifest, uploads: NewFiles) -> None:
+        """Write what belongs to the files."""
         name, version = manifest.name, manifest.version
-        steps.begin("verifying")
-        for artifact in manifest.artifacts:
-            steps.add(check_stored(self._store, manifest, artifact))
         data = manifest.to_json()
-        create_once(self._store, keys.pins_entry(name, version), pins.data_txt(manifest))
+        small = {keys.pins_entry(name, version): pins.data_txt(manifest)}
         if self._signing_key:
-            line = signatures.sign(data, self._signing_key)
-            create_once(self._store, keys.signature(name, version), line.encode())
+            small[keys.signature(name, version)] = signatures.sign(data, self._signing_key).encode()
+        for key, content in small.items():
+            create_once(self._store, key, content)
+            uploads.add(key)
+        audit.record(self._store, action="model.publish", target=manifest.ref, details={"sha256": sha256_hex(data)})
+        uploads.keep()  # the manifest may be stored although the store reports a failure
         create_once(self._store, keys.manifest(name, version), data)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from scoreline.storage import keys
+from scoreline.storage import audit, keys
 from scoreline.storage.errors import (
     InvalidRequest,
     ModelCorrupt,
@@ -24,6 +24,7 @@ from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.catalog import ListedModel
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Manifest, PinnedModel, parse_ref
+from scoreline.storage.models.removed import read_removed
 from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ class ModelRegistry:
         try:
             data = self._read_document(keys.manifest(name, version))
         except ObjectNotFound:
+            if (removed := read_removed(self._store, name, version)) is not None:
+                raise ModelNotFound(f"model {removed.model} was removed on {removed.at[:10]}: {removed.why}") from None
             raise self._not_found(name, f"no version {version!r}") from None
         return PinnedModel(name=name, version=version, manifest_sha256=sha256_hex(data))
 
@@ -157,6 +160,7 @@ class ModelRegistry:
             )
         line = signatures.sign(data, signing_key)
         key = keys.signature(pinned.name, pinned.version)
+        audit.record(self._store, action="model.sign", target=pinned.ref, details={"key": line.partition(" ")[0]})
         try:
             stored = self._store.get(key)
         except ObjectNotFound:
@@ -249,6 +253,7 @@ class ModelRegistry:
             check_unused(pinned)
 
         check()
+        audit.record(self._store, action="model.delete", target=pinned.ref, details={"sha256": pinned.manifest_sha256})
         key = keys.manifest(pinned.name, pinned.version)
         data = self._store.get(key).data
         self._store.delete(key)  # the version no longer exists from here on

@@ -10,10 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, Self
 
-from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt, ObjectNotFound, PreconditionFailed
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models.manifest import Artifact, Manifest
+from scoreline.storage.models.manifest import Artifact
 from scoreline.storage.objects.base import ObjectStore
 
 READ_AHEAD = 4
@@ -65,17 +64,21 @@ class ObjectSource:
         return stored.data
 
 
-def check_stored(store: ObjectStore, manifest: Manifest, artifact: Artifact) -> int:
-    """Compare every byte of a stored artifact with its manifest, and return its size in bytes.
+def check_stored(store: ObjectStore, key: str, artifact: Artifact, tee: Callable[[bytes], None] | None = None) -> None:
+    """Compare every byte of a stored artifact with its description.
+
+    Parameters
+    ----------
+    tee : callable, optional
+        Receives every verified chunk, in order.
 
     Raises
     ------
     ModelCorrupt
-        The artifact is missing, or differs from the manifest.
+        The artifact is missing, or differs from the description.
     """
-    key = keys.artifact(manifest.name, manifest.version, artifact.file)
-    with VerifiedReader(ObjectSource(store, key, artifact.size), artifact) as raw:
-        return raw.drain()
+    with VerifiedReader(ObjectSource(store, key, artifact.size), artifact, tee) as raw:
+        raw.drain()
 
 
 class FileSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -151,8 +151,24 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders directly below `prefix`, sorted. `prefix` ends with ``/``.
+
+        This takes one request for every 1,000 folders, however many objects the folders contain. A directory store may
+        return folders that are empty.
+        """
+        ...
+
     def delete(self, key: str) -> None:
         """Delete an object. If the object does not exist, do nothing."""
+        ...
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects, many with each request if the store can. Keys without an object are ignored.
+
+        The objects disappear in any order. If an error is raised, some of the objects may be deleted; the call may be
+        repeated.
+        """
         ...
 
     def uri(self, key: str) -> str:

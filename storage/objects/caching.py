@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from scoreline.storage.errors import PreconditionFailed
 from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode, StoredObject, Upload
@@ -79,10 +79,20 @@ class CachingStore:
         """Yield the objects that the wrapped store lists now (see `ObjectStore.list`)."""
         return self._store.list(prefix)
 
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the folders of the wrapped store (see `ObjectStore.folders`)."""
+        return self._store.folders(prefix)
+
     def delete(self, key: str) -> None:
         """Delete an object (see `ObjectStore.delete`)."""
         self._cached.pop(key, None)
         self._store.delete(key)
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects, also from the cache (see `ObjectStore.delete_many`)."""
+        for key in keys:
+            self._cached.pop(key, None)
+        self._store.delete_many(keys)
 
     def remember(self, stored: StoredObject) -> None:
         """Cache an object that is known without having been read. Its key must be immutable."""

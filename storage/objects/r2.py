@@ -12,10 +12,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, assert_never
+from itertools import batched
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import boto3
 import botocore.session
@@ -32,9 +34,9 @@ from scoreline.storage.errors import (
     StoreUnavailable,
     one_line,
 )
-from scoreline.storage.objects import answers, failures, multipart
+from scoreline.storage.objects import answers, failures, multipart, requests
 from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject, Upload
-from scoreline.storage.objects.signed_get import SignedGet, http_session
+from scoreline.storage.objects.signed_get import SignedGet, open_connections
 from scoreline.storage.settings import R2Settings
 
 if TYPE_CHECKING:
@@ -44,6 +46,17 @@ _MAX_KEY_BYTES = 1024  # R2's limit
 _BODY_ERRORS = (BotoCoreError, OSError)  # botocore raises three types of errors if a body ends early
 _SAME_KEY_S = 1.0  # R2 accepts one write per second to each key, and answers 429 to further writes
 _THROTTLED_ATTEMPTS = 4
+_BATCH_KEYS = 1_000  # the limit of DeleteObjects
+_DELETE_THREADS = 8
+_BILLED: Mapping[str, Literal["a", "b"]] = {
+    "head_object": "b",
+    "put_object": "a",
+    "create_multipart_upload": "a",
+    "upload_part": "a",
+    "complete_multipart_upload": "a",
+}
+"""The class in which R2 bills a request, by the method of the client. Reads and listings are counted where they are
+sent."""
 _READ_BYTES = 1 << 20
 """Number of bytes per read if a body is read into memory of the caller, or if an earlier read was cut short. If a read
 is cut short again, little is lost. All other bodies are read at once, which takes half as much CPU time."""
@@ -82,6 +95,7 @@ class R2Store:
         self._endpoint = settings.endpoint_url
         self._max_attempts = max_attempts
         self._multipart_above_bytes = multipart.THRESHOLD_BYTES
+        self._deletes_batches = True
         config = Config(
             retries={"mode": "standard", "total_max_attempts": max_attempts},
             connect_timeout=connect_timeout_s,
@@ -107,11 +121,11 @@ class R2Store:
             self._signed_get = SignedGet(
                 settings,
                 bucket,
-                http_session(
+                open_connections(
                     settings.endpoint_url,
                     ca_bundle=session.get_config_variable("ca_bundle"),
                     timeouts_s=(connect_timeout_s, read_timeout_s),
-                    connections=connections,
+                    most_idle=connections,
                 ),
                 self.client.meta.config.user_agent,
             )
@@ -196,9 +210,8 @@ class R2Store:
         expected = (min(size, stop) if stop is not None else size) - position
         body = answer["Body"]
         try:
-            while expected > 0 and (block := body.read(min(read_bytes, expected))):
-                received.add(block)
-                expected -= len(block)
+            while expected > 0 and (count := received.read_from(body, min(read_bytes, expected))):
+                expected -= count
         except _BODY_ERRORS as error:
             return info, error
         finally:
@@ -214,6 +227,7 @@ class R2Store:
             found: Mapping[str, Any] = self._call(self.client.get_object, Bucket=self.bucket, Key=key, **conditions)
             return found
 
+        requests.note("b")
         return self._signed_get.get(key, conditions, by_client) if lean else by_client()
 
     def head(self, key: str) -> ObjectInfo:
@@ -267,16 +281,28 @@ class R2Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects as the server sorts them, with one request per 1,000 objects (see `ObjectStore.list`)."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        for page in self._pages(Prefix=prefix):
+            for item in page.get("Contents", []):
+                if not item["Key"].endswith("/"):  # web consoles create objects with such keys to show folders
+                    found = _info(item["Key"], item["Size"], item["ETag"], None)
+                    yield replace(found, modified=item["LastModified"].timestamp())
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders below `prefix` (see `ObjectStore.folders`)."""
+        pages = self._pages(Prefix=prefix, Delimiter="/")
+        found = (item["Prefix"] for page in pages for item in page.get("CommonPrefixes", []))
+        return sorted(folder.removeprefix(prefix).removesuffix("/") for folder in found)
+
+    def _pages(self, **options: Any) -> Iterator[Mapping[str, Any]]:
+        """Yield the pages of a listing."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, **options)
         try:
             for page in pages:
+                requests.note("a")
                 answers.check_answer("list_objects_v2", page, self._endpoint)
-                for item in page.get("Contents", []):
-                    if not item["Key"].endswith("/"):  # web consoles create objects with such keys to show folders
-                        found = _info(item["Key"], item["Size"], item["ETag"], None)
-                        yield replace(found, modified=item["LastModified"].timestamp())
+                yield page
         except (ClientError, BotoCoreError) as error:
-            failure = self._translate(error, "list", prefix)
+            failure = self._translate(error, "list", options["Prefix"])
             if isinstance(failure, ObjectNotFound):
                 failure = failures.no_bucket(self.bucket, self._endpoint)
             raise failure from error
@@ -287,6 +313,31 @@ class R2Store:
             self._call(self.client.delete_object, Bucket=self.bucket, Key=_check_key(key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "delete", key) from error
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Delete objects, 1,000 with each request (see `ObjectStore.delete_many`).
+
+        Some servers refuse such requests. Objects that were not deleted by them are deleted one by one.
+        """
+        for batch in batched(keys, _BATCH_KEYS):
+            if left := sorted({*map(_check_key, batch)} - self._delete_batch(batch)):
+                with ThreadPoolExecutor(_DELETE_THREADS, thread_name_prefix="delete") as pool:
+                    list(pool.map(self.delete, left))
+
+    def _delete_batch(self, batch: Sequence[str]) -> set[str]:
+        """Delete objects with one request. Return the keys that the answer confirms."""
+        if not self._deletes_batches:
+            return set()
+        wanted: Any = {"Objects": [{"Key": key} for key in batch]}
+        try:
+            answer = self._call(self.client.delete_objects, Bucket=self.bucket, Delete=wanted)
+        except (ClientError, BotoCoreError) as error:
+            failure = self._translate(error, "delete", f"{batch[0]} and others")
+            if failure.transient:
+                raise failure from error
+            self._deletes_batches = False
+            return set()
+        return {item["Key"] for item in answer.get("Deleted", [])}
 
     def uri(self, key: str) -> str:
         """Return the ``s3://bucket/key`` URI of a key, as in the input of a job."""
@@ -323,10 +374,13 @@ class R2Store:
 
     def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
         """Call the client. If too many writers share a key, retry with longer delays than botocore does."""
+        name = getattr(method, "__name__", "")
         for attempt in range(1, _THROTTLED_ATTEMPTS + 1):
             try:
+                if (kind := _BILLED.get(name)) is not None:
+                    requests.note(kind)
                 answer = method(**arguments)
-                answers.check_answer(getattr(method, "__name__", ""), answer, self._endpoint)
+                answers.check_answer(name, answer, self._endpoint)
                 return answer
             except ClientError as error:
                 if failures.status_of(error) != 429 or attempt == _THROTTLED_ATTEMPTS:
@@ -385,12 +439,15 @@ class _Received:
         self._into = into
         self._blocks: list[bytes] = []
 
-    def add(self, block: bytes) -> None:
+    def read_from(self, body: Any, size: int) -> int:
+        """Read up to `size` bytes of a body, and return their number; 0 at the end of the body."""
         if self._into is None:
-            self._blocks.append(block)
+            self._blocks.append(body.read(size))
+            count = len(self._blocks[-1])
         else:
-            self._into[self.size : self.size + len(block)] = block
-        self.size += len(block)
+            count = body.readinto(self._into[self.size : self.size + size])
+        self.size += count
+        return count
 
     def join(self) -> bytes:
         return self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)

@@ -27,7 +27,7 @@ from scoreline.storage.tables.arrow_slices import (
 )
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.contents import explain_format
-from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.ranged import Ends, RangedFile
 from scoreline.storage.tables.read_ahead import ReadAheadFile
 from scoreline.storage.tables.views import schema_without_views, without_views
 
@@ -42,11 +42,22 @@ class ArrowFormat:
     the reader must read all batches before it.
     """
 
+    def __init__(self) -> None:
+        self._last: tuple[tuple[str, str], Ends] = (("", ""), Ends())
+        """The ends of the object that was opened last, because planning opens it twice, and each part once more."""
+
+    def _open(self, source: Pinned) -> _Reader:
+        name, ends = self._last
+        if name != (source.uri, source.etag):
+            ends = Ends()
+            self._last = ((source.uri, source.etag), ends)
+        return _Reader(source, ends)
+
     def survey(self, source: Pinned, features: Collection[str] = ()) -> Survey:  # for text formats
         """Read every record batch, because Arrow does not store the number of rows (see `TableFormat.survey`)."""
         spans: list[Span] = []
         row = 0
-        reader = _Reader(source)
+        reader = self._open(source)
         nulls: Counter[str] = Counter()
         for number, found in enumerate(reader.surveyed()):
             spans.append(Span(start=number, stop=number + 1, first_row=row, rows=found.rows, size=found.size))
@@ -62,7 +73,7 @@ class ArrowFormat:
         If a batch is large, only its needed rows are read.
         """
         row = span.first_row
-        reader = _Reader(source)
+        reader = self._open(source)
         number = span.start
         while number < span.stop:
             layout = reader.layout(number)
@@ -113,16 +124,16 @@ class _Bounded(io.BufferedReader):
 class _Reader:
     """Reads the record batches of an object. Batches are numbered from 0."""
 
-    def __init__(self, source: Pinned) -> None:
+    def __init__(self, source: Pinned, ends: Ends) -> None:
         self._source = source
-        self._raw = RangedFile(source.store, source.key, source.size, source.etag)
-        self._ahead = ReadAheadFile(source)
+        self._raw = RangedFile(source.store, source.key, source.size, source.etag, ends)
+        self._ahead = ReadAheadFile(source, ends)
         self._file = _Bounded(self._ahead, source.size)
         self._layouts: dict[int, BatchLayout | None] = {}
         self._places: list[tuple[int, int, int]] | None = None
         """For each batch of a file, its position and the lengths of its metadata and its body."""
         self._can_be_sliced = False
-        self._seekable = self._file.read(len(_MAGIC)) == _MAGIC
+        self._seekable = self._raw.read(len(_MAGIC)) == _MAGIC
         try:
             self.schema: pa.Schema = self._open(None).schema
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -206,7 +217,8 @@ class _Reader:
         start, metadata, body_bytes = self._places[number]
         if body_bytes <= MIN_BYTES or start + metadata + body_bytes > self._source.size:
             return None
-        return layout_of(self._raw.fetch(start, start + metadata), start + metadata, body_bytes, self.schema)
+        self._raw.seek(start)
+        return layout_of(self._raw.read(metadata), start + metadata, body_bytes, self.schema)
 
     def _has_layouts(self, number: int) -> bool:
         """Return whether the object has a batch with this number, and the schema allows reading single rows."""

@@ -5,9 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from scoreline.storage.errors import InputChanged, ObjectNotFound, PreconditionFailed
 from scoreline.storage.objects.base import ObjectStore
+
+
+@dataclass
+class Ends:
+    """The first and the last bytes of an object, once they have been read. Several files of one object may share them.
+
+    Formats have their metadata there, and read it in small pieces.
+    """
+
+    head: bytes = b""
+    tail: bytes = b""
 
 
 class RangedFile(io.RawIOBase):
@@ -23,6 +35,9 @@ class RangedFile(io.RawIOBase):
         Size of the object in bytes.
     etag : str
         ETag that the object must have at every read.
+    ends : Ends, optional
+        The ends of the object, to share them with other files. If this is given, at least `_END_BYTES` are requested at
+        either end.
 
     Raises (from any read)
     ----------------------
@@ -34,8 +49,11 @@ class RangedFile(io.RawIOBase):
     """Objects up to this size are read in one request, even if only their footer is needed, because further requests
     would cost more than the extra bytes."""
     _TAIL_BYTES = 256 << 10
+    _END_BYTES = 64 << 10
+    """Minimum number of bytes to request at either end of an object whose ends are read in small pieces. Fewer bytes
+    would not arrive earlier."""
 
-    def __init__(self, store: ObjectStore, key: str, size: int, etag: str) -> None:
+    def __init__(self, store: ObjectStore, key: str, size: int, etag: str, ends: Ends | None = None) -> None:
         super().__init__()
         self._store = store
         self._key = key
@@ -43,8 +61,8 @@ class RangedFile(io.RawIOBase):
         self._etag = etag
         self._position = 0
         self._whole: bytes | None = None
-        self._tail = b""
-        """Bytes at the end of the object, cached from the last read up to the end."""
+        self._ends = Ends() if ends is None else ends
+        self._end_bytes = 0 if ends is None else self._END_BYTES
         self.end = b""
         """The last 8 bytes of the object, once they have been read."""
 
@@ -83,13 +101,18 @@ class RangedFile(io.RawIOBase):
         """Return the bytes of a range. They come from memory if an earlier request fetched them."""
         if self._whole is not None:
             return self._whole[start:stop]
-        known = self._size - len(self._tail)
+        head, tail = self._ends.head, self._ends.tail
+        known = self._size - len(tail)
         if start >= known:
-            return self._tail[start - known : stop - known]
-        data = self.fetch(start, stop)
+            return tail[start - known : stop - known]
+        if stop <= self._end_bytes:
+            head = self._ends.head = head or self.fetch(0, self._end_bytes)
+            return head[start:stop]
+        first = min(start, self._size - self._end_bytes) if stop == self._size else start
+        data = self.fetch(first, stop)
         if stop == self._size and len(data) <= self._TAIL_BYTES:  # the page indexes are next to the footer
-            self._tail = data
-        return data
+            self._ends.tail = data
+        return data[start - first :] if first < start else data
 
     def fetch(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range with a single request. This is thread-safe."""

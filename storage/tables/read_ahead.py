@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import Pinned
-from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.ranged import Ends, RangedFile
 
 PIECE_BYTES = 4 << 20
 """Number of bytes of a request."""
@@ -26,8 +26,8 @@ class ReadAheadFile(RangedFile):
     Reads outside of the range, or before the last read, send separate requests.
     """
 
-    def __init__(self, source: Pinned) -> None:
-        super().__init__(source.store, source.key, source.size, source.etag)
+    def __init__(self, source: Pinned, ends: Ends | None = None) -> None:
+        super().__init__(source.store, source.key, source.size, source.etag, ends)
         self._pieces: Generator[bytes] | None = None
         self._piece = b""
         self._piece_start = 0

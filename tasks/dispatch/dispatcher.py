@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from scoreline.storage.errors import LedgerError, ScorelineError
@@ -58,6 +58,8 @@ class Dispatcher:
     """Seconds after which a part or a step is given to another process, unless its lease is renewed."""
     reconcile_s: float = RECONCILE_S
     """Seconds between two rounds of the reconciler."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """Weights of groups of jobs (see `scoreline.storage.ledger.shares`)."""
     lists_steps: bool = True
     """Whether the steps that are sent may also be done between two batches of a part (see `Ledger.waiting`)."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from scoreline.storage import keys
 from scoreline.storage.errors import (
     BucketNotAllowed,
+    DeadlinePassed,
     InputError,
     InputNotFound,
     InvalidRequest,
@@ -21,6 +22,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.job_index import note_end, note_run, noting_end
 from scoreline.tasks.job.documents import (
     COMPLETE,
     Job,
@@ -31,6 +33,7 @@ from scoreline.tasks.job.documents import (
     read_job,
     read_outcome,
     read_run,
+    read_tombstone,
     seconds_since,
 )
 from scoreline.tasks.job.layout import ResultsLayout
@@ -64,6 +67,8 @@ def _reason(dispatcher: Dispatcher, job_id: str, error: BaseException) -> Reason
     """Return why a job failed: ``request`` if it has no plan and another run would fail in the same way."""
     if isinstance(error, RejectBudgetExceeded):
         return "rejected"
+    if isinstance(error, DeadlinePassed):
+        return "deadline"
     elsewhere = BucketNotAllowed, InputNotFound, ProcessDied  # a user can correct these without submitting another job
     asked = isinstance(error, InvalidRequest | InputError | ScoringError) and not isinstance(error, elsewhere)
     return "request" if asked and not exists(dispatcher.buckets.main, keys.plan(job_id)) else "error"
@@ -136,6 +141,17 @@ def clean_up_if_ended(dispatcher: Dispatcher, job_id: str) -> bool:
     return outcome is not None
 
 
+def drop_marker_if_removed(dispatcher: Dispatcher, job_id: str) -> None:
+    """Remove the marker of a removed job. If the removal is withdrawn meanwhile, write the marker again."""
+    main = dispatcher.buckets.main
+    if read_tombstone(main, job_id) is None:
+        return
+    main.delete(keys.active(job_id))
+    dispatcher.ledger.watchlist.remove(job_id)
+    if read_tombstone(main, job_id) is None:
+        dispatcher.mark_active(job_id)
+
+
 def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
     """Return whether the receiver of the webhook must still be notified of the end of a run."""
     if job.webhook is None:
@@ -145,15 +161,23 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
 
 
 def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
-    """Close a job's ledger and remove its marker, unless another run has begun. No run follows a complete one."""
+    """Close a job's ledger, correct its entry in the index, and remove its marker, unless another run has begun.
+
+    No run follows a complete one, so `run.json` is not read then. The entry is written while the marker is removed: an
+    entry that says that a job is under way does no harm (see `IndexEntry`).
+    """
     main, run, may_be_resumed = dispatcher.buckets.main, outcome.run, outcome.state not in COMPLETE
     if may_be_resumed and read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
-    if webhook_pending(main, read_job(main, job_id), run):
+    job = read_job(main, job_id)
+    if webhook_pending(main, job, run):
+        note_end(main, job, outcome)
         send_step(dispatcher, "events", job_id)  # the marker stays until the notification is delivered
         return
-    main.delete(keys.active(job_id))
+    with noting_end(main, job, outcome):
+        main.delete(keys.active(job_id))
     dispatcher.ledger.watchlist.remove(job_id)
     if may_be_resumed and read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
+        note_run(main, job)
         dispatcher.mark_active(job_id)

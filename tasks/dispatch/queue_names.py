@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-CLOCK_TASKS = frozenset({"scoreline.reconcile", "scoreline.tick", "scoreline.status", "scoreline.events"})
+CLOCK_TASKS = frozenset(
+    {"scoreline.reconcile", "scoreline.tick", "scoreline.gc", "scoreline.status", "scoreline.events"}
+)
 """Tasks that must not wait behind the parts of jobs."""
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    DeadlinePassed,
     JobNotFound,
+    JobRemoved,
     LedgerCorrupt,
     LedgerFenced,
     LedgerLost,
@@ -21,13 +25,18 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.ledger.base import Due, Recovered
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.ledger.shares import Terms
+from scoreline.storage.objects.requests import Requests
+from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.typed_json import moment
+from scoreline.tasks.backlog.workload import Workload
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, Documents, send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
-from scoreline.tasks.dispatch.outcome import clean_up_if_ended
-from scoreline.tasks.job.documents import read_run, read_success
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed, fail_job
+from scoreline.tasks.job.deadline import has_passed
+from scoreline.tasks.job.documents import Job, Run, read_job, read_run, read_success
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.listed_rejects import ListedRejects
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -36,6 +45,10 @@ log = logging.getLogger(__name__)
 
 _ORPHANED = timedelta(days=1)
 _THREADS = 16
+MAX_RECEIPTS = 50_000
+"""Maximum number of parts with rejected rows whose receipts are read to rebuild a ledger. Reading them takes up to two
+minutes, and a task has nine. If more parts have rejected rows, the ledger counts too few rejected rows, so that it may
+notice too late that the job exceeds its budget. The finalizer counts all of them."""
 LIST_EVERY = 10
 """Number of rounds between two listings of the markers. A listing finds jobs that are missing in the watchlist, but
 costs money."""
@@ -114,6 +127,9 @@ def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
         done = reconcile_job(dispatcher, job_id)
         dispatcher.ledger.watchlist.looked_at(job_id)
         return done
+    except JobRemoved:  # a process that resumed or submitted the job while it was removed has left its marker
+        drop_marker_if_removed(dispatcher, job_id)
+        return "removed"
     except JobNotFound:
         _put_off(dispatcher, job_id)
         _drop_orphan(dispatcher, job_id)
@@ -153,6 +169,8 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
     try:
         documents = dispatcher.documents(job_id, fresh=True)
     except ObjectNotFound:
+        if fail_if_late(dispatcher, read_job(dispatcher.buckets.main, job_id)):
+            return "ended"
         return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
     due = _due(dispatcher, job_id, documents)
     if due is None or due.stopped == "closed":
@@ -172,6 +190,29 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
     return f"dispatched {len(due.parts)}" if due.parts else "waiting"
 
 
+def fail_if_late(dispatcher: Dispatcher, job: Job) -> bool:
+    """Fail a job without a plan if its deadline has passed. Return whether the deadline has passed.
+
+    The deadline of a job that was resumed is found once the job has a ledger, unless its first run had a deadline.
+    """
+    if job.spec.deadline is None:
+        return False
+    job_id = job.spec.job_id
+    deadline = read_run(dispatcher.buckets.main, job_id)[0].deadline_of(job)
+    if deadline is None or not has_passed(deadline):
+        return False
+    fail_job(dispatcher, job_id, DeadlinePassed(late_error(job_id, deadline)))
+    return True
+
+
+def late_error(job_id: str, deadline: str) -> str:
+    """Return the error of a job whose deadline has passed."""
+    return (
+        f"the deadline {deadline} has passed: `scoreline resume {job_id}` scores the rest without a deadline, or with "
+        "--deadline by another one"
+    )
+
+
 def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | None:
     """Return the work that is due according to the ledger; None if the ledger is lost or belongs to another plan."""
     try:
@@ -184,46 +225,80 @@ def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | Non
         return None
 
 
-def open_ledger(dispatcher: Dispatcher, documents: Documents, recovered: Recovered | None = None) -> None:
-    """Open a job's ledger, unless it is already open. The ledger starts with the parts in `recovered`."""
+def open_ledger(
+    dispatcher: Dispatcher,
+    documents: Documents,
+    recovered: Recovered | None = None,
+    planning: Requests | None = None,
+) -> None:
+    """Open a job's ledger, unless it is already open. The ledger starts with the parts in `recovered`.
+
+    Parameters
+    ----------
+    planning : Requests, optional
+        The requests that planning took.
+    """
     job_id, plan = documents.job.spec.job_id, documents.plan
     run, _ = read_run(dispatcher.buckets.main, job_id)
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
+    since = time.time() if run.number > 1 else None
+    work = Workload.of(documents.job, plan.rows, since, planning).text
+    terms = terms_of(documents.job, run)
+
+    def begin() -> None:
+        dispatcher.ledger.begin(
+            job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered, terms=terms, work=work
+        )
+
     try:
-        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+        begin()
     except LedgerFenced:  # the bucket is authoritative: a ledger of another plan is stale
         dispatcher.ledger.forget(job_id)
-        dispatcher.ledger.begin(job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered)
+        begin()
+
+
+def terms_of(job: Job, run: Run) -> Terms:
+    """Return the terms on which a run of a job shares the processes."""
+    spec, deadline = job.spec, run.deadline_of(job)
+    return Terms(
+        group=spec.group_name,
+        priority=spec.priority or "normal",
+        submitted_s=datetime.fromisoformat(job.submitted).timestamp(),
+        max_parts=spec.max_processes,
+        deadline_s=None if deadline is None else datetime.fromisoformat(deadline).timestamp(),
+    )
 
 
 def recover(dispatcher: Dispatcher, documents: Documents, broken: Collection[int] = ()) -> Recovered:
-    """Find, from the results in the bucket, which parts are done. Parts in `broken` count as not done.
+    """Find, from the results in the bucket, which parts are done.
 
-    The requests are two listings, and one HEAD request for each part with rejected rows. The number of scored rows is
-    the planned number minus the rejected rows; the finalizer checks the receipt of each part. If a job arranges its
-    results (see `JobSpec.arranged`) and has its ``_SUCCESS``, all parts count as done, even if their objects have been
-    deleted.
+    Parts in `broken` count as not done. The requests are two listings, and one HEAD request for each part with rejected
+    rows, up to `MAX_RECEIPTS`. The number of scored rows is the planned number minus the rejected rows; the finalizer
+    checks the receipt of each part. If a job arranges its results (see `JobSpec.arranged`) and has its ``_SUCCESS``,
+    all parts count as done, even if their objects have been deleted.
     """
     layout = ResultsLayout.of(dispatcher.buckets, documents.job)
     store, plan = layout.store, documents.plan
-    listed = ((keys.part_number(info.key), info) for info in store.list(f"{layout.parts_folder}part-"))
-    done = {part: info for part, info in listed if part is not None and part < plan.parts and part not in broken}
+    listed = (keys.part_number(info.key) for info in store.list(f"{layout.parts_folder}part-"))
+    done = frozenset(part for part in listed if part is not None and part < plan.parts and part not in broken)
     if documents.job.spec.arranged and (success := read_success(store, layout.folder, plan.sha256)) is not None:
         return Recovered(done=frozenset(range(plan.parts)), rows=success["rows"], rejected=success["rejected"])
-    aside = {part for info in store.list(layout.rejected_folder) if (part := keys.part_number(info.key)) in done}
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
-        rejected = sum(pool.map(lambda part: _rejected_of(store, done[part].key), aside))
+    aside = (part for part in ListedRejects(layout).parts() if part in done)
+    some = islice(aside, MAX_RECEIPTS)
+    with contextlib.closing(map_ahead(partial(_rejected_of, layout), some, threads=_THREADS, budget=_THREADS)) as found:
+        rejected = sum(found)
     rows = sum(part.rows for number, part in enumerate(plan) if number in done) if len(done) < plan.parts else plan.rows
-    return Recovered(done=frozenset(done), rows=rows - rejected, rejected=rejected)
+    return Recovered(done=done, rows=rows - rejected, rejected=rejected)
 
 
-def _rejected_of(store: ObjectStore, key: str) -> int:
+def _rejected_of(layout: ResultsLayout, part: int) -> int:
     """Return the number of rejected rows of a part; 0 if the part has no receipt.
 
     The finalizer reports a missing receipt.
     """
     try:
-        return Receipt.from_metadata(store.head(key).metadata, store.uri(key)).rejected
+        key = layout.part(part)
+        return Receipt.from_metadata(layout.store.head(key).metadata, layout.uri(key)).rejected
     except ScoringError:
         return 0
 

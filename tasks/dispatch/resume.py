@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
-from scoreline.storage import keys
-from scoreline.storage.errors import NothingToResume, PreconditionFailed
+from scoreline.storage import audit, keys
+from scoreline.storage.errors import InvalidRequest, JobRemoved, NothingToResume, PreconditionFailed
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.keys import MAX_NAME
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectStore, exists, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.job_index import note_run
 from scoreline.tasks.dispatch.outcome import end_job
-from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, Run, read_job, read_outcome, read_run
+from scoreline.tasks.job.deadline import has_passed, resolve_deadline
+from scoreline.tasks.job.documents import (
+    COMPLETE,
+    REMOVAL_S,
+    Job,
+    Outcome,
+    Run,
+    read_job,
+    read_outcome,
+    read_run,
+    seconds_since,
+)
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
 def begin_run(
-    dispatcher: Dispatcher, job_id: str, max_rejected: str | None = None, check: Callable[[Job], None] | None = None
+    dispatcher: Dispatcher,
+    job_id: str,
+    max_rejected: str | None = None,
+    deadline: str | None = None,
+    check: Callable[[Job], None] | None = None,
 ) -> None:
     """Begin another run of a job; the new run replaces the job's outcome (see `Client.resume`).
 
@@ -32,20 +49,29 @@ def begin_run(
     job = read_job(main, job_id)
     if max_rejected is not None:
         check_budget(max_rejected)
+    if deadline is not None:
+        given, deadline = deadline, resolve_deadline(deadline, datetime.now(UTC).isoformat())
+        if has_passed(deadline):
+            raise InvalidRequest(f"deadline {given!r} has passed already: name a later time, or a duration")
     run, etag = read_run(main, job_id)  # read before the outcome, to notice a run that begins meanwhile
+    _refuse_while_removed(run, job_id)
     outcome = _ended(main, job_id)
     if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
     if check is not None:
         check(job)
-    later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected)
+    later = Run(number=outcome.run + 1, max_rejected=max_rejected or run.max_rejected, deadline=deadline)
+    details = {"run": later.number, "from": outcome.state, "max_rejected": later.max_rejected, "deadline": deadline}
+    audit.record(main, action="job.resume", target=job_id, details=details)
     dispatcher.mark_active(job_id)
     dispatcher.ledger.forget(job_id)  # a late finalizer must not take the old ledger for the ledger of the new run
     try:
         # After this write, the old outcome is void. If the process dies, the reconciler continues the run.
         main.put(keys.run(job_id), later.to_json(), mode=if_unchanged(etag))
     except PreconditionFailed:
-        if read_run(main, job_id)[0] != later:  # not written by an earlier attempt of this request
+        now = read_run(main, job_id)[0]
+        _refuse_while_removed(now, job_id)
+        if now != later:  # not written by an earlier attempt of this request
             raise NothingToResume(f"job {job_id} was just resumed by another process") from None
     if check is not None:
         try:
@@ -53,9 +79,19 @@ def begin_run(
         except BaseException:
             end_job(dispatcher, job_id, replace(outcome, run=later.number))
             raise
+    note_run(main, job)
     dispatcher.mark_active(job_id)  # a reconciler may have removed the marker of the previous run
     dispatcher.ledger.forget(job_id)
     send_step(dispatcher, "plan", job_id)
+
+
+def _refuse_while_removed(run: Run, job_id: str) -> None:
+    """Raise `JobRemoved` if the removal of a job has begun, unless it began long ago and was never decided."""
+    if run.removing and seconds_since(run.removing) < REMOVAL_S:
+        raise JobRemoved(
+            f"job {job_id!r} is being removed, because its results are no longer kept: if `scoreline status {job_id}` "
+            "still shows the job in an hour, try again"
+        )
 
 
 def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, model: str, max_rejected: str) -> JobSpec:
@@ -79,19 +115,23 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
     if not ended.rejected:
         raise NothingToResume(f"job {job_id} rejected no row")
     number = 1
-    while exists(main, keys.job(_rejected_job_id(job_id, number))):
+    while exists(main, keys.job(rejected_job_id(job_id, number))):
         number += 1
     again = replace(
         old,
-        job_id=_rejected_job_id(job_id, number),
+        job_id=rejected_job_id(job_id, number),
         rejected_of=job_id,
         model=model,
         max_rejected=max_rejected,
         only_new=None,
+        deadline=None,
     )
     if number == 1:
         return again
-    last = read_job(main, _rejected_job_id(job_id, number - 1))
+    try:
+        last = read_job(main, rejected_job_id(job_id, number - 1))
+    except JobRemoved:
+        return again
     outcome = read_outcome(main, last.spec.job_id)
     same = last.model == pinned and replace(again, job_id=last.spec.job_id) == last.spec
     if outcome is None and not same:
@@ -104,12 +144,12 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
     return again
 
 
-def _rejected_job_id(job_id: str, number: int) -> str:
+def rejected_job_id(job_id: str, number: int) -> str:
     """Return the id of a job that scores the rejected rows of `job_id`. A long `job_id` is cut, and a digest is added.
 
-    >>> _rejected_job_id("nightly", 2)
+    >>> rejected_job_id("nightly", 2)
     'nightly-rejected-2'
-    >>> len(_rejected_job_id("n" * 100, 2)), _rejected_job_id("n" * 100, 2)[-20:]
+    >>> len(rejected_job_id("n" * 100, 2)), rejected_job_id("n" * 100, 2)[-20:]
     (100, '-4e9d8231-rejected-2')
     """
     suffix = f"-rejected-{number}"

@@ -6,6 +6,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from scoreline.storage import keys
@@ -19,6 +20,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.base import Ledger, Progress
 from scoreline.storage.objects.base import ObjectStore
+from scoreline.tasks.backlog.time_left import seconds_of_work
 from scoreline.tasks.job.documents import Job, Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.plan_file import PlanFile
 
@@ -57,6 +59,22 @@ class StatusReader:
         """Return the status of a job; raises `JobNotFound`."""
         return self._read(read_job(self._main, job_id))
 
+    def of(self, job: Job) -> Status:
+        """Return the status of a job whose ``job.json`` is read already."""
+        return self._read(job)
+
+    def under_way(self, job: Job) -> Status:
+        """Return the status of a job that is under way according to the index, with few requests to the bucket.
+
+        The bucket is asked for an outcome only if the ledger does not show that the job is under way.
+        """
+        job_id = job.spec.job_id
+        progress = self._ledger.progress(job_id)
+        if progress is None:
+            waiting = job_id in self._ledger.watchlist.holds([job_id])
+            return self._under_way(job, None) if waiting else self._read(job)
+        return self._read(job) if progress.stopped or progress.all_done else self._under_way(job, progress)
+
     def _read(self, job: Job) -> Status:
         """Return the status of a job from its outcome, or from the ledger if it has none."""
         job_id = job.spec.job_id
@@ -76,40 +94,54 @@ class StatusReader:
                 error=outcome.error,
                 reason=outcome.reason,
                 submitted=job.submitted,
+                labels=job.labels,
+                submitter=job.submitter,
+                work_s=outcome.work_s,
+                class_a=outcome.class_a,
+                class_b=outcome.class_b,
+                result_bytes=outcome.result_bytes,
             )
-        return self._under_way(job, self._ledger.progress(job_id))
+        progress = self._ledger.progress(job_id)
+        return self._with_time_left(job, self._under_way(job, progress), progress)
+
+    def _with_time_left(self, job: Job, now: Status, progress: Progress | None) -> Status:
+        if progress is None or progress.over:
+            return now
+        rows = max(0, now.total_rows - now.rows - now.rejected)
+        left_s = seconds_of_work(self._ledger, job, rows, progress.parts - progress.parts_done)
+        return replace(now, work_left_s=left_s, processes=self._ledger.processes())
 
     def _under_way(self, job: Job, progress: Progress | None) -> Status:
-        job_id, output, seconds = job.spec.job_id, _output(job), seconds_since(job.submitted)
-        if progress is None:
-            return Status(
-                job_id=job_id,
-                state="submitted",
-                model=job.model.ref,
-                output=output,
-                seconds=seconds,
-                submitted=job.submitted,
-            )
-        return Status(
-            job_id=job_id,
-            state="running",
+        status = Status(
+            job_id=job.spec.job_id,
+            state="submitted",
             model=job.model.ref,
-            output=output,
+            output=_output(job),
+            seconds=seconds_since(job.submitted),
+            submitted=job.submitted,
+            labels=job.labels,
+            submitter=job.submitter,
+        )
+        if progress is None:
+            return status
+        return replace(
+            status,
+            state="running",
             parts=progress.parts,
             parts_done=progress.parts_done,
             rows=progress.rows + progress.rows_under_way,
             rejected=progress.rejected,
-            total_rows=self._rows_planned(job_id),
-            seconds=seconds,
-            submitted=job.submitted,
+            total_rows=self._rows_planned(job.spec.job_id),
         )
 
     def answer(self, status: Status) -> dict[str, Any]:
         """Return the status of a job as a dict that may be sent over the broker.
 
-        The dict quotes neither inputs nor documents, because anyone with access to the broker can read it.
+        The dict quotes neither inputs nor documents, and does not name the submitter, because anyone with access to the
+        broker can read it.
         """
         answer, job_id = status.to_dict(), status.job_id
+        answer.pop("submitter", None)
         if status.error:
             outcome = read_outcome(self._main, job_id)
             summary = (outcome.summary if outcome is not None else "") or "the job failed"  # none from earlier releases
@@ -182,11 +214,19 @@ class StatusReader:
             yield from filter(None, pool.map(self._status_or_fault, (job_id for _, job_id in newest)))
 
     def _submitted(self) -> Iterator[tuple[float, str]]:
-        """Yield the time of recording and the id of each job, ordered by job id."""
+        """Yield the time of recording and the id of each job, ordered by job id.
+
+        A job that consists only of ``job.json`` and has no marker was removed, and is left out without reading it.
+        """
+        found: dict[str, float] = {}
+        more: set[str] = set()
         for info in self._main.list("jobs/"):
             match info.key.split("/"):
                 case ["jobs", job_id, "job.json"] if keys.is_name(job_id):
-                    yield info.modified, job_id
+                    found[job_id] = info.modified
+                case ["jobs", "active", job_id] | ["jobs", job_id, *_]:
+                    more.add(job_id)
+        yield from ((modified, job_id) for job_id, modified in found.items() if job_id in more)
 
     def _status_or_fault(self, job_id: str) -> Status | None:
         try:

@@ -7,17 +7,19 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Protocol
 
 from scoreline.storage import keys
+from scoreline.storage.audit import submitter
 from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
     JobConflict,
     JobNotFound,
+    JobRemoved,
     ModelInUse,
     PreconditionFailed,
     describe,
@@ -26,14 +28,18 @@ from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
-from scoreline.storage.objects.base import CREATE
+from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.answer_box import AnswerBox
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.job_index import forget_removed, note_existing, noting_submission
 from scoreline.tasks.dispatch.messages import MessageQueue
-from scoreline.tasks.dispatch.outcome import clean_up_if_ended
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.dispatch.status import StatusReader
+from scoreline.tasks.job.deadline import has_passed, resolve_deadline
 from scoreline.tasks.job.documents import Job, Status, mark_active, read_job
+from scoreline.tasks.job.index_entry import entry_of
+from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.places import check_job_id, check_places
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
@@ -92,6 +98,8 @@ class Submission:
         self.check_request: Callable[[JobSpec], None] = lambda spec: None
         """Function that raises `InvalidRequest` if a requested job is not allowed. Jobs of schedules are not
         checked."""
+        self.submitter: str | None = None
+        """The person or program for whom jobs are submitted, unless a block of `acting_as` names another."""
         self.statuses = StatusReader(buckets.main, ledger)
         self.dispatcher = Dispatcher(buckets=buckets, ledger=ledger, send=queue.send)
         self.answers = AnswerBox(ledger)
@@ -140,9 +148,16 @@ class Submission:
         """Return the status of a job; raises `JobNotFound`."""
         return self.statuses.status(job_id)
 
-    def submit(self, spec: JobSpec, *, webhook: str | None = None, schedule: str | None = None) -> Status:
+    def submit(
+        self,
+        spec: JobSpec,
+        *,
+        webhook: str | None = None,
+        schedule: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Status:
         """Record a job and enqueue its planning. The arguments and errors are those of `accept`."""
-        self.accept(spec, webhook=webhook, schedule=schedule)
+        self.accept(spec, webhook=webhook, schedule=schedule, labels=labels)
         send_step(self.dispatcher, "plan", spec.job_id)
         return self.status(spec.job_id)
 
@@ -154,6 +169,7 @@ class Submission:
         pinned: PinnedModel | None = None,
         before: Mapping[str, bytes] | None = None,
         schedule: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> Recorded:
         """Record a job without enqueueing it. If the caller does not enqueue the job, the reconciler does.
 
@@ -167,6 +183,8 @@ class Submission:
             Objects to write before the job, by key. Each key contains a digest of the object.
         schedule : str, optional
             The name of the schedule, if a schedule submits the job.
+        labels : mapping of str to str, optional
+            The labels of the job.
 
         Raises
         ------
@@ -180,7 +198,15 @@ class Submission:
         self.queue.ping()
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         pinned = pinned or self.registry.resolve(spec.model)
-        job = Job(spec=spec, model=pinned, submitted=now, webhook=webhook, schedule=schedule)
+        job = Job(
+            spec=spec,
+            model=pinned,
+            submitted=now,
+            webhook=webhook,
+            schedule=schedule,
+            labels=check_labels(labels),
+            submitter=submitter(self.submitter),
+        )
         return self._record(job, before or {})
 
     def score_inline(self, job_id: str, carried: str = "") -> None:
@@ -223,7 +249,9 @@ class Submission:
         The objects are written side by side. Before that, the job is put on the reconciler's watchlist. If this process
         dies, the reconciler finds the job there, or by its marker, and plans the job if it was written.
         """
-        main, job_id, document = self.buckets.main, job.spec.job_id, job.to_json()
+        main, job_id = self.buckets.main, job.spec.job_id
+        recorded = self._with_deadline(job)
+        document = recorded.to_json()
         self.ledger.watchlist.add([job_id])
         etags: dict[str, str] = {}
 
@@ -234,17 +262,33 @@ class Submission:
                 return False
             return True
 
-        with ThreadPoolExecutor(2 + len(before), thread_name_prefix="record") as pool:
+        with noting_submission(main, recorded), ThreadPoolExecutor(2 + len(before), "record") as pool:
             pending: list[Future[Any]] = [pool.submit(write, key, data) for key, data in before.items()]
             pending.append(pool.submit(mark_active, main, job_id, sha256_hex(document)))
             is_new = write(keys.job(job_id), document)
         for other in pending:
             other.result()
         if not is_new:
-            existing = read_job(main, job_id)
+            try:
+                existing = read_job(main, job_id)
+            except JobRemoved as error:
+                forget_removed(main, entry_of(job).key)
+                drop_marker_if_removed(self.dispatcher, job_id)
+                raise JobConflict(f"{describe(error)}. Its id stays taken: choose another id") from None
+            note_existing(main, job, existing)
             clean_up_if_ended(self.dispatcher, job_id)
             refuse_other_spec(existing, job.spec)
-        return Recorded(job=job, document=document, is_new=is_new, etags=etags)
+        return Recorded(job=recorded, document=document, is_new=is_new, etags=etags)
+
+    def _with_deadline(self, job: Job) -> Job:
+        """Return a job whose deadline is a time. Raise `InvalidRequest` if a new job has a deadline that has passed."""
+        deadline = job.spec.deadline
+        if deadline is None:
+            return job
+        resolved = replace(job, spec=replace(job.spec, deadline=resolve_deadline(deadline, job.submitted)))
+        if has_passed(resolved.spec.deadline) and not exists(self.buckets.main, keys.job(job.spec.job_id)):
+            raise InvalidRequest(f"deadline {deadline!r} has passed already: name a later time, or a duration")
+        return resolved
 
     def _refuse_if_used(self, pinned: PinnedModel) -> None:
         for info in self.buckets.main.list(keys.JOBS_ACTIVE):
@@ -261,7 +305,13 @@ class Submission:
 
 
 def refuse_other_spec(existing: Job, spec: JobSpec) -> None:
-    """Raise `JobConflict` if the existing job with this id has another spec."""
+    """Raise `JobConflict` if the existing job with this id has another spec.
+
+    A deadline that is a duration counts from the submission of the existing job, because a request that is repeated
+    after an error must find its job.
+    """
+    if spec.deadline is not None:
+        spec = replace(spec, deadline=resolve_deadline(spec.deadline, existing.submitted))
     names = [field.name for field in fields(spec)]
     if differing := [name for name in names if getattr(spec, name) != getattr(existing.spec, name)]:
         raise JobConflict(

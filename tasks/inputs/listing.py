@@ -16,6 +16,7 @@ from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import Pinned, Span, Survey
 from scoreline.storage.tables.formats import Tables, is_text, kind_of
 from scoreline.storage.tables.options import ReadOptions
+from scoreline.storage.tables.packed_spans import pack_spans
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, hold
 from scoreline.tasks.job.places import is_input
@@ -187,8 +188,8 @@ class _Alike:
         self._schemas = [schema, *self._schemas[: self._SCHEMAS - 1]]
         return schema
 
-    def spans(self, spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    def spans(self, spans: tuple[Span, ...]) -> Sequence[Span]:
         """Return shared spans that equal these; if there are none, share these. Only single spans are shared."""
         if len(spans) != 1 or (len(self._spans) == self._SPANS and spans[0] not in self._spans):
-            return spans
+            return pack_spans(spans)
         return self._spans.setdefault(spans[0], (spans[0],))

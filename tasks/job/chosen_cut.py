@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +23,10 @@ from scoreline.tasks.job.part_sizes import (
     PART_SLICES,
     SHARES,
     SUPPOSED_PROCESSES,
+    CutParts,
     divide,
     pack,
     target_part_rows,
-    to_parts,
 )
 from scoreline.tasks.job.plan import InputFile, Part
 
@@ -101,7 +100,7 @@ class Work:
 class ChosenCut:
     """The parts of a job, and the reason why the input is cut into these parts."""
 
-    parts: tuple[Part, ...]
+    parts: Sequence[Part]
     reason: str
     """A sentence for people, without a full stop."""
     readings: float
@@ -126,7 +125,7 @@ def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = N
         parts = pack(files, part_rows, most_rows=2 * part_rows)
         reason = f"--part-rows asks for about {plural(part_rows, 'row')} in a part"
         return _chosen(files, parts, forecast(parts[:_FORECAST_PARTS], processes, work.costs), reason)
-    rows = sum(span.rows for file in files for span in file.spans)
+    rows = sum(sum(file.row_counts) for file in files)
     pace = 1 / work.costs.row_s if work.rows_per_s else None
     target = min(target_part_rows(rows, pace, work.processes), work.most_rows)
     limit = work.most_rows
@@ -147,7 +146,7 @@ def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = N
 
 def _chosen(files: Sequence[InputFile], parts: Cut, found: Forecast, reason: str) -> ChosenCut:
     rows = sum(run.rows for part in parts[:_FORECAST_PARTS] for run in part)
-    return ChosenCut(parts=to_parts(files, parts), reason=reason, readings=found.rows_read / max(1, rows))
+    return ChosenCut(parts=CutParts(files, parts), reason=reason, readings=found.rows_read / max(1, rows))
 
 
 def _best(cuts: Iterable[Cut], base: Forecast, processes: int, costs: Costs) -> tuple[Cut, Forecast] | None:
@@ -214,6 +213,19 @@ def _limited(shares: Iterable[Sequence[Run]], limit: int) -> Iterator[list[Run]]
         yield part
 
 
+def _count_groups(parts: Cut) -> tuple[int, int]:
+    """Return the number of row groups, and how many of them are in more than one part. Parts are in input order."""
+    groups = divided = 0
+    last, is_divided = (-1, -1), False
+    for part in parts:
+        for number, run in enumerate(part):
+            if run[:2] != last:
+                groups, last, is_divided = groups + 1, run[:2], False
+            elif number == 0 and not is_divided:
+                divided, is_divided = divided + 1, True
+    return groups, divided
+
+
 def _reason(files: Sequence[InputFile], parts: Cut, work: Work, sharing: int = 0) -> str:
     """Return the reason why the input is cut into these parts.
 
@@ -223,9 +235,8 @@ def _reason(files: Sequence[InputFile], parts: Cut, work: Work, sharing: int = 0
         Number of processes that share row groups; 0 if no row group is shared.
     """
     objects = len({run.file for part in parts for run in part})
-    in_parts = Counter(span for part in parts for span in {run[:2] for run in part})
-    groups, divided = len(in_parts), sum(count > 1 for count in in_parts.values())
-    by_rows = any(span.by_rows for file in files for span in file.spans)
+    groups, divided = _count_groups(parts)
+    by_rows = any(file.spans[0].by_rows for file in files if file.spans)
     count = plural(groups, "row group" if by_rows else "block")
     if divided and sharing:
         which = "it" if groups == 1 else "the last one" if divided == 1 else f"{divided} of them"
@@ -233,7 +244,7 @@ def _reason(files: Sequence[InputFile], parts: Cut, work: Work, sharing: int = 0
         return f"{count}: {sharing} processes can share {which}, and each {reads}"
     largest = max((sum(run.rows for run in part) for part in parts), default=0)
     if divided:
-        seconds = work.costs.row_s * max(file.spans[place].rows for file in files for place in range(len(file.spans)))
+        seconds = work.costs.row_s * max(max(file.row_counts, default=0) for file in files)
         why = (
             f"its results take more than {RESULT_BYTES >> 20} MiB of memory"
             if not work.rows_per_s or largest >= work.most_rows // 2

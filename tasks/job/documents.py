@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from scoreline.storage import keys
+from scoreline.storage.audit import Submitter
 from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
     JobNotFound,
+    JobRemoved,
     ObjectNotFound,
     PreconditionFailed,
 )
@@ -21,19 +23,27 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import CREATE, ObjectStore
 from scoreline.storage.tables.options import read_options
 from scoreline.storage.typed_json import MALFORMED_GZIP, build, convert, decode_object, moment
+from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.spec import JobSpec, check_budget
+from scoreline.tasks.job.tombstone import Tombstone, refuse_removed, tombstone_in
 
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
-Reason = Literal["", "rejected", "parts", "request", "error"]
+Reason = Literal["", "rejected", "parts", "request", "deadline", "error"]
 """Why a job failed. ``rejected``: too many rows were rejected. ``parts``: some parts failed. ``request``: the options
-do not fit the input or the model, so there is no plan. ``error``: any other error ended the whole job."""
+do not fit the input or the model, so there is no plan. ``deadline``: the job took until its deadline. ``error``: any
+other error ended the whole job."""
 COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
 """The states of a job that has all its results."""
 ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
+REMOVAL_S = 3600.0
+"""Seconds for which a job cannot be resumed after its removal has begun (see `Run.removing`)."""
 
 
 _DOCUMENT = "document"
 """Name of the metadata of a marker with the digest of ``job.json``."""
+_LATER_OPTIONS = ("group", "priority", "max_processes", "deadline")
+"""Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
+than their own."""
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
 """Excerpts of the error of a job that exceeded its reject budget. The excerpts show the reason in documents that were
 written before documents contained a reason."""
@@ -52,6 +62,10 @@ class Job:
     submission of a job sets it."""
     schedule: str | None = None
     """Name of the schedule whose slot this job is. No request of an application can set it."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels by which the job can be found. They are not part of the spec: the first submission of a job sets them."""
+    submitter: Submitter | None = None
+    """Who submitted the job first. None in documents of earlier releases."""
 
     @property
     def work(self) -> str:
@@ -65,13 +79,21 @@ class Job:
 
     def to_json(self) -> bytes:
         """Encode the job as JSON. Equal jobs give equal bytes."""
-        kept = {name: value for name, value in asdict(self).items() if name != "schedule" or value is not None}
+        optional = ("schedule", "labels", "submitter")
+        kept = {name: value for name, value in asdict(self).items() if name not in optional or value}
+        for name in _LATER_OPTIONS:
+            if kept["spec"][name] is None:
+                del kept["spec"][name]
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Job:
-        """Decode and check. The document is untrusted, because anyone with access to the bucket can write it."""
+        """Decode and check; raises `JobRemoved` for a tombstone.
+
+        The document is untrusted, because anyone with access to the bucket can write it.
+        """
         raw = decode_object(data)
+        refuse_removed(raw)
         given = dict(raw["spec"])
         if "input" in given:  # documents of older releases have exactly one input
             given |= {"inputs": [given.pop("input")], "read": {}}
@@ -79,12 +101,16 @@ class Job:
         inputs = convert(given["inputs"], tuple[str, ...], "inputs")
         spec = JobSpec(**given | {"features": features, "inputs": inputs, "read": read_options(given["read"])})
         moment(raw["submitted"], "submitted")
+        if spec.deadline is not None:
+            moment(spec.deadline, "deadline")
         return cls(
             spec=spec.check(),
             model=build(PinnedModel, raw["model"], "model").check(),
             submitted=raw["submitted"],
             webhook=convert(raw.get("webhook"), str | None, "webhook"),
             schedule=convert(raw.get("schedule"), str | None, "schedule"),
+            labels=check_labels(raw.get("labels")),
+            submitter=convert(raw.get("submitter"), Submitter | None, "submitter"),
         )
 
 
@@ -95,10 +121,20 @@ class Run:
     number: int = 1
     max_rejected: str | None = None
     """Reject budget of this run, if it differs from the budget in the spec."""
+    removing: str = ""
+    """Time at which the removal of the job began, in UTC and ISO 8601. Such a job cannot be resumed for an hour."""
+    deadline: str | None = None
+    """Deadline of this run, if the job was resumed with a deadline. The deadline in the spec is that of the first
+    run."""
+
+    def deadline_of(self, job: Job) -> str | None:
+        """Return the time in ISO 8601 at which this run of a job ends; None if it has no deadline."""
+        return job.spec.deadline if self.number == 1 else self.deadline
 
     def to_json(self) -> bytes:
-        """Encode."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        """Encode. `removing` and `deadline` are left out if they are not set, as earlier releases do not know them."""
+        kept = {name: value for name, value in asdict(self).items() if name not in ("removing", "deadline") or value}
+        return json.dumps(kept, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Run:
@@ -106,6 +142,10 @@ class Run:
         run = build(cls, decode_object(data))
         if run.max_rejected is not None:
             check_budget(run.max_rejected)
+        if run.removing:
+            moment(run.removing, "removing")
+        if run.deadline is not None:
+            moment(run.deadline, "deadline")
         return run
 
 
@@ -128,13 +168,21 @@ class Outcome:
     """Which run of the job ended this way. The outcome of an earlier run no longer counts."""
     summary: str = ""
     """The error without anything that it quotes from an input or a document, so that it can be sent over the broker."""
+    work_s: float = 0.0
+    """Seconds that processes worked on the parts."""
+    class_a: int = 0
+    """Number of requests that wrote or listed objects; 0 if it is unknown."""
+    class_b: int = 0
+    """Number of requests that read objects; 0 if it is unknown."""
+    result_bytes: int = 0
+    """Size of the parts' results."""
     results: str = field(default="", repr=False)
     """The results of a small job of records, as `scoreline.tasks.records.table.encode` writes them."""
 
     def to_json(self) -> bytes:
-        """Encode. Empty texts that older releases do not know are left out, so that they can read the document."""
-        new = ("reason", "summary", "results")
-        kept = {name: value for name, value in asdict(self).items() if name not in new or value}
+        """Encode. Fields that later releases have added are left out if they are empty."""
+        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results")
+        kept = {name: value for name, value in asdict(self).items() if name not in added or value}
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -193,6 +241,27 @@ class Status:
     """Why the job failed; empty in any other state."""
     submitted: str = ""
     """When the job was submitted, in UTC and ISO 8601."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    submitter: Submitter | None = None
+    """Who submitted the job."""
+    work_left_s: float | None = None
+    """Seconds that one process would take for the rest of a running job, by the pace of earlier jobs with the same
+    model version. None if the pace is unknown, or if the job is not running."""
+    processes: int = 0
+    """Number of processes that score parts of all jobs; 0 if it is unknown, or if the job is not running."""
+    work_s: float = 0.0
+    """Seconds that processes worked on the parts of a job that has its results; 0 if it is unknown."""
+    class_a: int = 0
+    """Number of requests that wrote or listed objects for that job; 0 if it is unknown."""
+    class_b: int = 0
+    """Number of requests that read objects for that job; 0 if it is unknown."""
+    result_bytes: int = 0
+    """Size of the results of that job; 0 if it is unknown."""
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the job ends, if all processes work on it; None if that is unknown."""
+        return None if self.work_left_s is None or not self.processes else self.work_left_s / self.processes
 
     @property
     def ended(self) -> bool:
@@ -202,9 +271,21 @@ class Status:
     def to_dict(self) -> dict[str, Any]:
         """Return what ``scoreline status --json`` prints.
 
-        An empty `reason` is left out, as in the body of a webhook.
+        An empty `reason`, `labels` or `submitter` is left out, as in the body of a webhook, and so are all later fields
+        that are unknown.
         """
-        return {name: value for name, value in asdict(self).items() if name != "reason" or value}
+        optional = (
+            "reason",
+            "labels",
+            "submitter",
+            "work_left_s",
+            "processes",
+            "work_s",
+            "class_a",
+            "class_b",
+            "result_bytes",
+        )
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
 
 _MALFORMED = (*MALFORMED_GZIP, InvalidRequest)
@@ -215,6 +296,8 @@ def decoding(store: ObjectStore, key: str, remedy: str = "") -> Iterator[None]:
     """Raise `DocumentCorrupt`, with the name of the object, for errors from malformed content in the block."""
     try:
         yield
+    except JobRemoved:
+        raise
     except _MALFORMED as error:
         reason = str(error) if isinstance(error, InvalidRequest) else f"{type(error).__name__}: {error}"
         what = f"{store.uri(key)} is not what Scoreline writes there: {reason}"
@@ -222,7 +305,7 @@ def decoding(store: ObjectStore, key: str, remedy: str = "") -> Iterator[None]:
 
 
 def read_job(store: ObjectStore, job_id: str) -> Job:
-    """Read ``job.json``; raises `JobNotFound`."""
+    """Read ``job.json``; raises `JobNotFound`, or `JobRemoved` if a tombstone has taken its place."""
     try:
         with decoding(store, key := keys.job(job_id)):
             job = Job.from_json(store.get(key).data)
@@ -231,6 +314,15 @@ def read_job(store: ObjectStore, job_id: str) -> Job:
             return job
     except ObjectNotFound:
         raise JobNotFound(f"no job {job_id!r} in bucket {store.bucket!r}") from None
+
+
+def read_tombstone(store: ObjectStore, job_id: str) -> Tombstone | None:
+    """Return the tombstone of a job; None if the job exists, or if no job ever had this id."""
+    try:
+        with decoding(store, key := keys.job(job_id)):
+            return tombstone_in(decode_object(store.get(key).data))
+    except ObjectNotFound:
+        return None
 
 
 def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:

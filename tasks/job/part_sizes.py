@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import overload
 
 from scoreline.storage.tables.base import Span
-from scoreline.tasks.job.end_time import LEAST_SECONDS, Run
+from scoreline.tasks.job.end_time import LEAST_SECONDS, Cut, Run
+from scoreline.tasks.job.packed_cut import PackedCut
 from scoreline.tasks.job.plan import InputFile, Part, Slice
 
 PART_ROWS = 131_072
@@ -74,7 +76,7 @@ def pack(
     part_bytes: int = PART_BYTES,
     most_rows: int | None = None,
     run_rows: int | None = None,
-) -> list[list[Run]]:
+) -> PackedCut:
     """Combine whole spans into parts, in input order, and return the runs of each part.
 
     No part exceeds `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices, unless a single span
@@ -89,11 +91,14 @@ def pack(
     run_rows : int, optional
         Maximum number of rows in each of these runs; by default, `part_rows`.
     """
-    parts: list[list[Run]] = []
+    parts = PackedCut()
     current: list[Run] = []
     rows = size = slices = 0
-    for run, weight in _runs(files, run_rows or part_rows, most_rows):
-        adjoins = bool(current) and _adjoin(files, current[-1], run)
+    after: tuple[int, int] | None = None
+    """File and position at which the last run ends, if it is a whole span."""
+    for run, weight, whole in _runs(files, run_rows or part_rows, most_rows):
+        # two whole spans can be read as one slice if one begins where the other ends
+        adjoins = bool(current) and whole is not None and after == (run.file, whole.start)
         full = rows + run.rows > part_rows or size + weight > part_bytes
         if current and (full or (slices == PART_SLICES and not adjoins)):
             parts.append(current)
@@ -102,14 +107,43 @@ def pack(
         current.append(run)
         rows += run.rows
         size += weight
+        after = None if whole is None else (run.file, whole.stop)
     if current:
         parts.append(current)
     return parts
 
 
-def to_parts(files: Sequence[InputFile], runs: Iterable[Iterable[Run]]) -> tuple[Part, ...]:
-    """Return the parts that consist of these runs. Adjoining spans become one slice."""
-    return tuple(Part(slices=tuple(_slices(files, part))) for part in runs)
+class CutParts(Sequence[Part]):
+    """The parts that consist of given runs, like a tuple of `Part`. Adjoining spans become one slice.
+
+    A part is made when it is needed, because the parts of a large job would take more memory than its runs.
+    """
+
+    def __init__(self, files: Sequence[InputFile], cut: Cut) -> None:
+        self._files, self._cut = files, cut
+
+    def __len__(self) -> int:
+        return len(self._cut)
+
+    @overload
+    def __getitem__(self, number: int) -> Part: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Part, ...]: ...
+    def __getitem__(self, number: int | slice) -> Part | tuple[Part, ...]:
+        if isinstance(number, slice):
+            return tuple(self._part(runs) for runs in self._cut[number])
+        return self._part(self._cut[number])
+
+    def __iter__(self) -> Iterator[Part]:
+        return map(self._part, self._cut)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _part(self, runs: Iterable[Run]) -> Part:
+        return Part(slices=tuple(_slices(self._files, runs)))
 
 
 def divide(run: Run, count: int) -> list[Run]:
@@ -118,18 +152,24 @@ def divide(run: Run, count: int) -> list[Run]:
     >>> [(run.start, run.rows) for run in divide(Run(0, 0, 10, 5), 2)]
     [(10, 2), (12, 3)]
     """
+    if count == 1 and run.rows:  # as for most small files, of which a job may have very many
+        return [run]
     bounds = [run.rows * number // count for number in range(count + 1)]
     return [run._replace(start=run.start + low, rows=high - low) for low, high in pairwise(bounds) if low < high]
 
 
-def _runs(files: Sequence[InputFile], run_rows: int, most_rows: int | None) -> Iterator[tuple[Run, int]]:
+def _runs(files: Sequence[InputFile], run_rows: int, most_rows: int | None) -> Iterator[tuple[Run, int, Span | None]]:
+    """Yield each run, its size in bytes, and its span if it is a whole span."""
     for number, file in enumerate(files):
         for place, span in enumerate(file.spans):
             if span.rows:
                 whole = Run(number, place, 0, span.rows)
                 count = 1 if most_rows is None or span.rows <= most_rows else -(-span.rows // run_rows)
-                for run in divide(whole, count) if count > 1 else (whole,):
-                    yield run, span.size // count
+                if count == 1:
+                    yield whole, span.size, span
+                    continue
+                for run in divide(whole, count):
+                    yield run, span.size // count, span if run.rows == span.rows else None
 
 
 def _slices(files: Sequence[InputFile], runs: Iterable[Run]) -> Iterator[Slice]:
@@ -173,15 +213,3 @@ def _slice(file: InputFile, run: Run) -> Slice:
     if span.by_rows:
         return replace(whole, start=first, stop=first + run.rows, first_row=first, rows=run.rows)
     return replace(whole, only=range(first, first + run.rows))
-
-
-def _adjoin(files: Sequence[InputFile], left: Run, right: Run) -> bool:
-    """Return whether two whole spans can be read as one slice."""
-    if left.file != right.file:
-        return False
-    spans = files[left.file].spans
-    return _is_whole(spans, left) and _is_whole(spans, right) and spans[left.span].stop == spans[right.span].start
-
-
-def _is_whole(spans: Sequence[Span], run: Run) -> bool:
-    return run.rows == spans[run.span].rows

@@ -31,8 +31,8 @@ def check_places(spec: JobSpec, main: str, allowed_outputs: Sequence[str]) -> No
     bucket, prefix = parse_uri(spec.output)
     if bucket == main and keys.is_reserved(prefix):
         raise InvalidRequest(
-            f"output {spec.output!r} is in a folder that Scoreline keeps for itself (jobs/, models/, schedules/): "
-            "choose another place"
+            f"output {spec.output!r} is in a folder that Scoreline keeps for itself (jobs/, models/, schedules/, "
+            "audit/): choose another place"
         )
     if any(step.startswith(_JOB_FOLDER) for step in prefix.split("/")):
         raise InvalidRequest(
@@ -54,8 +54,8 @@ def check_input(uri: str, main: str, job_id: str) -> None:
         if prefix == pattern and is_records_of(job_id, pattern):
             return
         raise InvalidRequest(
-            f"input {uri!r} is in a place that Scoreline keeps for itself (jobs, models, schedules, schedules.toml): "
-            "name objects elsewhere"
+            f"input {uri!r} is in a place that Scoreline keeps for itself (jobs, models, schedules, audit, "
+            "schedules.toml): name objects elsewhere"
         )
 
 
@@ -87,7 +87,9 @@ def check_output(output: str, main: str, allowed: Sequence[str]) -> None:
 
 
 def check_job_id(job_id: str) -> None:
-    """Raise `InvalidRequest` if a job id has the form that schedules use for their jobs."""
+    """Raise `InvalidRequest` if a job id is reserved, or has the form that schedules use for their jobs."""
+    if job_id in keys.RESERVED_JOB_IDS:  # a job of an earlier release may be named "index"
+        raise InvalidRequest(f"job id {job_id!r} is reserved: choose another")
     if keys.is_slot_job(job_id):
         raise InvalidRequest(
             f"job id {job_id!r} ends with a time, as those of schedules do, which are reserved: choose another"

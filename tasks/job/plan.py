@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scoreline.storage.tables.base import SeekPoint, Span
+from scoreline.storage.tables.packed_spans import row_counts
 
 BATCH_ROWS = 65_536
 """Maximum number of rows scored at once. Forests are fastest at this batch size."""
@@ -22,7 +23,12 @@ class InputFile:
     key: str
     size: int
     etag: str
-    spans: tuple[Span, ...]
+    spans: Sequence[Span]
+
+    @property
+    def row_counts(self) -> Sequence[int]:
+        """The number of rows of each span."""
+        return row_counts(self.spans)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ import zlib
 from base64 import b64decode, b64encode
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -147,7 +147,7 @@ class PlanFile:
 
 
 def encode(
-    columns: Columns, parts: Sequence[Part], warnings: Sequence[str] = (), *, identity: Mapping[str, str]
+    columns: Columns, parts: Iterable[Part], warnings: Sequence[str] = (), *, identity: Mapping[str, str]
 ) -> bytes:
     """Encode a plan as the bytes of its object. Equal plans give equal bytes.
 
@@ -159,34 +159,37 @@ def encode(
         this job.
     """
     blocks, bodies, offset = [], [], 0
-    first = 0
+    first = rows = 0
     for block in _divide(parts):
         body = _compress(_encode(block))
         blocks.append(_Block(first_part=first, offset=offset, size=len(body), sha256=sha256_hex(body)))
         bodies.append(body)
         offset += len(body)
         first += len(block)
+        rows += sum(part.rows for part in block)
     header = {
         **asdict(columns),
         "identity": dict(identity),
         "warnings": list(warnings),
-        "rows": sum(part.rows for part in parts),
-        "parts": len(parts),
+        "rows": rows,
+        "parts": first,
         "blocks": [asdict(block) for block in blocks],
     }
     return _compress(header) + b"".join(bodies)
 
 
-def _divide(parts: Sequence[Part]) -> Iterator[Sequence[Part]]:
+def _divide(parts: Iterable[Part]) -> Iterator[Sequence[Part]]:
     """Divide parts into blocks."""
-    first = slices = 0
-    for number, part in enumerate(parts):
-        if number > first and (number - first == BLOCK_PARTS or slices + len(part.slices) > BLOCK_SLICES):
-            yield parts[first:number]
-            first, slices = number, 0
+    block: list[Part] = []
+    slices = 0
+    for part in parts:
+        if block and (len(block) == BLOCK_PARTS or slices + len(part.slices) > BLOCK_SLICES):
+            yield block
+            block, slices = [], 0
+        block.append(part)
         slices += len(part.slices)
-    if first < len(parts):
-        yield parts[first:]
+    if block:
+        yield block
 
 
 def _encode(parts: Sequence[Part]) -> dict[str, Any]:

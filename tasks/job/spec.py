@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from scoreline.storage import keys
@@ -11,8 +12,10 @@ from scoreline.storage.errors import InvalidRequest, InvalidURI
 from scoreline.storage.keys import check_name
 from scoreline.storage.models.manifest import METHODS, parse_ref
 from scoreline.storage.tables.options import ReadOptions
+from scoreline.tasks.job.deadline import resolve_deadline
 from scoreline.tasks.job.uris import names, parse_uri
 
+PRIORITIES = ("low", "normal", "high")
 _PARTS_TRIED = 10
 _BUDGET = re.compile(r"\d{1,15}|\d{1,15}(\.\d{1,15})?%")
 
@@ -84,6 +87,20 @@ class JobSpec:
     """A kept column. Each of its values gets a folder of results, ``<column>=<value>/``, without that column."""
     gather: bool = False
     """Whether the parts are gathered into fewer, larger files. With `partition_by`, parts are always gathered."""
+    group: str | None = None
+    """Group with which the job shares processes; by default, the name of the model."""
+    priority: str | None = None
+    """One of `PRIORITIES`, among the jobs of the group; by default, ``normal``."""
+    max_processes: int | None = None
+    """Maximum number of processes that score parts of the job at once; None for no maximum."""
+    deadline: str | None = None
+    """Time in ISO 8601 at which the job ends if it has not ended before. In a request, this may also be a duration from
+    the submission."""
+
+    @property
+    def group_name(self) -> str:
+        """The group with which the job shares processes."""
+        return self.group or parse_ref(self.model)[0]
 
     @property
     def arranged(self) -> bool:
@@ -123,13 +140,20 @@ class JobSpec:
             )
         if type(self.gather) is not bool:
             raise InvalidRequest(f"gather {self.gather!r} is neither true nor false")
-        for name, value in (("part_rows", self.part_rows), ("max_attempts", self.max_attempts)):
+        if self.group is not None:
+            check_name("group", self.group)
+        if self.priority is not None and self.priority not in PRIORITIES:
+            raise InvalidRequest(f"priority {self.priority!r} is unknown: choose one of {', '.join(PRIORITIES)}")
+        if self.deadline is not None:
+            resolve_deadline(self.deadline, datetime.now(UTC).isoformat())
+        for name in ("part_rows", "max_attempts", "max_processes"):
+            value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidRequest(f"{name} {value!r} is not a whole number of at least 1")
         return self
 
     def _check_types(self) -> None:
-        optional = ("method", "only_new", "rejected_of", "partition_by")
+        optional = ("method", "only_new", "rejected_of", "partition_by", "group", "priority", "deadline")
         for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):

@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import METHODS
 from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, read_options
-from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.job.labels import check_labels
+from scoreline.tasks.job.spec import PRIORITIES, JobSpec
 
-Kind = Literal["text", "names", "types", "count", "flag", "character"]
-"""The kind of a value: a text, several names, types by column, a number of at least 1, a switch, or one character."""
+Kind = Literal["text", "names", "types", "count", "flag", "character", "labels"]
+"""The kind of a value: a text, several names, types by column, a number of at least 1, a switch, one character, or
+labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Option:
         The default as the command line shows it; empty if `help` already states the default.
     choices : tuple of str
         The allowed texts; if empty, any text is allowed.
+    flag : str
+        The option's name in the command line, if it differs.
     """
 
     help: str
@@ -44,6 +48,7 @@ class Option:
     metavar: str = ""
     default: str = ""
     choices: tuple[str, ...] = ()
+    flag: str = ""
 
 
 class RecordsOptions(TypedDict, total=False):
@@ -107,9 +112,52 @@ class RecordsOptions(TypedDict, total=False):
             default="3",
         ),
     ]
+    group: Annotated[
+        str | None,
+        Option(
+            help="Share the processes with the jobs of other groups as a job of this group.",
+            metavar="NAME",
+            default="the name of the model",
+        ),
+    ]
+    priority: Annotated[
+        str | None,
+        Option(
+            help="Score the parts of this job before or after those of other jobs of its group.",
+            choices=PRIORITIES,
+            default="normal",
+        ),
+    ]
+    max_processes: Annotated[
+        int | None,
+        Option(
+            help="Score at most this many parts of the job at once.",
+            kind="count",
+            metavar="N",
+            default="no maximum",
+        ),
+    ]
+    deadline: Annotated[
+        str | None,
+        Option(
+            help="End the job as failed if it takes until this time: a duration from the submission, such as 30m or "
+            "2h, or a time in ISO 8601 with its zone. Its results are kept, and the job can be resumed.",
+            metavar="DURATION|TIME",
+            default="none",
+        ),
+    ]
     webhook: Annotated[
         str | None,
         Option(help="Notify this address of how the job ended.", metavar="URL", default="WEBHOOK_URL"),
+    ]
+    labels: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            help="Give the job this label, by which `scoreline jobs` finds it. May be repeated.",
+            kind="labels",
+            metavar="NAME=VALUE",
+            flag="label",
+        ),
     ]
 
 
@@ -223,7 +271,7 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
     "thousands": {"none": ""},
 }
 """Words for characters that are hard to type, by option."""
-_EMPTY_IS_ABSENT = frozenset({"output", "job_id", "features"})
+_EMPTY_IS_ABSENT = frozenset({"output", "job_id", "features", "group", "priority", "deadline"})
 
 
 @cache
@@ -252,8 +300,8 @@ def spec_from(
     input : str or sequence of str
         One URI or several.
     options : mapping
-        `SubmitOptions`. An option that is None counts as missing. An empty `output`, `job_id` or `features` also counts
-        as missing, because a form sends an empty text for a blank field.
+        `SubmitOptions`. An option that is None counts as missing. Some options also count as missing if they
+        are empty, such as `output`, because a form sends an empty text for a blank field.
     job_id, output : str
         Used if the options do not include them.
     **fixed
@@ -270,7 +318,8 @@ def spec_from(
         for name, value in options.items()
         if value is not None and not (value == "" and name in _EMPTY_IS_ABSENT)
     }
-    given.pop("webhook", None)  # the webhook is not part of the spec; the first submission sets it
+    given.pop("webhook", None)  # webhook and labels are not part of the spec; the first submission sets them
+    check_labels(given.pop("labels", None))
     for name, words in _WORDS.items():
         if isinstance(given.get(name), str):
             given[name] = words.get(given[name], given[name])

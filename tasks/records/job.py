@@ -222,6 +222,7 @@ def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
         return None
     status = client.status(job_id)
     reply: dict[str, Any] = status.to_dict()
+    reply.pop("submitter", None)
     if status.state in ("succeeded", "partial"):
         with contextlib.suppress(ObjectNotFound):
             table = read_results(client, job_id, outcome)

@@ -77,7 +77,9 @@ def accept_records(
     spec = spec_from(model, main.uri(key), options, job_id=job_id, output=submission.default_output(model)).check()
     pinned = submission.registry.resolve(model)
     _check_columns(submission, pinned, spec, names)
-    recorded = submission.accept(spec, webhook=options.get("webhook"), pinned=pinned, before=before)
+    recorded = submission.accept(
+        spec, webhook=options.get("webhook"), pinned=pinned, before=before, labels=options.get("labels")
+    )
     return job_id, _carry(submission, recorded, before, columns)
 
 

@@ -14,6 +14,7 @@ from cronsim import CronSim, CronSimError
 
 from scoreline.storage.errors import DocumentCorrupt, InvalidRequest
 from scoreline.storage.keys import check_name
+from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
 from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule
@@ -42,6 +43,15 @@ def _kind(hint: Any) -> tuple[str, Callable[[Any], bool]]:
     return " or ".join(what for what, _ in forms), lambda value: any(suits(value) for _, suits in forms)
 
 
+def _parses(value: Any) -> bool:
+    """Return whether a value says how long results are kept."""
+    try:
+        ResultsKeep.parse(value)
+    except InvalidRequest:
+        return False
+    return True
+
+
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "cron": _TEXT,
     "zone": _TEXT,
@@ -51,6 +61,10 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "overlap": _TEXT,
     "enabled": _FLAG,
     "only_new": _FLAG,
+    "results_keep": (
+        'a number of runs such as 30, or of days such as "90d"',
+        lambda value: type(value) in (str, int) and _parses(value),
+    ),
 } | {name: _kind(hint) for name, hint in _HINTS.items()}
 """For each key, a description of its valid values, and a check for them."""
 _REQUIRED = ("cron", "model", "input")
@@ -215,7 +229,10 @@ def _fault(key: str, value: Any) -> str:
     """Return what is wrong with a single value; empty if it is valid."""
     what, suits = _KINDS[key]
     if not suits(value):
-        return f"is not {what}"
+        advice = (
+            f": results_keep = {value} keeps the results of {value} runs" if key == "keep" and _parses(value) else ""
+        )
+        return f"is not {what}{advice}"
     options: tuple[str, ...] | None = {"catch_up": CATCH_UP, "overlap": OVERLAP}.get(key)
     if options and value not in options:
         return f"is not one of {', '.join(options)}"
@@ -258,7 +275,9 @@ def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
             return str(error)
         return ""
 
-    of_jobs = sorted(sound.keys() - {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "webhook"})
+    of_jobs = sorted(
+        sound.keys() - {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "results_keep", "webhook"}
+    )
     if whole := fault(*of_jobs):
         faults = [(key, f"{key}: {found}") for key in of_jobs if (found := fault(key))]
         return faults or [(next((key for key in of_jobs if whole.startswith(key)), ""), whole)]

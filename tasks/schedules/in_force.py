@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scoreline.storage import keys
+from scoreline.storage import audit, keys
+from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.typed_json import build, decode_object
@@ -70,6 +71,25 @@ def put_in_force(source: str, parsed: Parsed, last: InForce) -> Reading:
         document=InForce(source=source, tables=tables, faults=tuple(map(str, parsed.faults))),
         kept=frozenset(former.tables),
     )
+
+
+def record_changes(main: ObjectStore, last: InForce | None, new: InForce) -> None:
+    """Write a line to the audit for each schedule whose table was added, changed or removed.
+
+    A person changes a table by deploying ``schedules.toml`` or by writing the object, so a tick only sees that the
+    table is another one.
+    """
+    former = last.tables if last is not None else {}
+    with acting_as(f"whoever changed {new.source}"):
+        for name in sorted({*former, *new.tables}):
+            before, after = former.get(name), new.tables.get(name)
+            if before == after:
+                continue
+            changed = {
+                key for key in {*(before or {}), *(after or {})} if (before or {}).get(key) != (after or {}).get(key)
+            }
+            action = "schedule.add" if before is None else "schedule.remove" if after is None else "schedule.change"
+            audit.record(main, action=action, target=name, details={"keys": sorted(changed)})
 
 
 def read_in_force(main: ObjectStore) -> InForce | None:

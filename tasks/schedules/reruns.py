@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, JobNotFound
+from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, JobNotFound, JobRemoved
 from scoreline.storage.objects.base import ObjectStore
-from scoreline.tasks.job.documents import Job, Outcome, read_job, read_outcome
+from scoreline.tasks.job.documents import ENDED, Job, Outcome, read_job, read_outcome, read_tombstone
+from scoreline.tasks.job.tombstone import Tombstone
 from scoreline.tasks.schedules.file import spec_of
 from scoreline.tasks.schedules.schedule import Schedule
 
@@ -41,11 +43,29 @@ def latest_job(main: ObjectStore, schedule: Schedule, slot: datetime, default_ou
         job_id = schedule.job_id(slot, number)
         try:
             own = is_of_slot(read_job(main, job_id), schedule, slot, number, default_output)
+        except JobRemoved:
+            found = read_tombstone(main, job_id)
+            own = found is not None and is_tombstone_of_slot(found, schedule, slot)
         except JobNotFound:
-            return replace(latest, outcome=read_outcome(main, latest.job_id)) if latest.number else latest
+            return replace(latest, outcome=_outcome_of(main, latest.job_id)) if latest.number else latest
         except DocumentCorrupt:
             own = True
         latest = Latest(number=number, job_id=job_id, free=number + 1) if own else replace(latest, free=number + 1)
+
+
+def _outcome_of(main: ObjectStore, job_id: str) -> Outcome | None:
+    """Return how a job ended; None if it has not ended. A tombstone says how a removed job had ended."""
+    if (outcome := read_outcome(main, job_id)) is not None:
+        return outcome
+    with contextlib.suppress(DocumentCorrupt):
+        if (found := read_tombstone(main, job_id)) is not None and found.state in ENDED:
+            return Outcome(state=found.state, rows=found.rows, rejected=found.rejected, failures={}, run=found.run)
+    return None
+
+
+def is_tombstone_of_slot(found: Tombstone, schedule: Schedule, slot: datetime) -> bool:
+    """Return whether a removed job with an id of a slot belonged to the slot (see `is_of_slot`)."""
+    return found.schedule == schedule.name if found.schedule else datetime.fromisoformat(found.submitted) >= slot
 
 
 def is_of_slot(job: Job, schedule: Schedule, slot: datetime, number: int, default_output: str) -> bool:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from scoreline.storage import keys
+from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import (
     DocumentCorrupt,
     JobConflict,
     JobNotFound,
+    JobRemoved,
     ObjectNotFound,
     PreconditionFailed,
     ScorelineError,
@@ -20,11 +22,11 @@ from scoreline.storage.errors import (
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.tasks.client import Client
 from scoreline.tasks.inputs.only_new import remember_scored
-from scoreline.tasks.job.documents import COMPLETE, decoding, read_job, read_outcome
+from scoreline.tasks.job.documents import COMPLETE, decoding, read_job, read_outcome, read_tombstone
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.schedules.file import render, spec_of
 from scoreline.tasks.schedules.refusals import settle
-from scoreline.tasks.schedules.reruns import is_of_slot
+from scoreline.tasks.schedules.reruns import is_of_slot, is_tombstone_of_slot
 from scoreline.tasks.schedules.schedule import Refusal, Schedule, State, decide
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,9 @@ class Runner:
             if step.cancel is not None and step.cancel != tried:
                 tried = step.cancel  # each tick cancels again, until the job has ended
                 job_id = job_of(schedule, step.state, step.cancel)
-                if self._client.cancel(job_id).state == "cancelled":
+                with acting_as(f"schedule {schedule.name}"):
+                    cancelled = self._client.cancel(job_id).state == "cancelled"
+                if cancelled:
                     done.append(f"cancelled {job_id}")
         return Ticked(done=done, state=state)
 
@@ -130,6 +134,8 @@ class Runner:
         except DocumentCorrupt as error:  # the job cannot continue, but the jobs of the next slots can run
             log.error("schedule.job_unreadable", extra={"job_id": job_id, "error": describe(error)})
             return replace(state.noted([state.current], "failed", describe(error)), current=None), None
+        except JobRemoved:
+            return self._follow_removed(schedule, state, state.current, done), None
         except JobNotFound:
             try:
                 self._submit(schedule, state, state.current)
@@ -150,13 +156,22 @@ class Runner:
             remember_scored(self._main, schedule.name, job_id)
         return replace(state.noted([state.current], outcome.state, outcome.error), current=None), None
 
+    def _follow_removed(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
+        """Record how a removed job had ended. Its slot is not run again, unless that was another's job."""
+        found = read_tombstone(self._main, job_of(schedule, state, slot))
+        if found is None or not is_tombstone_of_slot(found, schedule, datetime.fromisoformat(slot)):
+            return self._evade(schedule, state, slot, done)
+        return replace(state.noted([slot], found.state, f"the results were removed: {found.why}"), current=None)
+
     def _spec(self, schedule: Schedule, state: State, slot: str) -> JobSpec:
         output = self._client.default_output(schedule.model)
         return spec_of(schedule, datetime.fromisoformat(slot), output, state.number(slot))
 
     def _submit(self, schedule: Schedule, state: State, slot: str) -> None:
         spec = self._spec(schedule, state, slot)
-        self._client.submit_spec(spec, webhook=schedule.options.get("webhook"), schedule=schedule.name)
+        with acting_as(f"schedule {schedule.name}"):
+            webhook, labels = schedule.options.get("webhook"), schedule.options.get("labels")
+            self._client.submit_spec(spec, webhook=webhook, schedule=schedule.name, labels=labels)
 
     def _evade(self, schedule: Schedule, state: State, slot: str, done: list[str]) -> State:
         """Give a slot the next job id, because another job has its current id. Return the new state."""

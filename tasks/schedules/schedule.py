@@ -56,6 +56,9 @@ class Schedule:
     enabled: bool = True
     only_new: bool = False
     """Whether to score only objects that no earlier run of the schedule has scored, by key and ETag."""
+    results_keep: str | int | None = None
+    """How long results are kept: a number of days such as ``90d``, or a number of runs. By default, RESULTS_KEEP
+    decides."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

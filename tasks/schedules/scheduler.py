@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scoreline.storage import keys
+from scoreline.storage import audit, keys
+from scoreline.storage.audit import acting_as, is_acting
 from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
@@ -25,7 +26,7 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import ENDED, read_outcome
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
-from scoreline.tasks.schedules.in_force import InForce, Reading, put_in_force, read_in_force
+from scoreline.tasks.schedules.in_force import InForce, Reading, put_in_force, read_in_force, record_changes
 from scoreline.tasks.schedules.reruns import Latest, check_rerun, latest_job
 from scoreline.tasks.schedules.runner import OnFault, Runner, ignore, job_of, read_state, taken_by_another
 from scoreline.tasks.schedules.schedule import Schedule
@@ -137,6 +138,7 @@ class Scheduler:
         for fault in reading.faults:
             log.error("schedule.invalid", extra={"file": reading.source, "error": str(fault)})
         if reading.document != (last or InForce(source=reading.source)):
+            record_changes(self._main, last, reading.document)
             self._main.put(keys.SCHEDULES_IN_FORCE, reading.document.to_json())
         report: dict[str, list[str]] = {}
         unsettled: list[Schedule] = []
@@ -161,7 +163,13 @@ class Scheduler:
         return latest_job(self._main, schedule, slot, self._client.default_output(schedule.model))
 
     def ask(
-        self, schedule: Schedule, slots: list[datetime], now: datetime | None = None, *, again: bool = False
+        self,
+        schedule: Schedule,
+        slots: list[datetime],
+        now: datetime | None = None,
+        *,
+        again: bool = False,
+        action: str = "schedule.run",
     ) -> list[str]:
         """Run each of the given slots once, whether it is due or not. Return what was done.
 
@@ -170,6 +178,8 @@ class Scheduler:
         again : bool
             Whether to run slots again that already have a job; by default, these slots are left out. A new job resolves
             the model again.
+        action : str
+            The action that the audit records.
 
         Raises
         ------
@@ -190,6 +200,11 @@ class Scheduler:
                 numbers[slot.astimezone(UTC).isoformat()] = latest.free
                 for number in range(latest.number + 1, latest.free):
                     before.append(taken_by_another(schedule.job_id(slot, number), schedule.job_id(slot, latest.free)))
+        if numbers:
+            asked = sorted(numbers)
+            details = {"slots": len(asked), "first": asked[0], "last": asked[-1], "again": again}
+            with acting_as(None if is_acting() else self._client.submitter):
+                audit.record(self._main, action=action, target=schedule.name, details=details)
         self._runner.ask(schedule, numbers, now)
         others = "; the others have a job" if len(numbers) < len(slots) else ""
         ticked = self._runner.tick(schedule, now)

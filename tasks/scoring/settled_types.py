@@ -74,7 +74,9 @@ def settle(batch: pa.RecordBatch, reads: pa.Schema) -> pa.RecordBatch:
         Values without a common type, such as texts among numbers, keep their type too.
     """
     if batch.schema.equals(reads):  # a fast path for most objects, because a table may have thousands of columns
-        return pa.RecordBatch.from_arrays(batch.columns, schema=reads.remove_metadata())
+        # batches that share a schema, rather than equal schemas, are compared at once
+        plain = reads if reads.metadata is None else reads.remove_metadata()
+        return pa.RecordBatch.from_arrays(batch.columns, schema=plain)
     columns, fields = [], []
     for field, column in zip(reads, batch.columns, strict=True):
         metadata = dict(field.metadata or {})

@@ -41,6 +41,9 @@ class Timings:
     """Seconds of `predict` in which compiled ensembles of trees or text vectorizers were used."""
     search: float = 0.0
     """Seconds of `predict` that finding rejected rows took, in addition to scoring the others in one call per batch."""
+    class_a: int = 0
+    class_b: int = 0
+    """Numbers of requests to object stores, by the classes of `scoreline.storage.objects.requests`."""
     _began: float = field(default_factory=time.perf_counter)
     _uploaded: float = 0.0
 
@@ -101,6 +104,8 @@ class Timings:
             self.wall += _seconds(values.get("wall"))
             self.search += _seconds(values.get("search"))
             self.compiled += _seconds(values.get("compiled"))
+            self.class_a += int(_seconds(values.get("class_a")))
+            self.class_b += int(_seconds(values.get("class_b")))
 
     @property
     def work(self) -> float:
@@ -120,7 +125,8 @@ class Timings:
     def to_text(self) -> str:
         """Return the timings as the text that `add` reads. `wall` is measured up to this call."""
         wall = time.perf_counter() - self._began - (self.seconds["upload"] - self._uploaded)
-        return json.dumps(self.rounded(6) | {"wall": round(wall, 6), "search": round(self.search, 6)})
+        counts = {"class_a": self.class_a, "class_b": self.class_b}
+        return json.dumps(self.rounded(6) | {"wall": round(wall, 6), "search": round(self.search, 6)} | counts)
 
     def rounded(self, digits: int) -> dict[str, float]:
         """Return the rounded seconds by name, in the order of `TIMINGS`, and then `compiled` if it is not 0."""

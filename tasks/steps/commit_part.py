@@ -13,7 +13,9 @@ import pyarrow as pa
 from scoreline.storage.errors import PreconditionFailed, ScoringError, StoreUnavailable
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.introspection import library_versions
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import CREATE, IfMatch
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.schemas import from_text
 from scoreline.storage.wording import plural
@@ -39,6 +41,7 @@ def commit_part(
     budget: int,
     note: Callable[[int], int] | None = None,
     note_scored: Callable[[int], None] | None = None,
+    requests_before: Requests | None = None,
     before_writing: Callable[[Receipt], None] | None = None,
 ) -> Receipt:
     """Score a part and write its objects, the rejected rows first. Return the receipt of the committed part.
@@ -53,6 +56,8 @@ def commit_part(
         Records the rejected rows of the part in the ledger (see `score_rows`).
     note_scored : callable, optional
         Records in the ledger how many rows of the part are scored (see `ScoredNotes`).
+    requests_before : Requests, optional
+        Number of requests of this process before it began the part; by default, before this call.
     before_writing : callable, optional
         Called with the numbers of rows when the part is scored and nothing of it is written yet. Its exceptions are not
         caught.
@@ -71,6 +76,7 @@ def commit_part(
     job, plan = documents.job, documents.plan
     layout = ResultsLayout.of(engine.buckets, job)
     started = time.perf_counter()
+    requests_before = requests_before or requests.so_far()
     planned = plan.part(part)
     timings = engine.history.begin(job.spec.job_id)
     footer = _footer(job, part, planned)
@@ -100,6 +106,8 @@ def commit_part(
     with timings("encode"):
         body = results.finish()
         receipt = replace(receipt, sha256=sha256_hex(body))
+    counted = requests.so_far() - requests_before
+    timings.class_a, timings.class_b = counted.class_a + 1, counted.class_b  # one more writes the results
     receipt = replace(receipt, seconds=timings.to_text())
     begun = time.perf_counter()
     committed = _put_results(engine, documents, layout, receipt, body)

@@ -9,12 +9,15 @@ from dataclasses import replace
 
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
 from scoreline.storage.ledger.base import Progress
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import ObjectInfo, create_once
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.wording import plural
+from scoreline.tasks.backlog.workload import Workload
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import end_job, record_outcome
-from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job, recover
+from scoreline.tasks.dispatch.reconcile import late_error, open_ledger, reconcile_job, recover
 from scoreline.tasks.inputs.only_new import remember_scored
 from scoreline.tasks.job.documents import (
     COMPLETE,
@@ -35,10 +38,10 @@ from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.arrange import arrange, remove_parts
-from scoreline.tasks.steps.checked_blocks import check_in_blocks, remove_blocks
+from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.result_files import File
-from scoreline.tasks.steps.results_manifest import CheckedParts, Entry, check_parts, write_manifest
+from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,9 @@ _PACE_ALWAYS_S = 1.0
 """The pace of a job is recorded if its average part takes at least `_PACE_ALWAYS_S` seconds. It is also recorded if the
 average part has at least `_PACE_MIN_ROWS` rows and takes at least `_PACE_MIN_S` seconds. In shorter parts, overhead
 dominates."""
+AROUND_PARTS = Requests(class_a=8, class_b=16)
+"""Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
+the job ends. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
 _MAX_UNCOUNTED = 3
 """Maximum number of times that counted but incomplete parts are scored again. If parts are still incomplete, another
 program keeps deleting objects of the job."""
@@ -103,6 +109,7 @@ def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
 def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
     """Return the outcome of a job that stopped before all parts were scored."""
     plan = documents.plan
+    why: Reason
     if progress.stopped == "budget":
         allowed = run.max_rejected or documents.job.spec.max_rejected
         error = (
@@ -110,8 +117,14 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
             f"{plural(progress.rejected, 'row')} {'was' if progress.rejected == 1 else 'were'} rejected, and the job "
             f"allows {allowed} of {plan.rows}. Correct the input, or raise --max-rejected"
         )
-        summary = error
+        summary, why = error, "rejected"
+    elif progress.stopped == "deadline":
+        job_id = documents.job.spec.job_id
+        done = f"stopped after {progress.parts_done} of {plural(plan.parts, 'part')}"
+        error = f"{done}: {late_error(job_id, run.deadline_of(documents.job) or '')}"
+        summary, why = error, "deadline"
     else:
+        why = "parts"
         part, reason = min(progress.failures.items())
         summary = f"stopped after {plural(len(progress.failures), 'part')} failed"
         error = f"{summary}; part {part}: {reason}"
@@ -124,7 +137,7 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
         seconds=seconds_since(documents.job.submitted),
         error=error,
         summary=summary,
-        reason="rejected" if progress.stopped == "budget" else "parts",
+        reason=why,
         failures={str(part): reason for part, reason in progress.failures.items()},
         run=run.number,
     )
@@ -168,8 +181,8 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     Outcome, optional
         The outcome; None if the job has ended meanwhile, or if parts must be scored again.
     """
-    job, plan = documents.job, documents.plan
-    parts = _check(engine, documents, run, progress.failures)
+    job, plan, before = documents.job, documents.plan, requests.so_far()
+    parts, checked = _check(engine, documents, run, progress.failures)
     if parts.broken:
         if job.spec.arranged and (done := _succeeded(engine, documents, run)) is not None:
             return done  # another finalizer has deleted the parts
@@ -189,20 +202,24 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         rows=parts.rows,
         rejected=parts.rejected,
         parts=plan.parts,
-        parts_done=len(parts.entries),
+        parts_done=parts.complete,
         seconds=seconds_since(documents.job.submitted),
         error=error,
         summary=summary,
         reason=reason,
         failures=parts.failures,
         run=run.number,
+        work_s=round(parts.timings.work, 3),
+        result_bytes=parts.bytes,
     )
     if error:
         return outcome
     main, job_id = engine.buckets.main, job.spec.job_id
     if read_outcome(main, job_id) is not None:
         return None
-    success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, files)
+    success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
+    counted = _requests(parts, progress) + requests.so_far() - before
+    outcome = replace(outcome, class_a=counted.class_a, class_b=counted.class_b)
     decided = claim_end(main, job_id, outcome)
     if decided.state not in COMPLETE:  # another process cancelled or failed the job, and may have died since
         return decided
@@ -212,7 +229,14 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     return outcome
 
 
-def _score_again(engine: Engine, documents: Documents, parts: CheckedParts, progress: Progress) -> bool:
+def _requests(parts: PartTotals, progress: Progress) -> Requests:
+    """Return the requests of a job, except those of this step so far."""
+    planning = Workload.of_text(progress.work)
+    counted = Requests(class_a=parts.timings.class_a, class_b=parts.timings.class_b)
+    return counted + AROUND_PARTS + (planning.requests if planning is not None else Requests())
+
+
+def _score_again(engine: Engine, documents: Documents, parts: PartTotals, progress: Progress) -> bool:
     """Rebuild the ledger without broken parts, so that they are scored again. Return False if the job must fail.
 
     The job fails if other parts have failed, or if broken parts were already scored again `_MAX_UNCOUNTED` times.
@@ -221,8 +245,9 @@ def _score_again(engine: Engine, documents: Documents, parts: CheckedParts, prog
     job_id = documents.job.spec.job_id
     if read_outcome(engine.buckets.main, job_id) is not None:
         return True  # the job has ended, and the reconciler cleans up
-    for number in parts.broken:
-        log.warning("part.broken", extra={"job_id": job_id, "part": number, "error": parts.failures[str(number)]})
+    for number in sorted(parts.broken):
+        if (reason := parts.failures.get(str(number))) is not None:
+            log.warning("part.broken", extra={"job_id": job_id, "part": number, "error": reason})
     if progress.failures or progress.uncounted >= _MAX_UNCOUNTED:
         return False
     engine.ledger.forget(job_id)
@@ -231,26 +256,28 @@ def _score_again(engine: Engine, documents: Documents, parts: CheckedParts, prog
     return True
 
 
-def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, str]) -> CheckedParts:
-    """Check every part, and add up their rows and timings."""
-    parts = CheckedParts()
+def _check(
+    engine: Engine, documents: Documents, run: Run, failed: Mapping[int, str]
+) -> tuple[PartTotals, CheckedParts]:
+    """Check every part. Return what the parts add up to, and their entries, which are read again for the manifest."""
     layout = ResultsLayout.of(engine.buckets, documents.job)
 
     def check(first: int) -> Iterator[Entry]:
         return check_parts(layout, documents, failed, first)
 
-    for number, entry in enumerate(check_in_blocks(engine.buckets.main, documents, run, check)):
-        parts.add(number, entry, keep_info=documents.job.spec.arranged)
-    return parts
+    checked, parts = CheckedParts(engine.buckets.main, documents, run, check), PartTotals()
+    for number, entry in enumerate(checked.check()):
+        parts.add(number, entry)
+    return parts, checked
 
 
-def _fault(documents: Documents, run: Run, parts: CheckedParts) -> tuple[Reason, str, str]:
+def _fault(documents: Documents, run: Run, parts: PartTotals) -> tuple[Reason, str, str]:
     """Return the reason, the error and the summary if the job fails after the check; otherwise empty texts."""
     plan = documents.plan
     allowed = run.max_rejected or documents.job.spec.max_rejected
     if parts.failures:
         part, failure = next(iter(parts.failures.items()))
-        summary = f"{len(parts.failures)} of {plural(plan.parts, 'part')} failed"
+        summary = f"{parts.missing} of {plural(plan.parts, 'part')} failed"
         return "parts", f"{summary}; part {part}: {failure}", summary
     if parts.rejected > budget_rows(allowed, plan.rows):
         error = (
@@ -283,7 +310,7 @@ def _arrange(
         return None, describe(error)
 
 
-def _note_pace(engine: Engine, job: Job, parts: CheckedParts, count: int) -> None:
+def _note_pace(engine: Engine, job: Job, parts: PartTotals, count: int) -> None:
     """Record the pace of a job, with and without reading the input, if its parts are long enough.
 
     If a pace is already recorded, record the geometric mean of both.

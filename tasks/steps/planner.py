@@ -15,13 +15,14 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
-from scoreline.tasks.dispatch.reconcile import open_ledger, reconcile_job
+from scoreline.tasks.dispatch.reconcile import fail_if_late, open_ledger, reconcile_job
 from scoreline.tasks.inputs.columns import (
     available_columns,
     check_partition,
@@ -76,7 +77,9 @@ def plan_job(engine: Engine, job_id: str) -> None:
 
 def _plan(engine: Engine, job: Job) -> bool:
     """Write the plan and open the ledger. Return whether the job can continue."""
-    job_id = job.spec.job_id
+    job_id, before = job.spec.job_id, requests.so_far()
+    if fail_if_late(engine, job):
+        return False
     try:
         data = make_plan(engine, job)
     except UNLOADABLE_HERE:  # another worker may be able to load the model
@@ -97,7 +100,8 @@ def _plan(engine: Engine, job: Job) -> bool:
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
     else:
-        open_ledger(engine, engine.documents(job_id, fresh=True))  # a new plan has no results yet
+        documents = engine.documents(job_id, fresh=True)
+        open_ledger(engine, documents, planning=requests.so_far() - before)  # a new plan has no results yet
     return True
 
 
@@ -232,7 +236,7 @@ def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
     seems slow, or if row groups are large enough to be divided.
     """
     files = [item.file for item in made.surveyed]
-    large = any(span.rows > PART_ROWS for file in files for span in file.spans)
+    large = any(rows > PART_ROWS for file in files for rows in file.row_counts)
     rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
     sampled_per_s = None if rows_per_s or job.spec.part_rows else made.rows_per_s
     if sampled_per_s is not None and (large or sampled_per_s < SLOW_ROWS_PER_S):
@@ -258,7 +262,7 @@ def _batch_rows(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> int:
     The time of a call is measured on some rows, unless the known pace says that a batch of all rows is fast enough. A
     recorded pace is not used otherwise, because small batches may be the reason why it is low.
     """
-    most = min(BATCH_ROWS, sum(span.rows for item in made.surveyed for span in item.file.spans))
+    most = min(BATCH_ROWS, sum(sum(item.file.row_counts) for item in made.surveyed))
     known = pace.scored_per_s or pace.rows_per_s or made.rows_per_s
     if known is None or most <= max(MIN_BATCH_ROWS, BATCH_S * known):
         return 0

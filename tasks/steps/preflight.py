@@ -16,9 +16,11 @@ from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.parquet import GROUP_ROWS
 from scoreline.storage.wording import plural
+from scoreline.tasks.backlog.prices import Prices
 from scoreline.tasks.inputs.columns import available_columns
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.layout import ResultsLayout
@@ -28,8 +30,9 @@ from scoreline.tasks.rejects.table import describe_rejected
 from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.expected_costs import ExpectedCosts, expect_costs
 from scoreline.tasks.steps.expected_reads import expect_reads
-from scoreline.tasks.steps.planner import draft
+from scoreline.tasks.steps.planner import Pace, draft
 from scoreline.tasks.steps.sampling import SAMPLE_ROWS, Draft, beginning, first_rows, row_bytes
 
 SHOWN_ROWS = 5
@@ -81,6 +84,8 @@ class Preflight:
     """Estimated memory for the largest part: a batch as read, the same batch as model input, the next batch, a row
     group of results, and the encoded results."""
     warnings: tuple[str, ...]
+    expected: ExpectedCosts
+    """The work and the requests that the job is expected to take, and what they cost."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``scoreline submit --dry-run --json`` prints."""
@@ -102,14 +107,18 @@ class UncachedModels:
         return self.models.registry.manifest(pinned)
 
 
-def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job: Job) -> Preflight:
+def preflight(
+    buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job: Job, prices: Prices | None = None
+) -> Preflight:
     """Plan a job and score a few of its rows in this process, without writing or sending anything.
 
     Parameters
     ----------
     ledger : Ledger
-        A ledger for the engine. Nothing is read from the ledger. Parts are therefore cut as if there were two
-        processes, and no earlier job with the same model.
+        The ledger, which knows the pace of the model and the number of processes. If it does not answer, parts are cut
+        as if there were two processes, and no earlier job with the same model.
+    prices : Prices, optional
+        The user's prices.
 
     Raises
     ------
@@ -118,26 +127,28 @@ def preflight(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job
     """
     engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=UncachedModels(models=models))
     try:
-        return _preflight(engine, job)
+        return _preflight(engine, job, prices)
     finally:
         matrices.MEMORY.release()
 
 
-def _preflight(engine: Engine, job: Job) -> Preflight:
+def _preflight(engine: Engine, job: Job, prices: Prices | None) -> Preflight:
     buckets = engine.buckets
+    pace, before = Pace.of(engine.ledger, job), requests.so_far()
     try:
-        made = draft(engine, job)
+        made = draft(engine, job, pace)
     except ScorelineError:
         raise
     except Exception as error:  # an estimator may raise any exception
         raise ScoringError(describe(error)) from error
+    planning = requests.so_far() - before
     names = available_columns(made.surveyed).names
     used = {*made.columns.features, *made.columns.keep}
     table = made.scored.table if made.scored is not None else pa.table({})
     layout = ResultsLayout.of(buckets, job)
     largest = max((part.rows for part in made.parts), default=0)
     read, result = row_bytes(made.sample), row_bytes(table)
-    reads = expect_reads(buckets, made)
+    reads, manifest = expect_reads(buckets, made, pace.processes), engine.models.manifest(job.model)
     return Preflight(
         model=job.model.ref,
         inputs=job.spec.inputs,
@@ -158,10 +169,13 @@ def _preflight(engine: Engine, job: Job) -> Preflight:
         unused=tuple(name for name in names if name not in used),
         schema={field.name: str(field.type) for field in table.schema},
         sample=tuple(to_json_value(row) for row in table.slice(0, SHOWN_ROWS).to_pylist()),
-        model_bytes=engine.models.manifest(job.model).memory_bytes,
+        model_bytes=manifest.memory_bytes,
         batch_row_bytes=read,
         result_row_bytes=result,
         warnings=(*made.warnings, *_warnings(made), *_try_objects(engine, job, made)),
+        expected=expect_costs(
+            made, pace, manifest, planning, reads.requests, result, ledger=engine.ledger, prices=prices
+        ),
     )
 
 

@@ -155,11 +155,8 @@ def _fit_together(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:
     """
     if not one.schema.equals(other.schema, check_metadata=True):
         return False
-    return all(
-        a.dictionary.equals(b.dictionary)
-        for a, b in zip(one.columns, other.columns, strict=True)
-        if isinstance(a, pa.DictionaryArray) and isinstance(b, pa.DictionaryArray)
-    )
+    places = [place for place, kind in enumerate(one.schema.types) if pa.types.is_dictionary(kind)]
+    return all(one.column(place).dictionary.equals(other.column(place).dictionary) for place in places)
 
 
 def _join(filled: list[tuple[str, Rows]]) -> Iterator[Batch]:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
-from scoreline.storage import keys
-from scoreline.storage.errors import PreconditionFailed, ScoringError, StoreUnavailable, describe
+from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, ScoringError, StoreUnavailable, describe
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.objects.base import IfMatch, ObjectInfo, create_once, exists
+from scoreline.storage.objects.base import CREATE, IfMatch, ObjectInfo, exists
+from scoreline.storage.objects.writer import PART_BYTES, ObjectWriter
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.commits import Commit, read_commit
-from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.listed_rejects import ListedRejects
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.result_files import File
 
 _THREADS = 16
+MAX_FAILURES = 1_000
+"""Maximum number of missing parts whose reasons are kept. All missing parts are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class Entry:
 
     rows: int = 0
     rejected: int = 0
+    bytes: int = 0
+    """Size of the object with the part's results."""
     text: str = ""
     """The entry as a line of JSON."""
     seconds: str = ""
@@ -39,39 +44,45 @@ class Entry:
     broken: bool = False
     """Whether the part was counted, but its objects do not account for all of its rows. It has to be scored again."""
     info: ObjectInfo | None = None
-    """The object with the part's results; None if there is no such object, or if it does not belong to the job's
-    results."""
+    """The object with the part's results, if it has to be arranged; otherwise None."""
 
 
 @dataclass(kw_only=True)
-class CheckedParts:
-    """The results of checking the parts of a job."""
+class PartTotals:
+    """What the parts of a job add up to."""
 
     rows: int = 0
     rejected: int = 0
-    entries: list[str] = field(default_factory=list)
-    """Lines of the manifest, one for each part that exists."""
+    bytes: int = 0
+    """Size of the results."""
+    complete: int = 0
+    """Number of parts that exist."""
     infos: list[ObjectInfo] = field(default_factory=list)
     """Objects of the parts, in order. Empty unless the results still have to be arranged."""
     timings: Timings = field(default_factory=Timings)
+    missing: int = 0
+    """Number of parts that are missing."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Reasons why parts are missing, by part number."""
+    """Reasons why parts are missing, by part number. At most `MAX_FAILURES` reasons are kept."""
     broken: set[int] = field(default_factory=set)
     """Numbers of the parts that were counted in the ledger, but are not complete in the bucket."""
 
-    def add(self, number: int, entry: Entry, *, keep_info: bool = False) -> None:
-        """Add a part. `keep_info` says whether its object still has to be arranged."""
+    def add(self, number: int, entry: Entry) -> None:
+        """Add a part."""
         if entry.failure:
-            self.failures[str(number)] = entry.failure
+            self.missing += 1
+            if len(self.failures) < MAX_FAILURES:
+                self.failures[str(number)] = entry.failure
             if entry.broken:
                 self.broken.add(number)
             return
-        self.entries.append(entry.text)
+        self.complete += 1
         self.timings.add(entry.seconds)
-        if entry.info is not None and keep_info:
+        if entry.info is not None:
             self.infos.append(entry.info)
         self.rows += entry.rows
         self.rejected += entry.rejected
+        self.bytes += entry.bytes
 
 
 def check_parts(
@@ -89,10 +100,7 @@ def check_parts(
     first : int
         Number of the first part to check.
     """
-    listed: dict[int, set[str]] = {}
-    for info in layout.store.list(layout.rejected_folder):
-        if (number := keys.part_number(info.key)) is not None:
-            listed.setdefault(number, set()).add(info.key)
+    listed = ListedRejects(layout)
 
     def check(item: tuple[int, Part]) -> Entry:
         number, part = item
@@ -106,7 +114,7 @@ def check_parts(
             return Entry(failure=f"no object {layout.uri(layout.part(number))}", broken=True)
         if commit.fault:
             return Entry(failure=commit.fault, broken=True)
-        for left in listed.get(number, set()) - ({commit.rejects.key} if commit.rejects else set()):
+        for left in listed.of_part(number) - ({commit.rejects.key} if commit.rejects else set()):
             layout.store.delete(left)
         return entry_of(layout, number, part, commit)
 
@@ -138,18 +146,25 @@ def entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) -> 
     return Entry(
         rows=scored.rows,
         rejected=scored.rejected,
+        bytes=commit.info.size,
         text=json.dumps(entry, sort_keys=True, ensure_ascii=False),
         seconds=scored.seconds,
-        info=commit.info,
+        info=None if layout.keeps_parts else commit.info,
     )
 
 
-def create_manifest(layout: ResultsLayout, body: bytes) -> bytes:
-    """Write the manifest, unless an equal one exists. Return the manifest in the store.
+def create_manifest(layout: ResultsLayout, lines: Callable[[], Iterator[str]]) -> str:
+    """Write the manifest, unless an equal one exists. Return the digest of the manifest in the store.
 
-    Manifests count as equal if they differ only in their timings, because timings change if a deleted part is scored
-    again. An existing manifest that differs is replaced, unless ``_SUCCESS`` already names it. The manifests differ if
-    a finalizer died and a part was scored again afterwards.
+    The manifest is written and compared piece by piece, because that of a million parts has 400 MB. Manifests count as
+    equal if they differ only in their timings, because timings change if a deleted part is scored again. An existing
+    manifest that differs is replaced, unless ``_SUCCESS`` already names it. The manifests differ if a finalizer died
+    and a part was scored again afterwards.
+
+    Parameters
+    ----------
+    lines : callable
+        Returns the lines of the manifest (see `manifest_lines`).
 
     Raises
     ------
@@ -158,58 +173,152 @@ def create_manifest(layout: ResultsLayout, body: bytes) -> bytes:
     StoreUnavailable
         Another process has replaced the manifest meanwhile. The caller must retry.
     """
-    store, key = layout.store, layout.manifest
     try:
-        create_once(store, key, body)
+        return _write(layout, lines)
     except PreconditionFailed:
-        existing = store.get(key)
-        with decoding(store, key):
-            one, other = json.loads(existing.data), json.loads(body)
-            same = one | {"seconds": None} == other | {"seconds": None}
-        if same:
-            return existing.data
-        if exists(store, layout.success):
-            raise
         try:
-            store.put(key, body, mode=IfMatch(existing.info.etag))
+            existing = layout.store.head(layout.manifest)
+            digest = _digest_if_same(layout, existing, lines())
+        except ObjectNotFound:
+            raise _taken(layout) from None
+        if digest is not None:
+            return digest
+        if exists(layout.store, layout.success):
+            raise
+    try:
+        return _replace(layout, existing, lines)
+    except PreconditionFailed:
+        raise _taken(layout) from None
+
+
+def _write(layout: ResultsLayout, lines: Callable[[], Iterator[str]]) -> str:
+    """Create the manifest, and return its digest."""
+    digest = hashlib.sha256()
+    with ObjectWriter(layout.store, layout.manifest, mode=CREATE) as writer:
+        for line in lines():
+            data = line.encode()
+            digest.update(data)
+            writer.write(data)
+        writer.complete()
+    return digest.hexdigest()
+
+
+def _replace(layout: ResultsLayout, existing: ObjectInfo, lines: Callable[[], Iterator[str]]) -> str:
+    """Replace a manifest that has not changed, and return the digest of the new manifest.
+
+    An upload in parts cannot depend on an ETag. A large manifest is therefore deleted before another one is created.
+    """
+    body = bytearray()
+    for line in lines():
+        body += line.encode()
+        if len(body) > PART_BYTES:
+            break
+    else:
+        layout.store.put(layout.manifest, bytes(body), mode=IfMatch(existing.etag))
+        return sha256_hex(bytes(body))
+    if layout.store.head(layout.manifest).etag != existing.etag:
+        raise _taken(layout)
+    layout.store.delete(layout.manifest)
+    return _write(layout, lines)
+
+
+def _taken(layout: ResultsLayout) -> StoreUnavailable:
+    return StoreUnavailable(f"{layout.uri(layout.manifest)} was replaced by another process: try again")
+
+
+def _digest_if_same(layout: ResultsLayout, existing: ObjectInfo, lines: Iterator[str]) -> str | None:
+    """Return the digest of an existing manifest; None if it differs from the lines by more than its timings."""
+    digest = hashlib.sha256()
+    pairs = zip_longest(_stored_lines(layout, existing, digest), (line.encode() for line in lines), fillvalue=b"")
+    theirs, ours = next(pairs)
+    if not _same_head(theirs, ours) or any(one != other for one, other in pairs):
+        return None
+    return digest.hexdigest()
+
+
+def _stored_lines(layout: ResultsLayout, existing: ObjectInfo, digest: Any) -> Iterator[bytes]:
+    """Yield the lines of an existing manifest, and add them to a digest."""
+    rest = b""
+    for start in range(0, existing.size, PART_BYTES):
+        piece = (start, min(start + PART_BYTES, existing.size))
+        try:
+            data = layout.store.get(layout.manifest, byte_range=piece, if_match=existing.etag).data
         except PreconditionFailed:
-            raise StoreUnavailable(f"{store.uri(key)} was replaced by another process: try again") from None
-    return body
+            raise _taken(layout) from None
+        digest.update(data)
+        *found, rest = (rest + data).split(b"\n")
+        yield from (line + b"\n" for line in found)
+    if rest:
+        yield rest
 
 
-def encode_manifest(head: Mapping[str, Any], entries: Sequence[str], files: Sequence[File] | None) -> bytes:
-    """Return a manifest as one JSON document, with a line for each part and for each arranged file.
+def _same_head(one: bytes, other: bytes) -> bool:
+    """Return whether the first lines of two manifests differ only in their timings."""
+    try:
+        first, second = (json.loads(line + b"]}") for line in (one, other))
+    except ValueError:
+        return False
+    return bool(first | {"seconds": None} == second | {"seconds": None})
+
+
+def manifest_lines(head: Mapping[str, Any], entries: Iterable[str], files: Sequence[File] | None) -> Iterator[str]:
+    """Yield the lines of a manifest. It is one JSON document, with a line for each part and for each arranged file.
 
     Parameters
     ----------
     head : mapping of str to Any
         The fields that describe the whole job.
-    entries : sequence of str
+    entries : iterable of str
         The parts, each as a line of JSON.
     files : sequence of File, optional
         The files into which the parts were arranged (see `JobSpec.arranged`); None if the parts are the results.
     """
     start = json.dumps(head, sort_keys=True, ensure_ascii=False)[:-1]
     if files is not None:
-        lines = [json.dumps(asdict(file), sort_keys=True, ensure_ascii=False) for file in files]
-        start += ', "files": [\n' + ",\n".join(lines) + "\n]"
-    return (start + ', "parts": [\n' + ",\n".join(entries) + "\n]}\n").encode()
+        yield start + ', "files": [\n'
+        yield from _separated(json.dumps(asdict(file), sort_keys=True, ensure_ascii=False) for file in files)
+        start = "]"
+    yield start + ', "parts": [\n'
+    yield from _separated(entries)
+    yield "]}\n"
+
+
+def _separated(items: Iterable[str]) -> Iterator[str]:
+    """Yield one line for each item, with commas between the items; an empty line if there are no items."""
+    last: str | None = None
+    for item in items:
+        if last is not None:
+            yield last + ",\n"
+        last = item
+    yield (last or "") + "\n"
 
 
 def write_manifest(
-    layout: ResultsLayout, documents: Documents, parts: CheckedParts, files: Sequence[File] | None = None
+    layout: ResultsLayout,
+    documents: Documents,
+    totals: PartTotals,
+    entries: Callable[[], Iterable[Entry]],
+    files: Sequence[File] | None = None,
 ) -> bytes:
-    """Write the manifest. Return the content of ``_SUCCESS``, which contains the digest of the manifest."""
+    """Write the manifest. Return the content of ``_SUCCESS``, which contains the digest of the manifest.
+
+    Parameters
+    ----------
+    entries : callable
+        Returns the entries of all parts, in order. It is called again if the manifest exists.
+    files : sequence of File, optional
+        As for `manifest_lines`.
+    """
     job, plan = documents.job, documents.plan
-    common = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": parts.rows, "rejected": parts.rejected}
+    common = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": totals.rows, "rejected": totals.rejected}
     head = common | {
         "manifest_sha256": job.model.manifest_sha256,
         "warnings": list(plan.warnings),
-        "seconds": parts.timings.rounded(3),
+        "seconds": totals.timings.rounded(3),
     }
-    success = common | {"parts": len(parts.entries)}
+    success = common | {"parts": totals.complete}
     if files is not None:
         head |= {"partition_by": job.spec.partition_by}
         success |= {"plan": plan.sha256, "files": len(files)}
-    body = create_manifest(layout, encode_manifest(head, parts.entries, files))
-    return json.dumps(success | {"manifest_sha256": sha256_hex(body)}, sort_keys=True).encode()
+    digest = create_manifest(layout, lambda: manifest_lines(head, (entry.text for entry in entries()), files))
+    return json.dumps(success | {"manifest_sha256": digest}, sort_keys=True).encode()

@@ -25,7 +25,7 @@ from scoreline.tasks.inputs.columns import (
 from scoreline.tasks.inputs.listing import SurveyedObject
 from scoreline.tasks.job.chosen_cut import ChosenCut
 from scoreline.tasks.job.documents import Job
-from scoreline.tasks.job.part_sizes import PART_ROWS, pack, to_parts
+from scoreline.tasks.job.part_sizes import PART_ROWS, CutParts, pack
 from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, Slice, evenly_spaced
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.settled_types import describe_types
@@ -47,7 +47,7 @@ class Draft:
     """A plan, with the findings from sampling the input."""
 
     columns: Columns
-    parts: tuple[Part, ...] = ()
+    parts: Sequence[Part] = ()
     warnings: tuple[str, ...] = ()
     surveyed: tuple[SurveyedObject, ...] = ()
     sample: pa.RecordBatch | None = None
@@ -69,10 +69,10 @@ class Draft:
     """How the input is cut; None if only rejected rows are scored again."""
 
 
-def parts_to_sample(files: Sequence[InputFile], part_rows: int | None) -> tuple[Part, ...]:
+def parts_to_sample(files: Sequence[InputFile], part_rows: int | None) -> Sequence[Part]:
     """Return some parts, evenly spaced from the first to the last, to score the first rows of each."""
     parts = pack(files, part_rows or PART_ROWS, most_rows=2 * part_rows if part_rows else None)
-    return to_parts(files, evenly_spaced(parts, SAMPLED_PARTS))
+    return CutParts(files, list(evenly_spaced(parts, SAMPLED_PARTS)))
 
 
 def try_rows(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
@@ -285,7 +285,7 @@ def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
     """
     batch_rows = engine.batch_size(made.columns).rows_to_read
     files = [item.file for item in made.surveyed]
-    by_rows = {(file.bucket, file.key) for file in files if any(span.by_rows for span in file.spans)}
+    by_rows = {(file.bucket, file.key) for file in files if any(span.by_rows for span in file.spans[:1])}
     for part in evenly_spaced(made.parts, SAMPLED_PARTS):
         found = 0
         pieces = _head_first(part.slices[0], batch_rows, by_rows)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
+    DeadlinePassed,
     InvalidRequest,
     LedgerError,
     PreconditionFailed,
@@ -28,11 +29,13 @@ from scoreline.storage.ledger.answers import Answer
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.base import CREATE, ObjectInfo, StoredObject, create_once
 from scoreline.storage.objects.caching import CachingStore
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.storage.typed_json import MALFORMED_GZIP
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.outcome import record_outcome
 from scoreline.tasks.job.commits import Commit, find_rejects
+from scoreline.tasks.job.deadline import has_passed
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, claim_end, is_active, seconds_since
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
@@ -45,7 +48,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.commit_part import commit_part
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.planner import Pace, make_plan
-from scoreline.tasks.steps.results_manifest import CheckedParts, entry_of, write_manifest
+from scoreline.tasks.steps.results_manifest import PartTotals, entry_of, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,10 @@ MAX_ANSWER_BYTES = 16 << 10
 MAX_RESULTS_IN_OUTCOME = 16 << 10
 """Maximum size of results that are stored in the outcome, and not in an object of their own."""
 _THREADS = 3
-
+REQUESTS = Requests(class_a=11, class_b=2)
+"""Requests of a job: the submission writes four objects and reads the alias of the model, and the worker writes seven
+objects and confirms the job. Loading the model is not counted, nor deleting the marker. Requests are not counted one by
+one, because other jobs are done side by side."""
 
 _scoring = threading.Lock()
 """Held while a job is planned and scored, because jobs that are done side by side share models and memory."""
@@ -146,11 +152,11 @@ def score_carried(engine: Engine, job_id: str, carried: Carried, *, longest_s: f
 
 
 def _begin(engine: Engine, job_id: str, carried: Carried) -> _Work | None:
-    """Plan a job. Return None if its document or its records are malformed, or if the job is not a single part."""
+    """Plan a job. Return None if its document or its records are malformed, or if the job is late or has more parts."""
     try:
         job = carried.job()
         found = records_key(job, engine.buckets.main.bucket)
-        if job.spec.job_id != job_id or found is None or job.spec.arranged:
+        if job.spec.job_id != job_id or found is None or job.spec.arranged or has_passed(job.spec.deadline):
             return None
         key, sha256 = found
         if hashlib.sha256(unpack(carried.records)).hexdigest() != sha256:
@@ -197,6 +203,8 @@ def _commit(
         until_scored.close()
         if receipt.rejected > budget or not receipt.rows:
             raise RejectBudgetExceeded("too many records were rejected")
+        if has_passed(documents.job.spec.deadline):
+            raise DeadlinePassed("the deadline passed while the records were scored")
         if not confirmed.result():
             raise _Unconfirmed
         planned.append(pool.submit(_create_plan, work))
@@ -258,11 +266,11 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
     main = engine.buckets.main
     info = layout.store.head(layout.part(0))
     commit = Commit(info=info, receipt=receipt, rejects=find_rejects(layout, receipt))
-    parts = CheckedParts()
-    parts.add(0, entry_of(layout, 0, documents.plan.part(0), commit))
-    outcome = _outcome_of(documents.job, receipt)
+    entry, totals = entry_of(layout, 0, documents.plan.part(0), commit), PartTotals()
+    totals.add(0, entry)
     in_outcome = len(results) <= MAX_RESULTS_IN_OUTCOME
-    written = pool.submit(write_manifest, layout, documents, parts)
+    outcome = _outcome_of(documents.job, totals, REQUESTS + Requests(class_a=bool(receipt.rejected) + (not in_outcome)))
+    written = pool.submit(write_manifest, layout, documents, totals, lambda: [entry])
     apart = None if in_outcome else pool.submit(_write_results, work, results)
     decided = claim_end(main, job_id, outcome)
     success = written.result()
@@ -273,7 +281,7 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
     create_once(layout.store, layout.success, success)
     with contextlib.suppress(LedgerError):  # these only count, and let the next steps begin sooner
         engine.ledger.counters.count_part(
-            rows=receipt.rows, rejected=receipt.rejected, failed=False, seconds=parts.timings.scoring
+            rows=receipt.rows, rejected=receipt.rejected, failed=False, seconds=totals.timings.scoring
         )
         engine.ledger.end_step(job_id, "plan")
     record_outcome(engine, job_id, replace(outcome, results=results.decode() if in_outcome else ""))
@@ -285,13 +293,17 @@ def _write_results(work: _Work, results: bytes) -> None:
         work.engine.buckets.main.put(keys.answer(work.job_id), pack(results), mode=CREATE)
 
 
-def _outcome_of(job: Job, receipt: Receipt) -> Outcome:
+def _outcome_of(job: Job, totals: PartTotals, used: Requests) -> Outcome:
     return Outcome(
-        state="partial" if receipt.rejected else "succeeded",
-        rows=receipt.rows,
-        rejected=receipt.rejected,
+        state="partial" if totals.rejected else "succeeded",
+        rows=totals.rows,
+        rejected=totals.rejected,
         parts=1,
         parts_done=1,
         seconds=seconds_since(job.submitted),
         failures={},
+        work_s=round(totals.timings.work, 3),
+        class_a=used.class_a,
+        class_b=used.class_b,
+        result_bytes=totals.bytes,
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from scoreline.storage.errors import (
     UNLOADABLE_HERE,
+    JobNotFound,
     LedgerFenced,
     ModelError,
+    ObjectNotFound,
     PartInterrupted,
     ProcessDied,
     RejectBudgetExceeded,
@@ -19,6 +21,7 @@ from scoreline.storage.errors import (
     without_quotes,
 )
 from scoreline.storage.ledger.base import PartLease, Started
+from scoreline.storage.objects import requests
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents, send_step
 from scoreline.tasks.dispatch.leases import keep_renewed
@@ -62,24 +65,66 @@ def score_part(
     ScorelineError
         A transient error: the attempt is not counted, and the message must be delivered again.
     """
+    leased = _start(engine, job_id, part, holder, is_retry=is_retry, due=False)
+    return None if leased is None else score_leased(engine, leased)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeasedPart:
+    """A part that this process has leased, and is to score."""
+
+    lease: PartLease
+    started: Started
+    is_retry: bool
+
+
+def lease_due_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool = False) -> LeasedPart | None:
+    """Lease the part that is due, among the parts of all jobs (see `scoreline.storage.ledger.shares`).
+
+    Parameters
+    ----------
+    job_id, part : str and int
+        The part that the message names.
+    holder, is_retry
+        As for `score_part`. A retry is always for the part that the message names.
+
+    Returns
+    -------
+    LeasedPart, optional
+        The part to score with `score_leased`; None if no part is due.
+    """
+    while True:
+        leased = _start(engine, job_id, part, holder, is_retry=is_retry, due=True)
+        if leased is None or leased.lease.job_id == job_id or _is_planned(engine, leased.lease):
+            return leased
+        log.warning("ledger.stale", extra={"job_id": leased.lease.job_id})
+        engine.ledger.forget(leased.lease.job_id)
+
+
+def _is_planned(engine: Engine, lease: PartLease) -> bool:
+    """Return whether the job of a lease still has the plan that its ledger belongs to. Its documents may be deleted."""
     try:
-        found = _start(engine, engine.documents(job_id), part, holder, is_retry=is_retry)
-    except LedgerFenced:  # this process may have cached documents of a deleted job with the same id
-        found = _start(engine, engine.documents(job_id, fresh=True), part, holder, is_retry=is_retry)
-    if found is None:
-        return None
-    documents, lease, started = found
-    if started.to_do != "run":
-        log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": started.to_do})
-        if started.all_done and started.to_do == "done":
-            send_step(engine, "finalize", job_id)
-        return None
+        if engine.documents(lease.job_id).plan.sha256 == lease.plan_sha256:
+            return True
+        return engine.documents(lease.job_id, fresh=True).plan.sha256 == lease.plan_sha256
+    except (JobNotFound, ObjectNotFound):
+        return False
+    except ScorelineError:  # `score_leased` raises this error again
+        return True
+
+
+def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
+    """Score a part that this process has leased (see `score_part`)."""
+    requests_before = requests.so_far()
+    lease, started, is_retry = leased.lease, leased.started, leased.is_retry
+    job_id, part = lease.job_id, lease.part
     if engine.between_batches is not None:
         engine.between_batches.begin_part()
     rows, rejected, failure, summary = 0, 0, "", ""
     seconds: float | None = None
     try:
         with keep_renewed(lambda: engine.ledger.renew(lease), engine.lease_s / 3):
+            documents = engine.documents(job_id)
             committed = read_receipt(engine, documents, part) if started.result_may_exist else None
             if committed is None and started.attempt > documents.job.spec.max_attempts:
                 raise ProcessDied(
@@ -94,17 +139,20 @@ def score_part(
                 started.budget,
                 functools.partial(engine.ledger.note_rejects, lease),
                 functools.partial(engine.ledger.note_scored, lease),
+                requests_before,
             )
             rows, rejected = receipt.rows, receipt.rejected
             seconds = None if committed else time.perf_counter() - begun - _spent_elsewhere_s(engine)
     except PartStopped:
         log.info("part.stopped", extra={"job_id": job_id, "part": part})
+        if engine.ledger.stopped(job_id) == "deadline":
+            send_step(engine, "finalize", job_id)
         return None
     except SystemExit:  # the worker shuts down: the message returns to the queue, and the attempt is not counted
         engine.ledger.release(lease)
         raise
     except UNLOADABLE_HERE:  # another worker may be able to load the model: do not count the attempt
-        engine.ledger.release(lease)
+        engine.ledger.release(lease, retried=True)
         raise
     except (ModelError, RejectBudgetExceeded) as error:  # the job fails, whatever its other parts do
         if isinstance(error, RejectBudgetExceeded):
@@ -113,12 +161,12 @@ def score_part(
         return None
     except ScorelineError as error:
         if error.transient:
-            engine.ledger.release(lease)
+            engine.ledger.release(lease, retried=True)
             raise
         failure, summary = describe(error), without_quotes(error)
     except SoftTimeLimitExceeded:
         if _spent_elsewhere_s(engine) >= _MUCH_S:  # the part alone might have ended in time
-            engine.ledger.release(lease)
+            engine.ledger.release(lease, retried=True)
             raise PartInterrupted(
                 f"part {part} reached the time limit, partly because of steps of other jobs: it is scored again"
             ) from None
@@ -144,16 +192,35 @@ def _spent_elsewhere_s(engine: Engine) -> float:
     return 0.0 if engine.between_batches is None else engine.between_batches.spent_s
 
 
-def _start(
-    engine: Engine, documents: Documents, part: int, holder: str, *, is_retry: bool
-) -> tuple[Documents, PartLease, Started] | None:
-    """Take a lease on a part, and return it with the documents of the job; None if the job has no such part."""
+def _start(engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool, due: bool) -> LeasedPart | None:
+    """Lease a part, or the part that is due; None if there is nothing to score."""
+    try:
+        found = _try_start(engine, engine.documents(job_id), part, holder, is_retry=is_retry, due=due)
+    except LedgerFenced:  # this process may have cached documents of a deleted job with the same id
+        documents = engine.documents(job_id, fresh=True)
+        found = _try_start(engine, documents, part, holder, is_retry=is_retry, due=due)
+    if found is None or found.started.to_do == "run":
+        return found
+    log.info("part.skipped", extra={"job_id": job_id, "part": part, "why": found.started.to_do})
+    if found.started.to_do == "late" or (found.started.all_done and found.started.to_do == "done"):
+        send_step(engine, "finalize", job_id)
+    return None
+
+
+def _try_start(
+    engine: Engine, documents: Documents, part: int, holder: str, *, is_retry: bool, due: bool
+) -> LeasedPart | None:
+    """Ask the ledger for the lease; None if the job has no such part."""
     job_id, plan = documents.job.spec.job_id, documents.plan
     if type(part) is not int or not 0 <= part < plan.parts:  # the ledger does not check the number of a part
         log.error("part.unknown", extra={"job_id": job_id, "part": part, "parts": plan.parts})
         return None
     lease = PartLease(job_id=job_id, plan_sha256=plan.sha256, part=part, holder=holder, lease_s=engine.lease_s)
-    return documents, lease, engine.ledger.start(lease, is_retry=is_retry)
+    if due:
+        lease, started = engine.ledger.start_due(lease, engine.weights, is_retry=is_retry)
+    else:
+        started = engine.ledger.start(lease, is_retry=is_retry)
+    return LeasedPart(lease=lease, started=started, is_retry=is_retry)
 
 
 def count_part(
@@ -188,5 +255,5 @@ def count_part(
         engine.ledger.counters.count_part(rows=rows, rejected=rejected, failed=bool(failure), seconds=seconds)
     if done.next_part is not None:
         engine.send("scoreline.score_part", job_id=job_id, part=done.next_part)
-    if done.all_done or done.stopped in ("budget", "failures"):
+    if done.all_done or done.stopped in ("budget", "failures", "deadline"):
         send_step(engine, "finalize", job_id)

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -77,7 +77,7 @@ def test_broker_ledger_and_results_work_over_tls_with_a_self_signed_certificate(
         assert sent.get(timeout=HANG_S)["job_id"] == sent.id
         assert list(client.watch(sent.id, timeout_s=HANG_S))[-1].state == "succeeded"
         asked = app.send_task("scoreline.status", kwargs={"job_id": sent.id}, queue="scoreline.clock")
-        assert asked.get(timeout=HANG_S) == client.status(sent.id).to_dict()
+        assert asked.get(timeout=HANG_S) == replace(client.status(sent.id), submitter=None).to_dict()
         done = subprocess.run(
             [SCORELINE, "status", sent.id, "--json"],
             env=environ | {"PATH": "/usr/bin:/bin"},

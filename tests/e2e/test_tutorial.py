@@ -29,6 +29,7 @@ model = "churn@champion"
 input = "s3://scoreline/customers/"
 """
 VARIES = {
+    r"^  work     .* of one process.*": "work",
     r"\d{8}T\d{6}Z-[0-9a-f]+": "<version>",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d\+00:00)?": "<time>",
     r"[0-9a-f]{64}": "<sha256>",

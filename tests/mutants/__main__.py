@@ -97,7 +97,7 @@ def _copies(number: int) -> Iterator[list[Path]]:
         check=True,
         text=True,
     )
-    built = [str(path.relative_to(ROOT)) for folder in ("storage", "tasks") for path in (ROOT / folder).rglob("*.so")]
+    built = [str(path.relative_to(ROOT)) for path in _extensions(ROOT)]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [Path(folder, str(count)).resolve() for count in range(number)]
         for copy in copies:
@@ -141,13 +141,15 @@ def _try_all(mutants: Sequence[Mutant], copies: Sequence[Path], timeout_s: float
 
 def _try(mutant: Mutant, copy: Path, timeout_s: float) -> Trial:
     begun = time.monotonic()
+    built = {path: path.read_bytes() for path in _extensions(copy)} if _is_built(mutant) else {}
     before = mutant.apply(copy)
     try:
         said = _build(copy, mutant)
         code, output = (2, said) if said else _pytest(copy, mutant.tests, timeout_s)
     finally:
         (copy / mutant.file).write_text(before, encoding="utf-8")
-        _build(copy, mutant)
+        for path, data in built.items():  # now newer than the source, so the next build leaves them alone
+            path.write_bytes(data)
     fate: Fate
     if code is None:
         fate, by = "timed out", f"after {timeout_s:.0f} s"
@@ -160,9 +162,18 @@ def _try(mutant: Mutant, copy: Path, timeout_s: float) -> Trial:
     return Trial(mutant=mutant, fate=fate, by=by, seconds=time.monotonic() - begun)
 
 
+def _extensions(root: Path) -> list[Path]:
+    """Return the built extensions of a checkout."""
+    return [path for folder in ("storage", "tasks") for path in (root / folder).rglob("*.so")]
+
+
+def _is_built(mutant: Mutant) -> bool:
+    return mutant.file.endswith((".pyx", ".pxd"))
+
+
 def _build(copy: Path, mutant: Mutant) -> str:
     """Build the extensions of a copy again if the mutant is in one of their sources. Return what went wrong, or ""."""
-    if not mutant.file.endswith((".pyx", ".pxd")):
+    if not _is_built(mutant):
         return ""
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--build-temp", ".cache/extensions"],

@@ -27,6 +27,7 @@ REFUSALS: dict[str, tuple[Callable[[BaseHTTPRequestHandler], bool], int, str]] =
     "unknown-key": (lambda request: True, 403, "InvalidAccessKeyId"),
     "no-uploads": (lambda request: request.path.endswith("?uploads"), 501, "NotImplemented"),
     "no-aborts": (lambda request: request.command == "DELETE" and "uploadId" in request.path, 403, "AccessDenied"),
+    "no-batches": (lambda request: request.path.endswith("?delete"), 400, "InvalidRequest"),
     "no-deletes": (lambda request: request.command == "DELETE" and "?" not in request.path, 403, "AccessDenied"),
 }
 """For each fault: a check for the requests that are refused, and the status and code of the refusal."""

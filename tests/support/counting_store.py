@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from scoreline.storage.objects.base import ObjectInfo, StoredObject
@@ -52,3 +54,27 @@ class RequestLog(DirectoryStore):
     def delete(self, key: str) -> None:
         self._note("delete", key)
         super().delete(key)
+
+
+class CountedRequests(DirectoryStore):
+    """Counts the requests of each kind, as if a listing took one request."""
+
+    def __init__(self, root: Path, bucket: str) -> None:
+        super().__init__(root, bucket)
+        self.requests: Counter[str] = Counter()
+
+    def get(self, key: str, **options: Any) -> StoredObject:
+        self.requests["get"] += 1
+        return super().get(key, **options)
+
+    def head(self, key: str) -> ObjectInfo:
+        self.requests["head"] += 1
+        return super().head(key)
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        self.requests["folders"] += 1
+        return super().folders(prefix)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self.requests["list"] += 1
+        return super().list(prefix)

@@ -77,6 +77,13 @@ def line_input(client: EagerClient, rows: int = 1_000, broken: tuple[int, ...] =
 # Records and objects
 
 
+def test_records_may_belong_to_a_group_and_have_a_deadline(client: EagerClient) -> None:
+    job = client.submit_records("line", [{"x": 1.0}], group="web", priority="high", deadline="1h")
+    assert job.wait(timeout_s=60)[0]["prediction"] == pytest.approx(3.0)
+    with pytest.raises(InvalidRequest, match="deadline"):
+        client.submit_records("line", [{"x": 1.0}], deadline="soon")
+
+
 def test_records_are_scored_when_they_are_submitted(client: EagerClient) -> None:
     job = client.submit_records("churn@champion", [{"name": "Ada", "age": 65, "visits": 8.0}])
     assert job.status().state == "succeeded"
@@ -473,7 +480,14 @@ def test_every_message_that_a_job_sends_to_a_worker_is_known(client: EagerClient
     code = "from scoreline.worker.tasks import app; print(*(name for name in app.tasks if name[:9] == 'scoreline'))"
     environ = os.environ | {"R2_ENDPOINT_URL": "http://r2.example", "R2_BUCKET": "data"}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    of_others = {"submit", "score_records", "status", "reconcile", "tick"}  # applications and beat send these tasks
+    of_others = {
+        "submit",
+        "score_records",
+        "status",
+        "reconcile",
+        "tick",
+        "gc",
+    }  # applications and beat send these tasks
     names = set(done.stdout.split()) - {f"scoreline.{name}" for name in of_others}
     assert len(names) == 5
     for name in names:

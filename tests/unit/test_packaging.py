@@ -47,6 +47,8 @@ READ_BY_OTHERS = {
 }
 ON_NO_DYNO = {
     "DYNO": "Heroku sets it",
+    "HEROKU_APP_NAME": "Heroku sets it",
+    "SUBMITTER": "it names a person, who gives it with a command",
     "REDIS_URL": "the add-on sets it",
     "REDIS_TLS_URL": "the add-on sets it",
     "REDIS_CA_FILE": "certificates of the add-on are signed by no authority",
@@ -58,6 +60,7 @@ ON_NO_DYNO = {
     "MODEL_CACHE_DIR": "they are",
     "MODEL_CACHE_DIR_MB": "they are",
     "SCORELINE_COMPILED_TREES": "compiled trees give the same results",
+    "PRICES_FILE": "costs are shown where a person submits jobs or looks at them",
     "MODEL_SIGNING_KEY": "only whoever publishes has it: with it, whoever gets at a dyno could sign",
 }
 """Settings that are not in app.json, and why."""

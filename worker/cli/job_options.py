@@ -22,12 +22,39 @@ def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
 
 
 def _click_option(name: str, option: Option) -> Callable[[Any], Any]:
-    flag = f"--{name.replace('_', '-')}"
+    flag = f"--{(option.flag or name).replace('_', '-')}"
     text = f"{option.help}  [default: {option.default}]" if option.default else option.help
     if option.kind == "flag":
         return click.option(flag, name, is_flag=True, default=None, help=text)
+    if option.kind == "labels":
+        return label_option(flag, name, text, option.metavar)
     kind = click.Choice(option.choices) if option.choices else _KINDS[option.kind]
     return click.option(flag, name, type=kind, metavar=option.metavar or None, help=text)
+
+
+def label_option(flag: str, name: str, text: str, metavar: str = "NAME=VALUE") -> Callable[[Any], Any]:
+    """Return a decorator that adds an option for labels, which may be repeated. Without labels, the value is None."""
+
+    def join(ctx: click.Context, param: click.Parameter, given: tuple[tuple[str, str], ...]) -> dict[str, str] | None:
+        if len(dict(given)) < len(given):
+            raise click.BadParameter("a label is given twice", ctx, param)
+        return dict(given) or None
+
+    return click.option(flag, name, type=_Label(), multiple=True, callback=join, metavar=metavar, help=text)
+
+
+class _Label(click.ParamType[Any]):
+    """A label, written as ``name=value``."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not (name and equals and text):
+            self.fail(f"{value!r} is not of the form NAME=VALUE", param, ctx)
+        return name, text
 
 
 class _Names(click.ParamType[Any]):

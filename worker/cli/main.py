@@ -12,9 +12,23 @@ import sys
 
 import click
 
+from scoreline.storage.audit import run_as
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
 from scoreline.worker import logs
-from scoreline.worker.cli import dev, doctor, jobs, metrics, models, rejected, schedule, submit, workers
+from scoreline.worker.cli import (
+    audit,
+    dev,
+    doctor,
+    jobs,
+    metrics,
+    models,
+    rejected,
+    retention,
+    scale,
+    schedule,
+    submit,
+    workers,
+)
 from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.output import echo
@@ -43,7 +57,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
         "Models": ("models",),
         "Schedules": ("schedule",),
-        "Operations": ("doctor", "workers", "metrics", "reconcile"),
+        "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
         "Local": ("demo", "dev"),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -78,6 +92,7 @@ def cli(context: click.Context) -> None:
       6    a job whose state is not known
       130  interrupted with Ctrl-C
     """
+    context.call_on_close(run_as("CLI"))
     is_doctor = context.invoked_subcommand == "doctor"  # the doctor reports invalid settings itself
     with contextlib.suppress(*(InvalidSettings,) if is_doctor else ()):
         logs.set_up(os.environ, logging.WARNING)
@@ -94,8 +109,11 @@ cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
+cli.add_command(scale.scale)
 cli.add_command(metrics.metrics)
+cli.add_command(audit.audit)
 cli.add_command(doctor.doctor)
+cli.add_command(retention.gc)
 cli.add_command(dev.dev)
 cli.add_command(dev.demo)
 

@@ -1,4 +1,4 @@
-"""``scoreline models list | show | verify | alias | delete | keygen | sign``: manages models."""
+"""``scoreline models list | show | verify | alias | delete | gc | keygen | sign``: manages models."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import Connections
+from scoreline.tasks.retention.versions import collect_versions
 from scoreline.worker.cli.convert import convert
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.model_access import model_manager, model_registry
@@ -189,6 +190,34 @@ def delete(ref: str, yes: bool) -> None:
         click.confirm(f"delete {pinned.ref} for good?", abort=True)
     client.delete_model(pinned)
     click.echo(f"deleted {pinned.ref}")
+
+
+@models.command(
+    epilog="""\
+scoreline models gc --keep 10 --dry-run
+scoreline models gc --keep 10
+"""
+)
+@click.option(
+    "--keep", required=True, type=click.IntRange(min=1), metavar="N", help="Keep the newest N versions of each model."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be removed and what stays, and remove nothing.")
+def gc(keep: int, dry_run: bool) -> None:
+    """Remove old versions of models.
+
+    Keeps the newest N versions of each model. Also keeps each version that an alias names or can be rolled back to, and
+    each version of a job that is under way, that can be resumed, or whose results are kept (see `scoreline gc`).
+    """
+    report = collect_versions(Connections(os.environ).buckets.main, keep, dry_run=dry_run)
+    if report.removed:
+        rows = [(item.ref, f"{len(item.objects):,}", f"{item.size:,}") for item in report.removed]
+        print_table(("version", "objects", "bytes"), rows, cut=["version"])
+    size = sum(item.size for item in report.removed)
+    verb = "would be removed" if dry_run else "removed"
+    echo(f"{verb}: {plural(len(report.removed), 'version')}, {size:,} bytes")
+    echo(f"kept: {plural(report.newest, 'version')} (among the newest {keep:,} of their models)")
+    for item, why in report.kept:
+        echo(f"kept: {item.ref}: {why}", indent=6)
 
 
 @models.command(epilog="scoreline models keygen\n")

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
-from scoreline.storage.wording import printable
+from scoreline.storage.wording import plural, printable
+from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.explain import explain
@@ -125,11 +126,32 @@ def show_status(job: Status) -> None:
     else:
         echo_field("parts", f"{job.parts_done} of {job.parts}")
         echo_field("rows", f"{job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
+    if job.state == "running":
+        echo_field("left", _left(job))
+    if job.class_a:
+        requests = f"{plural(job.class_a, 'request')} that wrote or listed, {job.class_b:,} that read"
+        echo_field("work", f"{duration(job.work_s)} of one process; {requests}")
     echo_field("results", job.output)
+    if job.labels:
+        echo_field("labels", ", ".join(f"{name}={value}" for name, value in job.labels.items()))
+    if job.submitter is not None:
+        echo_field(
+            "submitted", f"{job.submitted[:19].replace('T', ' ')} by {job.submitter.who} ({job.submitter.where})"
+        )
     if job.error:
         echo_field("error", job.error)
     for hint in _hints(job):
         echo_field("hint", hint)
+
+
+def _left(job: Status) -> str:
+    """Return how long the rest of a running job takes, according to the pace of earlier jobs."""
+    if job.work_left_s is None:
+        return "not known, because no job has recorded the pace of this model yet"
+    work = f"{duration(job.work_left_s)} of work"
+    if job.left_s is None:
+        return f"{work} for one process; no worker has reported its processes"
+    return f"{work}: {duration(job.left_s)} with {plural(job.processes, 'process')}, unless other jobs run"
 
 
 def _hints(job: Status) -> Iterator[str]:

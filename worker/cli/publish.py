@@ -18,7 +18,7 @@ from scoreline.storage.process_memory import return_large_blocks
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.model_access import model_manager
 from scoreline.worker.cli.output import echo
-from scoreline.worker.cli.publish_progress import ending_on_sigterm, publishing_bar
+from scoreline.worker.cli.publish_progress import ending_on_signals, publishing_bar
 
 if TYPE_CHECKING:
     from scoreline.storage.models.trial_load import NewArtifact
@@ -90,9 +90,9 @@ def publish(
 
     Stores one or more estimators, with their preprocessors and label encoder, as one version of model NAME. All files
     of a version are loaded together. A new process loads the files as a trial while they are uploaded. If the trial
-    fails, nothing is stored. Loading runs code, so publish only files that you trust. On Linux with user namespaces,
-    the trial process has no access to keys or the network. Elsewhere, as in most containers, the trial process
-    has this access, and a warning is printed. A file with --sha256 is read once before it is loaded.
+    fails, the uploaded files are deleted. Loading runs code, so publish only files that you trust. On Linux with user
+    namespaces, the trial process has no access to keys or the network. Elsewhere, as in most containers, the trial
+    process has this access, and a warning is printed. A file with --sha256 is read once before it is loaded.
 
     If MODEL_SIGNING_KEY is set, the version is signed. The reference NAME@VERSION is printed on standard output. The
     role and name of each file are printed on standard error, with the SHA-256 of the manifest: `scoreline models sign`
@@ -114,7 +114,7 @@ def publish(
     files = _with_digests(files, sha256, required=set(adopted) if manager.signs else set())
     if adopted:
         pairs["adopted_from"] = adopted
-    with ending_on_sigterm(), publishing_bar(sum(item.content.size or 0 for item in files)) as progress:
+    with ending_on_signals(), publishing_bar(sum(item.content.size or 0 for item in files)) as progress:
         manifest = manager.publish_files(name, files, alias=alias, metadata=pairs, progress=progress)
     _show_roles(files)
     echo(f"SHA-256 of the manifest: {sha256_hex(manifest.to_json())}", err=True)

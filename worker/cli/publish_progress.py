@@ -39,14 +39,21 @@ def publishing_bar(size: int) -> Iterator[Report | None]:
 
 
 @contextlib.contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """While the block runs, let SIGTERM raise `SystemExit`, so that unfinished uploads are aborted."""
+def ending_on_signals() -> Iterator[None]:
+    """While the block runs, let SIGTERM and SIGHUP raise `SystemExit`, so that unfinished uploads are aborted.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
 
     def end(number: int, _: FrameType | None) -> NoReturn:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     try:
+        for number in heeded:
+            signal.signal(number, end)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heeded:
+            signal.signal(number, before[number])

@@ -58,6 +58,9 @@ def schedule() -> None:
     overlap = "skip"
     # Score only objects that no earlier run has scored [default: false].
     only_new = false
+    # How long to keep results: days, or a number of runs [default: the
+    # setting RESULTS_KEEP]. See `scoreline gc`.
+    results_keep = "90d"
     enabled = true
 
     \b
@@ -68,9 +71,14 @@ def schedule() -> None:
     max_rejected = "1%"
     part_rows = 100000
     max_attempts = 3
+    group = "reports"
+    priority = "low"
+    max_processes = 2
+    deadline = "6h"
     partition_by = "region"
     gather = false
     webhook = "https://example.org/hooks/x"
+    labels = {team = "risk"}
     format = "csv"
     delimiter = ";"
     quote = "'"
@@ -270,7 +278,7 @@ def backfill(name: str, start: str, stop: str, again: bool, dry_run: bool) -> No
             local = slot.astimezone(ZoneInfo(item.zone)).isoformat()
             click.echo(f"{local}  {job_id or item.job_id(slot, found[slot].free)}")
         return
-    _report(scheduler.ask(item, slots, again=again))
+    _report(scheduler.ask(item, slots, again=again, action="schedule.backfill"))
 
 
 def _scheduler() -> Scheduler:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from scoreline.storage.wording import plural
+from scoreline.tasks.backlog.prices import Prices
+from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.worker.cli.help import Command
@@ -57,8 +59,9 @@ def submit(
     job: 0 succeeded, 1 failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does
     not answer).
 
-    With --dry-run, prints the planned parts with the reason for their size, the columns, a scored sample, and the
-    memory that a worker needs. A dry run fails with the same error as the job would, and needs the packages of
+    With --dry-run, prints the planned parts with the reason for their size, the work and the requests that the job
+    takes, the columns, a scored sample, and the memory that a worker needs. If PRICES_FILE is set, also prints the
+    costs. A dry run fails with the same error as the job would, and needs the packages of
     ml-requirements.txt.
     """
     client = Client.from_env()
@@ -81,6 +84,9 @@ def _show(found: Preflight) -> None:
     echo_field("parts", f"{found.parts:,} of up to {plural(found.largest_part_rows, 'row')}")
     echo_field("why", found.cut)
     echo_field("reads", _reads(found))
+    echo_field("work", _work(found))
+    if found.expected.costs:
+        echo_field("costs", Prices(currency=found.expected.currency).in_words(found.expected.costs))
     echo_field("features", _listed([f"{name} {found.types.get(name, '')}".strip() for name in found.features]))
     for label, names in (("kept", found.kept), ("unused", found.unused)):
         echo_field(label, _listed(names))
@@ -132,6 +138,13 @@ def _reads(found: Preflight) -> str:
     times = found.read_bytes / found.needed_bytes if found.needed_bytes else 1.0
     often = "once" if times < 1.005 else f"{times:.2f} times"
     return f"{found.needed_bytes / MIB:,.1f} MiB {often}, with about {plural(found.requests, 'request')}"
+
+
+def _work(found: Preflight) -> str:
+    expected = found.expected
+    how = "by the pace of earlier jobs" if expected.pace_known else "guessed from a few rows"
+    requests = f"{plural(expected.class_a, 'request')} that write or list, {expected.class_b:,} that read"
+    return f"about {duration(expected.work_s)} of one process, {how}; {requests}"
 
 
 def _memory(found: Preflight) -> str:

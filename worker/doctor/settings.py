@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from scoreline.storage.errors import InvalidSettings
+from scoreline.tasks.retention.settings import RetentionSettings
 from scoreline.worker import logs
 from scoreline.worker.doctor.check import Finding, error, ok, warning
 from scoreline.worker.doctor.context import Context
@@ -19,6 +20,7 @@ def settings(context: Context) -> Iterator[Finding]:
         lambda: context.worker,
         lambda: context.webhooks,
         lambda: context.schedules,
+        lambda: RetentionSettings.from_env(context.environ),
         lambda: logs.form_from_env(context.environ),
     )
     faults = []

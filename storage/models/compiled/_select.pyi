@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 VERSION: int
 
+def use_wide_vectors(wanted: bool) -> bool: ...
 def add_small(
     x: npt.NDArray[Any],
     splits: npt.NDArray[np.uint8],

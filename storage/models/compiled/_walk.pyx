@@ -182,10 +182,9 @@ cdef void add_values(
 
 
 cdef inline uint32_t key_of(float value) noexcept nogil:
-    """Return an integer with the order of float32. Both zeros have the same."""
+    """Return an integer with the order of float32. That of -0.0 is one less than that of 0.0; no threshold has it."""
     cdef uint32_t bits
-    cdef float number = value + <float> 0
-    memcpy(&bits, &number, sizeof(bits))
+    memcpy(&bits, &value, sizeof(bits))
     return bits ^ (0x80000000u | (0 - (bits >> 31)))
 
 
@@ -221,7 +220,8 @@ cdef void keys_of_both_sides(
 
 
 cdef void keys_of_ranks(
-    const double* x, int64_t n_features, int64_t rows, const int32_t[::1] used, uint32_t first_category,
+    const double* x, int64_t row_stride, int64_t column_stride, int64_t rows, const int32_t[::1] used,
+    uint32_t first_category,
     const double[::1] thresholds, const int64_t[::1] offsets, int64_t side, int64_t stride, uint32_t* keys
 ) noexcept nogil:
     """Write the ranks of a block, or its categories, for both sides on which a missing value may go."""
@@ -231,16 +231,16 @@ cdef void keys_of_ranks(
     for k in range(used.shape[0]):
         if k >= first_category:
             for i in range(rows):
-                value = x[i * n_features + used[k]]
+                value = x[i * row_stride + used[k] * column_stride]
                 category = <uint32_t> value if value >= 0 else MISSING_CATEGORY
                 keys[i * stride + k] = category & 0xFF
             continue
         rank_column(
-            x + used[k], n_features, rows, &thresholds[offsets[k]], offsets[k + 1] - offsets[k],
+            x + used[k] * column_stride, row_stride, rows, &thresholds[offsets[k]], offsets[k + 1] - offsets[k],
             keys + k, stride, MISSING_LEFT_KEY
         )
         for i in range(rows):
-            value = x[i * n_features + used[k]]
+            value = x[i * row_stride + used[k] * column_stride]
             keys[i * stride + side + k] = MISSING_RIGHT_KEY if value != value else keys[i * stride + k]
 
 
@@ -274,7 +274,7 @@ ctypedef fused Value:
 
 
 def add_leaves(
-    const Value[:, ::1] x,
+    const Value[:, :] x,
     const uint8_t[::1] nodes,
     const uint32_t[:, ::1] categories,
     uint32_t first_category,
@@ -297,7 +297,7 @@ def add_leaves(
     Parameters
     ----------
     x : array of float32 or float64, shape (n_rows, n_features)
-        Features. The keys of float64 are ranks.
+        Features; those of float32 row by row. The keys of float64 are ranks.
     nodes : array of bytes
         The nodes of all trees, `NODE`.
     categories : array of uint32, shape (n_splits, 8)
@@ -342,6 +342,8 @@ def add_leaves(
     cdef int64_t side = <int64_t> bits + 1
     cdef int64_t begin = 0, rows, stride
     cdef int64_t n_features = x.shape[1], n_used = used.shape[0], n_rows = x.shape[0]
+    cdef int64_t row_stride = x.strides[0] // <int64_t> sizeof(Value)
+    cdef int64_t column_stride = x.strides[1] // <int64_t> sizeof(Value)
     packing.shift = shift
     if n_rows == 0 or roots.shape[0] == 0:
         return
@@ -366,7 +368,8 @@ def add_leaves(
                     packing.mask = bits
             else:
                 keys_of_ranks(
-                    &x[begin, 0], n_features, rows, used, first_category, thresholds, offsets, side, stride, keys
+                    &x[begin, 0], row_stride, column_stride, rows, used, first_category, thresholds, offsets, side,
+                    stride, keys
                 )
             add_trees(
                 <const Node*> &nodes[0], keys, stride, rows, splits, first_category, bits, roots, steps, addresses,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,12 @@ def test_an_answer_about_a_failed_job_quotes_nothing_of_its_input(
     assert SSN not in str(answer)
     assert answer["reason"] == failed.reason
     assert f"scoreline status {failed.job_id}" in answer["error"]
-    assert answer | {"error": ""} == failed.to_dict() | {"error": ""}
+    assert answer | {"error": ""} == replace(failed, submitter=None).to_dict() | {"error": ""}
 
 
 def test_an_answer_contains_an_error_that_quotes_nothing(client: EagerClient) -> None:
     failed = client.submit("line", "s3://scoreline/nowhere/")
-    assert client.answer(client.status(failed.job_id)) == failed.to_dict()
+    assert client.answer(client.status(failed.job_id)) == replace(failed, submitter=None).to_dict()
     assert "no input at s3://scoreline/nowhere/" in failed.error
 
 

@@ -16,6 +16,8 @@ from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.job.end_time import PART_S
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
 
@@ -59,6 +61,25 @@ def test_the_newest_jobs_come_first_and_only_they_are_read(client: EagerClient, 
     assert set(reads) == set(NEWEST[:4])
     assert [job.job_id for job in client.jobs(limit=99)] == NEWEST
     assert [job.job_id for job in client.jobs()] == sorted(NEWEST)
+
+
+def test_the_time_left_follows_from_the_pace_and_the_processes(client: EagerClient) -> None:
+    job_id = NEWEST[0]
+    assert client.status(job_id).left_s is None
+    job = read_job(client.buckets.main, job_id)
+    client.ledger.begin(job_id, "p", 4, budget=9)
+    assert (client.status(job_id).state, client.status(job_id).work_left_s) == ("running", None)
+    client.ledger.counters.note_pace(job.work, 0.5)
+    client.ledger.note_processes(3, 60)
+    client.submission.statuses._total_rows[job_id] = 6
+    client.ledger.dispatch(job_id, "p", window=4)
+    client.ledger.complete(job_id, "p", 0, rows=2, rejected=1)
+    now = client.status(job_id)
+    assert now.work_left_s == pytest.approx(3 / 0.5 + 3 * PART_S)
+    assert now.left_s == pytest.approx((3 / 0.5 + 3 * PART_S) / 3)
+    assert now.processes == 3
+    assert now.to_dict()["work_left_s"] == now.work_left_s
+    assert "work_left_s" not in client.status(NEWEST[1]).to_dict()
 
 
 def test_a_corrupt_job_is_listed_among_the_others(client: EagerClient) -> None:

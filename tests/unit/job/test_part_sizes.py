@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from scoreline.storage.tables.base import Span
-from scoreline.tasks.job.part_sizes import PART_ROWS, PART_SLICES, pack, target_part_rows, to_parts
+from scoreline.tasks.job.part_sizes import PART_ROWS, PART_SLICES, CutParts, pack, target_part_rows
 from scoreline.tasks.job.plan import InputFile, Part
 
 
@@ -19,8 +20,8 @@ def file(key: str, *rows: int, by_rows: bool = False) -> InputFile:
     return InputFile(bucket="b", key=key, size=1, etag="e", spans=spans)
 
 
-def cut(files: list[InputFile], part_rows: int = PART_ROWS, **limits: Any) -> tuple[Part, ...]:
-    return to_parts(files, pack(files, part_rows, **limits))
+def cut(files: list[InputFile], part_rows: int = PART_ROWS, **limits: Any) -> Sequence[Part]:
+    return CutParts(files, pack(files, part_rows, **limits))
 
 
 def test_a_large_file_is_cut_at_row_groups() -> None:

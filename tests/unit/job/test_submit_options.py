@@ -18,7 +18,9 @@ def spec(**options: Any) -> JobSpec:
 
 
 def test_every_option_is_a_field_of_the_spec_or_says_how_to_read() -> None:
-    known = {item.name for item in fields(JobSpec)} | {item.name for item in fields(ReadOptions)} | {"webhook"}
+    known = (
+        {item.name for item in fields(JobSpec)} | {item.name for item in fields(ReadOptions)} | {"webhook", "labels"}
+    )
     assert described(SubmitOptions).keys() <= known
     assert described(RecordsOptions).keys() < described(SubmitOptions).keys()
 
@@ -31,7 +33,9 @@ def test_an_option_that_is_left_blank_is_not_given(name: str, value: Any) -> Non
 
 @pytest.mark.parametrize("value", [1, None])
 def test_an_unknown_option_is_refused_whatever_its_value(value: Any) -> None:
-    with pytest.raises(InvalidRequest, match="unknown options max_reject; known are columns, decimal, delimiter"):
+    with pytest.raises(
+        InvalidRequest, match="unknown options max_reject; known are columns, deadline, decimal, delimiter"
+    ):
         spec(max_reject=value)
 
 
@@ -44,3 +48,25 @@ def test_numbers_and_lists_become_what_the_spec_records() -> None:
 
 def test_words_stand_for_characters_that_are_hard_to_type() -> None:
     assert (spec(delimiter="tab").read.delimiter, spec(quote="none").read.quote) == ("\t", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("group", "a b", "group 'a b' is not a valid name"),
+        ("group", 3, "group 3 is not a text"),
+        ("priority", "urgent", "priority 'urgent' is unknown: choose one of low, normal, high"),
+        ("max_processes", 0, "max_processes 0 is not a whole number of at least 1"),
+        ("max_processes", True, "max_processes True is not"),
+        ("deadline", "soon", "deadline 'soon' is neither a duration such as"),
+        ("deadline", 7200, "deadline 7200 is not a text"),
+    ],
+)
+def test_options_of_sharing_are_checked(name: str, value: Any, fault: str) -> None:
+    with pytest.raises(InvalidRequest, match=fault):
+        spec(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["group", "priority", "deadline"])
+def test_an_option_of_sharing_that_is_left_blank_is_not_given(name: str) -> None:
+    assert spec(**{name: ""}) == spec()

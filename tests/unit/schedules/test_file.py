@@ -135,6 +135,10 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "features": [(["a", "b"], ("a", "b"))],
     "max_rejected": [("5%", "5%"), (5, "5"), (0, "0")],
     "max_attempts": [(2, 2)],
+    "group": [("reports", "reports"), ("", None)],
+    "priority": [("low", "low"), ("", None)],
+    "max_processes": [(3, 3)],
+    "deadline": [("2h", "2h"), ("2026-11-25T06:00:00+01:00", "2026-11-25T06:00:00+01:00")],
     "part_rows": [(100, 100)],
     "partition_by": [("region", "region")],
     "gather": [(True, True), (False, False)],
@@ -158,7 +162,9 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-@pytest.mark.parametrize("name", [name for name in described(SubmitOptions) if name not in ("job_id", "webhook")])
+@pytest.mark.parametrize(
+    "name", [name for name in described(SubmitOptions) if name not in ("job_id", "webhook", "labels")]
+)
 def test_every_option_of_a_job_can_be_set_and_reaches_the_job(name: str) -> None:
     for value, expected in VALUES[name]:
         text = SOUND.replace('max_rejected = "5"\n', "").replace('output = "s3://data/scores/{previous:%Y%m%d}/"\n', "")
@@ -166,6 +172,15 @@ def test_every_option_of_a_job_can_be_set_and_reaches_the_job(name: str) -> None
         assert parsed.faults == ()
         spec = spec_of(parsed.schedules[1], datetime(2026, 11, 25, tzinfo=UTC), "s3://unused/").check()
         assert getattr(spec, name, None) == expected or getattr(spec.read, name, None) == expected
+
+
+def test_labels_are_checked_and_no_part_of_the_spec() -> None:
+    parsed = parse(SOUND + 'labels = {team = "risk"}\n')
+    assert parsed.faults == ()
+    assert parsed.schedules[1].options["labels"] == {"team": "risk"}
+    spec_of(parsed.schedules[1], datetime(2026, 11, 25, tzinfo=UTC), "s3://unused/").check()
+    (fault,) = parse(SOUND + 'labels = {"a b" = "risk"}\n').faults
+    assert (fault.line, "'a b' is not the name of a label" in str(fault)) == (19, True)
 
 
 def test_options_that_are_only_valid_together_are_checked_together() -> None:

@@ -107,3 +107,15 @@ def test_a_slot_has_one_job_in_any_time_zone_that_it_is_given_in() -> None:
     schedule = Schedule(name="nightly", cron="30 2 * * *", zone="Europe/Berlin", model="m", input="s3://b/in/")
     local = datetime(2026, 11, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
     assert schedule.job_id(local) == schedule.job_id(SLOT) == JOB
+
+
+def test_the_deadline_of_a_slot_counts_from_the_submission_of_its_job(make: Callable[..., Night]) -> None:
+    night = make(run=False)
+    night.write(NIGHTLY + 'deadline = "2h"\ngroup = "reports"\npriority = "low"\nmax_processes = 2\n')
+    assert night.tick(SLOT) == {"nightly": [f"submitted {JOB}"]}
+    job = read_job(night.client.buckets.main, JOB)
+    submitted = datetime.fromisoformat(job.submitted)
+    assert datetime.fromisoformat(job.spec.deadline or "") == submitted + timedelta(hours=2)
+    assert (job.spec.group, job.spec.priority, job.spec.max_processes) == ("reports", "low", 2)
+    # And the next tick finds the job of the slot
+    assert night.tick(SLOT) == {"nightly": []}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pandas as pd
 import pytest
@@ -17,8 +20,9 @@ from scoreline.storage.errors import StepUnfinished
 from scoreline.storage.objects.base import ObjectInfo
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.documents import Run
+from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.steps import checked_blocks
-from scoreline.tasks.steps.checked_blocks import check_in_blocks, remove_blocks
+from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.results_manifest import Entry
 from scoreline.testing import eager
 
@@ -64,11 +68,15 @@ def documents(parts: int, sha256: str = "p") -> Any:
     return SimpleNamespace(job=SimpleNamespace(spec=spec), plan=SimpleNamespace(parts=parts, sha256=sha256))
 
 
+def parts_of(store: DirectoryStore, check: Check, run: Run = RUN, sha256: str = "p") -> CheckedParts:
+    return CheckedParts(store, documents(check.parts, sha256), run, check, check.clock)
+
+
 def attempts(store: DirectoryStore, check: Check, run: Run = RUN, sha256: str = "p") -> tuple[int, list[Entry]]:
     """Repeat the finalizer until an attempt completes, and return the number of attempts and the last result."""
     for number in range(1, 99):
         try:
-            found = list(check_in_blocks(store, documents(check.parts, sha256), run, check, check.clock))
+            found = list(parts_of(store, check, run, sha256).check())
         except StepUnfinished:
             continue
         return number, found
@@ -95,7 +103,7 @@ def test_a_worker_tries_again_when_a_step_is_unfinished() -> None:
 
 def test_an_attempt_that_is_killed_checks_only_its_last_block_again(store: DirectoryStore) -> None:
     check = Check(40)
-    entries = check_in_blocks(store, documents(40), RUN, check, lambda: 0.0)
+    entries = CheckedParts(store, documents(40), RUN, check, lambda: 0.0).check()
     assert [next(entries) for _ in range(27)] == [part(number) for number in range(27)]
     entries.close()  # type: ignore[attr-defined]
     assert attempts(store, check)[1] == [part(number) for number in range(40)]
@@ -139,6 +147,49 @@ def test_a_block_that_cannot_be_read_is_checked_again(store: DirectoryStore, bod
     assert again.checked == list(range(10, 30))
 
 
+@pytest.mark.parametrize("parts", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK])
+def test_the_entries_of_all_parts_are_read_again_for_the_manifest(store: DirectoryStore, parts: int) -> None:
+    checked = parts_of(store, Check(parts))
+    assert list(checked.check()) == [part(number) for number in range(parts)]
+    assert list(checked.entries()) == list(checked.entries()) == [part(number) for number in range(parts)]
+
+
+def test_only_one_block_of_entries_is_in_memory(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most, begin = WeakSet[Entry](), 0, Entry.__init__
+
+    def begun(entry: Entry, **values: Any) -> None:
+        begin(entry, **values)
+        alive.add(entry)
+
+    monkeypatch.setattr(checked_blocks, "CHECK_S", 1e9)
+    monkeypatch.setattr(Entry, "__init__", begun)
+    monkeypatch.setattr(Entry, "__hash__", object.__hash__)
+    checked = parts_of(store, Check(25 * BLOCK))
+    for _ in chain(checked.check(), checked.entries()):
+        most = max(most, len(alive))
+    assert BLOCK <= most <= 2 * BLOCK + 1
+
+
+def test_the_manifest_waits_for_another_attempt_if_a_block_was_deleted(store: DirectoryStore) -> None:
+    check = Check(25)
+    checked = parts_of(store, check)
+    list(checked.check())
+    store.delete(keys.checked("j", 3, 1))
+    with pytest.raises(StepUnfinished, match="checked-3-00001"):
+        list(checked.entries())
+    again = parts_of(store, check)
+    list(again.check())
+    assert check.checked == [*range(25), *range(10, 25)]
+    assert list(again.entries()) == [part(number) for number in range(25)]
+
+
+def test_a_part_whose_results_are_not_arranged_keeps_only_its_line(store: DirectoryStore) -> None:
+    line = Entry(rows=1, text="{}")
+    checked = CheckedParts(store, documents(BLOCK), RUN, lambda _: iter(BLOCK * [line]))
+    list(checked.check())
+    assert list(checked.entries()) == BLOCK * [line]
+
+
 def test_a_job_of_several_blocks_ends_and_leaves_none_behind(tmp_path: Path) -> None:
     with eager(tmp_path) as client:
         frame = pd.DataFrame({"x": [float(n) for n in range(35)]})
@@ -146,3 +197,5 @@ def test_a_job_of_several_blocks_ends_and_leaves_none_behind(tmp_path: Path) -> 
         job = client.submit("line", client.put("in/a.parquet", frame), part_rows=1)
         assert (job.state, job.rows) == ("succeeded", 35)
         assert [key for key in (i.key for i in client.buckets.main.list("jobs/")) if "checked" in key] == []
+        manifest = json.loads(client.buckets.main.get(keys.results_manifest(parse_uri(job.output)[1])).data)
+        assert [entry["key"][-18:] for entry in manifest["parts"]] == [f"part-{n:05d}.parquet" for n in range(35)]

@@ -27,5 +27,6 @@ def test_a_job_ends_with_manifest_claim_success_and_outcome_in_this_order(
 
         monkeypatch.setattr(main, "put", noted)
         finalize(at.engine, job_id)
-        assert written[-4:] == ["_manifest.json", "claim-1.json", "_SUCCESS", "outcome.json"]
+        assert written[-5:-1] == ["_manifest.json", "claim-1.json", "_SUCCESS", "outcome.json"]
+        assert written[-1].endswith(f"~line~{job_id}")  # the entry of the index
         assert len(written) == len(set(written))

@@ -20,11 +20,15 @@ from sklearn.linear_model import LinearRegression
 from scoreline.storage import keys
 from scoreline.storage.errors import JobFailed, LedgerLost, StoreUnavailable
 from scoreline.storage.ledger.waiting import WaitingStep
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.dispatch import reconcile as reconciling
 from scoreline.tasks.dispatch.reconcile import reconcile_job
 from scoreline.tasks.job import plan_file
+from scoreline.tasks.job.deadline import resolve_deadline
 from scoreline.tasks.job.documents import read_job, read_outcome
+from scoreline.tasks.job.index_entry import IndexEntry, entry_of
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.records import carried as carrying
 from scoreline.tasks.records.carried import Carried
@@ -91,7 +95,7 @@ def at(published: Path) -> Iterator[Desk]:
         yield Desk(published, client)
 
 
-def test_an_application_writes_three_objects_side_by_side_and_reads_the_alias(at: Desk) -> None:
+def test_an_application_writes_four_objects_side_by_side_and_reads_the_alias(at: Desk) -> None:
     at.client.submit_records("line@champion", ROWS)  # reads the manifest of the version, which never changes
     at.asked.requests.clear()
     job = at.client.submit_records("line@champion", ROWS)
@@ -101,11 +105,12 @@ def test_an_application_writes_three_objects_side_by_side_and_reads_the_alias(at
         keys.active(job.job_id),
         keys.job(job.job_id),
         f"jobs/{job.job_id}/records",
+        entry_of(read_job(at.asked, job.job_id)).key,
     }
-    assert [operation for operation, _ in written] == ["put"] * 3
+    assert [operation for operation, _ in written] == ["put"] * 4
 
 
-def test_a_worker_needs_eight_requests_and_answers_after_two_of_them(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_needs_nine_requests_and_answers_after_two_of_them(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     job, carried = at.submit()
     before: list[list[tuple[str, str]]] = []
     give = at.client.ledger.answers.give
@@ -116,17 +121,15 @@ def test_a_worker_needs_eight_requests_and_answers_after_two_of_them(at: Desk, m
 
     monkeypatch.setattr(at.client.ledger.answers, "give", noted)
     assert score_carried(at.engine, job.job_id, carried)
-    layout = ResultsLayout.of(at.client.buckets, read_job(DirectoryStore(at.folder, at.bucket), job.job_id))
+    document = read_job(DirectoryStore(at.folder, at.bucket), job.job_id)
+    layout = ResultsLayout.of(at.client.buckets, document)
     [answered] = before
     assert answered[0] == ("head", keys.active(job.job_id))
     assert sorted(answered[1:]) == sorted([("put", layout.part(0)), ("put", keys.plan(job.job_id))])
     rest = at.asked.requests[len(answered) :]
     assert sorted(rest[:2]) == sorted([("put", layout.manifest), ("put", keys.claim(job.job_id, 1))])
-    assert rest[2:] == [
-        ("put", layout.success),
-        ("put", keys.outcome(job.job_id)),
-        ("delete", keys.active(job.job_id)),
-    ]
+    assert rest[2:4] == [("put", layout.success), ("put", keys.outcome(job.job_id))]
+    assert sorted(rest[4:]) == [("delete", keys.active(job.job_id)), ("put", entry_of(document).key)]
     # And the application needs no request for its answer
     at.asked.requests.clear()
     assert [row["prediction"] for row in job.wait(5)] == pytest.approx([2 * n + 1 for n in range(5)])
@@ -158,9 +161,59 @@ def test_a_job_has_the_same_objects_whether_or_not_it_carries_its_records(at: De
             entry["source"][0].pop("etag")
     assert manifests[0] == manifests[1]
     # And the status and what is left in the ledger are the same
-    statuses = [replace(job.status(), job_id="", output="", seconds=0, submitted="") for job in (one, other)]
+    alone = {"job_id", "output", "seconds", "submitted", "work_s", "class_a", "class_b"}
+    statuses = [
+        {name: value for name, value in vars(job.status()).items() if name not in alone} for job in (one, other)
+    ]
     assert statuses[0] == statuses[1]
     assert not any(exists(at.asked, keys.active(job.job_id)) for job in (one, other))
+
+
+def test_the_index_says_how_a_job_ended(at: Desk) -> None:
+    job, carried = at.submit(BAD, labels={"team": "a"}, group="web", priority="high")
+    assert score_carried(at.engine, job.job_id, carried)
+    key = entry_of(read_job(at.asked, job.job_id)).key
+    entry = IndexEntry.from_json(at.asked.get(key).data)
+    assert (entry.status.state, entry.status.rows, entry.status.rejected) == ("partial", 5, 1)
+    assert (entry.status.labels, entry.group) == ({"team": "a"}, "web")
+    assert read_job(at.asked, job.job_id).spec.priority == "high"
+
+
+def test_the_outcome_knows_work_and_requests_of_a_job(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, carried = at.submit()
+    assert score_carried(at.engine, first.job_id, carried)  # loads the model
+    for rows, most in ((ROWS, scoring.MAX_RESULTS_IN_OUTCOME), (BAD, scoring.MAX_RESULTS_IN_OUTCOME), (ROWS, 10)):
+        monkeypatch.setattr(scoring, "MAX_RESULTS_IN_OUTCOME", most)
+        before = requests.so_far()
+        job, carried = at.submit(rows)
+        assert score_carried(at.engine, job.job_id, carried)
+        used = requests.so_far() - before
+        now = job.status()
+        # The models of this test read the manifest for each plan, but those of a worker remember it
+        assert (now.class_a, now.class_b) == (used.class_a, used.class_b - 1)
+        assert now.work_s > 0
+        assert now.result_bytes == len(at.results(job)["part-00000.parquet"])
+
+
+def test_a_late_job_is_not_scored_from_what_it_carries(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, carried = at.submit(deadline="1h")
+    passed = iter([False, True])  # while its records are scored
+    monkeypatch.setattr(scoring, "has_passed", lambda deadline: deadline is not None and next(passed))
+    assert not score_carried(at.engine, job.job_id, carried)
+    assert [operation for operation, _ in at.asked.requests if operation == "put"] == []
+    for module in (scoring, reconciling):
+        monkeypatch.setattr(module, "has_passed", lambda deadline: deadline is not None)
+    assert score_records(at.engine, job.job_id, "holder", carried)
+    assert (job.status().state, job.status().reason) == ("failed", "deadline")
+    assert not at.results(job)
+
+
+def test_a_job_of_records_before_its_deadline_keeps_it(at: Desk) -> None:
+    job, carried = at.submit(deadline="1h")
+    assert score_carried(at.engine, job.job_id, carried)
+    assert job.status().state == "succeeded"
+    found = read_job(at.asked, job.job_id)
+    assert found.spec.deadline == resolve_deadline("1h", found.submitted)
 
 
 def _without_digest(name: str) -> str:

@@ -27,7 +27,6 @@ from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
     MissingColumns,
-    PreconditionFailed,
     RejectBudgetExceeded,
     ScoringError,
 )
@@ -40,7 +39,6 @@ from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.storage.tables.schemas import to_text
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job, Outcome, read_success
-from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_sizes import SLOW_ROWS_PER_S
 from scoreline.tasks.job.plan import BATCH_ROWS, Part, Slice
 from scoreline.tasks.job.spec import JobSpec
@@ -51,7 +49,6 @@ from scoreline.tasks.steps import planner, sampling
 from scoreline.tasks.steps.arrange import arrange
 from scoreline.tasks.steps.commit_part import commit_part
 from scoreline.tasks.steps.engine import Engine, pick_rows
-from scoreline.tasks.steps.results_manifest import create_manifest
 from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 from tests.support.one_model import LINE, Models
 from tests.support.waiting import HANG_S
@@ -220,6 +217,18 @@ def test_many_broken_rows_are_picked_in_one_pass() -> None:
     # When half of the malformed rows are picked (with a pass for each row, this would take minutes)
     found = pick_rows(rows, np.arange(0, 60_000, 2))
     assert [item.row for item in found.malformed] == list(range(0, 60_000, 2))
+
+
+@pytest.mark.parametrize("wanted", [range(12, 17), range(10), range(19, 99), range(13, 14), range(14, 14)])
+def test_a_range_of_rows_is_picked_as_its_numbers_are(wanted: range) -> None:
+    # Given rows 10 to 19, of which 12 and 15 are malformed
+    numbers = np.array([10, 11, 13, 14, 16, 17, 18, 19])
+    malformed = tuple(MalformedRow(row=row, column=None, message="", raw=None) for row in (12, 15))
+    rows = Rows(batch=pa.record_batch({"x": pa.array(numbers)}), numbers=numbers, malformed=malformed)
+    found, expected = (pick_rows(rows, picked) for picked in (wanted, np.array(wanted, np.int64)))
+    assert found.batch.equals(expected.batch)
+    assert found.numbers.tolist() == expected.numbers.tolist() == found.batch["x"].to_pylist()
+    assert found.malformed == expected.malformed
 
 
 @pytest.mark.parametrize("what", [b"PAR1 and nothing else PAR1", b""])
@@ -504,17 +513,3 @@ def test_a_footer_names_the_time_of_the_submission_as_such(engine: Engine) -> No
     footer = pq.read_schema(io.BytesIO(data)).metadata
     assert footer[b"scoreline.submitted_at"] == job().submitted.encode()
     assert b"scoreline.scored_at" not in footer
-
-
-def test_manifests_that_differ_only_in_their_times_are_the_same(engine: Engine) -> None:
-    store, layout = engine.buckets.main, ResultsLayout.of(engine.buckets, job())
-    first, later = b'{"rows": 2, "seconds": {"predict": 1.0}}', b'{"rows": 2, "seconds": {"predict": 7.0}}'
-    assert create_manifest(layout, first) == first
-    assert create_manifest(layout, later) == first == store.get(layout.manifest).data
-    # A manifest with different results is replaced only if the job is not complete
-    other = later.replace(b"2", b"3")
-    assert create_manifest(layout, other) == other == store.get(layout.manifest).data
-    store.put(layout.success, b"{}")
-    with pytest.raises(PreconditionFailed):
-        create_manifest(layout, first)
-    assert store.get(layout.manifest).data == other

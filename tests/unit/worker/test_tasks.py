@@ -73,7 +73,7 @@ def outcome(at: Desk, job_id: str) -> Outcome:
 
 def test_a_part_is_given_back_until_the_store_is_there_again(at: Desk, fail: Callable[..., Failing]) -> None:
     job_id = at.plan()
-    fail(parts, "score_part", StoreUnavailable("503"), times=5)
+    fail(parts, "score_leased", StoreUnavailable("503"), times=5)
     tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
     assert (at.progress(job_id).parts_done, at.progress(job_id).failures) == (1, {})
 
@@ -91,15 +91,48 @@ def test_an_outage_of_store_and_ledger_together_does_not_count_as_the_death_of_t
 
 def test_a_part_fails_with_the_reason_once_its_retries_are_used_up(at: Desk, fail: Callable[..., Failing]) -> None:
     job_id = at.plan()
-    failing = fail(parts, "score_part", StoreUnavailable("503"))
+    failing = fail(parts, "score_leased", StoreUnavailable("503"))
     tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
     assert failing.calls == MAX_RETRIES + 1
     assert at.progress(job_id).failures == {0: "gave up: 503"}
 
 
+def test_a_message_is_used_for_the_part_that_is_due_and_its_retries_are_for_that_part(
+    at: Desk, fail: Callable[..., Failing]
+) -> None:
+    # Given a message of one job, while a part of another job is due
+    named, due = at.plan(priority="low"), at.plan(priority="high")
+    # When the store fails, and the part that the message names becomes due in the meantime
+    fail(at.client.buckets.main, "put", StoreUnavailable("503"), times=2)
+    taken = fail(parts, "lease_due_part", AssertionError(), times=0)
+    tasks.score_part.apply(kwargs={"job_id": named, "part": 3})
+    # Then the retries are for the part that was due, and nothing is counted for the other job
+    assert taken.calls == 3
+    assert (at.progress(due).parts_done, at.progress(due).in_flight) == (1, 3)
+    assert (at.progress(named).parts_done, at.progress(named).in_flight) == (0, 4)
+
+
+def test_an_error_of_the_part_that_is_due_fails_its_own_job(at: Desk, fail: Callable[..., Failing]) -> None:
+    named, due = at.plan(priority="low"), at.plan(priority="high")
+    fail(parts, "score_leased", InputNotFound("no input"))
+    tasks.score_part.apply(kwargs={"job_id": named, "part": 0})
+    assert outcome(at, due).state == "failed"
+    assert read_outcome(at.client.buckets.main, named) is None
+
+
+def test_a_deleted_job_whose_ledger_is_left_gives_its_place_to_others(at: Desk) -> None:
+    named, gone = at.plan(priority="low"), at.plan(priority="high")
+    for info in list(at.client.buckets.main.list(f"jobs/{gone}/")):
+        at.client.buckets.main.delete(info.key)
+    at.engine._documents.clear()
+    tasks.score_part.apply(kwargs={"job_id": named, "part": 2})
+    assert at.progress(named).parts_done == 1
+    assert at.engine.ledger.progress(gone) is None
+
+
 def test_a_part_that_takes_too_long_fails_and_says_what_to_do(at: Desk, fail: Callable[..., Failing]) -> None:
     job_id = at.plan()
-    fail(parts, "score_part", SoftTimeLimitExceeded())
+    fail(parts, "score_leased", SoftTimeLimitExceeded())
     tasks.score_part.apply(kwargs={"job_id": job_id, "part": 0})
     assert "--part-rows" in at.progress(job_id).failures[0]
 

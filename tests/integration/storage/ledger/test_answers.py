@@ -9,10 +9,8 @@ import pytest
 from scoreline.storage.ledger import memory_answers, redis_answers
 from scoreline.storage.ledger.answers import ANSWERS_KEPT_S, Answer
 from scoreline.storage.ledger.base import Ledger
-from tests.integration.storage.ledger.test_ledgers import Clock, clock, elapse, job, ledger, open_ledger
+from tests.support.ledgers import Clock
 from tests.support.waiting import HANG_S
-
-__all__ = ["clock", "elapse", "job", "ledger", "open_ledger"]
 
 ONE, OTHER = Answer(job_id="a", text='{"x": "é \\n"} []'), Answer(job_id="b")
 

@@ -198,6 +198,8 @@ def test_the_pace_of_a_model_is_that_of_its_last_job(counters: Counters) -> None
     for wrong in (float("nan"), float("inf"), 0.0, -1.0):
         counters.note_pace("odd default", wrong)
         assert counters.pace("odd default") is None
+    assert counters.paces(["churn default", "fraud default", "odd default"]) == {"churn default": 4321.0}
+    assert counters.paces([]) == {}
 
 
 def test_all_paces_are_dropped_when_there_are_too_many(counters: Counters) -> None:

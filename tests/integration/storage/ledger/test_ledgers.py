@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,45 +26,13 @@ from scoreline.storage.ledger.base import (
     MAX_FAILED_PARTS,
     Completed,
     Ledger,
-    PartLease,
     Recovered,
 )
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.ledger.watchlist import THOROUGH_S
 from scoreline.worker.dev.stack import Stack
-
-LEASE_S = 60.0
-PATIENCE_S = 120.0
-
-
-class Clock:
-    """A clock that stands still until a test advances it."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["redis", "memory"])
-def open_ledger(request: pytest.FixtureRequest, clock: Clock) -> Callable[[], Ledger]:
-    """Return a function that opens the ledger again, as a second process would. In memory, it is the same one."""
-    if request.param == "memory":
-        ledger = MemoryLedger(patience_s=PATIENCE_S, clock=clock)
-        return lambda: ledger
-    stack: Stack = request.getfixturevalue("stack")
-    url, bucket = stack.environ["REDIS_URL"], f"bucket-{secrets.token_hex(4)}"
-    return lambda: RedisLedger(url, namespace=bucket, patience_s=PATIENCE_S, clock=clock)
+from tests.support.ledgers import LEASE_S, PATIENCE_S, Clock, lease
 
 
 @pytest.fixture(params=["redis", "memory"])
@@ -77,30 +46,30 @@ def own_clock(request: pytest.FixtureRequest) -> Callable[[], Ledger]:
     return lambda: RedisLedger(url, namespace=bucket, patience_s=PATIENCE_S)
 
 
-@pytest.fixture
-def ledger(open_ledger: Callable[[], Ledger]) -> Ledger:
-    return open_ledger()
+@pytest.mark.parametrize("parts", [1, 7, 8, 9, 64, 65])
+def test_a_rebuilt_ledger_dispatches_exactly_the_missing_parts(ledger: Ledger, job: str, parts: int) -> None:
+    random_ = random.Random(parts)
+    for number, share in enumerate((0.0, 0.1, 0.5, 0.9, 1.0)):
+        done = frozenset(part for part in range(parts) if random_.random() < share)
+        missing = [part for part in range(parts) if part not in done]
+        name = f"{job}-{number}"
+        ledger.begin(name, "p", parts, budget=0, recovered=Recovered(done=done, rows=len(done), rejected=0))
+        sent = list(ledger.dispatch(name, "p", window=2).parts)
+        for part in sent:
+            following = ledger.complete(name, "p", part, rows=1, rejected=0).next_part
+            sent += [] if following is None else [following]
+        assert sent == missing
+        assert ledger.dispatch(name, "p", window=2).all_done
 
 
-@pytest.fixture
-def elapse(ledger: Ledger, clock: Clock) -> Callable[[float], None]:
-    """Return a function that lets time pass until keys expire; Redis expires them by its own clock."""
-
-    def pass_time(seconds: float) -> None:
-        clock.advance(seconds)
-        if isinstance(ledger, RedisLedger):
-            time.sleep(seconds)
-
-    return pass_time
-
-
-def lease(job: str, part: int, holder: str = "m", lease_s: float = LEASE_S, plan: str = "p") -> PartLease:
-    return PartLease(job_id=job, plan_sha256=plan, part=part, holder=holder, lease_s=lease_s)
-
-
-@pytest.fixture
-def job() -> str:
-    return f"job-{secrets.token_hex(4)}"
+def test_a_part_that_was_done_out_of_turn_is_passed_over(ledger: Ledger, job: str) -> None:
+    ledger.begin(job, "p", 30, budget=0)
+    first = ledger.complete(job, "p", 2, rows=1, rejected=0).next_part  # the ledger has few bits yet
+    sent = [*([] if first is None else [first]), *ledger.dispatch(job, "p", window=2).parts]
+    for part in sent:
+        following = ledger.complete(job, "p", part, rows=1, rejected=0).next_part
+        sent += [] if following is None else [following]
+    assert sent == [part for part in range(30) if part != 2]
 
 
 def test_a_window_is_dispatched_and_each_completion_is_given_one_more(ledger: Ledger, job: str) -> None:
@@ -535,6 +504,21 @@ def test_processes_are_remembered_for_a_while(ledger: Ledger, elapse: Callable[[
     assert ledger.processes() == 0
 
 
+def test_the_size_of_a_worker_is_remembered_while_no_worker_runs(ledger: Ledger, clock: Clock) -> None:
+    assert ledger.worker_size() == 0
+    ledger.note_worker_size(4)
+    ledger.note_processes(0, 1)
+    assert ledger.worker_size() == 4
+
+
+def test_idle_time_counts_from_the_first_look_without_work(ledger: Ledger, elapse: Callable[[float], None]) -> None:
+    assert ledger.note_idle() < 0.01
+    elapse(0.1)
+    assert 0.09 < ledger.note_idle() < 60
+    ledger.note_busy()
+    assert ledger.note_idle() < 0.05
+
+
 def test_the_last_tick_is_remembered(ledger: Ledger, elapse: Callable[[float], None]) -> None:
     assert ledger.seconds_since_tick() is None
     ledger.note_tick()
@@ -673,7 +657,8 @@ def test_workers_of_the_release_before_can_read_what_this_one_writes(
     ends += [re.fullmatch(r"([0-9]+\.[0-9]{3}) [0-9]+ [0-9]+", value) for value in steps.values()]
     assert len(ends) == 4 + 4
     assert all(end and abs(float(end[1]) - time.time()) < 2 * THOROUGH_S for end in ends)
-    assert set(state) - {f"f{part}" for part in range(9)} == {
+    later = {"group", "rank", "listed", "work"}  # fields that the previous release does not know
+    assert set(state) - {f"f{part}" for part in range(9)} - later == {
         *("plan", "parts", "budget", "cursor", "done", "rows", "rejected", "failures")
     }
 
@@ -788,3 +773,27 @@ def test_a_number_that_something_else_wrote_counts_as_none(stack: Stack) -> None
     assert ledger.processes() == 0
     loads = ledger.counters.read().loads
     assert (loads["m"].count, loads["n"].count) == (1, 0)
+
+
+def test_a_rebuilt_ledger_of_a_million_parts_takes_few_commands(stack: Stack, job: str) -> None:
+    """Redis answers no other process while a script runs, so that a script may not look at each part."""
+    parts = 1_000_000
+    done = frozenset(range(parts)) - {parts // 2, parts - 3}
+    url, bucket = stack.environ["REDIS_URL"], f"bucket-{secrets.token_hex(4)}"
+    ledger = RedisLedger(url, namespace=bucket)
+    with redis.Redis.from_url(url) as server:
+        ledger.begin(job, "p", parts, budget=0, recovered=Recovered(done=done, rows=len(done), rejected=0))
+        before = commands(server)
+        assert ledger.dispatch(job, "p", window=1).parts == (parts // 2,)
+        assert ledger.complete(job, "p", parts // 2, rows=1, rejected=0).next_part == parts - 3
+        assert ledger.complete(job, "p", parts - 3, rows=1, rejected=0).next_part is None
+        looked = commands(server) - before
+        assert looked["getbit"] + looked["bitpos"] <= 30
+        assert server.memory_usage(f"scoreline:{{{bucket}/{job}}}:done") < 300_000
+    ledger.disconnect()
+
+
+def commands(server: redis.Redis) -> Counter[str]:
+    """Return how often the server has run each command, also in scripts."""
+    stats: Any = server.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()})

@@ -7,9 +7,7 @@ import pytest
 from scoreline.storage.ledger import memory_waiting, redis_waiting
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.ledger.waiting import ALIKE_CHARS, DONE_KNOWN_S, LISTED_S, WaitingStep
-from tests.integration.storage.ledger.test_ledgers import LEASE_S, Clock, clock, elapse, job, ledger, open_ledger
-
-__all__ = ["clock", "elapse", "job", "ledger", "open_ledger"]
+from tests.support.ledgers import LEASE_S, Clock
 
 PLAN, SMALL, END = (
     WaitingStep(task=f"scoreline.{name}", job_id=job_id)

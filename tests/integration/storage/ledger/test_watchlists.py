@@ -9,20 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from scoreline.storage.ledger.base import Ledger
-from scoreline.storage.ledger.watchlist import THOROUGH_S
-from tests.integration.storage.ledger.test_ledgers import (
-    LEASE_S,
-    PATIENCE_S,
-    Clock,
-    clock,
-    elapse,
-    job,
-    lease,
-    ledger,
-    open_ledger,
-)
-
-__all__ = ["clock", "elapse", "job", "ledger", "open_ledger"]
+from scoreline.storage.ledger.watchlist import THOROUGH_S, JobState
+from tests.support.ledgers import LEASE_S, PATIENCE_S, Clock, lease
 
 PERIOD_S = 60.0
 
@@ -58,6 +46,40 @@ def test_jobs_are_taken_in_turn_and_each_only_once_in_a_period(ledger: Ledger, c
     clock.advance(1)
     ledger.watchlist.remove("b")
     assert list(ledger.watchlist.take(9, PERIOD_S)) == ["a", "c"]
+
+
+def test_the_list_says_which_jobs_it_holds(ledger: Ledger) -> None:
+    ledger.watchlist.add(["a", "b", "c"])
+    ledger.watchlist.remove("b")
+    assert list(ledger.watchlist.holds(["c", "b", "unknown", "a"])) == ["c", "a"]
+    assert list(ledger.watchlist.holds([])) == []
+
+
+def test_the_states_of_all_jobs_are_read_at_once(ledger: Ledger, job: str) -> None:
+    planned, older, ended = f"{job}-a", f"{job}-b", f"{job}-c"
+    ledger.watchlist.add([planned, older, ended, job])
+    assert {state.planned for state in ledger.watchlist.states()} == {False}
+    ledger.begin(planned, "p", 4, budget=9, work="a description")
+    ledger.dispatch(planned, "p", window=3)
+    ledger.complete(planned, "p", 0, rows=10, rejected=2)  # dispatches part 3
+    ledger.start(lease(planned, 1))
+    ledger.note_scored(lease(planned, 1), 5)
+    ledger.start(lease(planned, 2))
+    ledger.note_rejects(lease(planned, 2), 3)
+    ledger.begin(older, "p", 1, budget=0)
+    ledger.begin(ended, "p", 1, budget=0)
+    ledger.close(ended)
+    states = {state.job_id: state for state in ledger.watchlist.states()}
+    assert states == {
+        planned: JobState(
+            job_id=planned, planned=True, work="a description", parts=4, parts_done=1, rows=17, in_flight=3
+        ),
+        older: JobState(job_id=older, planned=True, parts=1),
+        ended: JobState(job_id=ended, planned=True, parts=1, stopped="closed"),
+        job: JobState(job_id=job, planned=False),
+    }
+    ledger.watchlist.remove(job)
+    assert job not in {state.job_id for state in ledger.watchlist.states()}
 
 
 def test_a_job_that_is_put_off_is_taken_later(ledger: Ledger, clock: Clock) -> None:

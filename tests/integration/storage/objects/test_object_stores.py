@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -21,6 +22,7 @@ from scoreline.storage.errors import (
     PreconditionFailed,
     StoreUnavailable,
 )
+from scoreline.storage.objects import r2, requests
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.objects.directory import DirectoryStore
@@ -28,6 +30,7 @@ from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
 from scoreline.tasks.job.documents import read_job
 from scoreline.worker.dev.stack import Stack
+from tests.support.broken_store import BrokenStore
 from tests.support.fakes import CuttingProxy
 from tests.support.s3 import settings_of
 from tests.support.waiting import HANG_S
@@ -69,6 +72,37 @@ def test_an_object_is_read_back_as_it_was_written(store: ObjectStore, key: str) 
     assert got.data == b"0123456789"
     assert (got.info.size, got.info.etag, dict(got.info.metadata)) == (10, put.etag, {"rows": "3"})
     assert store.head(key) == got.info
+
+
+def test_the_folders_below_a_prefix_are_listed_without_their_objects(store: ObjectStore, key: str) -> None:
+    prefix = f"{key.rpartition('/')[0]}/days/"
+    for day in ("2026-11-02", "2026-11-01", "2026-11-03 é"):
+        for number in range(3):
+            store.put(f"{prefix}{day}/{number}/x", b"")
+    store.put(f"{prefix}2026-11-04", b"")  # not a folder
+    assert list(store.folders(prefix)) == ["2026-11-01", "2026-11-02", "2026-11-03 é"]
+    assert list(store.folders(f"{prefix}none/")) == []
+
+
+def test_requests_are_counted_by_the_classes_in_which_r2_bills_them(store: ObjectStore, key: str) -> None:
+    def counted(act: Callable[[], object]) -> tuple[int, int]:
+        before = requests.so_far()
+        with contextlib.suppress(ObjectNotFound, PreconditionFailed):
+            act()
+        used = requests.so_far() - before
+        return used.class_a, used.class_b
+
+    assert counted(lambda: store.put(key, b"0123456789")) == (1, 0)
+    assert counted(lambda: store.put(f"{key}.new", b"x", mode=CREATE)) == (1, 0)
+    assert counted(lambda: store.head(key))[0] == 0
+    assert counted(lambda: store.get(f"{key}.missing")) == (0, 1)
+    assert counted(lambda: store.head(f"{key}.missing"))[1] == 1
+    assert counted(lambda: list(store.list("contract/"))) == (1, 0)
+    assert counted(lambda: list(store.list("nothing/"))) == (1, 0)
+    assert counted(lambda: store.delete(key)) == (0, 0)
+    store.put(f"{key}.2", b"0123456789")
+    etag = store.head(f"{key}.2").etag
+    assert counted(lambda: store.get(f"{key}.2", byte_range=(2, 5), if_match=etag)) == (0, 1)
 
 
 def test_an_upload_makes_its_object_appear_as_a_whole(store: ObjectStore, key: str) -> None:
@@ -222,6 +256,39 @@ def test_a_deleted_object_is_gone_and_can_be_deleted_again(store: ObjectStore, k
             read(key)
 
 
+def test_many_objects_are_deleted_at_once_and_no_others(
+    store: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given objects whose keys begin alike or need escaping in XML, and requests for at most three keys
+    monkeypatch.setattr(r2, "_BATCH_KEYS", 3)
+    folder = f"{key}/"
+    kept = [f"{folder}part-00001.parquet.old", f"{folder}part-0"]
+    named = [f"{folder}part-{number:05d}.parquet" for number in range(4)] + [f"{folder}a&b <c> é.bin"]
+    for each in (*kept, *named):
+        store.put(each, b"1")
+    # When most of them are deleted, among them one that does not exist, and then again
+    for _ in range(2):
+        store.delete_many([*named, f"{folder}missing"])
+    # Then the others are left
+    assert sorted(info.key for info in store.list(folder)) == sorted(kept)
+    store.delete_many([])
+
+
+def test_a_server_without_requests_for_many_keys_deletes_them_one_by_one(stack: Stack, key: str) -> None:
+    settings = settings_of(stack)
+    with BrokenStore(settings.endpoint_url) as proxy:
+        store = R2Store(replace(settings, endpoint_url=proxy.endpoint, access_key_id="no-batches"), "scoreline")
+        sent: list[str] = []
+        store.client.meta.events.register("before-call.s3", lambda model, **_: sent.append(model.name))
+        for number in range(3):
+            store.put(f"{key}-{number}", b"1")
+        sent.clear()
+        store.delete_many([f"{key}-0", f"{key}-1"])
+        store.delete_many([f"{key}-2"])
+    assert sent == ["DeleteObjects", "DeleteObject", "DeleteObject", "DeleteObject"]
+    assert list(R2Store(settings, "scoreline").list(f"{key}-")) == []
+
+
 def test_a_key_that_is_too_long_for_r2_is_refused_by_every_store(store: ObjectStore) -> None:
     with pytest.raises(InvalidKey):
         store.put("k" * 1025, b"")
@@ -352,6 +419,7 @@ def test_a_missing_bucket_is_distinguished_from_a_missing_object(server: R2Setti
     for request in (
         lambda: store.get("k"),
         lambda: list(store.list("")),
+        lambda: store.folders("models/"),
         lambda: store.put("k", b"1"),
         lambda: store.put("k", b"1", mode=CREATE),
     ):
@@ -373,8 +441,10 @@ def test_refused_credentials_are_reported_as_such(seaweed: Stack, key_id: str | 
         lambda: store.get("k"),
         lambda: store.head("k"),
         lambda: list(store.list("")),
+        lambda: store.folders("models/"),
         lambda: store.put("k", b"1"),
         lambda: store.delete("k"),
+        lambda: store.delete_many(["k"]),
     ):
         with pytest.raises(AccessDenied, match="the credentials were refused"):
             request()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.httpsession import where
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
 from scoreline.storage.objects import signed_get
+from scoreline.storage.objects.connections import Connections, Response
 from scoreline.storage.objects.r2 import R2Store
+from scoreline.storage.objects.signed_get import SignedGet
 from scoreline.storage.settings import R2Settings
 from scoreline.worker.dev.stack import Stack
 from tests.support.broken_store import BrokenStore
@@ -42,6 +46,12 @@ def by_client(store: R2Store, monkeypatch: pytest.MonkeyPatch) -> list[dict[str,
 
     monkeypatch.setattr(store.client, "get_object", noted)
     return asked
+
+
+def connections_of(signed: SignedGet) -> Connections:
+    """Return the connections of a store that is reached without a proxy."""
+    assert signed._connections is not None
+    return signed._connections
 
 
 @pytest.mark.parametrize(
@@ -132,20 +142,23 @@ def test_a_store_that_accepts_only_the_client_is_asked_twice_only_a_few_times(
         )._signed_get
         monkeypatch.setattr(store, "_signed_get", refused)
         sent: list[str] = []
-        send = refused._session.send
+        connections = connections_of(refused)
+        get = connections.get
 
-        def noted(request: Any) -> Any:
-            sent.append(request.url)
-            return send(request)
+        def noted(path: str, headers: Mapping[str, str]) -> Response:
+            sent.append(path)
+            return get(path, headers)
 
-        monkeypatch.setattr(refused._session, "send", noted)
+        monkeypatch.setattr(connections, "get", noted)
         # Then the client reads each object, and is soon the only one that is asked
         for _ in range(6):
             assert store.get(key, if_match=etag).data == DATA
         assert len(sent) == 3
 
 
-def test_requests_use_the_proxy_of_the_client(stack: Stack, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_sends_all_requests_if_there_is_a_proxy(
+    stack: Stack, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, key = settings_of(stack), f"{folder}/k"
     etag = R2Store(settings, "scoreline").put(key, DATA).etag
     # Given a server that can be reached only through a proxy
@@ -157,29 +170,29 @@ def test_requests_use_the_proxy_of_the_client(stack: Stack, folder: str, monkeyp
         store = R2Store(replace(settings, endpoint_url="http://127.0.0.1:9"), "scoreline")
         asked = by_client(store, monkeypatch)
         assert store.get(key, if_match=etag).data == DATA
-        assert not asked
+        assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, True),
+        ({}, where()),
         ({"AWS_CA_BUNDLE": "/aws.pem", "REQUESTS_CA_BUNDLE": "/requests.pem"}, "/aws.pem"),
         ({"REQUESTS_CA_BUNDLE": "/requests.pem"}, "/requests.pem"),
     ],
     ids=["none", "AWS", "requests"],
 )
 def test_requests_use_the_certificates_of_the_client(
-    environ: dict[str, str], expected: bool | str, monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     made: list[dict[str, Any]] = []
-    monkeypatch.setattr(signed_get, "URLLib3Session", lambda **options: made.append(options))
+    monkeypatch.setattr(signed_get, "Connections", lambda url, **options: made.append(options))
     R2Store(R2Settings(endpoint_url="https://127.0.0.1:9", access_key_id="a", secret_access_key="b"), "data")
-    assert [options["verify"] for options in made] == [expected]
+    assert [options["ca_file"] for options in made] == [expected]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -189,15 +202,14 @@ def test_a_busy_store_does_not_count_as_one_that_accepts_only_the_client(
     settings, key = settings_of(stack), f"{folder}/k"
     store = R2Store(settings, "scoreline")
     etag = store.put(key, DATA).etag
-    asked, send = by_client(store, monkeypatch), store._signed_get._session.send
+    asked, connections = by_client(store, monkeypatch), connections_of(store._signed_get)
+    get = connections.get
 
-    def busy(request: Any) -> Any:
-        answer = send(request)
-        answer.status_code = status
-        return answer
+    def busy(path: str, headers: Mapping[str, str]) -> Response:
+        return replace(get(path, headers), status=status)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store._signed_get._session, "send", busy)
+        patched.setattr(connections, "get", busy)
         for _ in range(5):
             assert store.get(key, if_match=etag).data == DATA
     assert len(asked) == 5
@@ -208,9 +220,9 @@ def test_a_busy_store_does_not_count_as_one_that_accepts_only_the_client(
 @pytest.mark.parametrize(
     ("headers", "error", "message"),
     [
-        ({"ETag": '"another"'}, PreconditionFailed, "another version"),
-        ({"Content-Range": "bytes 0-9/{size}"}, StoreError, "not with the bytes from 10 on"),
-        ({"Content-Range": "bytes 10-19/*"}, StoreError, "not with the bytes from 10 on"),
+        ({"etag": '"another"'}, PreconditionFailed, "another version"),
+        ({"content-range": "bytes 0-9/{size}"}, StoreError, "not with the bytes from 10 on"),
+        ({"content-range": "bytes 10-19/*"}, StoreError, "not with the bytes from 10 on"),
     ],
 )
 def test_an_answer_to_another_question_is_refused(
@@ -223,14 +235,13 @@ def test_an_answer_to_another_question_is_refused(
 ) -> None:
     key = f"{folder}/k"
     store = R2Store(settings_of(stack), "scoreline")
-    etag, send = store.put(key, DATA).etag, store._signed_get._session.send
+    etag, connections = store.put(key, DATA).etag, connections_of(store._signed_get)
+    get = connections.get
 
-    def other(request: Any) -> Any:
-        answer = send(request)
-        for name, value in headers.items():
-            answer.headers[name] = value.format(size=len(DATA))
-        return answer
+    def other(path: str, sent: Mapping[str, str]) -> Response:
+        answer = get(path, sent)
+        return replace(answer, headers={**answer.headers, **{k: v.format(size=len(DATA)) for k, v in headers.items()}})
 
-    monkeypatch.setattr(store._signed_get._session, "send", other)
+    monkeypatch.setattr(connections, "get", other)
     with pytest.raises(error, match=message):
         store.get(key, if_match=etag, byte_range=(10, 20))

@@ -37,7 +37,8 @@ def test_the_manifest_is_written_last(tmp_path: Path) -> None:
     signing_key, _ = signatures.generate_keys()
     Publisher(store, signing_key=signing_key, try_here=True).publish("m", FILES, {})
     assert store.written[-1] == "manifest.json"
-    assert sorted(store.written[:-1]) == ["data.txt", "manifest.sig", "model.joblib"]
+    assert "~model.publish~m@" in store.written[-2]  # the audit says so before the version exists
+    assert sorted(store.written[:-2]) == ["data.txt", "manifest.sig", "model.joblib"]
 
 
 def test_a_version_whose_upload_was_damaged_does_not_exist(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +15,18 @@ from sklearn.linear_model import LinearRegression
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ModelUnloadable, StoreUnavailable
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models import publisher
+from scoreline.storage.models import publisher, signatures
 from scoreline.storage.models.bundle import dump
 from scoreline.storage.models.contents import InMemory, Pickled, StoredFile
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.publisher import Publisher
+from scoreline.storage.models.stream import READ_AHEAD
 from scoreline.storage.models.trial_load import NewArtifact, TrialHere, TrialLoad
-from scoreline.storage.objects.base import OVERWRITE, PutMode, Upload
+from scoreline.storage.objects.base import OVERWRITE, ObjectInfo, PutMode, StoredObject, Upload
 from scoreline.storage.objects.directory import DirectoryStore
 from tests.support.proving import try_loading
+from tests.support.waiting import HANG_S
 
 MIB = 1 << 20
 
@@ -63,12 +66,17 @@ class Watched(DirectoryStore):
         self.done: list[str] = []
         self.parts_until_failure = 1_000
         self.damages = False
+        self.open = self.most_open = 0
+        self.read_back = threading.Event()
+        self.fails_at = ""
 
     def open_upload(self, key: str, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None) -> Upload:
         upload = super().open_upload(key, mode=mode, metadata=metadata)
         if not key.endswith(".joblib"):
             return upload
         send, complete, abort = upload.send, upload.complete, upload.abort
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
 
         def noted_send(part: bytes | bytearray) -> None:
             self.done.append("part")
@@ -78,6 +86,7 @@ class Watched(DirectoryStore):
 
         def noted_complete() -> Any:
             self.done.append("complete")
+            self.open -= 1
             return complete()
 
         def noted_abort() -> None:
@@ -86,6 +95,19 @@ class Watched(DirectoryStore):
 
         upload.send, upload.complete, upload.abort = noted_send, noted_complete, noted_abort  # type: ignore[method-assign]
         return upload
+
+    def put(
+        self, key: str, data: bytes, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo:
+        if self.fails_at and key.endswith(self.fails_at):
+            raise StoreUnavailable("the store is gone")
+        return super().put(key, data, mode=mode, metadata=metadata)
+
+    def get(self, key: str, **options: Any) -> StoredObject:
+        found = super().get(key, **options)
+        if key.endswith(".joblib") and (options.get("byte_range") or (0, 0))[1] >= found.info.size:
+            self.read_back.set()
+        return found
 
 
 @pytest.fixture
@@ -104,6 +126,7 @@ def trials(monkeypatch: pytest.MonkeyPatch, store: Watched) -> Iterator[list[str
             super().send(data)
 
         def result(self) -> TrialLoad:
+            assert store.read_back.wait(HANG_S)  # which does not wait for this result
             seen.append(f"result after {store.done.count('part')} parts, {store.done.count('complete')} complete")
             return super().result()
 
@@ -125,11 +148,11 @@ def left(store: Watched, tmp_path: Path) -> list[str]:
     return [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
-def test_each_byte_is_read_once_and_the_object_appears_after_the_trial(store: Watched, trials: list[str]) -> None:
+def test_each_byte_is_read_once_and_read_back_before_the_trial_ends(store: Watched, trials: list[str]) -> None:
     content = Counted(LARGE)
     manifest = publish(store, content)
     assert len(content.reads) == 1
-    assert trials == ["chunk"] * 6 + ["result after 2 parts, 0 complete", "close"]
+    assert trials == ["chunk"] * 6 + ["result after 3 parts, 1 complete", "close"]
     assert store.get(keys.artifact("m", manifest.version, "model.joblib")).data == LARGE
     assert manifest.artifacts[0].sha256 == sha256_hex(LARGE)
 
@@ -138,7 +161,7 @@ def test_each_byte_is_read_once_and_the_object_appears_after_the_trial(store: Wa
 def test_nothing_is_stored_if_the_trial_fails(store: Watched, trials: list[str], tmp_path: Path, data: bytes) -> None:
     with pytest.raises((ModelUnloadable, InvalidRequest)):
         publish(store, data)
-    assert store.done == ["part", "part", "abort"]
+    assert store.done == ["part", "part", "part", "complete", "abort"]
     assert left(store, tmp_path) == []
 
 
@@ -153,12 +176,77 @@ def test_nothing_is_stored_if_the_store_fails_during_the_upload(
 
 
 def test_a_part_that_was_damaged_on_the_way_is_noticed_before_the_version_exists(
-    store: Watched, trials: list[str]
+    store: Watched, trials: list[str], tmp_path: Path
 ) -> None:
     store.damages = True
+    store.read_back.set()
     with pytest.raises(ModelCorrupt, match=r"chunk 0 of .* differs"):
         publish(store, LARGE)
-    assert not [info for info in store.list("models/") if info.key.endswith("manifest.json")]
+    assert left(store, tmp_path) == []
+
+
+def files(number: int) -> list[NewArtifact]:
+    return [NewArtifact(role="model", name=f"m{one}", data=LARGE, source="f") for one in range(number)]
+
+
+def test_the_uploads_and_threads_at_a_time_do_not_depend_on_the_number_of_files(
+    store: Watched, trials: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    send = TrialHere.send
+
+    def counted(self: TrialHere, data: bytes) -> None:
+        threads.append(threading.active_count())
+        send(self, data)
+
+    monkeypatch.setattr(TrialHere, "send", counted)
+    before = threading.active_count()
+    Publisher(store).publish("m", files(9), {})
+    assert store.done.count("complete") == 9
+    assert store.most_open <= 2
+    # the file before is read back by 4 threads, and there are 2 that hash and complete
+    assert max(threads) <= before + READ_AHEAD + 2
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_the_files_before_the_one_that_fails_are_deleted(
+    store: Watched, trials: list[str], tmp_path: Path, damage: bool
+) -> None:
+    if damage:
+        store.parts_until_failure = 4
+    last = NewArtifact(role="model", name="last", data=LARGE[:-400], source="f")
+    with pytest.raises(StoreUnavailable if damage else ModelUnloadable):
+        Publisher(store).publish("m", [*files(2), last], {})
+    assert "complete" in store.done
+    assert left(store, tmp_path) == []
+
+
+@pytest.mark.parametrize(("fails_at", "kept"), [("data.txt", False), ("manifest.sig", False), ("manifest.json", True)])
+def test_files_are_deleted_only_if_the_version_cannot_exist(
+    store: Watched, trials: list[str], tmp_path: Path, fails_at: str, kept: bool
+) -> None:
+    store.fails_at = fails_at
+    with pytest.raises(StoreUnavailable):
+        Publisher(store, signing_key=signatures.generate_keys()[0]).publish("m", files(1), {})
+    assert sorted(left(store, tmp_path)) == (["data.txt", "m0.joblib", "manifest.sig"] if kept else [])
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_file_that_is_there_already_is_accepted_if_it_has_the_same_bytes_and_is_not_deleted_otherwise(
+    store: Watched, trials: list[str], monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    # Given that the response to the completion of the upload was lost, or the key belongs to another publishing
+    monkeypatch.setattr(publisher, "new_version", lambda: "20261129T054500Z-0a1b2")
+    key = keys.artifact("m", "20261129T054500Z-0a1b2", "model.joblib")
+    there = LARGE if same else LARGE[::-1]
+    store.put(key, there)
+    store.read_back.set()
+    if same:
+        publish(store, LARGE)
+    else:
+        with pytest.raises(ModelCorrupt):
+            publish(store, LARGE)
+    assert store.get(key).data == there
 
 
 def test_a_file_is_not_loaded_before_its_digest_is_known_to_be_right(store: Watched, trials: list[str]) -> None:

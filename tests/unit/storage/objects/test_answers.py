@@ -17,6 +17,7 @@ from scoreline.storage.settings import R2Settings
 XHTML, HTML = b"<html></html>", b"<!doctype html><meta charset=utf-8><br>"
 REQUESTS: dict[str, Callable[[R2Store], Any]] = {
     "list": lambda store: list(store.list("models/")),
+    "list folders": lambda store: store.folders("models/"),
     "get": lambda store: store.get("k"),
     "get a range": lambda store: store.get("k", byte_range=(0, 4)),
     "head": lambda store: store.head("k"),

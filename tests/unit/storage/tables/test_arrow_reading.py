@@ -17,6 +17,7 @@ import pytest
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables import arrow, arrow_layout, read_ahead
 from scoreline.storage.tables.arrow import ArrowFormat
+from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.read_ahead import ReadAheadFile
 from scoreline.storage.tables.views import has_plain_types
 from tests.support.text_tables import Put, counted
@@ -169,14 +170,27 @@ def test_only_the_wanted_rows_and_columns_of_a_large_batch_are_requested(
     source = put(one_batch(table), "in.arrow")
     monkeypatch.setattr(arrow, "_BUFFER_BYTES", 4_096)
     asked = counted(source, monkeypatch)
-    survey = ArrowFormat().survey(source)
-    assert sum(asked) < 50_000, "numbers need not be validated"
+    objects = ArrowFormat()
+    survey = objects.survey(source)
+    assert asked == [RangedFile._END_BYTES] * 2, "numbers need not be validated"
     asked.clear()
     span = replace(survey.spans[0], wanted=range(50_000, 60_000))
-    read = ArrowFormat().read(source, span, pa.schema([("x3", pa.float64())]), 2_000)
+    read = objects.read(source, span, pa.schema([("x3", pa.float64())]), 2_000)
     found = pa.Table.from_batches([rows.batch for rows in read])
     assert found.equals(table.select(["x3"]).slice(50_000, 10_000))
-    assert sum(asked) < 80_000 + 50_000
+    assert sum(asked) < 81_000, "both ends of the object are known"
+
+
+@pytest.mark.usefixtures("sliced")
+def test_the_ends_of_another_object_are_not_used(put: Put) -> None:
+    objects = ArrowFormat()
+    tables = [pa.table({name: np.arange(50_000.0) + shift}) for name, shift in (("x", 0), ("x", 7), ("y", 0))]
+    for table in tables:
+        source = put(one_batch(table), "in.arrow")
+        survey = objects.survey(source)
+        assert survey.schema.names == table.column_names
+        found = [rows.batch for span in survey.spans for rows in objects.read(source, span, survey.schema, 1_000)]
+        assert pa.Table.from_batches(found).cast(table.schema).equals(table)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import click
@@ -191,8 +192,10 @@ def shown(job: Status, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str
         def status(self, job_id: str) -> Status:
             return job
 
-        def jobs(self, limit: int) -> list[Status]:
+        def jobs(self, limit: int, **chosen: Any) -> list[Status]:
             return [job]
+
+        listing = SimpleNamespace(without_index=False)
 
     monkeypatch.setattr(Client, "from_env", Known)
     return CliRunner().invoke(cli, words).output.splitlines()
@@ -267,6 +270,29 @@ def test_no_number_in_a_list_of_jobs_is_cropped_however_long_the_names_are(
         assert line.rstrip().endswith("…")
         # 71 is the minimum width of the names plus the full width of the numbers
         assert len(line.rstrip()) <= max(width, 71)
+
+
+def test_a_list_of_jobs_says_how_much_time_is_left_of_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "console", lambda: Console(width=COLUMNS))
+    running = replace(FAILED, state="running", error="", work_left_s=480.0, processes=4)
+    heading, line = shown(running, monkeypatch, "jobs")
+    assert heading.split() == ["job", "state", "rows", "rejected", "age", "left", "model"]
+    assert " 2m " in line
+
+
+@pytest.mark.parametrize(
+    ("known", "left"),
+    [
+        ({"work_left_s": 480.0, "processes": 4}, "8 min of work: 2 min with 4 processes, unless other jobs run"),
+        ({"work_left_s": 480.0}, "8 min of work for one process; no worker has reported its processes"),
+        ({}, "not known, because no job has recorded the pace of this model yet"),
+    ],
+)
+def test_the_status_of_a_running_job_says_how_much_time_is_left(
+    known: dict[str, Any], left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown(replace(FAILED, state="running", error="", **known), monkeypatch, "status", FAILED.job_id)
+    assert f"  left     {left}" in lines
 
 
 def previewed(columns: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:

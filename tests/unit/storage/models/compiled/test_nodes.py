@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,23 @@ from sklearn.tree import DecisionTreeRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import nodes
+from scoreline.storage.models.compiled import _select, nodes
 from scoreline.storage.models.compiled import trees as checks
 from scoreline.storage.models.compiled.columns import float32_at_or_below
 from scoreline.storage.models.compiled.nodes import Nodes, PackedTrees, Splits, pack
 from scoreline.storage.models.compiled.trees import NotPackable, TreeArrays
+from tests.support.random_trees import SPECIAL, leaf_of, random_tree
 
 N_FEATURES = 5
+
+
+@pytest.fixture(params=[True, False], ids=["wide vectors", "narrow vectors"])
+def vectors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test with each of the instructions that processors have for small trees."""
+    if _select.use_wide_vectors(request.param) != request.param:
+        pytest.skip("this processor has no wide vectors")
+    yield
+    _select.use_wide_vectors(True)
 
 
 def arrays_of(model: DecisionTreeRegressor) -> TreeArrays:
@@ -53,6 +64,7 @@ def at_thresholds(trees: list[TreeArrays]) -> np.ndarray:
     return random.choice(values, size=(3_000, N_FEATURES))
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("most_leaves", [64, 0])
 @pytest.mark.parametrize("depth", [0, 1, 3, 8, None])
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 255, 257, 3_000])
@@ -60,11 +72,11 @@ def test_every_row_gets_the_values_of_its_leaves(
     depth: int | None, rows: int, most_leaves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "MAX_LEAVES", most_leaves)
-    models = [fitted(seed, depth=depth or None, rows=400 if depth != 0 else 1) for seed in range(7)]
+    models = [fitted(seed, depth=depth or None, rows=400 if depth != 0 else 1) for seed in range(11)]
     trees = [arrays_of(model) for model in models]
     x = at_thresholds(trees)[:rows]
     sums = np.zeros((rows, 1))
-    packed = pack(trees, N_FEATURES, [0] * 7, wide=False)
+    packed = pack(trees, N_FEATURES, [0] * 11, wide=False)
     assert isinstance(packed.form, Splits if depth in (0, 1, 3) and most_leaves else Nodes)
     packed.add_to(sums, x, scale=0.1)
     expected = np.zeros(rows)
@@ -96,15 +108,20 @@ def test_a_copy_reads_the_values_of_its_own_arrays(copied: Callable[[PackedTrees
     assert np.isfinite(found).all()
 
 
-def test_missing_values_go_to_the_side_that_the_tree_chose() -> None:
-    models = [fitted(seed, missing=True) for seed in range(5)]
+@pytest.mark.usefixtures("vectors")
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("depth", [3, None])
+def test_missing_values_go_to_the_side_that_the_tree_chose(depth: int | None, wide: bool) -> None:
+    models = [fitted(seed, missing=True, depth=depth) for seed in range(11)]
     trees = [arrays_of(model) for model in models]
     choices = np.concatenate([tree.missing_left[tree.left >= 0] for tree in trees])
     assert 0 < choices.sum() < len(choices)
     x = at_thresholds(trees)
     x[np.random.default_rng(2).random(x.shape) < 0.3] = np.nan
     sums = np.zeros((len(x), 1))
-    pack(trees, N_FEATURES, [0] * 5, wide=False).add_to(sums, x)
+    packed = pack(trees, N_FEATURES, [0] * 11, wide=wide)
+    assert isinstance(packed.form, Splits if depth else Nodes)
+    packed.add_to(sums, np.asfortranarray(x.astype(np.float64)) if wide else x)
     assert sums[:, 0].tobytes() == sum(model.tree_.predict(x)[:, 0] for model in models).tobytes()
 
 
@@ -217,6 +234,7 @@ def test_damaged_trees_are_refused_before_a_row_walks(damage: Callable[[TreeArra
         pack([damage(arrays_of(fitted(0)))], N_FEATURES, [0], wide=False)
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("most_leaves", [64, 0])
 @pytest.mark.parametrize("threshold", [-1e-50, -0.0, 0.0, 1e-50])
 def test_zeros_are_above_a_threshold_that_is_less_than_zero_by_less_than_a_float32(
@@ -336,59 +354,25 @@ def test_rows_reach_every_feature_that_a_node_can_name() -> None:
             assert sums[:, 0].tolist() == [2, 1]
 
 
-def random_tree(random: np.random.Generator, n_splits: int, pool: np.ndarray) -> TreeArrays:
-    """Return a tree of any form: a leaf drawn at random becomes a split, again and again."""
-    left, right, leaves = [-1], [-1], [0]
-    for _ in range(n_splits):
-        place = leaves.pop(random.integers(len(leaves)))
-        left[place], right[place] = len(left), len(left) + 1
-        leaves += [len(left), len(left) + 1]
-        left += [-1, -1]
-        right += [-1, -1]
-    order = random.permutation(len(left) - 1) + 1  # nodes in any order, except for the root
-    places = np.concatenate([[0], order])
-    children = np.array([[places[child] if child >= 0 else -1 for child in side] for side in (left, right)])
-    arranged = np.empty_like(children)
-    arranged[:, places] = children
-    n = len(left)
-    return TreeArrays(
-        left=arranged[0],
-        right=arranged[1],
-        feature=random.integers(0, N_FEATURES, n),
-        threshold=random.choice(pool, n),
-        missing_left=random.random(n) < 0.5,
-        values=random.normal(size=n) * random.choice([1e-310, 1.0, 1e10], n),
-    )
-
-
-def leaf_of(tree: TreeArrays, row: np.ndarray) -> int:
-    """Walk as scikit-learn does."""
-    node = 0
-    while tree.left[node] >= 0:
-        value = float(row[tree.feature[node]])
-        goes_left = tree.missing_left[node] if np.isnan(value) else value <= tree.threshold[node]
-        node = tree.left[node] if goes_left else tree.right[node]
-    return int(node)
-
-
-SPECIAL = [0.0, -0.0, 5e-324, -5e-324, 1e-45, -1e-45, 1e-310, 0.1, 3.4e38, -3.4e38, 1e300, -1e300, np.inf, -np.inf]
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    sizes=st.lists(st.integers(0, 80), min_size=1, max_size=6),
+    sizes=st.one_of(
+        st.lists(st.integers(0, 63), min_size=1, max_size=11), st.lists(st.integers(0, 80), min_size=1, max_size=6)
+    ),
     rows=st.sampled_from([1, 2, 15, 16, 17, 40]),
     wide=st.booleans(),
     missing=st.booleans(),
     walked=st.booleans(),
+    wide_vectors=st.booleans(),
+    order=st.sampled_from(["C", "F"]),
 )
 def test_rows_reach_the_leaves_of_random_trees(
-    seed: int, sizes: list[int], rows: int, wide: bool, missing: bool, walked: bool
+    seed: int, sizes: list[int], rows: int, wide: bool, missing: bool, walked: bool, wide_vectors: bool, order: Any
 ) -> None:
     random = np.random.default_rng(seed)
     pool = np.concatenate([random.normal(size=12), SPECIAL])
-    trees = [random_tree(random, size, pool) for size in sizes]
+    trees = [random_tree(random, size, pool, N_FEATURES) for size in sizes]
     kind = np.float64 if wide else np.float32
     with np.errstate(over="ignore"):
         near = np.concatenate([pool.astype(kind), float32_at_or_below(pool).astype(kind)])
@@ -400,7 +384,32 @@ def test_rows_reach_the_leaves_of_random_trees(
         patch.setattr(nodes, "MAX_LEAVES", 0 if walked else 64)
         packed = pack(trees, N_FEATURES, [0] * len(trees), wide=wide)
     sums, expected = np.zeros((rows, 1)), np.zeros(rows)
-    packed.add_to(sums, x, scale=0.1)
+    _select.use_wide_vectors(wide_vectors)
+    packed.add_to(sums, np.asarray(x, order=order), scale=0.1)
+    _select.use_wide_vectors(True)
     for tree in trees:
         expected += 0.1 * tree.values[[leaf_of(tree, row) for row in x]]
+    assert sums[:, 0].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("missing", [[], [0], [6], [7], [13, 14], [40], [29, 30]])
+@pytest.mark.parametrize("rows_of_block", [1, 7, 16, 19])
+@pytest.mark.parametrize("wide", [True, False])
+def test_missing_values_in_some_blocks_do_not_affect_the_rows_of_others(
+    missing: list[int], rows_of_block: int, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(7)
+    pool = random.normal(size=12)
+    trees = [random_tree(random, size, pool, N_FEATURES) for size in (80, 3, 130)]
+    monkeypatch.setattr(nodes, "_BLOCK_BYTES", 4 * N_FEATURES * rows_of_block)
+    x = random.choice(pool, (41, N_FEATURES)).astype(np.float64 if wide else np.float32)
+    x[missing, random.integers(0, N_FEATURES, len(missing))] = np.nan
+    sums = np.zeros((len(x), 1))
+    packed = pack(trees, N_FEATURES, [0] * len(trees), wide=wide)
+    assert isinstance(packed.form, Nodes)
+    assert len(packed._columns.used) == N_FEATURES
+    packed.add_to(sums, x)
+    expected = np.zeros(len(x))
+    for tree in trees:
+        expected += tree.values[[leaf_of(tree, row) for row in x]]
     assert sums[:, 0].tobytes() == expected.tobytes()

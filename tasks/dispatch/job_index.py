@@ -1,0 +1,211 @@
+"""Keeps the index of jobs: writes an entry when a job is submitted, resumed or ends, and builds a lost index again.
+
+An entry is a cache (see `IndexEntry`), so a failed write is only logged: the job is not lost, but harder to find until
+``scoreline reconcile --index`` builds the index again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from scoreline.storage import keys
+from scoreline.storage.errors import (
+    DocumentCorrupt,
+    JobNotFound,
+    JobRemoved,
+    ObjectNotFound,
+    PreconditionFailed,
+    StoreError,
+    describe,
+)
+from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode
+from scoreline.tasks.job.documents import COMPLETE, ENDED, Job, Outcome, Status, read_job, read_outcome
+from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, entry_of
+from scoreline.tasks.job.plan_file import PlanFile
+
+log = logging.getLogger(__name__)
+
+_THREADS = 16
+_SUBMITTING_S = 3600.0
+"""Seconds for which an entry may be without its job, because the job is being submitted."""
+
+
+@contextlib.contextmanager
+def noting_submission(main: ObjectStore, job: Job) -> Iterator[None]:
+    """Write the entry of a new job while the block writes the job, so that submitting takes no longer.
+
+    The entry of a job that has ended already is not replaced.
+    """
+    with _meanwhile(lambda: _write(main, entry_of(job), CREATE)):
+        yield
+
+
+@contextlib.contextmanager
+def _meanwhile(write: Callable[[], None]) -> Iterator[None]:
+    """Call `write` while the block runs, and wait for it at the end of the block."""
+    writing = threading.Thread(target=write, name="index")
+    writing.start()
+    try:
+        yield
+    finally:
+        writing.join()
+
+
+def note_existing(main: ObjectStore, job: Job, existing: Job) -> None:
+    """Correct the index after `noting_submission` if the job existed before: its entry has an earlier time."""
+    if (mine := entry_of(job)).key != entry_of(existing).key:
+        with contextlib.suppress(StoreError):  # an entry that is there twice is harmless
+            main.delete(mine.key)
+    _write(main, entry_of(existing), CREATE)
+
+
+def forget_removed(main: ObjectStore, key: str) -> None:
+    """Delete the entry of a job that was removed."""
+    with contextlib.suppress(StoreError):  # an entry without a job is harmless
+        main.delete(key)
+
+
+def note_run(main: ObjectStore, job: Job) -> None:
+    """Record that another run of a job begins."""
+    _write(main, entry_of(job), OVERWRITE)
+
+
+def note_end(main: ObjectStore, job: Job, outcome: Outcome) -> None:
+    """Record how a job has ended."""
+    _write(main, _ended_entry(main, job, outcome), OVERWRITE)
+
+
+@contextlib.contextmanager
+def noting_end(main: ObjectStore, job: Job, outcome: Outcome) -> Iterator[None]:
+    """Record how a job has ended while the block removes its marker, so that ending a job takes no longer."""
+    with _meanwhile(lambda: note_end(main, job, outcome)):
+        yield
+
+
+def _ended_entry(main: ObjectStore, job: Job, outcome: Outcome) -> IndexEntry:
+    total_rows = None
+    if outcome.state not in COMPLETE:
+        with contextlib.suppress(ObjectNotFound, DocumentCorrupt, StoreError):  # a job may end without a plan
+            total_rows = PlanFile(main, job.spec.job_id).rows
+    return entry_of(job, outcome, total_rows=total_rows)
+
+
+def _write(main: ObjectStore, entry: IndexEntry, mode: PutMode) -> None:
+    try:
+        main.put(entry.key, entry.to_json(), mode=mode)
+    except PreconditionFailed:  # the entry exists
+        return
+    except StoreError as error:
+        log.warning("index.unwritten", extra={"job_id": entry.status.job_id, "error": describe(error)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt:
+    """What `rebuild` did."""
+
+    jobs: int
+    written: int
+    removed: int
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """The objects of a job in a listing."""
+
+    changed: float = 0.0
+    """Time of the last change of ``job.json``, ``run.json`` and ``outcome.json``."""
+    exists: bool = False
+    has_ended: bool = False
+    entries: list[ObjectInfo] = field(default_factory=list)
+
+    def is_current(self) -> bool:
+        """Return whether the only entry of the job is as new as its documents."""
+        if len(self.entries) != 1:
+            return False
+        (info,), listed = self.entries, ListedEntry.of(self.entries[0])
+        return listed is not None and (listed.state in ENDED) == self.has_ended and info.modified >= self.changed
+
+
+def rebuild(main: ObjectStore) -> Rebuilt:
+    """Build the index from the documents of all jobs. Entries that are as new as their documents stay.
+
+    This takes one listing of ``jobs/``, and two to three requests and a write for each job without a current entry.
+    Jobs may be submitted and end meanwhile.
+    """
+    found = _list(main)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="index") as pool:
+        stale = [(job_id, job) for job_id, job in found.items() if job.exists and not job.is_current()]
+        removed = sum(pool.map(lambda item: _renew(main, *item), stale))
+        orphans = [info for job in found.values() if not job.exists for info in job.entries if _is_old(info)]
+        list(pool.map(lambda info: main.delete(info.key), orphans))
+    number = sum(job.exists for job in found.values())
+    mark_built(main, number)
+    return Rebuilt(jobs=number, written=len(stale), removed=removed + len(orphans))
+
+
+def mark_built(main: ObjectStore, jobs: int) -> None:
+    """Record that the index has an entry for every job."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    main.put(keys.JOBS_INDEX_BUILT, json.dumps({"at": at, "jobs": jobs}).encode())
+
+
+def _list(main: ObjectStore) -> dict[str, _Found]:
+    found: defaultdict[str, _Found] = defaultdict(_Found)
+    for info in main.list(keys.JOBS):
+        if (listed := ListedEntry.of(info)) is not None:
+            found[listed.job_id].entries.append(info)
+            continue
+        match info.key.split("/"):
+            case ["jobs", job_id, "job.json" | "run.json" | "outcome.json" as name] if keys.is_name(job_id):
+                job = found[job_id]
+                job.changed = max(job.changed, info.modified)
+                job.exists |= name == "job.json"
+                job.has_ended |= name == "outcome.json"
+    return dict(found)
+
+
+def _renew(main: ObjectStore, job_id: str, found: _Found) -> int:
+    """Write the entry of a job, and delete its other entries. Return how many were deleted."""
+    try:
+        job = read_job(main, job_id)
+        outcome = read_outcome(main, job_id)
+        entry = entry_of(job) if outcome is None else _ended_entry(main, job, outcome)
+    except JobRemoved:
+        for info in found.entries:
+            main.delete(info.key)
+        return len(found.entries)
+    except JobNotFound:  # the job was deleted meanwhile
+        return 0
+    except DocumentCorrupt as error:
+        at = datetime.fromtimestamp(found.changed, UTC).isoformat(timespec="milliseconds")
+        status = Status(job_id=job_id, state="failed", model="", output="", error=describe(error), submitted=at)
+        entry = IndexEntry(status=status)
+    _write(main, entry, OVERWRITE)
+    if outcome_is_newer(main, job_id, entry):
+        return _renew(main, job_id, found)
+    others = [info for info in found.entries if info.key != entry.key]
+    for info in others:
+        main.delete(info.key)
+    return len(others)
+
+
+def outcome_is_newer(main: ObjectStore, job_id: str, entry: IndexEntry) -> bool:
+    """Return whether a job has ended after its entry was made, which would have replaced the entry of its end."""
+    if entry.status.state in ENDED:
+        return False
+    with contextlib.suppress(DocumentCorrupt):
+        return read_outcome(main, job_id) is not None
+    return False
+
+
+def _is_old(info: ObjectInfo) -> bool:
+    return time.time() - info.modified > _SUBMITTING_S

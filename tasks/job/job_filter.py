@@ -1,0 +1,69 @@
+"""Chooses jobs by state, model, group, labels and time of submission."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import get_args
+
+from scoreline.storage.errors import InvalidRequest
+from scoreline.tasks.job.documents import ENDED, State, Status
+from scoreline.tasks.job.index_entry import ListedEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """The jobs that a reader looks for. By default, every job."""
+
+    states: Sequence[State] = ()
+    """States, any of which matches."""
+    model: str = ""
+    """``name``, or ``name@version``."""
+    group: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels, all of which a job must have."""
+    since: datetime | None = None
+    """The earliest time of submission, with a time zone."""
+    until: datetime | None = None
+    """The latest time of submission, with a time zone."""
+
+    def check(self) -> JobFilter:
+        """Return the filter unchanged if it is well-formed; otherwise raise `InvalidRequest`."""
+        known = get_args(State)
+        if unknown := [state for state in self.states if state not in known]:
+            raise InvalidRequest(f"state {unknown[0]!r} is unknown: choose from {', '.join(known)}")
+        for name, at in (("since", self.since), ("until", self.until)):
+            if at is not None and at.tzinfo is None:
+                raise InvalidRequest(f"{name} {at.isoformat()} has no time zone: give it one, such as datetime.UTC")
+        return self
+
+    def may_match(self, listed: ListedEntry) -> bool:
+        """Return whether a job may match, judging by the listing of its entry.
+
+        An entry whose state is not final may be out of date, so it matches every state.
+        """
+        final = listed.state in ENDED
+        return (
+            (not final or not self.states or listed.state in self.states)
+            and self.model.partition("@")[0] in ("", listed.model)
+            and self._in_period(listed.submitted)
+        )
+
+    def matches(self, status: Status, group: str) -> bool:
+        """Return whether a job matches."""
+        return (
+            (not self.states or status.state in self.states)
+            and self.model in ("", status.model, status.model.partition("@")[0])
+            and self.group in ("", group)
+            and self.labels.items() <= status.labels.items()
+            and (
+                self._in_period(datetime.fromisoformat(status.submitted)) if status.submitted else not self._is_timed()
+            )
+        )
+
+    def _is_timed(self) -> bool:
+        return self.since is not None or self.until is not None
+
+    def _in_period(self, at: datetime) -> bool:
+        return (self.since is None or at >= self.since) and (self.until is None or at <= self.until)
