@@ -43,7 +43,7 @@ def main() -> None:
     """Measure and print."""
     no_options(__doc__)
     for name in ("get", "head", "put", "delete"):
-        _count(name)
+        count(name)
     print("| jobs under way | R2 lists | R2 reads | $ a month | Redis commands | each round at each job: $ a month |")
     print("|---|---|---|---|---|---|")
     for jobs in JOBS:
@@ -56,7 +56,7 @@ def _measure(jobs: int, folder: Path, url: str) -> None:
     with eager(folder, run=False) as client, redis.Redis.from_url(url) as connection:
         ledger = RedisLedger(url, namespace="bench", clock=lambda: now)
         dispatcher = replace(client.submission.dispatcher, ledger=ledger, send=lambda *_, **__: None)
-        _begin(client, dispatcher, jobs)
+        begin(client, dispatcher, jobs)
         for _ in range(12):
             now += LIST_EVERY * ROUND_S
             reconcile_due(dispatcher, clock=lambda: 0.0)
@@ -78,7 +78,7 @@ def _measure(jobs: int, folder: Path, url: str) -> None:
         ledger.disconnect()
 
 
-def _begin(client: EagerClient, dispatcher: Dispatcher, jobs: int) -> None:
+def begin(client: EagerClient, dispatcher: Dispatcher, jobs: int) -> None:
     """Write planned jobs. One part of each job stays leased forever, as if a process were scoring it."""
     main = client.buckets.main
     model = DummyRegressor().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 1.0])
@@ -107,7 +107,8 @@ def _month(times: int, jobs: int) -> tuple[int, int, float]:
     return lists, reads, (CLASS_A * (lists + times * counts["put"]) + CLASS_B * reads) / 1e6
 
 
-def _count(name: str) -> None:
+def count(name: str) -> None:
+    """Count the calls of a method of the store."""
     method = getattr(DirectoryStore, name)
 
     def call(self: DirectoryStore, *arguments: Any, **options: Any) -> Any:

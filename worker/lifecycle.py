@@ -37,6 +37,10 @@ from scoreline.worker.memory import Sizing
 from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 from scoreline.worker.shared_memory import Board
 
+_TICKS_A_REST = 1.5
+"""While no schedule is due, one tick in this many tick intervals reads the bucket, which is every second tick. If every
+tick did, each schedule would cost 120 requests an hour."""
+
 _HOUSEKEEPING_S = 0.5
 
 
@@ -124,7 +128,8 @@ def scheduler(app: Celery) -> Scheduler:
     """Return the scheduler of this process; the scheduler submits jobs through `client`."""
     if process.scheduler is None:
         settings = ScheduleSettings.from_env(os.environ)
-        process.scheduler = Scheduler.from_settings(client(app), settings, telemetry.report)
+        rest_s = _TICKS_A_REST * WorkerSettings.from_env(os.environ).tick_s
+        process.scheduler = Scheduler.from_settings(client(app), settings, telemetry.report, rest_s)
     return process.scheduler
 
 

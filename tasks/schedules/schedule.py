@@ -154,6 +154,11 @@ class State:
     refusals: tuple[Refusal, ...] = ()
     """Slots whose job was refused and whose webhook is not settled yet."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do before the next slot."""
+        return self.current is None and not (self.pending or self.asked or self.refusals)
+
     def number(self, slot: str) -> int:
         """Return the number of the latest job of a slot (see `Schedule.job_id`)."""
         return self.numbers.get(slot, 1)

@@ -18,6 +18,7 @@ from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
     InvalidSettings,
+    LedgerError,
     ObjectNotFound,
     ScorelineError,
     describe,
@@ -35,6 +36,9 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 
 log = logging.getLogger(__name__)
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_IN_FORCE_S = 600
+"""Seconds between two reads of the stored document with the schedules in force, while the schedules do not change."""
 UNREADABLE = "unreadable"
 """The outcome in the row of a schedule if one of its documents cannot be read."""
 
@@ -70,20 +74,32 @@ class Scheduler:
         Whether a missing file is a fault.
     on_fault : callable, optional
         Receives errors (see `OnFault`).
+    rest_s : float
+        While nothing is due, at most one tick in this many seconds reads the bucket, in any process. By default, every
+        tick does.
     """
 
-    def __init__(self, client: Client, file: Path, *, required: bool = False, on_fault: OnFault = ignore) -> None:
+    def __init__(
+        self, client: Client, file: Path, *, required: bool = False, on_fault: OnFault = ignore, rest_s: float = 0
+    ) -> None:
         self._client = client
         self._file = file
         self._required = required
         self._on_fault = on_fault
         self._main = client.buckets.main
         self._runner = Runner(client, on_fault)
+        self._rest_s = rest_s
+        self._due: datetime | None = None
+        """The next slot of any schedule, if nothing was under way after the last tick of this process."""
+        self._settled: tuple[str, str, Reading] | None = None
+        """The location and the text of the schedules at the last tick, and what was read, unless there was a fault."""
 
     @classmethod
-    def from_settings(cls, client: Client, settings: ScheduleSettings, on_fault: OnFault = ignore) -> Scheduler:
+    def from_settings(
+        cls, client: Client, settings: ScheduleSettings, on_fault: OnFault = ignore, rest_s: float = 0
+    ) -> Scheduler:
         """Make a scheduler with the location of the schedules that the settings name."""
-        return cls(client, settings.file, required=settings.required, on_fault=on_fault)
+        return cls(client, settings.file, required=settings.required, on_fault=on_fault, rest_s=rest_s)
 
     def source(self) -> tuple[str, str]:
         """Return the location and the text of the schedules. If there are no schedules, the text is empty.
@@ -111,7 +127,7 @@ class Scheduler:
 
     def reading(self) -> Reading:
         """Read the schedules. A schedule with a fault stays in force as it was."""
-        return self._reading(read_in_force(self._main) or InForce())
+        return put_in_force(self._where(), self._parsed(), read_in_force(self._main) or InForce())
 
     def get(self, name: str) -> Schedule:
         """Return one schedule from the current text; raises `InvalidRequest` if it does not exist or has faults."""
@@ -133,19 +149,18 @@ class Scheduler:
             What was done for each schedule, by its name.
         """
         now = now or datetime.now(UTC)
-        last = read_in_force(self._main)
-        reading = self._reading(last or InForce())
-        for fault in reading.faults:
-            log.error("schedule.invalid", extra={"file": reading.source, "error": str(fault)})
-        if reading.document != (last or InForce(source=reading.source)):
-            record_changes(self._main, last, reading.document)
-            self._main.put(keys.SCHEDULES_IN_FORCE, reading.document.to_json())
+        if self._may_rest(now):
+            return {}
+        self._due = None
+        reading = self._put_in_force()
         report: dict[str, list[str]] = {}
         unsettled: list[Schedule] = []
+        idle: list[Schedule] = []
 
         def run(schedule: Schedule) -> list[str]:
             ticked = self._runner.tick(schedule, now)
             unsettled.extend([schedule] * bool(ticked.state.refusals))
+            idle.extend([schedule] * ticked.state.is_idle)
             return ticked.done
 
         def settle(schedule: Schedule) -> list[str]:
@@ -156,7 +171,46 @@ class Scheduler:
             report[schedule.name] = self._guarded(schedule, run)
         for schedule in unsettled:  # webhooks are sent last, because a receiver may be slow
             report[schedule.name] += self._guarded(schedule, settle)
+        if len(idle) == len(reading.schedules) and not reading.faults:
+            slots = (schedule.following(now) for schedule in idle if schedule.enabled)
+            self._due = min((slot for slot in slots if slot is not None), default=_NEVER)
         return report
+
+    def _may_rest(self, now: datetime) -> bool:
+        """Return whether nothing is due, and another tick has read the bucket a short while ago.
+
+        Reading shows whether the schedules were changed, or whether a user has asked for a slot.
+        """
+        if not self._rest_s or self._due is None or self._due <= now:
+            return False
+        return not self._is_first_in("tick-read", self._rest_s)
+
+    def _put_in_force(self) -> Reading:
+        """Read the schedules, and store which are in force if they have changed.
+
+        If the text is the same as at the last tick and has no fault, the stored document is only read once in
+        `_IN_FORCE_S` seconds, in case a worker with an older file has replaced it.
+        """
+        found = self._readable_source()
+        settled = self._settled
+        if settled is not None and found == settled[:2] and not self._is_first_in("in-force", _IN_FORCE_S):
+            return settled[2]
+        last = read_in_force(self._main)
+        reading = put_in_force(self._where(), self._parsed(found), last or InForce())
+        for fault in reading.faults:
+            log.error("schedule.invalid", extra={"file": reading.source, "error": str(fault)})
+        if reading.document != (last or InForce(source=reading.source)):
+            record_changes(self._main, last, reading.document)
+            self._main.put(keys.SCHEDULES_IN_FORCE, reading.document.to_json())
+        self._settled = None if found is None or reading.faults else (*found, reading)
+        return reading
+
+    def _is_first_in(self, what: str, seconds: float) -> bool:
+        """Return whether no process has called this for `what` in the last seconds, or whether that is unknown."""
+        try:
+            return self._client.ledger.once_in(what, seconds)
+        except LedgerError:
+            return True
 
     def latest(self, schedule: Schedule, slot: datetime) -> Latest:
         """Return the latest job of a slot."""
@@ -251,17 +305,26 @@ class Scheduler:
         in_bucket = not self._required and not self._file.is_file()
         return self._main.uri(keys.SCHEDULES) if in_bucket else str(self._file)
 
-    def _parsed(self) -> Parsed:
-        """Read and parse the schedules. Raise transient errors, and report all other errors as faults."""
+    def _readable_source(self) -> tuple[str, str] | None:
+        """Return `source`; None if the text cannot be read. Raise transient errors."""
         try:
-            return parse(self.source()[1])
+            return self.source()
+        except ScorelineError as error:
+            if error.transient:
+                raise
+            return None
+
+    def _parsed(self, source: tuple[str, str] | None = None) -> Parsed:
+        """Parse the schedules, and read them if they are not given.
+
+        Raise transient errors, and report all other errors as faults.
+        """
+        try:
+            return parse((source or self.source())[1])
         except ScorelineError as error:
             if error.transient:
                 raise
             return Parsed(faults=(Fault(message=describe(error)),))
-
-    def _reading(self, last: InForce) -> Reading:
-        return put_in_force(self._where(), self._parsed(), last)
 
     def _guarded(self, schedule: Schedule, act: Callable[[Schedule], list[str]]) -> list[str]:
         """Act on a schedule. Report an error instead of raising it, so that the other schedules still run."""
