@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
-from scoreline.storage.errors import JobFailed, LedgerLost, StoreUnavailable
+from scoreline.storage.errors import JobFailed, JobRemoved, LedgerLost, StoreUnavailable
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import exists
@@ -30,9 +31,12 @@ from scoreline.tasks.job.deadline import resolve_deadline
 from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.job.index_entry import IndexEntry, entry_of
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.records import carried as carrying
 from scoreline.tasks.records.carried import Carried
 from scoreline.tasks.records.job import RecordsJob
+from scoreline.tasks.retention import rounds
+from scoreline.tasks.retention.policies import read_policies
 from scoreline.tasks.steps import score_carried as scoring
 from scoreline.tasks.steps.eager import LoadedModels
 from scoreline.tasks.steps.engine import Engine
@@ -503,3 +507,22 @@ def test_a_job_that_fails_beside_another_is_left_to_its_message(at: Desk, monkey
     assert score_records(at.engine, other.job_id, "holder", None)
     at.client.run()
     assert at.client.status(other.job_id).state == "succeeded"
+
+
+def test_an_old_job_is_removed_with_the_results_in_its_outcome_and_its_records(at: Desk) -> None:
+    job, carried = at.submit()
+    assert score_carried(at.engine, job.job_id, carried)
+    ended = read_outcome(at.asked, job.job_id)
+    assert ended is not None
+    assert ended.results
+    assert [info.key for info in at.asked.list(f"jobs/{job.job_id}/") if keys.is_records(info.key)]
+    for path in at.folder.rglob(f"jobs/{job.job_id}/*"):
+        os.utime(path, (0, 0))
+    report = rounds.collect(at.client.buckets, read_policies(at.asked, ResultsKeep.parse("90d")))
+    assert report.failed == []
+    assert job.job_id in [item.tombstone.job_id for item in report.removed]
+    assert [info.key for info in at.asked.list(f"jobs/{job.job_id}/")] == [keys.job(job.job_id)]
+    with pytest.raises(JobRemoved):
+        RecordsJob(at.client, job.job_id).wait(5)
+    # And its message, which comes again, scores nothing
+    assert not score_carried(at.engine, job.job_id, carried)
