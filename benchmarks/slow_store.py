@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
+import json
 import multiprocessing
 import re
 import threading
 import time
+import urllib.request
 import xml.sax.saxutils
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
@@ -26,6 +28,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 _CHUNK = 256 << 10
 _PAGE_KEYS = 1_000
+_LOG = "/-requests"
 
 type _Count = Synchronized[ctypes.c_longlong]
 
@@ -37,15 +40,31 @@ class _Stored:
     headers: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A request that the server has received."""
+
+    who: str
+    """The access key of the process that sent the request."""
+    method: str
+    name: str
+    """Bucket and key."""
+    begun: float
+    ended: float
+    """Times by `time.monotonic`, which all processes of a machine share."""
+
+
 class _Server(ThreadingHTTPServer):
-    """The HTTP server, with the objects of all buckets, and the delay and rate of its responses."""
+    """The HTTP server, with the objects of all buckets, and the delays and rate of its responses."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, delay_s: float, rate: float, requests: _Count, sent: _Count) -> None:
+    def __init__(self, delay_s: float, write_delay_s: float, rate: float, requests: _Count, sent: _Count) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.delay_s = delay_s
+        self.write_delay_s = write_delay_s
+        self.log: list[Request] = []
         self.rate = rate
         self.requests = requests
         self.sent = sent
@@ -66,14 +85,22 @@ class _Handler(BaseHTTPRequestHandler):
         """Wait as long as each request has to, and return the path (bucket and key), the query and the body."""
         with self.server.requests.get_lock():
             self.server.requests.value += 1  # type: ignore[assignment, operator]
-        time.sleep(self.server.delay_s)
+        begun = time.monotonic()
+        time.sleep(self.server.delay_s if self.command in ("GET", "HEAD") else self.server.write_delay_s)
         parts = urlsplit(self.path)
+        who = re.search(r"Credential=([^/]*)/", self.headers.get("Authorization", ""))
+        name = unquote(parts.path).strip("/")
+        seen = Request(who=who[1] if who else "", method=self.command, name=name, begun=begun, ended=time.monotonic())
+        self.server.log.append(seen)
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        return unquote(parts.path).strip("/"), query, body
+        return name, query, body
 
     def do_GET(self) -> None:
-        """Send an object, a range of it, or a page of a listing."""
+        """Send an object, a range of it, a page of a listing, or the requests so far."""
+        if self.path == _LOG:
+            self._answer(200, json.dumps([asdict(seen) for seen in self.server.log]).encode())
+            return
         name, query, _ = self._begin()
         if "/" not in name:
             self._list(name, query) if "list-type" in query else self._answer(200, b"")
@@ -215,8 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-def _serve(pipe: Connection, delay_s: float, rate: float, requests: _Count, sent: _Count) -> None:
-    server = _Server(delay_s, rate, requests, sent)
+def _serve(pipe: Connection, delay_s: float, write_delay_s: float, rate: float, requests: _Count, sent: _Count) -> None:
+    server = _Server(delay_s, write_delay_s, rate, requests, sent)
     pipe.send(server.server_port)
     server.serve_forever()
 
@@ -228,15 +255,18 @@ class SlowStore:
     ----------
     delay_s : float
         Seconds that each request waits.
+    write_delay_s : float, optional
+        Seconds that each request waits if it is neither GET nor HEAD; by default, the same as `delay_s`.
     rate : float
         Bytes per second of a connection; 0 for no limit.
     """
 
-    def __init__(self, *, delay_s: float = 0.03, rate: float = 60e6) -> None:
+    def __init__(self, *, delay_s: float = 0.03, write_delay_s: float | None = None, rate: float = 60e6) -> None:
         context = multiprocessing.get_context("spawn")
         self._requests, self._sent = context.Value(ctypes.c_longlong, 0), context.Value(ctypes.c_longlong, 0)
         self._pipe, there = context.Pipe()
-        arguments = (there, delay_s, rate, self._requests, self._sent)
+        write_s = delay_s if write_delay_s is None else write_delay_s
+        arguments = (there, delay_s, write_s, rate, self._requests, self._sent)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
 
     def __enter__(self) -> Self:
@@ -252,6 +282,11 @@ class SlowStore:
     def requests(self) -> int:
         """Number of requests so far."""
         return int(self._requests.value)
+
+    def log(self) -> list[Request]:
+        """Return all requests so far, in the order in which they were answered."""
+        with urllib.request.urlopen(f"{self.endpoint}{_LOG}") as answer:
+            return [Request(**seen) for seen in json.load(answer)]
 
     @property
     def sent(self) -> int:

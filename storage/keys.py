@@ -12,6 +12,7 @@ MAX_NAME = 100
 """Maximum number of characters in the id of a job, and in the name of a model, an alias or a schedule."""
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
+_RECORDS_TEXT = re.compile(r"jobs/[^/]+/records-[0-9a-f]{64}\.jsonl\.gz")
 _RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\.parquet")
 _SLASHES = re.compile(r"/+")
 _SLOT_JOB = re.compile(r".+-\d{8}T\d{6}Z(?:-\d+)?")
@@ -144,6 +145,15 @@ def job(job_id: str) -> str:
 def records(job_id: str, sha256: str) -> str:
     """Return the key of the records that were submitted with a job. `sha256` is the digest of the records."""
     return f"jobs/{check_name('job id', job_id)}/records-{sha256}.jsonl.gz"
+
+
+def is_records(key: str) -> bool:
+    """Return whether `records` builds this key for some job.
+
+    >>> is_records(records("a", "f" * 64)), is_records("in/records-1.jsonl.gz")
+    (True, False)
+    """
+    return bool(_RECORDS_TEXT.fullmatch(key))
 
 
 def records_table(job_id: str, sha256: str) -> str:

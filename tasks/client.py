@@ -41,7 +41,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions
-from scoreline.tasks.records import job as records_job
+from scoreline.tasks.records import submit as records_submit
 from scoreline.tasks.records.job import RecordsJob
 from scoreline.tasks.webhooks import delivery
 from scoreline.tasks.webhooks.notify import Sender
@@ -108,7 +108,9 @@ class Client:
         environ = os.environ if environ is None else environ
         connections = Connections(environ)
         webhooks, submitter = WebhookSettings.from_env(environ), Submitter.from_env(environ).who
-        return cls(connections.buckets, connections.queue, connections.ledger, webhooks, submitter)
+        made = cls(connections.buckets, connections.queue, connections.ledger, webhooks, submitter)
+        made.submission.carries_records = connections.queue_settings.carries_records
+        return made
 
     @property
     def registry(self) -> ModelRegistry:
@@ -191,8 +193,8 @@ class Client:
         return preflight(self.buckets, self.ledger, models, job, CostSettings.from_env(os.environ).prices)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
-        """Score rows from the application's memory (see `scoreline.tasks.records.job.submit_records`)."""
-        return records_job.submit_records(self.submission, model, records, **options)
+        """Score rows from the application's memory (see `scoreline.tasks.records.submit.submit_records`)."""
+        return records_submit.submit_records(self.submission, model, records, **options)
 
     def submit_spec(
         self,

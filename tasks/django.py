@@ -37,6 +37,7 @@ NAMES = (
     "REDIS_TLS_URL",
     "REDIS_CA_FILE",
     "CELERY_BROKER_URL",
+    "RECORDS_IN_REDIS",
     "SUBMITTER",
 )
 """The settings that are read from a project. ``ENVIRONMENT`` is not read, because many projects use this name for

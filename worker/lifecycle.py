@@ -118,6 +118,7 @@ def client(app: Celery) -> Client:
     if process.client is None:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
         process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
+        process.client.submission.carries_records = connections.queue_settings.carries_records
         guard = partial(check_outside_schedules, connections.buckets.main)
         process.client.submission.check_request = guard  # requests over the broker are not trusted
     return process.client

@@ -26,7 +26,7 @@ from scoreline.storage.errors import (
     without_quotes,
 )
 from scoreline.storage.keys import check_name
-from scoreline.storage.ledger.waiting import WaitingStep
+from scoreline.storage.ledger.waiting import Begun, WaitingStep
 from scoreline.tasks.dispatch import outcome, reconcile
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
@@ -126,9 +126,21 @@ def retry_if_taken(task: Task[Any, Any], engine: Engine, job_id: str) -> None:
     The step is done when the message comes back. It is then done twice if the other process has not ended it, which
     does no harm.
     """
+    receive_step(task, engine, job_id)
+
+
+def receive_step(task: Task[Any, Any], engine: Engine, job_id: str) -> tuple[Begun, str]:
+    """Record that the message of a step has arrived, as `retry_if_taken` does.
+
+    Return whether the step can begin, and what it carries (see `WaitingSteps.receive`).
+    """
+    begun: Begun = ""
+    carried = ""
     with contextlib.suppress(LedgerError):
-        if not engine.ledger.waiting.begin(WaitingStep(task=task.name, job_id=job_id)) and not task.request.retries:
+        begun, carried = engine.ledger.waiting.receive(WaitingStep(task=task.name, job_id=job_id))
+        if begun == "taken" and not task.request.retries:
             raise retry_later(task, JobFailed(f"another process does the step of job {job_id}: it may end first"))
+    return begun, carried
 
 
 @contextlib.contextmanager

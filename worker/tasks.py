@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
+from dataclasses import replace
 from typing import Any
 
 from celery import Task
@@ -21,10 +22,13 @@ from scoreline.storage.errors import (
     ScorelineError,
     describe,
 )
+from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.tasks.dispatch import reconcile as reconciling
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, check_known
 from scoreline.tasks.records import job as records_job
+from scoreline.tasks.records import submit as records_submit
+from scoreline.tasks.records.carried import Carried
 from scoreline.tasks.retention import rounds
 from scoreline.tasks.retention.policies import Policies, read_policies
 from scoreline.tasks.retention.settings import RetentionSettings
@@ -33,6 +37,7 @@ from scoreline.tasks.steps import finalize as finalizing
 from scoreline.tasks.steps import inline, planner
 from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.score_alike import alike_beside
 from scoreline.tasks.webhooks import notify as notifying
 from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import lifecycle, startup
@@ -42,6 +47,7 @@ from scoreline.worker.retries import (
     MAX_RETRIES,
     answerable,
     drop_unless_job_id,
+    receive_step,
     reconcile_if_lost,
     retries_made,
     retry_if_taken,
@@ -118,11 +124,13 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
         _check_required(model=model, records=records)
         with _acting_for(self, options.pop("submitter", None)):
             check_known(options, RecordsOptions)
-            records_job.check_message(records)
-            records_job.accept_records(client.submission, model, records, **options)
+            records_submit.check_message(records)
+            _, carried = records_submit.accept_records(client.submission, model, records, **options)
         with reconcile_if_lost(engine, job_id):
             try:
-                inline.score_small(engine, job_id, str(self.request.id))
+                found = Carried.of(carried)
+                found = replace(found, reader="") if found else None  # the answer goes to the sender of the message
+                inline.score_records(engine, job_id, str(self.request.id), found)
             except UNLOADABLE_HERE as error:
                 pass_on(self, error, client.queue, job_id=job_id)
                 fail_job(engine, job_id, error)
@@ -143,8 +151,14 @@ def score_staged(self: Task[Any, Any], job_id: str) -> None:
     """Score a job whose records were written to the bucket."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
-        retry_if_taken(self, engine, job_id)
-        ended = inline.score_small(engine, job_id, str(self.request.id))
+        begun, carried = receive_step(self, engine, job_id)
+        if begun == "done":
+            return
+        fresh = not self.request.retries and not (self.request.delivery_info or {}).get("redelivered")
+        found = Carried.of(carried) if fresh else None
+        step = WaitingStep(task=self.name, job_id=job_id, carried=carried if found is not None else "")
+        with alike_beside(engine, step):
+            ended = inline.score_records(engine, job_id, str(self.request.id), found)
         if not ended and retries_made(self) < _MAX_WAITS:  # if the other process has died, its lease must expire first
             raise retry_later(self, JobFailed(f"another process is scoring job {job_id}"))
     lifecycle.share_models()

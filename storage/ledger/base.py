@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from scoreline.storage.ledger.answers import Answers
 from scoreline.storage.ledger.counters import Counters
 from scoreline.storage.ledger.shares import NO_TERMS, Terms
 from scoreline.storage.ledger.waiting import WaitingSteps
@@ -164,6 +165,11 @@ class Ledger(Protocol):
     @property
     def waiting(self) -> WaitingSteps:
         """The short steps whose messages are in the queue, for processes that score long parts."""
+        ...
+
+    @property
+    def answers(self) -> Answers:
+        """The answers of small jobs, for the applications that wait for them."""
         ...
 
     def ping(self) -> None:

@@ -20,6 +20,7 @@ from scoreline.storage.ledger.base import (
     Stopped,
     ToDo,
 )
+from scoreline.storage.ledger.memory_answers import MemoryAnswers
 from scoreline.storage.ledger.memory_counters import MemoryCounters
 from scoreline.storage.ledger.memory_shares import MemoryShares
 from scoreline.storage.ledger.memory_state import Expiring, Flight, Job, Used, reason_to_stop
@@ -48,6 +49,7 @@ class MemoryLedger(MemorySteps):
         self.counters = MemoryCounters()
         self.watchlist = MemoryWatchlist(self._lock, clock, self._jobs, self._steps)
         self.waiting = MemoryWaitingSteps(self._lock, clock)
+        self.answers = MemoryAnswers(clock)
 
     def ping(self) -> None:
         """Do nothing, because this ledger always answers (see `Ledger.ping`)."""

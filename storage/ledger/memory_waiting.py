@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from scoreline.storage.ledger.waiting import LISTED_S, MAX_WAITING, WaitingStep
+from scoreline.storage.ledger.waiting import (
+    ALIKE_CHARS,
+    ALIKE_LOOKED_AT,
+    DONE_KNOWN_S,
+    LISTED_S,
+    MAX_CARRIED,
+    MAX_WAITING,
+    Begun,
+    WaitingStep,
+)
 
 
 class MemoryWaitingSteps:
@@ -24,24 +33,50 @@ class MemoryWaitingSteps:
         self._clock = clock
         self._waiting: dict[WaitingStep, float] = {}
         self._taken: dict[WaitingStep, float] = {}
+        self._carried: dict[WaitingStep, str] = {}
+        self._done: dict[WaitingStep, float] = {}
 
     def add(self, step: WaitingStep) -> None:
         """List a step (see `WaitingSteps.add`)."""
         with self._guard:
             self._waiting.setdefault(step, self._clock())
+            self._done.pop(step, None)
+            if step.carried and len(self._carried) < MAX_CARRIED:
+                self._carried[step] = step.carried
             while len(self._waiting) > MAX_WAITING:
-                del self._waiting[next(iter(self._waiting))]
+                self._drop(next(iter(self._waiting)))
 
     def take(self, seconds: float) -> WaitingStep | None:
         """Take the step that has waited longest (see `WaitingSteps.take`)."""
         with self._guard:
-            now = self._clock()
-            while self._waiting:
-                step = next(iter(self._waiting))
-                if self._waiting.pop(step) > now - LISTED_S:
-                    self._taken[step] = now + seconds
-                    return step
-            return None
+            self._drop_old()
+            return self._take(next(iter(self._waiting)), seconds) if self._waiting else None
+
+    def take_alike(self, step: WaitingStep, most: int, seconds: float) -> Sequence[WaitingStep]:
+        """Take steps that can be done together with a step (see `WaitingSteps.take_alike`)."""
+        with self._guard:
+            self._drop_old()
+            alike = [
+                other
+                for other in list(self._waiting)[:ALIKE_LOOKED_AT]
+                if other.task == step.task
+                and self._carried.get(other, "")[:ALIKE_CHARS] == step.carried[:ALIKE_CHARS] != ""
+            ]
+            return [self._take(other, seconds) for other in alike[:most]]
+
+    def _take(self, step: WaitingStep, seconds: float) -> WaitingStep:
+        carried = self._drop(step)
+        self._taken[step] = self._clock() + seconds
+        return WaitingStep(task=step.task, job_id=step.job_id, carried=carried)
+
+    def _drop(self, step: WaitingStep) -> str:
+        self._waiting.pop(step, None)
+        return self._carried.pop(step, "")
+
+    def _drop_old(self) -> None:
+        now = self._clock()
+        for step in [step for step, since in self._waiting.items() if since <= now - LISTED_S]:
+            self._drop(step)
 
     def renew(self, step: WaitingStep, seconds: float) -> None:
         """Count a step as taken for longer (see `WaitingSteps.renew`)."""
@@ -51,11 +86,21 @@ class MemoryWaitingSteps:
 
     def begin(self, step: WaitingStep) -> bool:
         """Record that the message of a step has arrived (see `WaitingSteps.begin`)."""
-        with self._guard:
-            self._waiting.pop(step, None)
-            return self._taken.get(step, 0.0) <= self._clock()
+        return self.receive(step)[0] != "taken"
 
-    def end(self, step: WaitingStep) -> None:
+    def receive(self, step: WaitingStep) -> tuple[Begun, str]:
+        """Record that the message of a step has arrived (see `WaitingSteps.receive`)."""
+        with self._guard:
+            carried, now = self._drop(step), self._clock()
+            if self._taken.get(step, 0.0) > now:
+                return "taken", ""
+            return ("done", "") if self._done.get(step, 0.0) > now else ("", carried)
+
+    def end(self, step: WaitingStep, *, done: bool = False) -> None:
         """Record that a step is no longer taken (see `WaitingSteps.end`)."""
         with self._guard:
             self._taken.pop(step, None)
+            if done:
+                now = self._clock()
+                self._done = {other: until for other, until in self._done.items() if until > now}
+                self._done[step] = now + DONE_KNOWN_S

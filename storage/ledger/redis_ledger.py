@@ -25,6 +25,7 @@ from scoreline.storage.ledger.base import (
     Started,
     Stopped,
 )
+from scoreline.storage.ledger.redis_answers import RedisAnswers
 from scoreline.storage.ledger.redis_counters import RedisCounters, to_count
 from scoreline.storage.ledger.redis_errors import corrupt, translate_errors
 from scoreline.storage.ledger.redis_waiting import RedisWaitingSteps
@@ -108,6 +109,7 @@ class RedisLedger:
         self.watchlist = RedisWatchlist(self._redis, self._scripts, namespace, self._translate_errors, now)
         self.waiting = RedisWaitingSteps(self._scripts["waiting"], namespace, self._translate_errors, now)
         self._now = now
+        self.answers = RedisAnswers(self._redis, namespace, self._translate_errors)
         self.counters = RedisCounters(self._redis, redis_keys.of_bucket(namespace, "counters"), self._translate_errors)
 
     def ping(self) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from scoreline.storage.ledger import redis_keys
-from scoreline.storage.ledger.waiting import LISTED_S, MAX_WAITING, WaitingStep
+from scoreline.storage.ledger.waiting import (
+    ALIKE_CHARS,
+    ALIKE_LOOKED_AT,
+    DONE_KNOWN_S,
+    LISTED_S,
+    MAX_CARRIED,
+    MAX_WAITING,
+    Begun,
+    WaitingStep,
+)
 
 
 class RedisWaitingSteps:
@@ -33,18 +43,23 @@ class RedisWaitingSteps:
         now: Callable[[], str],
     ) -> None:
         self._script = script
-        self._keys = [redis_keys.of_bucket(namespace, what) for what in ("waiting", "taken")]
+        self._keys = [redis_keys.of_bucket(namespace, what) for what in ("waiting", "taken", "carried", "done")]
         self._translate_errors = translate_errors
         self._now = now
 
     def add(self, step: WaitingStep) -> None:
         """List a step (see `WaitingSteps.add`)."""
-        self._run("add", step.text)
+        self._run("add", step.text, text=step.carried)
 
     def take(self, seconds: float) -> WaitingStep | None:
         """Take the step that has waited longest (see `WaitingSteps.take`)."""
         found = self._run("take", seconds=seconds)
-        return None if found is None else WaitingStep.of(found)
+        return next(iter(_steps_of(found or ())), None)
+
+    def take_alike(self, step: WaitingStep, most: int, seconds: float) -> Sequence[WaitingStep]:
+        """Take steps that can be done together with a step (see `WaitingSteps.take_alike`)."""
+        alike = step.carried[:ALIKE_CHARS]
+        return _steps_of(self._run("alike", f"{step.task} ", seconds, alike, most)) if alike else []
 
     def renew(self, step: WaitingStep, seconds: float) -> None:
         """Count a step as taken for longer (see `WaitingSteps.renew`)."""
@@ -52,13 +67,25 @@ class RedisWaitingSteps:
 
     def begin(self, step: WaitingStep) -> bool:
         """Record that the message of a step has arrived (see `WaitingSteps.begin`)."""
-        return bool(self._run("begin", step.text))
+        return self.receive(step)[0] != "taken"
 
-    def end(self, step: WaitingStep) -> None:
+    def receive(self, step: WaitingStep) -> tuple[Begun, str]:
+        """Record that the message of a step has arrived (see `WaitingSteps.receive`)."""
+        begun, carried = self._run("begin", step.text)
+        return begun, carried
+
+    def end(self, step: WaitingStep, *, done: bool = False) -> None:
         """Record that a step is no longer taken (see `WaitingSteps.end`)."""
-        self._run("end", step.text)
+        self._run("end", step.text, DONE_KNOWN_S if done else 0)
 
-    def _run(self, action: str, text: str = "", seconds: float = 0) -> Any:
-        arguments = [action, text, self._now(), seconds, MAX_WAITING, int(LISTED_S)]
+    def _run(self, action: str, step: str = "", seconds: float = 0, text: str = "", most: int = 1) -> Any:
+        limits = [MAX_WAITING, int(LISTED_S), MAX_CARRIED, ALIKE_LOOKED_AT]
+        arguments = [action, step, self._now(), seconds, *limits, text, most]
         with self._translate_errors():
             return self._script(keys=self._keys, args=arguments)
+
+
+def _steps_of(found: Sequence[str]) -> list[WaitingStep]:
+    """Return steps from an answer of the script: for each step its text, and what it carries."""
+    steps = map(WaitingStep.of, found[::2])
+    return [replace(step, carried=carried) for step, carried in zip(steps, found[1::2], strict=True)]

@@ -1,30 +1,83 @@
--- Lists the steps that wait for a process. KEYS: waiting, taken; two sorted sets of steps. The score of a waiting step is
--- the time (s) at which it was added; that of a taken step is the time at which it is no longer taken.
--- ARGV: action, step, time (see clock.lua), seconds for which the step counts as taken, maximum number of waiting steps,
--- seconds for which a step is listed. The actions are those of `WaitingSteps`; `take` returns a step or nothing.
+-- Lists the steps that wait for a process. KEYS: waiting, taken, carried, done. Three are sorted sets of steps: the score
+-- of a waiting step is the time (s) at which it was added; that of a taken or done step is the time at which it no longer
+-- counts as taken or done. `carried` is a hash of what steps carry.
+-- ARGV: action, step, time (see clock.lua), seconds for which the step counts as taken or done, maximum number of waiting
+-- steps, seconds for which a step is listed, maximum number of steps that carry data, number of steps that 'alike' looks
+-- at, data of the step, maximum number of steps that 'alike' takes. The actions are those of `WaitingSteps`. 'take' and
+-- 'alike' return steps, each followed by what it carries; 'begin' returns whether the step can begin, and what it carries.
 local action, step, now = ARGV[1], ARGV[2], clock(ARGV[3])
 local until_s = now + tonumber(ARGV[4])
+local function drop(other)
+  local carried = redis.call('HGET', KEYS[3], other) or ''
+  redis.call('ZREM', KEYS[1], other)
+  redis.call('HDEL', KEYS[3], other)
+  return carried
+end
+local function drop_old()
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[6])) do
+    drop(other)
+  end
+end
+local function take(others)
+  local found = {}
+  for _, other in ipairs(others) do
+    found[#found + 1] = other
+    found[#found + 1] = drop(other)
+    redis.call('ZADD', KEYS[2], until_s, other)
+  end
+  if #found > 0 then
+    redis.call('EXPIRE', KEYS[2], ARGV[6])
+  end
+  return found
+end
 if action == 'add' then
   redis.call('ZADD', KEYS[1], 'NX', now, step)
-  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[5] - 1)
+  redis.call('ZREM', KEYS[4], step)
+  if ARGV[9] ~= '' and redis.call('HLEN', KEYS[3]) >= tonumber(ARGV[7]) then
+    for _, other in ipairs(redis.call('HKEYS', KEYS[3])) do -- a worker of an earlier release leaves them behind
+      if not redis.call('ZSCORE', KEYS[1], other) then
+        redis.call('HDEL', KEYS[3], other)
+      end
+    end
+  end
+  if ARGV[9] ~= '' and redis.call('HLEN', KEYS[3]) < tonumber(ARGV[7]) then
+    redis.call('HSET', KEYS[3], step, ARGV[9])
+    redis.call('EXPIRE', KEYS[3], ARGV[6])
+  end
+  for _, other in ipairs(redis.call('ZRANGE', KEYS[1], 0, -ARGV[5] - 1)) do
+    drop(other)
+  end
   redis.call('EXPIRE', KEYS[1], ARGV[6])
 elseif action == 'take' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[6])
-  local first = redis.call('ZPOPMIN', KEYS[1])[1]
-  if not first then
-    return false
-  end
+  drop_old()
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-  redis.call('ZADD', KEYS[2], until_s, first)
-  redis.call('EXPIRE', KEYS[2], ARGV[6])
-  return first
+  return take(redis.call('ZRANGE', KEYS[1], 0, 0))
+elseif action == 'alike' then
+  drop_old()
+  local alike = {}
+  for _, other in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[8] - 1)) do
+    if #alike < tonumber(ARGV[10]) and string.sub(other, 1, #step) == step then
+      local carried = redis.call('HGET', KEYS[3], other)
+      if carried and string.sub(carried, 1, #ARGV[9]) == ARGV[9] then
+        alike[#alike + 1] = other
+      end
+    end
+  end
+  return take(alike)
 elseif action == 'renew' then
   redis.call('ZADD', KEYS[2], 'XX', until_s, step)
 elseif action == 'begin' then
-  redis.call('ZREM', KEYS[1], step)
-  local taken = redis.call('ZSCORE', KEYS[2], step)
-  return (taken and tonumber(taken) > now) and 0 or 1
+  local carried, taken, done = drop(step), redis.call('ZSCORE', KEYS[2], step), redis.call('ZSCORE', KEYS[4], step)
+  if taken and tonumber(taken) > now then
+    return {'taken', ''}
+  end
+  return (done and tonumber(done) > now) and {'done', ''} or {'', carried}
 elseif action == 'end' then
   redis.call('ZREM', KEYS[2], step)
+  if tonumber(ARGV[4]) > 0 then
+    redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+    redis.call('ZADD', KEYS[4], until_s, step)
+    redis.call('EXPIRE', KEYS[4], math.ceil(tonumber(ARGV[4])))
+  end
 end
 return 0

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 MAX_WAITING = 10_000
 """Maximum number of steps that are listed. If there are more, only the newest steps are listed."""
+MAX_CARRIED = 200
+"""Maximum number of steps that carry data, so that these data take little of a small Redis."""
+ALIKE_CHARS = 16
+"""Length of the text that is equal at the beginning of the data of steps that can be done together."""
+ALIKE_LOOKED_AT = 64
+"""Maximum number of listed steps among which alike steps are searched."""
+DONE_KNOWN_S = 600.0
+"""Seconds for which a step is known to be done. Its message usually arrives within a second."""
 LISTED_S = 3600.0
 """Seconds after which a step is no longer listed. By then, the reconciler has sent its message again."""
 
@@ -24,6 +33,9 @@ class WaitingStep:
     task: str
     """Name of the Celery task that does the step, such as ``scoreline.plan``."""
     job_id: str
+    carried: str = field(default="", compare=False, repr=False)
+    """What the step needs, so that it need not be read from the bucket; empty if it has to be read. It begins with
+    `ALIKE_CHARS` characters that are equal for steps that can be done together."""
 
     @property
     def text(self) -> str:
@@ -35,6 +47,10 @@ class WaitingStep:
         """Return the step that a text names."""
         task, _, job_id = text.partition(" ")
         return cls(task=task, job_id=job_id)
+
+
+type Begun = Literal["", "taken", "done"]
+"""Whether a step can begin: ``taken`` by another process, ``done`` by another process, or empty if it can."""
 
 
 class WaitingSteps(Protocol):
@@ -49,13 +65,24 @@ class WaitingSteps(Protocol):
     """
 
     def add(self, step: WaitingStep) -> None:
-        """List a step. A step that is already listed keeps its place."""
+        """List a step. A step that is already listed keeps its place.
+
+        What the step carries is not kept if `MAX_CARRIED` steps already carry data.
+        """
         ...
 
     def take(self, seconds: float) -> WaitingStep | None:
         """Return the step that has waited longest and remove it from the list; None if the list is empty.
 
         The step counts as taken for `seconds`, unless the caller calls `renew` or `end`.
+        """
+        ...
+
+    def take_alike(self, step: WaitingStep, most: int, seconds: float) -> Sequence[WaitingStep]:
+        """Take up to `most` steps that can be done together with a step, as `take` does.
+
+        These steps have the same task, and their data begin with the same `ALIKE_CHARS` characters. They are searched
+        among the `ALIKE_LOOKED_AT` steps that have waited longest.
         """
         ...
 
@@ -67,6 +94,19 @@ class WaitingSteps(Protocol):
         """Remove a step from the list because its message has arrived. Return False if another process has taken it."""
         ...
 
-    def end(self, step: WaitingStep) -> None:
-        """Record that a step is no longer taken, because it is done or has failed."""
+    def receive(self, step: WaitingStep) -> tuple[Begun, str]:
+        """Remove a step from the list because its message has arrived, as `begin` does.
+
+        Return whether it can begin, and what it carries.
+        """
+        ...
+
+    def end(self, step: WaitingStep, *, done: bool = False) -> None:
+        """Record that a step is no longer taken, because it is done or has failed.
+
+        Parameters
+        ----------
+        done : bool
+            Whether nothing of the step is left to do. `receive` then says so for `DONE_KNOWN_S`.
+        """
         ...

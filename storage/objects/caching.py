@@ -94,6 +94,15 @@ class CachingStore:
             self._cached.pop(key, None)
         self._store.delete_many(keys)
 
+    def remember(self, stored: StoredObject) -> None:
+        """Cache an object that is known without having been read. Its key must be immutable."""
+        self._cache(stored)
+
+    @property
+    def behind(self) -> ObjectStore:
+        """The wrapped store."""
+        return self._store
+
     def cached(self, key: str) -> StoredObject | None:
         """Return the cached object with the given key; None if it is not cached."""
         return self._cached.get(key)

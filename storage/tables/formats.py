@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from scoreline.storage import keys
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.arrow import ArrowFormat
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey, TableFormat
@@ -18,15 +19,22 @@ from scoreline.storage.tables.options import FORMATS, SUFFIXES, ReadOptions, for
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.views import has_plain_types, schema_without_views, without_views
 
+_RECORDS = "records"
+
 
 class Tables:
     """Reads objects in any supported format.
 
     It is thread-safe. Each instance caches footers and headers, so a process should have only one instance.
+
+    Parameters
+    ----------
+    records : TableFormat, optional
+        Reads the records that applications submit. Only jobs read such objects, and only their own.
     """
 
-    def __init__(self) -> None:
-        self._formats: dict[str, TableFormat] = {}
+    def __init__(self, records: TableFormat | None = None) -> None:
+        self._formats: dict[str, TableFormat] = {} if records is None else {_RECORDS: records}
         self._lock = threading.Lock()
         self._last_schema = (pa.schema([]), pa.schema([]))
         """The schema of the last survey, and the same schema without views. Both are cached, because most objects of a
@@ -56,7 +64,7 @@ class Tables:
             if other is not found and isinstance(other, ParquetFormat):
                 other.release()
         batches = found.read(source, span, schema, batch_rows)
-        if is_text(format_of(source.key, options)[0]):
+        if is_text(kind_of(source.key, options)):
             yield from batches
         else:
             for rows in batches:
@@ -68,6 +76,8 @@ class Tables:
                 yield reject_invalid_strings(rows, source.uri)
 
     def _format(self, source: Pinned, options: ReadOptions) -> TableFormat:
+        if _RECORDS in self._formats and kind_of(source.key, options) == _RECORDS:
+            return self._formats[_RECORDS]
         kind, compression = format_of(source.key, options)
         if kind is None:
             raise UnreadableInput(
@@ -84,6 +94,11 @@ class Tables:
             if name not in self._formats:
                 self._formats[name] = _make(kind, options)
             return self._formats[name]
+
+
+def kind_of(key: str, options: ReadOptions) -> str | None:
+    """Return the format of an object: one of `FORMATS`, ``records`` for records of a job, or None if it is unknown."""
+    return _RECORDS if keys.is_records(key) else format_of(key, options)[0]
 
 
 def is_text(kind: str | None) -> bool:

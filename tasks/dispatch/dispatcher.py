@@ -89,17 +89,17 @@ class Dispatcher:
                 self._documents.popitem(last=False)
         return self._documents[job_id]
 
-    def mark_active(self, job_id: str) -> None:
-        """Write the marker of a job under way, and put the job on the reconciler's watchlist."""
+    def mark_active(self, job_id: str, document_sha256: str | None = None) -> None:
+        """Put a job on the reconciler's watchlist, and write the marker of a job under way (see `mark_active`)."""
         self.ledger.watchlist.add([job_id])
-        mark_active(self.buckets.main, job_id)
+        mark_active(self.buckets.main, job_id, document_sha256)
 
     def window(self) -> int:
         """Return the number of parts of one job that may be in the queue now."""
         return min(MAX_WINDOW, max(MIN_WINDOW, self.parts_per_process * self.ledger.processes()))
 
 
-def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None = None) -> bool:
+def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None = None, *, carried: str = "") -> bool:
     """Send the message of a step, unless that message was sent recently. Return whether this call sent the message.
 
     Parameters
@@ -108,13 +108,15 @@ def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None =
         ``plan``, ``finalize`` or ``events``. The step ``events`` sends the job's notification.
     task : str, optional
         The Celery task to send; by default, the task named after the step.
+    carried : str
+        What the step needs (see `WaitingStep.carried`).
     """
     if not dispatcher.ledger.claim_step(job_id, step):
         return False
     task = task or f"scoreline.{step}"
     if dispatcher.lists_steps and step in _LISTED:
         with contextlib.suppress(LedgerError):  # the list only makes the step begin sooner
-            dispatcher.ledger.waiting.add(WaitingStep(task=task, job_id=job_id))
+            dispatcher.ledger.waiting.add(WaitingStep(task=task, job_id=job_id, carried=carried))
     try:
         dispatcher.send(task, job_id=job_id)
     except ScorelineError:  # otherwise the next attempt would wait until the claim expires

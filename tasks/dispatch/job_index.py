@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,7 +45,14 @@ def noting_submission(main: ObjectStore, job: Job) -> Iterator[None]:
 
     The entry of a job that has ended already is not replaced.
     """
-    writing = threading.Thread(target=_write, args=(main, entry_of(job), CREATE), name="index")
+    with _meanwhile(lambda: _write(main, entry_of(job), CREATE)):
+        yield
+
+
+@contextlib.contextmanager
+def _meanwhile(write: Callable[[], None]) -> Iterator[None]:
+    """Call `write` while the block runs, and wait for it at the end of the block."""
+    writing = threading.Thread(target=write, name="index")
     writing.start()
     try:
         yield
@@ -75,6 +82,13 @@ def note_run(main: ObjectStore, job: Job) -> None:
 def note_end(main: ObjectStore, job: Job, outcome: Outcome) -> None:
     """Record how a job has ended."""
     _write(main, _ended_entry(main, job, outcome), OVERWRITE)
+
+
+@contextlib.contextmanager
+def noting_end(main: ObjectStore, job: Job, outcome: Outcome) -> Iterator[None]:
+    """Record how a job has ended while the block removes its marker, so that ending a job takes no longer."""
+    with _meanwhile(lambda: note_end(main, job, outcome)):
+        yield
 
 
 def _ended_entry(main: ObjectStore, job: Job, outcome: Outcome) -> IndexEntry:

@@ -22,7 +22,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
-from scoreline.tasks.dispatch.job_index import note_end, note_run
+from scoreline.tasks.dispatch.job_index import note_end, note_run, noting_end
 from scoreline.tasks.job.documents import (
     COMPLETE,
     Job,
@@ -161,18 +161,23 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
 
 
 def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
-    """Close a job's ledger, correct its entry in the index, and remove its marker, unless another run has begun."""
-    main, run = dispatcher.buckets.main, outcome.run
-    if read_run(main, job_id)[0].number != run:
+    """Close a job's ledger, correct its entry in the index, and remove its marker, unless another run has begun.
+
+    No run follows a complete one, so `run.json` is not read then. The entry is written while the marker is removed: an
+    entry that says that a job is under way does no harm (see `IndexEntry`).
+    """
+    main, run, may_be_resumed = dispatcher.buckets.main, outcome.run, outcome.state not in COMPLETE
+    if may_be_resumed and read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
     job = read_job(main, job_id)
-    note_end(main, job, outcome)
     if webhook_pending(main, job, run):
+        note_end(main, job, outcome)
         send_step(dispatcher, "events", job_id)  # the marker stays until the notification is delivered
         return
-    main.delete(keys.active(job_id))
+    with noting_end(main, job, outcome):
+        main.delete(keys.active(job_id))
     dispatcher.ledger.watchlist.remove(job_id)
-    if read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
+    if may_be_resumed and read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
         note_run(main, job)
         dispatcher.mark_active(job_id)

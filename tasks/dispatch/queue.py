@@ -18,6 +18,7 @@ from scoreline.storage.errors import QueueUnavailable
 from scoreline.storage.ledger.redis_ledger import host_and_port
 from scoreline.tasks.dispatch.messages import Backlog
 from scoreline.tasks.dispatch.queue_names import QueueNames
+from scoreline.tasks.dispatch.redis_url import is_redis_url
 
 CONNECT_TIMEOUT_S = 4
 _LEAST_WAIT_S = 0.1
@@ -61,6 +62,7 @@ class Queue:
         app: celery.Celery | None = None,
     ) -> None:
         self.names = names
+        self._broker_url = broker_url
         self._address = host_and_port(broker_url)
         self._app = app or self._make(broker_url, names, tls)
 
@@ -81,9 +83,23 @@ class Queue:
         return app
 
     def ping(self) -> None:
-        """Raise `QueueUnavailable` if the broker does not answer."""
-        with self._connected():
-            pass
+        """Raise `QueueUnavailable` if the broker does not answer.
+
+        A Redis is asked through the connection that `send` uses, because a connection of its own would take longer than
+        the question.
+        """
+        if not is_redis_url(self._broker_url):
+            with self._connected():
+                return
+        try:
+            with self._app.producer_or_acquire() as producer:
+                try:
+                    producer.channel.client.ping()
+                except _errors(producer.connection) as error:
+                    raise OSError(str(error)) from error
+                _close_idle(producer)
+        except _unreachable() as error:
+            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
 
     def backlog(self) -> Backlog:
         """Return the number of waiting messages; raises `QueueUnavailable`."""

@@ -24,6 +24,9 @@ class QueueSettings:
     broker_tls: Mapping[str, Any] = field(default_factory=dict)
     patience_s: float = 120.0
     """Seconds after which a part is dispatched again if no worker has started it."""
+    carries_records: bool = True
+    """Whether a few records, and their results, may pass through Redis, so that they need not be read from the
+    bucket."""
     assumed: bool = False
     """Whether `DEFAULT_REDIS_URL` is used because no variable gives the address of Redis."""
 
@@ -34,6 +37,7 @@ class QueueSettings:
         name, given = env.first("REDIS_TLS_URL", "REDIS_URL")
         name, redis_url = (name, given) if given else ("REDIS_URL", DEFAULT_REDIS_URL)
         patience_s = env.number("PART_PATIENCE_SECONDS", 120, minimum=1)
+        carries_records = env.flag("RECORDS_IN_REDIS", True)
         ca_file = env.text("REDIS_CA_FILE")
         env.check("REDIS_CA_FILE", ca_file, lambda path: Path(path).is_file(), "a file")
         redis_tls: Mapping[str, Any] = {}
@@ -55,5 +59,6 @@ class QueueSettings:
             redis_tls=redis_tls,
             broker_tls=broker_tls,
             patience_s=patience_s,
+            carries_records=carries_records,
             assumed=not given,
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from scoreline.storage import keys
 from scoreline.storage.audit import submitter
@@ -23,18 +24,20 @@ from scoreline.storage.errors import (
     PreconditionFailed,
     describe,
 )
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.ledger.base import Ledger
-from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.dispatch.answer_box import AnswerBox
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.job_index import forget_removed, note_existing, noting_submission
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.deadline import has_passed, resolve_deadline
-from scoreline.tasks.job.documents import Job, Status, read_job, read_model_ref
+from scoreline.tasks.job.documents import Job, Status, mark_active, read_job, read_model_ref
 from scoreline.tasks.job.index_entry import entry_of
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.places import check_job_id, check_places
@@ -42,7 +45,21 @@ from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
 from scoreline.tasks.job.uris import parse_uri
 
+_MANIFESTS_KEPT = 16
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """A job that is written to the bucket."""
+
+    job: Job
+    document: bytes
+    """The content of ``job.json``, if the job is new."""
+    is_new: bool
+    """Whether this call wrote the job. Otherwise, the same job was written before."""
+    etags: Mapping[str, str]
+    """The ETags of the objects that this call wrote."""
 
 
 class WebhookPolicy(Protocol):
@@ -85,11 +102,28 @@ class Submission:
         """The person or program for whom jobs are submitted, unless a block of `acting_as` names another."""
         self.statuses = StatusReader(buckets.main, ledger)
         self.dispatcher = Dispatcher(buckets=buckets, ledger=ledger, send=queue.send)
+        self.answers = AnswerBox(ledger)
+        self.carries_records = True
+        """Whether a few records may pass through the ledger (see `QueueSettings.carries_records`)."""
+        self._manifests: dict[PinnedModel, Manifest] = {}
+        self._guard = threading.Lock()
 
     @cached_property
     def registry(self) -> ModelRegistry:
         """The registry of models."""
         return ModelRegistry(self.buckets.main)
+
+    def manifest(self, pinned: PinnedModel) -> Manifest:
+        """Return the manifest of a pinned version. Manifests never change, so those used last are kept in memory."""
+        with self._guard:
+            if (known := self._manifests.get(pinned)) is not None:
+                return known
+        found = self.registry.manifest(pinned)
+        with self._guard:
+            self._manifests[pinned] = found
+            while len(self._manifests) > _MANIFESTS_KEPT:
+                del self._manifests[next(iter(self._manifests))]
+        return found
 
     @staticmethod
     def new_job_id() -> str:
@@ -136,7 +170,7 @@ class Submission:
         before: Mapping[str, bytes] | None = None,
         schedule: str | None = None,
         labels: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> Recorded:
         """Record a job without enqueueing it. If the caller does not enqueue the job, the reconciler does.
 
         Parameters
@@ -162,7 +196,6 @@ class Submission:
         webhook = webhook or self.webhooks.url
         self.check(spec, webhook, schedule)
         self.queue.ping()
-        self.ledger.ping()
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         pinned = pinned or self.registry.resolve(spec.model)
         job = Job(
@@ -174,14 +207,19 @@ class Submission:
             labels=check_labels(labels),
             submitter=submitter(self.submitter),
         )
-        self._record(job, before or {})
+        return self._record(job, before or {})
 
-    def score_inline(self, job_id: str) -> None:
+    def score_inline(self, job_id: str, carried: str = "") -> None:
         """Send one message that makes a single process do a whole small job, unless the job was enqueued recently.
 
         If this message gets lost, the reconciler enqueues the planning of the job.
+
+        Parameters
+        ----------
+        carried : str
+            What the process needs (see `scoreline.tasks.records.carried`).
         """
-        send_step(self.dispatcher, "plan", job_id, task="scoreline.score_staged")
+        send_step(self.dispatcher, "plan", job_id, task="scoreline.score_staged", carried=carried)
 
     def check(self, spec: JobSpec, webhook: str | None, schedule: str | None = None) -> None:
         """Raise `InvalidRequest` if the spec or the webhook cannot be accepted."""
@@ -205,26 +243,32 @@ class Submission:
         self.registry.check_no_alias(pinned)
         self._refuse_if_used(pinned)
 
-    def _record(self, job: Job, before: Mapping[str, bytes]) -> None:
-        """Write the objects that a job needs, and then the job, unless the same job is already written.
+    def _record(self, job: Job, before: Mapping[str, bytes]) -> Recorded:
+        """Write the objects that a job needs, its marker, and the job, unless the same job is already written.
 
-        The job's marker is written first. If this process dies later, the reconciler finds the marker and plans the
-        job.
+        The objects are written side by side. Before that, the job is put on the reconciler's watchlist. If this process
+        dies, the reconciler finds the job there, or by its marker, and plans the job if it was written.
         """
-        main, job_id, deadline = self.buckets.main, job.spec.job_id, job.spec.deadline
-        recorded = job
-        if deadline is not None:
-            recorded = replace(job, spec=replace(job.spec, deadline=resolve_deadline(deadline, job.submitted)))
-            if has_passed(recorded.spec.deadline) and not exists(main, keys.job(job_id)):
-                raise InvalidRequest(f"deadline {deadline!r} has passed already: name a later time, or a duration")
-        self.dispatcher.mark_active(job_id)
-        for key, data in before.items():
-            with contextlib.suppress(PreconditionFailed):  # an earlier attempt wrote this object
-                main.put(key, data, mode=CREATE)
-        try:
-            with noting_submission(main, recorded):
-                main.put(keys.job(job_id), recorded.to_json(), mode=CREATE)
-        except PreconditionFailed:
+        main, job_id = self.buckets.main, job.spec.job_id
+        recorded = self._with_deadline(job)
+        document = recorded.to_json()
+        self.ledger.watchlist.add([job_id])
+        etags: dict[str, str] = {}
+
+        def write(key: str, data: bytes) -> bool:
+            try:
+                etags[key] = main.put(key, data, mode=CREATE).etag
+            except PreconditionFailed:  # an earlier attempt wrote this object
+                return False
+            return True
+
+        with noting_submission(main, recorded), ThreadPoolExecutor(2 + len(before), "record") as pool:
+            pending: list[Future[Any]] = [pool.submit(write, key, data) for key, data in before.items()]
+            pending.append(pool.submit(mark_active, main, job_id, sha256_hex(document)))
+            is_new = write(keys.job(job_id), document)
+        for other in pending:
+            other.result()
+        if not is_new:
             try:
                 existing = read_job(main, job_id)
             except JobRemoved as error:
@@ -234,6 +278,17 @@ class Submission:
             note_existing(main, job, existing)
             clean_up_if_ended(self.dispatcher, job_id)
             refuse_other_spec(existing, job.spec)
+        return Recorded(job=recorded, document=document, is_new=is_new, etags=etags)
+
+    def _with_deadline(self, job: Job) -> Job:
+        """Return a job whose deadline is a time. Raise `InvalidRequest` if a new job has a deadline that has passed."""
+        deadline = job.spec.deadline
+        if deadline is None:
+            return job
+        resolved = replace(job, spec=replace(job.spec, deadline=resolve_deadline(deadline, job.submitted)))
+        if has_passed(resolved.spec.deadline) and not exists(self.buckets.main, keys.job(job.spec.job_id)):
+            raise InvalidRequest(f"deadline {deadline!r} has passed already: name a later time, or a duration")
+        return resolved
 
     def _refuse_if_used(self, pinned: PinnedModel) -> None:
         for info in self.buckets.main.list(keys.JOBS_ACTIVE):

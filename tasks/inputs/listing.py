@@ -14,8 +14,8 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import Pinned, Span, Survey
-from scoreline.storage.tables.formats import Tables, is_text
-from scoreline.storage.tables.options import ReadOptions, format_of
+from scoreline.storage.tables.formats import Tables, is_text, kind_of
+from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.packed_spans import pack_spans
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, hold
@@ -128,7 +128,7 @@ def survey_inputs(
 
     def survey(item: tuple[Pinned, bool]) -> tuple[Pinned, bool, str | None, Survey]:
         source, is_kept = item
-        kind = format_of(source.key, options)[0]
+        kind = kind_of(source.key, options)
         whole = RangedFile.WHOLE_BYTES if kind == "parquet" and not is_kept else SMALL_BYTES
         if 0 < source.size <= whole:
             source = hold(source)
@@ -141,7 +141,7 @@ def survey_inputs(
         source = item[0]
         if source.size <= SMALL_BYTES:
             return max(_LEAST_BYTES, source.size)
-        if format_of(source.key, options)[0] == "parquet":
+        if kind_of(source.key, options) == "parquet":
             return _FOOTER_BYTES
         return max(_FOOTER_BYTES, min(source.size, _TEXT_BYTES))
 

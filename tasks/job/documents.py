@@ -39,6 +39,8 @@ REMOVAL_S = 3600.0
 """Seconds for which a job cannot be resumed after its removal has begun (see `Run.removing`)."""
 
 
+_DOCUMENT = "document"
+"""Name of the metadata of a marker with the digest of ``job.json``."""
 _LATER_OPTIONS = ("group", "priority", "max_processes", "deadline")
 """Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
 than their own."""
@@ -174,10 +176,12 @@ class Outcome:
     """Number of requests that read objects; 0 if it is unknown."""
     result_bytes: int = 0
     """Size of the parts' results."""
+    results: str = field(default="", repr=False)
+    """The results of a small job of records, as `scoreline.tasks.records.table.encode` writes them."""
 
     def to_json(self) -> bytes:
         """Encode. Fields that later releases have added are left out if they are empty."""
-        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes")
+        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results")
         kept = {name: value for name, value in asdict(self).items() if name not in added or value}
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
@@ -399,11 +403,26 @@ def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:
         return None
 
 
-def mark_active(store: ObjectStore, job_id: str) -> None:
-    """Write the marker of a job under way; the marker contains the current time."""
+def mark_active(store: ObjectStore, job_id: str, document_sha256: str | None = None) -> None:
+    """Write the marker of a job under way; the marker contains the current time.
+
+    Parameters
+    ----------
+    document_sha256 : str, optional
+        Digest of ``job.json``, for `is_active`.
+    """
     with contextlib.suppress(PreconditionFailed):
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        store.put(keys.active(job_id), now.encode(), mode=CREATE)
+        metadata = None if document_sha256 is None else {_DOCUMENT: document_sha256}
+        store.put(keys.active(job_id), now.encode(), mode=CREATE, metadata=metadata)
+
+
+def is_active(store: ObjectStore, job_id: str, document_sha256: str) -> bool:
+    """Return whether a job with this ``job.json`` is certainly under way, with one request."""
+    try:
+        return store.head(keys.active(job_id)).metadata.get(_DOCUMENT) == document_sha256
+    except ObjectNotFound:
+        return False
 
 
 def seconds_since(moment: str) -> float:

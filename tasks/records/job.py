@@ -1,54 +1,34 @@
-"""Runs jobs of records: scores rows from an application's memory, and returns the scores to the application.
-
-The records are written to the bucket before the job exists, and the message contains only the job's id. Accepted
-records therefore survive the loss of the message or of Redis. Only an application without Scoreline sends the records
-in the message itself, up to `MAX_MESSAGE_BYTES`. The worker that receives the message then writes the records to the
-bucket. Works with `requirements.txt` alone.
-"""
+"""Waits for a job of records, and returns its results to the application. Works with `requirements.txt` alone."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
     InvalidRequest,
     JobFailed,
     LedgerUnavailable,
-    MissingColumns,
     ObjectNotFound,
     require_extra,
 )
+from scoreline.storage.ledger.answers import Answer
 from scoreline.storage.ledger.base import Ledger
-from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.base import Pinned
+from scoreline.tasks.dispatch.answer_box import AnswerBox
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.status import nothing_ends
-from scoreline.tasks.dispatch.submission import Submission
 from scoreline.tasks.job.documents import Outcome, Status, decoding, read_job, read_outcome
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
-from scoreline.tasks.job.spec import JobSpec, kept_names
-from scoreline.tasks.job.submit_options import RecordsOptions, check_known, spec_from
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.records import arrow
-from scoreline.tasks.records.table import (
-    MAX_BYTES,
-    Table,
-    TooManyRecords,
-    decode,
-    encode,
-    is_frame,
-    pack,
-    table_of,
-    unpack,
-)
+from scoreline.tasks.records.table import Table, decode, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,9 +38,11 @@ MAX_MESSAGE_BYTES = 256 << 10
 """Maximum size of the records in a message, and of the results in its answer, in bytes of JSON."""
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.25
+_END_S, _END_POLL_S = 5.0, 0.05
 _LOOK_EVERY_S = 1.0
-"""Maximum seconds between two requests to the bucket, which is authoritative. Every poll queries the ledger, which is
-cheaper."""
+_LOOK_SHARE = 1 / 4
+"""Seconds between two requests to the bucket, which is authoritative, at least and as a share of the time waited so
+far. Every poll queries the ledger, which is cheaper."""
 
 
 class JobReader(Protocol):
@@ -97,18 +79,33 @@ class RecordsJob:
         The id of the job. Another process may have submitted the job.
     like : DataFrame, optional
         The records, if they are a DataFrame. The results are then a DataFrame with the same index.
+    answers : AnswerBox, optional
+        Receives the answer of the job, if it was asked for at submission. By default, the results are read from the
+        bucket.
     """
 
-    def __init__(self, client: JobReader, job_id: str, like: Any = None) -> None:
+    def __init__(self, client: JobReader, job_id: str, like: Any = None, answers: AnswerBox | None = None) -> None:
         self.job_id = job_id
         self.rejected: Mapping[int, str] = {}
         """Why records were rejected, by record number (from 0). The method `wait` fills in this mapping."""
         self._client = client
         self._like = like
+        self._answers = answers
+        self._answered: Answer | None = None
+        self._ended = False
 
     def status(self) -> Status:
-        """Return the status of the job (see `Client.status`)."""
-        return self._client.status(self.job_id)
+        """Return the status of the job (see `Client.status`).
+
+        A job ends shortly after it is answered. If it is answered, wait for its end, but not for more than
+        some seconds.
+        """
+        status = self._client.status(self.job_id)
+        end_s = time.monotonic() + _END_S
+        while self._answered is not None and not status.ended and time.monotonic() < end_s:
+            time.sleep(_END_POLL_S)
+            status = self._client.status(self.job_id)
+        return status
 
     def wait(self, timeout_s: float | None = None) -> Any:
         """Wait until the job ends, and return the results in the order of the records.
@@ -129,13 +126,61 @@ class RecordsJob:
         InvalidRequest
             The results are too large to be returned. The error message names their location.
         """
-        outcome = _wait(self._client, self.job_id, timeout_s)
+        outcome = self._wait(timeout_s) if self._answered is None else None
+        if outcome is None:
+            assert self._answered is not None
+            return self._shown(decode(self._answered.text.encode()))
         if outcome.state not in ("succeeded", "partial"):
             raise JobFailed(f"job {self.job_id} {outcome.state}" + (f": {outcome.error}" if outcome.error else ""))
         try:
-            table = read_results(self._client, self.job_id)
+            table = read_results(self._client, self.job_id, outcome)
         except ObjectNotFound:
             return self._bulk()
+        return self._shown(table)
+
+    def _wait(self, timeout_s: float | None) -> Outcome | None:
+        """Wait until the job has ended, and return its outcome; raises `TimeoutError`.
+
+        Return None if the job is answered. Its outcome need not be written yet.
+        """
+        client, job_id, started = self._client, self.job_id, time.monotonic()
+        pause_s, looked = _FIRST_PAUSE_S, started
+        while True:
+            may_change, now = client.queue.pause(0.0), time.monotonic()
+            look_s = max(_LOOK_EVERY_S, (now - started) * _LOOK_SHARE)
+            if not may_change or now - looked >= look_s or _closed(client, job_id):
+                if (outcome := read_outcome(client.buckets.main, job_id)) is not None:
+                    return outcome
+                read_job(client.buckets.main, job_id)
+                looked = now
+            if not may_change and self._answers is not None and self._take(self._answers, 0.0):
+                return None
+            if not may_change:
+                raise TimeoutError(nothing_ends(job_id))
+            left_s = math.inf if timeout_s is None else timeout_s - (now - started)
+            if left_s <= 0:
+                raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s; it goes on: wait again")
+            if self._answers is None:
+                time.sleep(min(pause_s, left_s))
+                pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
+            elif self._take(self._answers, min(_LONGEST_PAUSE_S, left_s)):
+                return None
+            elif self._ended:
+                looked = -math.inf
+
+    def _take(self, answers: AnswerBox, seconds: float) -> bool:
+        """Wait up to `seconds` for the answer of the job. Return whether it has brought the results."""
+        try:
+            answer = answers.wait(self.job_id, seconds)
+        except LedgerUnavailable:
+            time.sleep(seconds)
+            return False
+        if answer is not None and answer.text:
+            self._answered = answer
+        self._ended = answer is not None
+        return self._answered is not None
+
+    def _shown(self, table: Table) -> Any:
         self.rejected = table.rejected
         if self._like is None:
             return table.records()
@@ -157,78 +202,12 @@ class RecordsJob:
         return f"RecordsJob({self.job_id!r})"
 
 
-def submit_records(submission: Submission, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
-    """Score rows from the application's memory.
-
-    Submitting again with the same `job_id` and the same arguments enqueues the same job again, and creates no second
-    job.
-
-    Parameters
-    ----------
-    submission : Submission
-        The `Submission` that accepts the job.
-    model : str
-        ``name``, ``name@alias`` or ``name@version``.
-    records : list of dict, dict of str to column, or DataFrame
-        The records, in a form that `table_of` accepts. Columns that are not features are copied into the results.
-        Records of more than 8 MiB as JSON need pyarrow and pandas in this process.
-    **options
-        The options of the job (see `RecordsOptions`). Unless `max_rejected` is set, any number of records may be
-        rejected.
-
-    Raises
-    ------
-    InvalidRequest (ModelNotFound, BucketNotAllowed, JobConflict among them), MissingColumns
-        Nothing was recorded.
-    QueueUnavailable, LedgerUnavailable, StoreUnavailable
-        Transient: try again with the same `job_id`.
-    """
-    job_id = accept_records(submission, model, records, **options)
-    submission.score_inline(job_id)
-    return RecordsJob(submission, job_id, like=records if is_frame(records) else None)
-
-
-def accept_records(submission: Submission, model: str, records: Any, **options: Unpack[RecordsOptions]) -> str:
-    """Record a job of records without enqueueing it, and return its id (see `submit_records`)."""
-    check_known(options, RecordsOptions)
-    job_id = options.get("job_id") or submission.new_job_id()
-    main = submission.buckets.main
-    key, before, names = pack_records(job_id, records)
-    if options.get("max_rejected") is None:
-        options["max_rejected"] = "100%"
-    spec = spec_from(model, main.uri(key), options, job_id=job_id, output=submission.default_output(model)).check()
-    pinned = submission.registry.resolve(model)
-    _check_columns(submission, pinned, spec, names)
-    submission.accept(spec, webhook=options.get("webhook"), pinned=pinned, before=before, labels=options.get("labels"))
-    return job_id
-
-
-def pack_records(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[str]]:
-    """Return the key of the job's input, the objects to write to the bucket, and the column names."""
-    if not (is_frame(records) and records.memory_usage(index=False).sum() > 8 * MAX_BYTES):
-        table = table_of(records)
-        records = records if is_frame(records) else table  # a `Table` has types, which pandas would have to guess
-        with contextlib.suppress(TooManyRecords):
-            text = encode(table)
-            sha256 = hashlib.sha256(text).hexdigest()
-            return keys.records_table(job_id, sha256), {keys.records(job_id, sha256): pack(text)}, list(table.columns)
-    key, names, body = arrow.as_parquet(job_id, records)
-    return key, {key: body}, names
-
-
-def check_message(records: Any) -> None:
-    """Raise `InvalidRequest` if the records are too large for a message."""
-    size = len(json.dumps(records, default=str, separators=(",", ":")))
-    if size > MAX_MESSAGE_BYTES:
-        raise InvalidRequest(
-            f"the records take {size:,} bytes as JSON, and a message carries {MAX_MESSAGE_BYTES:,}: send fewer, call "
-            "submit_records, which stages them in the bucket, or write Parquet there and send scoreline.submit"
-        )
-
-
-def read_results(client: JobReader, job_id: str) -> Table:
+def read_results(client: JobReader, job_id: str, outcome: Outcome) -> Table:
     """Return the results of a successful job of records; raises `ObjectNotFound` if they are too large for JSON."""
     main, key = client.buckets.main, keys.answer(job_id)
+    if outcome.results:
+        with decoding(main, keys.outcome(job_id)):
+            return decode(outcome.results.encode())
     with decoding(main, key):
         return decode(unpack(main.get(key).data))
 
@@ -238,14 +217,15 @@ def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
 
     ``results`` and ``rejected_records`` are left out if they would take more than `MAX_MESSAGE_BYTES`.
     """
-    if read_outcome(client.buckets.main, job_id) is None:
+    outcome = read_outcome(client.buckets.main, job_id)
+    if outcome is None:
         return None
     status = client.status(job_id)
     reply: dict[str, Any] = status.to_dict()
     reply.pop("submitter", None)
     if status.state in ("succeeded", "partial"):
         with contextlib.suppress(ObjectNotFound):
-            table = read_results(client, job_id)
+            table = read_results(client, job_id, outcome)
             more = {
                 "results": table.records(),
                 "rejected_records": [{"record": row, "message": why} for row, why in table.rejected.items()],
@@ -253,36 +233,6 @@ def answer(client: JobReader, job_id: str) -> dict[str, Any] | None:
             if len(json.dumps(more, default=str)) <= MAX_MESSAGE_BYTES:
                 reply |= more
     return reply
-
-
-def _check_columns(submission: Submission, pinned: PinnedModel, spec: JobSpec, names: Sequence[str]) -> None:
-    """Check the columns of the records before anything is recorded; raises `MissingColumns`."""
-    features = spec.features or submission.registry.manifest(pinned).feature_names or ()
-    spelled = {*names, *(name.replace(" ", "_") for name in names)}  # LightGBM replaces blanks
-    missing = [name for name in features if name not in (names if spec.features else spelled)]
-    if missing := [*missing, *(name for name in kept_names(spec.keep) if name not in names)]:
-        raise MissingColumns(
-            f"the records lack {', '.join(map(repr, missing))}; they have {', '.join(map(repr, names[:20]))}"
-        )
-
-
-def _wait(client: JobReader, job_id: str, timeout_s: float | None) -> Outcome:
-    """Wait until the job has ended, and return its outcome; raises `TimeoutError`."""
-    started = time.monotonic()
-    pause_s, looked, may_change = _FIRST_PAUSE_S, started, True
-    while True:
-        now = time.monotonic()
-        if not may_change or now - looked >= _LOOK_EVERY_S or _closed(client, job_id):
-            if (outcome := read_outcome(client.buckets.main, job_id)) is not None:
-                return outcome
-            read_job(client.buckets.main, job_id)
-            looked = now
-        if not may_change:
-            raise TimeoutError(nothing_ends(job_id))
-        if timeout_s is not None and now - started >= timeout_s:
-            raise TimeoutError(f"job {job_id} has not ended after {timeout_s} s; it goes on: wait again")
-        may_change = client.queue.pause(pause_s)
-        pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
 
 
 def _closed(client: JobReader, job_id: str) -> bool:

@@ -19,8 +19,8 @@ from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job, Outcome, decoding
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_sizes import PART_ROWS
-from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.arrow import records_to_arrow
+from scoreline.tasks.records.carried import is_small, records_key
 from scoreline.tasks.records.table import MAX_RESULTS_BYTES, Table, decode, encode, pack, table_of, unpack
 from scoreline.tasks.rejects.report import reasons_by_row
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -32,8 +32,16 @@ _MAX_ANSWER_CELLS = 2 << 20
 checked first, because encoding the results would take 100 MB."""
 
 
-def stage_records(main: ObjectStore, job: Job) -> None:
-    """Write the Parquet input of a job of records, unless it is already written. Ignore all other jobs.
+def stage_records(main: ObjectStore, job: Job) -> Pinned | None:
+    """Prepare the input of a job of records. Ignore all other jobs.
+
+    The parts of a job with few records read the object that the application has written (see `RecordsFormat`). More
+    records are written as Parquet, unless this is already done.
+
+    Returns
+    -------
+    Pinned, optional
+        The object that the application has written, if the job reads it.
 
     Raises
     ------
@@ -44,20 +52,24 @@ def stage_records(main: ObjectStore, job: Job) -> None:
     """
     sha256 = _records_of(main, job)
     if sha256 is None:
-        return
+        return None
     key = keys.records(job.spec.job_id, sha256)
     try:
-        data = main.get(key).data
+        stored = main.get(key)
     except ObjectNotFound:
         raise InputNotFound(f"the records of job {job.spec.job_id} are gone: no object {main.uri(key)}") from None
     with decoding(main, key):
-        text = unpack(data)
+        text = unpack(stored.data)
         if hashlib.sha256(text).hexdigest() != sha256:
             raise ValueError("its digest differs from the one in its key")
-        table = _to_arrow(decode(text))
+        records = decode(text)
+        table = _to_arrow(records)
+    if is_small(stored.data, records.rows, job.spec):
+        return Pinned.of(main, stored.info)
     body = parquet.write(table, {}, group_rows=PART_ROWS)
     with contextlib.suppress(PreconditionFailed):
         main.put(keys.records_table(job.spec.job_id, sha256), body, mode=CREATE)
+    return None
 
 
 def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> None:
@@ -68,7 +80,7 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
     if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # the parts may be deleted
         return
     try:
-        table = _results(buckets, documents, with_rejected=bool(outcome.rejected))
+        table = read_scored(buckets, documents, with_rejected=bool(outcome.rejected))
         if table is None:
             return
         body = pack(encode(table, MAX_RESULTS_BYTES))
@@ -86,8 +98,8 @@ def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> No
 
 def _records_of(main: ObjectStore, job: Job) -> str | None:
     """Return the digest of a job's records; None if the input of the job is not records."""
-    bucket, key = parse_uri(job.spec.inputs[0])
-    return keys.records_digest(job.spec.job_id, key) if bucket == main.bucket else None
+    found = records_key(job, main.bucket)
+    return None if found is None else found[1]
 
 
 def _to_arrow(table: Table) -> pa.Table:
@@ -97,7 +109,7 @@ def _to_arrow(table: Table) -> pa.Table:
         raise ValueError(str(error)) from error
 
 
-def _results(buckets: Buckets, documents: Documents, *, with_rejected: bool) -> Table | None:
+def read_scored(buckets: Buckets, documents: Documents, *, with_rejected: bool) -> Table | None:
     """Return the results of all parts, and why rows were rejected; return None if the results are too large."""
     layout = ResultsLayout.of(buckets, documents.job)
     store = layout.store

@@ -42,6 +42,7 @@ def commit_part(
     note: Callable[[int], int] | None = None,
     note_scored: Callable[[int], None] | None = None,
     requests_before: Requests | None = None,
+    before_writing: Callable[[Receipt], None] | None = None,
 ) -> Receipt:
     """Score a part and write its objects, the rejected rows first. Return the receipt of the committed part.
 
@@ -57,6 +58,9 @@ def commit_part(
         Records in the ledger how many rows of the part are scored (see `ScoredNotes`).
     requests_before : Requests, optional
         Number of requests of this process before it began the part; by default, before this call.
+    before_writing : callable, optional
+        Called with the numbers of rows when the part is scored and nothing of it is written yet. Its exceptions are not
+        caught.
 
     Raises
     ------
@@ -92,6 +96,8 @@ def commit_part(
         )
     receipt = Receipt(plan_sha256=plan.sha256, part=part, rows=results.rows, rejected=rejects.num_rows)
     _stop_if_arranged(engine, documents)
+    if before_writing is not None:
+        before_writing(receipt)
     if rejects.num_rows:
         with timings("encode"):
             rejects_body = parquet.write(rejects, footer)

@@ -15,15 +15,17 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.ledger.counters import Counters
+from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.tasks.dispatch.memory_queue import Message
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import reconcile_job
+from scoreline.tasks.records.carried import Carried
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.finalize import finalize
-from scoreline.tasks.steps.inline import score_small
+from scoreline.tasks.steps.inline import score_records
 from scoreline.tasks.steps.planner import plan_job
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.webhooks.notify import Sender, give_up, notify
@@ -93,7 +95,9 @@ class EagerWorker:
 
     def _score(self, message: Message, job_id: str) -> None:
         if message.name == "scoreline.score_staged":
-            score_small(self.engine, job_id, message.id)
+            step = WaitingStep(task=message.name, job_id=job_id)
+            _, carried = self.engine.ledger.waiting.receive(step)
+            score_records(self.engine, job_id, message.id, Carried.of(carried))
         else:
             score_part(self.engine, job_id, message.kwargs["part"], message.id)
 

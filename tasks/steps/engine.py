@@ -23,6 +23,7 @@ from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
 from scoreline.tasks.job.plan import BATCH_BYTES, BATCH_ROWS, Columns, Slice
+from scoreline.tasks.records.format import RecordsFormat
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.refused_before import RefusedByModel
 from scoreline.tasks.scoring.settled_types import settle
@@ -69,7 +70,7 @@ class Engine(Dispatcher):
     """A dispatcher that can also load models and read inputs."""
 
     models: ModelSource
-    tables: Tables = field(default_factory=Tables)
+    tables: Tables = field(default_factory=lambda: Tables(RecordsFormat()))
     history: PartHistory = field(default_factory=PartHistory)
     """The time at which this process wrote its last part of each job."""
     refused: RefusedByModel = field(default_factory=RefusedByModel)

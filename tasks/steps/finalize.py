@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
 from scoreline.storage.ledger.base import Progress
@@ -38,12 +37,11 @@ from scoreline.tasks.job.part_failures import read_failures
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
-from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.arrange import arrange, remove_parts
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.result_files import File
-from scoreline.tasks.steps.results_manifest import Entry, check_parts, create_manifest, manifest_lines
+from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +51,9 @@ _PACE_ALWAYS_S = 1.0
 """The pace of a job is recorded if its average part takes at least `_PACE_ALWAYS_S` seconds. It is also recorded if the
 average part has at least `_PACE_MIN_ROWS` rows and takes at least `_PACE_MIN_S` seconds. In shorter parts, overhead
 dominates."""
-AROUND_PARTS = Requests(class_a=8, class_b=20)
+AROUND_PARTS = Requests(class_a=8, class_b=16)
 """Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
 the job ends. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
-_MAX_FAILURES = 1_000
-"""Maximum number of missing parts whose reasons are kept. All missing parts are counted."""
 _MAX_UNCOUNTED = 3
 """Maximum number of times that counted but incomplete parts are scored again. If parts are still incomplete, another
 program keeps deleting objects of the job."""
@@ -177,29 +173,6 @@ def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None
     )
 
 
-@dataclass(kw_only=True)
-class _Parts:
-    """The results of checking the parts of a job."""
-
-    checked: CheckedParts
-    """The manifest entries, which are read again for the manifest."""
-    rows: int = 0
-    rejected: int = 0
-    bytes: int = 0
-    """Size of the results."""
-    complete: int = 0
-    """Number of parts that exist."""
-    infos: list[ObjectInfo] = field(default_factory=list)
-    """Objects of the parts, in order. Empty unless the results still have to be arranged."""
-    timings: Timings = field(default_factory=Timings)
-    missing: int = 0
-    """Number of parts that are missing."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Reasons why parts are missing, by part number. At most `_MAX_FAILURES` reasons are kept."""
-    broken: set[int] = field(default_factory=set)
-    """Numbers of the parts that were counted in the ledger, but are not complete in the bucket."""
-
-
 def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
     """Check every part; if none is missing, write the manifest, claim the end of the job, and write ``_SUCCESS``.
 
@@ -209,7 +182,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         The outcome; None if the job has ended meanwhile, or if parts must be scored again.
     """
     job, plan, before = documents.job, documents.plan, requests.so_far()
-    parts = _check(engine, documents, run, progress.failures)
+    parts, checked = _check(engine, documents, run, progress.failures)
     if parts.broken:
         if job.spec.arranged and (done := _succeeded(engine, documents, run)) is not None:
             return done  # another finalizer has deleted the parts
@@ -244,7 +217,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     main, job_id = engine.buckets.main, job.spec.job_id
     if read_outcome(main, job_id) is not None:
         return None
-    success = _write_manifest(engine, documents, parts, files)
+    success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
     counted = _requests(parts, progress) + requests.so_far() - before
     outcome = replace(outcome, class_a=counted.class_a, class_b=counted.class_b)
     decided = claim_end(main, job_id, outcome)
@@ -256,14 +229,14 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     return outcome
 
 
-def _requests(parts: _Parts, progress: Progress) -> Requests:
+def _requests(parts: PartTotals, progress: Progress) -> Requests:
     """Return the requests of a job, except those of this step so far."""
     planning = Workload.of_text(progress.work)
     counted = Requests(class_a=parts.timings.class_a, class_b=parts.timings.class_b)
     return counted + AROUND_PARTS + (planning.requests if planning is not None else Requests())
 
 
-def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: Progress) -> bool:
+def _score_again(engine: Engine, documents: Documents, parts: PartTotals, progress: Progress) -> bool:
     """Rebuild the ledger without broken parts, so that they are scored again. Return False if the job must fail.
 
     The job fails if other parts have failed, or if broken parts were already scored again `_MAX_UNCOUNTED` times.
@@ -283,33 +256,22 @@ def _score_again(engine: Engine, documents: Documents, parts: _Parts, progress: 
     return True
 
 
-def _check(engine: Engine, documents: Documents, run: Run, failed: Mapping[int, str]) -> _Parts:
-    """Check every part, and add up their rows and timings."""
+def _check(
+    engine: Engine, documents: Documents, run: Run, failed: Mapping[int, str]
+) -> tuple[PartTotals, CheckedParts]:
+    """Check every part. Return what the parts add up to, and their entries, which are read again for the manifest."""
     layout = ResultsLayout.of(engine.buckets, documents.job)
 
     def check(first: int) -> Iterator[Entry]:
         return check_parts(layout, documents, failed, first)
 
-    parts = _Parts(checked=CheckedParts(engine.buckets.main, documents, run, check))
-    for number, entry in enumerate(parts.checked.check()):
-        if entry.failure:
-            parts.missing += 1
-            if len(parts.failures) < _MAX_FAILURES:
-                parts.failures[str(number)] = entry.failure
-            if entry.broken:
-                parts.broken.add(number)
-            continue
-        parts.complete += 1
-        parts.timings.add(entry.seconds)
-        if entry.info is not None:
-            parts.infos.append(entry.info)
-        parts.rows += entry.rows
-        parts.rejected += entry.rejected
-        parts.bytes += entry.bytes
-    return parts
+    checked, parts = CheckedParts(engine.buckets.main, documents, run, check), PartTotals()
+    for number, entry in enumerate(checked.check()):
+        parts.add(number, entry)
+    return parts, checked
 
 
-def _fault(documents: Documents, run: Run, parts: _Parts) -> tuple[Reason, str, str]:
+def _fault(documents: Documents, run: Run, parts: PartTotals) -> tuple[Reason, str, str]:
     """Return the reason, the error and the summary if the job fails after the check; otherwise empty texts."""
     plan = documents.plan
     allowed = run.max_rejected or documents.job.spec.max_rejected
@@ -348,29 +310,7 @@ def _arrange(
         return None, describe(error)
 
 
-def _write_manifest(engine: Engine, documents: Documents, parts: _Parts, files: Sequence[File] | None) -> bytes:
-    """Write the manifest. Return the content of ``_SUCCESS``, which contains the digest of the manifest."""
-    job, plan = documents.job, documents.plan
-    common = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": parts.rows, "rejected": parts.rejected}
-    head = common | {
-        "manifest_sha256": job.model.manifest_sha256,
-        "warnings": list(plan.warnings),
-        "seconds": parts.timings.rounded(3),
-    }
-    success = common | {"parts": parts.complete}
-    if files is not None:
-        head |= {"partition_by": job.spec.partition_by}
-        success |= {"plan": plan.sha256, "files": len(files)}
-    layout = ResultsLayout.of(engine.buckets, job)
-
-    def lines() -> Iterator[str]:
-        return manifest_lines(head, (entry.text for entry in parts.checked.entries()), files)
-
-    digest = create_manifest(layout, lines)
-    return json.dumps(success | {"manifest_sha256": digest}, sort_keys=True).encode()
-
-
-def _note_pace(engine: Engine, job: Job, parts: _Parts, count: int) -> None:
+def _note_pace(engine: Engine, job: Job, parts: PartTotals, count: int) -> None:
     """Record the pace of a job, with and without reading the input, if its parts are long enough.
 
     If a pace is already recorded, record the geometric mean of both.

@@ -17,6 +17,7 @@ from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import CREATE, exists
+from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.leases import hold_step
@@ -104,9 +105,9 @@ def _plan(engine: Engine, job: Job) -> bool:
     return True
 
 
-def make_plan(engine: Engine, job: Job) -> bytes:
-    """Draft a plan and encode it. Raises the same errors as `draft`."""
-    made = draft(engine, job, Pace.of(engine.ledger, job))
+def make_plan(engine: Engine, job: Job, pace: Pace | None = None) -> bytes:
+    """Draft a plan and encode it. Raises the same errors as `draft`. By default, the pace is read from the ledger."""
+    made = draft(engine, job, pace or Pace.of(engine.ledger, job))
     identity = {
         "bucket": engine.buckets.main.bucket,
         "job_id": job.spec.job_id,
@@ -170,9 +171,9 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
     manifest = engine.models.manifest(job.model)
     named = named_features(manifest, spec.features)
-    stage_records(engine.buckets.main, job)
+    few_records = stage_records(engine.buckets.main, job)
     rescored = None if spec.rejected_of is None else parts_to_rescore(engine, spec.rejected_of)
-    surveyed = _survey(engine, job, rescored, named or ())
+    surveyed = _survey(engine, job, rescored, few_records, named or ())
     warnings = _warn_of_empty(surveyed)
     if not any(len(item.schema) for item in surveyed):  # an empty plan: the job succeeds without any parts
         columns = Columns(features=named or (), keep=(), schema="")
@@ -207,18 +208,20 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     if not made.parts or bundle is None:
         return made
     made = try_rows(engine, job, bundle, made, resolved)
-    if not rescored:
+    if not rescored and few_records is None:  # a few records are always one part
         made = _cut(job, bundle, made, pace)
     return replace(made, ahead=None)
 
 
 def _survey(
-    engine: Engine, job: Job, rescored: Sequence[Part] | None, features: Sequence[str]
+    engine: Engine, job: Job, rescored: Sequence[Part] | None, few_records: Pinned | None, features: Sequence[str]
 ) -> tuple[SurveyedObject, ...]:
     """Survey the objects that the job reads. If a job that reads only new objects finds none, return an empty list."""
     spec = job.spec
     if rescored is not None:
         objects = pinned_objects(engine.buckets, rescored)
+    elif few_records is not None:
+        objects = [few_records]
     else:
         objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -20,9 +20,12 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.listed_rejects import ListedRejects
 from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.job.plan import Part
+from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.result_files import File
 
 _THREADS = 16
+MAX_FAILURES = 1_000
+"""Maximum number of missing parts whose reasons are kept. All missing parts are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,44 @@ class Entry:
     """Whether the part was counted, but its objects do not account for all of its rows. It has to be scored again."""
     info: ObjectInfo | None = None
     """The object with the part's results, if it has to be arranged; otherwise None."""
+
+
+@dataclass(kw_only=True)
+class PartTotals:
+    """What the parts of a job add up to."""
+
+    rows: int = 0
+    rejected: int = 0
+    bytes: int = 0
+    """Size of the results."""
+    complete: int = 0
+    """Number of parts that exist."""
+    infos: list[ObjectInfo] = field(default_factory=list)
+    """Objects of the parts, in order. Empty unless the results still have to be arranged."""
+    timings: Timings = field(default_factory=Timings)
+    missing: int = 0
+    """Number of parts that are missing."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Reasons why parts are missing, by part number. At most `MAX_FAILURES` reasons are kept."""
+    broken: set[int] = field(default_factory=set)
+    """Numbers of the parts that were counted in the ledger, but are not complete in the bucket."""
+
+    def add(self, number: int, entry: Entry) -> None:
+        """Add a part."""
+        if entry.failure:
+            self.missing += 1
+            if len(self.failures) < MAX_FAILURES:
+                self.failures[str(number)] = entry.failure
+            if entry.broken:
+                self.broken.add(number)
+            return
+        self.complete += 1
+        self.timings.add(entry.seconds)
+        if entry.info is not None:
+            self.infos.append(entry.info)
+        self.rows += entry.rows
+        self.rejected += entry.rejected
+        self.bytes += entry.bytes
 
 
 def check_parts(
@@ -76,7 +117,7 @@ def check_parts(
             return Entry(failure=commit.fault, broken=True)
         for left in listed.of_part(number) - ({commit.rejects.key} if commit.rejects else set()):
             layout.store.delete(left)
-        return _entry_of(layout, number, part, commit)
+        return entry_of(layout, number, part, commit)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
         pending: list[tuple[int, Part]] = []
@@ -88,7 +129,7 @@ def check_parts(
         yield from pool.map(check, pending)
 
 
-def _entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) -> Entry:
+def entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) -> Entry:
     """Return the entry of a committed part."""
     scored = commit.receipt
     source = [{"key": s.key, "etag": s.etag, "first_row": s.scope[0], "rows": s.scope[1]} for s in part.slices]
@@ -239,3 +280,34 @@ def _separated(items: Iterable[str]) -> Iterator[str]:
             yield last + ",\n"
         last = item
     yield (last or "") + "\n"
+
+
+def write_manifest(
+    layout: ResultsLayout,
+    documents: Documents,
+    totals: PartTotals,
+    entries: Callable[[], Iterable[Entry]],
+    files: Sequence[File] | None = None,
+) -> bytes:
+    """Write the manifest. Return the content of ``_SUCCESS``, which contains the digest of the manifest.
+
+    Parameters
+    ----------
+    entries : callable
+        Returns the entries of all parts, in order. It is called again if the manifest exists.
+    files : sequence of File, optional
+        As for `manifest_lines`.
+    """
+    job, plan = documents.job, documents.plan
+    common = {"job_id": job.spec.job_id, "model": job.model.ref, "rows": totals.rows, "rejected": totals.rejected}
+    head = common | {
+        "manifest_sha256": job.model.manifest_sha256,
+        "warnings": list(plan.warnings),
+        "seconds": totals.timings.rounded(3),
+    }
+    success = common | {"parts": totals.complete}
+    if files is not None:
+        head |= {"partition_by": job.spec.partition_by}
+        success |= {"plan": plan.sha256, "files": len(files)}
+    digest = create_manifest(layout, lambda: manifest_lines(head, (entry.text for entry in entries()), files))
+    return json.dumps(success | {"manifest_sha256": digest}, sort_keys=True).encode()

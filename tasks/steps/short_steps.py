@@ -20,10 +20,11 @@ from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.plan_file import PlanFile
+from scoreline.tasks.records.carried import Carried
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.finalize import finalize
-from scoreline.tasks.steps.inline import score_small
+from scoreline.tasks.steps.inline import score_records
 from scoreline.tasks.steps.planner import plan_job
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,8 @@ def _run(engine: Engine, step: WaitingStep) -> bool:
         case "scoreline.finalize":
             finalize(engine, step.job_id)
         case "scoreline.score_staged":
-            score_small(engine, step.job_id, secrets.token_hex(8), longest_s=LONGEST_RECORDS_S)
+            carried = Carried.of(step.carried)
+            score_records(engine, step.job_id, secrets.token_hex(8), carried, longest_s=LONGEST_RECORDS_S)
         case _:
             return False
     return True

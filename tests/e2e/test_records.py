@@ -28,7 +28,8 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.records.job import MAX_MESSAGE_BYTES, RecordsJob, accept_records
+from scoreline.tasks.records.job import MAX_MESSAGE_BYTES, RecordsJob
+from scoreline.tasks.records.submit import accept_records
 from scoreline.tasks.records.table import encode, pack, table_of
 from scoreline.worker.dev.stack import Stack
 from tests.support.installed import not_installed_by

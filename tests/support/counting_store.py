@@ -1,7 +1,8 @@
-"""Directory stores that count requests, or the bytes of requested ranges."""
+"""Directory stores that count: the bytes of requested ranges, or the requests."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,39 @@ class CountingStore(DirectoryStore):
         if byte_range is not None:
             self.asked += byte_range[1] - byte_range[0]
         return super().get(key, byte_range=byte_range, **options)
+
+
+class RequestLog(DirectoryStore):
+    """Notes each request: the operation and the key."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.requests: list[tuple[str, str]] = []
+        self._guard = threading.Lock()
+
+    def _note(self, operation: str, key: str) -> None:
+        with self._guard:
+            self.requests.append((operation, key))
+
+    def get(self, key: str, **options: Any) -> StoredObject:
+        self._note("get", key)
+        return super().get(key, **options)
+
+    def head(self, key: str) -> ObjectInfo:
+        self._note("head", key)
+        return super().head(key)
+
+    def put(self, key: str, data: bytes, **options: Any) -> ObjectInfo:
+        self._note("put", key)
+        return super().put(key, data, **options)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._note("list", prefix)
+        return super().list(prefix)
+
+    def delete(self, key: str) -> None:
+        self._note("delete", key)
+        super().delete(key)
 
 
 class CountedRequests(DirectoryStore):

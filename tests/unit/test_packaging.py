@@ -47,7 +47,6 @@ READ_BY_OTHERS = {
 }
 ON_NO_DYNO = {
     "DYNO": "Heroku sets it",
-    "HEROKU_APP_NAME": "Heroku sets it",
     "SUBMITTER": "it names a person, who gives it with a command",
     "REDIS_URL": "the add-on sets it",
     "REDIS_TLS_URL": "the add-on sets it",

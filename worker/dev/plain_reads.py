@@ -61,9 +61,7 @@ class PlainReads:
 
     def _find(self, environ: dict[str, Any]) -> FakeKey | None:
         """Return the object that a request reads; None if moto has to answer."""
-        if environ["REQUEST_METHOD"] != "GET" or environ.get("QUERY_STRING") or "HTTP_AUTHORIZATION" not in environ:
-            return None
-        if environ.get("HTTP_HOST", "").partition(":")[0] != _HOST or any(name in environ for name in _OPTIONS):
+        if environ["REQUEST_METHOD"] != "GET" or not is_plain(environ) or any(name in environ for name in _OPTIONS):
             return None
         path = unquote(environ["RAW_URI"]) if "//" not in environ["RAW_URI"] else ""
         name, _, key = path.removeprefix("/").partition("/")
@@ -75,3 +73,10 @@ class PlainReads:
             return None
         wanted = environ.get("HTTP_IF_MATCH")
         return found if wanted in (None, found.etag) else None
+
+
+def is_plain(environ: dict[str, Any]) -> bool:
+    """Return whether a request concerns an object as a whole, is signed, and names its bucket in the path."""
+    if environ.get("QUERY_STRING") or "HTTP_AUTHORIZATION" not in environ:
+        return False
+    return bool(environ.get("HTTP_HOST", "").partition(":")[0] == _HOST)

@@ -4,7 +4,7 @@ By default, moto stores objects in temporary files, and reads the whole object f
 300 MB is requested in ranges of 4 MiB, moto reads the model 75 times. With this module, a ranged request reads only the
 requested bytes. Moto's own server also looks for all of its services in the file system at each request. This search
 takes half of the time of a request. This module serves S3 alone, keeps connections open as R2 does, and lets
-`PlainReads` answer plain reads.
+`PlainReads` and `PlainWrites` answer plain requests.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
 from scoreline.worker.dev.plain_reads import PlainReads
+from scoreline.worker.dev.plain_writes import MAX_BYTES, PlainWrites
 from scoreline.worker.dev.strict import App, StrictR2
 
 
@@ -39,42 +40,59 @@ class _InMemory(io.BytesIO):
 
 
 class KeepingAlive(MotoRequestHandler):
-    """Keeps the connection open after a GET without a body, so that the client can send its next request.
+    """Keeps the connection open after a small request, so that the client can send its next request.
 
     Werkzeug closes the connection after each request, because it may not have read the body of the request. A new
-    connection takes as much time as the rest of a small GET.
+    connection takes as much time as the rest of a small request.
     """
 
     disable_nagle_algorithm = True  # otherwise, the body of an answer waits for the acknowledgement of its headers
 
     def run_wsgi(self) -> None:
         """Answer one request."""
-        has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
-        answer = self._answer() if self.command == "GET" and not has_body else None
+        length = self.headers.get("Content-Length", "0")
+        has_body = length != "0" or "Transfer-Encoding" in self.headers
+        if self.command == "PUT":
+            small = length.isdecimal() and int(length) <= MAX_BYTES and "Transfer-Encoding" not in self.headers
+            answer = self._answer(self.rfile.read(int(length))) if small else None
+        else:
+            answer = self._answer() if self.command in ("GET", "HEAD", "DELETE") and not has_body else None
         if answer is None:
             super().run_wsgi()
             return
-        status, headers, data = answer
+        self._send(*answer)
+
+    def _send(self, status: str, headers: list[tuple[str, str]], data: bytes) -> None:
         code, _, reason = status.partition(" ")
         self.send_response(int(code), reason)
         length = next((value for name, value in headers if name.lower() == "content-length"), None)
         for name, value in headers:
             self.send_header(name, value)
-        if length is None:
+        if self.command == "HEAD" or code == "204":
+            data = b""
+        elif length is None:
             self.send_header("Content-Length", str(len(data)))
         elif length != str(len(data)):  # the client notices the missing bytes only when the connection is closed
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(data)
 
-    def _answer(self) -> tuple[str, list[tuple[str, str]], bytes] | None:
-        """Return status, headers and body of the answer; None if the application failed, so that Werkzeug explains."""
+    def _answer(self, body: bytes | None = None) -> tuple[str, list[tuple[str, str]], bytes] | None:
+        """Return status, headers and body of the answer; None if the application failed, so that Werkzeug explains.
+
+        Parameters
+        ----------
+        body : bytes, optional
+            The body of the request, if it has been read.
+        """
         started: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
             started.append((status, headers))
 
         self.environ = self.make_environ()
+        if body is not None:
+            self.environ["wsgi.input"] = io.BytesIO(body)
         try:
             answer = self.server.app(self.environ, start)
             try:
@@ -83,14 +101,15 @@ class KeepingAlive(MotoRequestHandler):
                 if hasattr(answer, "close"):
                     answer.close()
         except Exception:  # noqa: BLE001
-            return None
+            return None if body is None else ("500 Internal Server Error", [], b"")
 
 
 def serve(port: int, wrap: Callable[[App], App] = StrictR2) -> None:
     """Serve on a port of 127.0.0.1 until the process ends. The function `wrap` adds a layer around moto."""
     vars(moto.s3.models)["tempfile"] = SimpleNamespace(SpooledTemporaryFile=_InMemory)
     os.environ["MOTO_PORT"] = str(port)
-    app = PlainReads(create_backend_app("s3"), moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"])
+    backend = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    app = PlainReads(PlainWrites(create_backend_app("s3"), backend), backend)
     run_simple("127.0.0.1", port, wrap(app), threaded=True, request_handler=KeepingAlive)
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoreline.storage.errors import InvalidRequest
-from scoreline.tasks.records.job import pack_records
+from scoreline.tasks.records.submit import pack_records
 from scoreline.tasks.records.table import MAX_BYTES, MAX_RESULTS_BYTES, decode, encode, pack, table_of, unpack
 
 MIXED = {
@@ -53,10 +53,10 @@ def test_records_have_the_same_values_and_types_as_json_and_as_parquet() -> None
     records = [dict(zip(mixed, row, strict=True)) for row in zip(*mixed.values(), strict=True)]
     many = [*records, records[0] | {"text": "a" * MAX_BYTES}]
     # When the records are packed
-    key, before, names = pack_records("many", many)
+    key, before, columns = pack_records("many", many)
     # Then the Parquet file has the same values
     assert key.startswith("jobs/many/bulk-")
-    assert names == list(mixed)
+    assert [name for name, _ in columns] == list(mixed)
     (written,) = before.values()
     assert pq.read_table(io.BytesIO(written)).to_pylist() == table_of(many).records()
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from scoreline.tasks.steps import finalize as finalizing
+from scoreline.tasks.steps import results_manifest
 from tests.support.one_job import OneJob
 
 
 def test_an_outcome_has_the_reasons_of_the_first_parts_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finalizing, "_MAX_FAILURES", 2)
+    monkeypatch.setattr(results_manifest, "MAX_FAILURES", 2)
     job = OneJob(tmp_path, rows=5, part_rows=1)
     job.run(6)
     for number in (1, 2, 4):

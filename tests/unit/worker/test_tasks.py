@@ -208,16 +208,16 @@ def test_a_message_is_retried_once_if_another_process_does_its_step(
 ) -> None:
     job_id = at.submit()
     waiting, asked = at.engine.ledger.waiting, []
-    begin, taken = waiting.begin, waiting.take(60)
+    receive, taken = waiting.receive, waiting.take(60)
     assert taken is not None
 
-    def counted(step: WaitingStep) -> bool:
+    def counted(step: WaitingStep) -> tuple[str, str]:
         asked.append(step)
         if gone:
             raise LedgerUnavailable("no Redis")
-        return begin(step)
+        return receive(step)
 
-    monkeypatch.setattr(waiting, "begin", counted)
+    monkeypatch.setattr(waiting, "receive", counted)
     planning = fail(planner, "plan_job", ValueError("never raised"), times=0)
     tasks.plan.apply(kwargs={"job_id": job_id})
     assert asked == [taken] * (1 if gone else 2)  # each delivery removes the step from the list

@@ -6,7 +6,7 @@ import pytest
 
 from scoreline.storage.ledger import memory_waiting, redis_waiting
 from scoreline.storage.ledger.base import Ledger
-from scoreline.storage.ledger.waiting import LISTED_S, WaitingStep
+from scoreline.storage.ledger.waiting import ALIKE_CHARS, DONE_KNOWN_S, LISTED_S, WaitingStep
 from tests.support.ledgers import LEASE_S, Clock
 
 PLAN, SMALL, END = (
@@ -59,3 +59,55 @@ def test_only_the_newest_steps_of_the_last_hour_are_listed(
     clock.advance(LISTED_S)
     ledger.waiting.add(PLAN)
     assert [ledger.waiting.take(LEASE_S) for _ in range(2)] == [PLAN, None]
+
+
+def carrying(job_id: str, alike: str = "a", rest: str = "é") -> WaitingStep:
+    return WaitingStep(task=SMALL.task, job_id=job_id, carried=alike * ALIKE_CHARS + rest)
+
+
+def test_a_step_brings_what_it_carries_once_with_or_without_its_message(ledger: Ledger) -> None:
+    for job_id in ("b", "c"):
+        ledger.waiting.add(carrying(job_id))
+    taken = ledger.waiting.take(LEASE_S)
+    assert taken is not None
+    assert (taken.job_id, taken.carried) == ("b", carrying("b").carried)
+    assert ledger.waiting.receive(carrying("c")) == ("", carrying("c").carried)
+    assert ledger.waiting.receive(carrying("c")) == ("", "")  # the message is delivered again
+    assert ledger.waiting.receive(carrying("b")) == ("taken", "")
+
+
+def test_a_message_finds_that_its_step_is_done(ledger: Ledger, clock: Clock) -> None:
+    ledger.waiting.add(SMALL)
+    assert ledger.waiting.take(LEASE_S) == SMALL
+    ledger.waiting.end(SMALL, done=True)
+    assert ledger.waiting.receive(SMALL) == ("done", "")
+    # Unless the step is sent again, or was done long ago
+    ledger.waiting.add(SMALL)
+    assert ledger.waiting.receive(SMALL) == ("", "")
+    ledger.waiting.end(SMALL, done=True)
+    clock.advance(DONE_KNOWN_S)
+    assert ledger.waiting.receive(SMALL) == ("", "")
+
+
+def test_steps_that_can_be_done_together_are_taken_together(ledger: Ledger) -> None:
+    first = carrying("1")
+    for step in (first, PLAN, carrying("2", "b"), carrying("3"), SMALL, carrying("4"), carrying("5")):
+        ledger.waiting.add(step)
+    assert ledger.waiting.receive(first) == ("", first.carried)
+    alike = ledger.waiting.take_alike(first, 2, LEASE_S)
+    assert [(step.job_id, step.carried) for step in alike] == [(n, carrying(n).carried) for n in "34"]
+    assert ledger.waiting.receive(carrying("3")) == ("taken", "")
+    assert [step.job_id for step in ledger.waiting.take_alike(first, 9, LEASE_S)] == ["5"]
+    assert ledger.waiting.take_alike(SMALL, 9, LEASE_S) == []  # it carries nothing, so nothing is known to be alike
+    left = [ledger.waiting.take(LEASE_S) for _ in range(4)]
+    assert [step and step.job_id for step in left] == ["a", "2", "b", None]
+
+
+def test_only_some_steps_carry_data(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (memory_waiting, redis_waiting):
+        monkeypatch.setattr(module, "MAX_CARRIED", 2)
+    for number in range(3):
+        ledger.waiting.add(carrying(str(number)))
+    assert [bool(ledger.waiting.receive(carrying(str(number)))[1]) for number in range(3)] == [True, True, False]
+    ledger.waiting.add(carrying("4"))
+    assert ledger.waiting.receive(carrying("4")) == ("", carrying("4").carried)
