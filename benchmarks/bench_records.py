@@ -1,6 +1,6 @@
 """Measure small jobs of records: requests to the store, seconds until the answer, and jobs a second.
 
-Claims, for jobs of one row: a worker needs at most 9 requests to the store, of which at most 2 are sent one after
+Claims, for jobs of one row: a worker needs at most 8 requests to the store, of which at most 2 are sent one after
 another before the answer. On an idle system, an application waits 60 ms (median) with the embedded S3 server, and
 250 ms if each read takes 30 ms and each write 80 ms. A worker of two processes answers 60 jobs a second of an
 application with 32 threads.
@@ -29,7 +29,7 @@ from scoreline.worker.dev.stack import Stack
 
 READ_S, WRITE_S = 0.03, 0.08
 THREADS, PROCESSES = 32, 2
-MOST_REQUESTS, MOST_BEFORE = 9, 2
+MOST_REQUESTS, MOST_BEFORE = 8, 2
 MOST_S = {"embedded": 0.060, "slow": 0.250}
 LEAST_PER_S = 60
 ROW = [{"x": 1.0}]

@@ -28,8 +28,8 @@ PLAIN, GATHERED = "documents-plain", "documents-gathered"
 FOLDER = "documents/out/job_id={}/"
 OF_SLOTS = {"schedule"}
 """Fields that only the job of a schedule's slot has."""
-LEFT_OUT = {"reason", "summary"}
-"""Fields that are absent unless the job failed."""
+LEFT_OUT = {"reason", "summary", "results"}
+"""Fields that are absent unless the job failed, or is a small job of records."""
 
 
 def section(heading: str) -> str:
@@ -58,7 +58,18 @@ def bucket(worker: Stack) -> ObjectStore:
     store.put("documents/in.parquet", table)
     for job_id, gather in ((PLAIN, False), (GATHERED, True)):
         where = f"s3://{store.bucket}/documents/"
-        client.submit("documents", f"{where}in.parquet", output=f"{where}out/", job_id=job_id, gather=gather)
+        client.submit(
+            "documents",
+            f"{where}in.parquet",
+            output=f"{where}out/",
+            job_id=job_id,
+            gather=gather,
+            group="pages",
+            priority="high",
+            max_processes=2,
+            deadline="1d",
+            labels={"page": "documents"},
+        )
         *_, last = client.watch(job_id, timeout_s=HANG_S)
         assert last.state == "partial"
     return store

@@ -19,8 +19,9 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.testing import eager
 from tests.support.waiting import HANG_S
 
-VARY = {"seconds", "submitted", "model"}
-"""Fields of a status that differ: the times, and the version of the model, which is published twice."""
+VARY = {"seconds", "submitted", "work_s", "model", "result_bytes", "class_b"}
+"""Fields of a status that differ: the times, the version of the model, which is published twice and stands in each
+result, and the requests that read, because each process caches what it has read."""
 
 
 def objects(store: ObjectStore, output: str) -> dict[str, pa.Table]:

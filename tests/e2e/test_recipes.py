@@ -183,6 +183,7 @@ def test_every_call_on_the_python_page_works(
     text = (ROOT / "docs/reference/python.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)\(.*?\)` ?(\*?) \|", text, re.MULTILINE))
     functions = {name for name in scoreline.__all__ if inspect.isfunction(getattr(scoreline, name))}
+    functions.remove("acting_as")  # a context manager, and no call of a client
     assert {name for name, star in rows.items() if star} == functions
     for name, arguments in re.findall(r"^\| `(\w+)\((.*?)\)`", text, re.MULTILINE):
         takes = inspect.signature(getattr(Client, name)).parameters

@@ -135,9 +135,8 @@ def show_status(job: Status) -> None:
     if job.labels:
         echo_field("labels", ", ".join(f"{name}={value}" for name, value in job.labels.items()))
     if job.submitter is not None:
-        echo_field(
-            "submitted", f"{job.submitted[:19].replace('T', ' ')} by {job.submitter.who} ({job.submitter.where})"
-        )
+        at = job.submitted[:19].replace("T", " ")
+        echo_field("by", f"{job.submitter.who} ({job.submitter.where}), submitted {at} UTC")
     if job.error:
         echo_field("error", job.error)
     for hint in _hints(job):

@@ -28,5 +28,6 @@ def test_only_outages_and_steps_that_must_wait_are_transient() -> None:
         "StepUnfinished",
         "PartInterrupted",
         "PlanPending",
+        "PlatformUnavailable",
         "WebhookUnavailable",
     }
