@@ -51,7 +51,8 @@ class Processes:
 
     def dispatch(self, job_id: str) -> None:
         """Do what the reconciler does for a job."""
-        self.queue.extend((job_id, part) for part in self.ledger.dispatch(job_id, "p", WINDOW).parts)
+        due = self.ledger.dispatch(job_id, "p", WINDOW, queue_is_long=len(self.queue) > WINDOW)
+        self.queue.extend((job_id, part) for part in due.parts)
 
     def run(self, seconds: float) -> None:
         """Let all processes work for a while."""
@@ -207,6 +208,32 @@ def test_a_lost_message_is_sent_again_and_a_doubled_one_is_harmless(
         processes.dispatch(job_id)
     processes.run(100)
     assert set(processes.ended_at) == {"a", "b"}
+    assert max(Counter(processes.started).values()) == 1
+
+
+def test_the_queue_does_not_grow_while_parts_wait_for_hours(processes: Processes) -> None:
+    jobs = [f"j{number}" for number in range(10)]
+    for number, job_id in enumerate(jobs):
+        processes.submit(job_id, 10_000, 100.0, of("g", submitted_s=float(number)))
+    first = len(processes.queue)
+    for _ in range(6 * 60):
+        processes.run(60)
+        for job_id in jobs:
+            processes.dispatch(job_id)
+    assert len(processes.queue) <= first
+
+
+def test_messages_that_were_lost_are_sent_again_once_the_queue_is_short(processes: Processes) -> None:
+    jobs = [f"j{number}" for number in range(4)]
+    for number, job_id in enumerate(jobs):
+        processes.submit(job_id, 2 * WINDOW, 10.0, of("g", submitted_s=float(number)))
+    for _ in range(WINDOW // 2):  # of the last job
+        processes.queue.pop()
+    for _ in range(2 * 2 * WINDOW * len(jobs) * 10 // 60 + 2 * int(PATIENCE_S) // 60):
+        processes.run(60)
+        for job_id in jobs:
+            processes.dispatch(job_id)
+    assert set(processes.ended_at) == set(jobs)
     assert max(Counter(processes.started).values()) == 1
 
 
@@ -419,6 +446,7 @@ def test_the_message_of_a_job_without_a_ledger_takes_the_place_of_another(swappe
     assert swapped.complete("a", "p", 1, rows=1, rejected=0).next_part == 2
     assert swapped.renew(swapped.start_any("m3", 60.0, {})[0])  # type: ignore[index]
     assert swapped.start_any("m4", 60.0, {}) is None
+    assert fields_of(swapped, "") == set()
 
 
 def test_a_deadline_stops_a_job(ledger: Ledger, clock: Clock, job: str) -> None:
