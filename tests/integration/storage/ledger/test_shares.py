@@ -216,7 +216,7 @@ def test_the_queue_does_not_grow_while_parts_wait_for_hours(processes: Processes
     for number, job_id in enumerate(jobs):
         processes.submit(job_id, 10_000, 100.0, of("g", submitted_s=float(number)))
     first = len(processes.queue)
-    for _ in range(6 * 60):
+    for _ in range(2 * 60):
         processes.run(60)
         for job_id in jobs:
             processes.dispatch(job_id)
@@ -266,6 +266,25 @@ def test_everything_that_redis_forgets_is_rebuilt(stack: Stack, clock: Clock, jo
         again.submit(name, 1_000, 1.0, of(name))
     again.run(50)
     assert 0.45 <= again.share("a") <= 0.55
+
+
+def test_redis_remembers_a_limited_number_of_groups_without_parts(stack: Stack, clock: Clock, job: str) -> None:
+    ledger = RedisLedger(stack.environ["REDIS_URL"], namespace=job, patience_s=PATIENCE_S, clock=clock)
+    key = ledger._groups_key()
+    ledger._redis.zadd(key, {f"-g{number}": number for number in range(1_500)})
+    # When a message finds that no part waits
+    ledger.begin("a", "p", 9, budget=0, terms=of("g"))
+    assert start(ledger, "a", 0, "m")[2].to_do == "unknown"
+    # Then those that have used least are forgotten
+    assert ledger._redis.zcard(key) == 1_000
+    assert ledger._redis.zrange(key, 0, 0) == ["-g500"]
+    # And a group behind many of them is found
+    ledger._redis.zadd(key, {"+g": 750})
+    ledger._redis.zadd(ledger._groups_key().replace("groups", "ready:g"), {"a": 0})
+    ledger._redis.hset(ledger._keys("a")[0], mapping={"f3": f"{clock.now + 9} 0 1 -"})
+    assert start(ledger, "a", 0, "m")[:2] == ("a", 3)
+    assert ledger._redis.zrank(key, "+g") is not None
+    assert ledger._redis.zcard(key) == 1 + 750
 
 
 def start(ledger: Ledger, job_id: str, part: int, holder: str, *, is_retry: bool = False) -> tuple[str, int, Started]:
@@ -429,7 +448,7 @@ def test_a_clock_that_is_set_while_parts_are_under_way_keeps_no_group_waiting_fo
     processes: Processes, clock: Clock, seconds: int
 ) -> None:
     for job_id in ("a", "b"):
-        processes.submit(job_id, 10_000, 1.0, of(job_id))
+        processes.submit(job_id, 10_000, 10.0, of(job_id))
     due, _ = processes.ledger.start_due(lease("a", 0, "slept", lease_s=1e6), {})
     clock.advance(seconds)  # as if the computer had slept for a day
     processes.ledger.complete(due.job_id, "p", due.part, rows=1, rejected=0)
