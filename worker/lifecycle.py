@@ -13,7 +13,7 @@ from typing import Any
 from billiard.process import current_process
 from celery import Celery
 
-from scoreline.storage.errors import StoreError
+from scoreline.storage.errors import QueueUnavailable, StoreError
 from scoreline.storage.ledger import shared_connection
 from scoreline.storage.ledger.redis_ledger import host_and_port
 from scoreline.storage.models.bundle import Bundle
@@ -97,6 +97,7 @@ def engine(app: Celery) -> Engine:
             weights=settings.group_weights,
             lease_s=settings.lease_s,
             reconcile_s=settings.reconcile_s,
+            count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
             between_batches=(
                 # The context of a trace is in the message, so with tracing a step must wait for its message
@@ -137,6 +138,15 @@ def count_processes(app: Celery) -> list[int]:
     """Count the processes of each worker of this deployment. Wait half a second for the workers to answer."""
     own = Connections(os.environ, WORKER, app=app).queue.own_gauges(timeout_s=0.5)
     return [int(gauges["processes"]) for gauges in own.values()]
+
+
+def count_messages(app: Celery) -> int | None:
+    """Count the messages of parts that no process has received yet; None if the broker does not answer."""
+    queue = Connections(os.environ, WORKER, app=app).queue
+    try:
+        return queue.backlog().waiting.get(queue.names.of_task("scoreline.score_part"))
+    except QueueUnavailable:
+        return None
 
 
 def queue_names() -> QueueNames:

@@ -28,6 +28,8 @@ LIFE_AFTER_OUTCOME_S = 24 * 3600
 LONGEST_PATIENCE_S = 3600.0
 """Maximum number of seconds to wait until a message is sent again if no worker has started its part. The delay doubles
 with each message."""
+LONGEST_PATIENCE_IN_QUEUE_S = 600.0
+"""The same number while the queue is long: it is checked so often whether the queue is still long."""
 TICK_KNOWN_S = 24 * 3600
 """Seconds for which the ledger remembers the last run of the task `scoreline.tick`."""
 IDLE_KNOWN_S = 24 * 3600
@@ -207,10 +209,17 @@ class Ledger(Protocol):
         """
         ...
 
-    def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
+    def dispatch(self, job_id: str, plan_sha256: str, window: int, *, queue_is_long: bool = False) -> Due:
         """Claim the parts to put into the queue now: lost parts, then new parts until `window` parts are in flight.
 
         A job with a maximum number of parts has at most that many in flight.
+
+        Parameters
+        ----------
+        queue_is_long : bool
+            Whether the queue has messages for all processes. Each of them serves any part that waits, so that no
+            messages are sent again for parts that no process has begun. Otherwise, while parts wait for hours because
+            other groups or jobs come first, the queue would grow with each message that is sent again.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 -- Claims the parts that the caller must put into the queue: parts that seem to have lost their message or worker, and
 -- new parts up to the window. KEYS: state, done, groups (see shares.lua).
 -- ARGV: plan digest, window, time (see clock.lua), patience (s), maximum patience (s), job, seconds until the keys of the
--- groups expire.
+-- groups expire, 1 if the queue is long, maximum patience (s) if the queue is long.
 -- A part is in flight from its dispatch to its completion. Meanwhile the field f<part> of the state is
 -- '<time (s) at which it is considered lost> <attempts> <messages sent> <holder of the lease, or ->'.
 -- Returns {parts left, reason for stopping or '', part, part, ...}.
@@ -31,8 +31,9 @@ if field.stopped then
   return answer
 end
 local window = math.min(tonumber(ARGV[2]), tonumber(field.most) or math.huge)
-local patience, longest = tonumber(ARGV[4]), tonumber(ARGV[5])
-local function send(part, attempts, sent)
+local is_long, freed = ARGV[8] == '1', false
+local patience, longest = tonumber(ARGV[4]), tonumber(is_long and ARGV[9] or ARGV[5])
+local function send(part, attempts, sent, holder)
   -- the wait doubles with each unanswered message, because the queue may simply be long
   local wait = math.min(longest, patience * 2 ^ sent)
   redis.call('HSET', KEYS[1], 'f' .. part, string.format('%.3f %d %d -', now + wait, attempts, sent + 1))
@@ -40,12 +41,15 @@ local function send(part, attempts, sent)
     shares(KEYS[3]).ended(field['c' .. part], now)
     redis.call('HDEL', KEYS[1], 'c' .. part, 'w' .. part)
   end
-  answer[#answer + 1] = part
+  freed = true
+  if not (is_long and holder == '-') then -- in a long queue, there are messages for each part that waits
+    answer[#answer + 1] = part
+  end
 end
 for name, flight in pairs(flights) do
-  local deadline, attempts, sent = string.match(flight, '^(%S+) (%d+) (%d+)')
+  local deadline, attempts, sent, holder = string.match(flight, '^(%S+) (%d+) (%d+) (%S+)')
   if tonumber(deadline) <= now then
-    send(tonumber(string.sub(name, 2)), tonumber(attempts), tonumber(sent))
+    send(tonumber(string.sub(name, 2)), tonumber(attempts), tonumber(sent), holder)
   end
 end
 while count < window and cursor < parts do
@@ -57,7 +61,7 @@ while count < window and cursor < parts do
   cursor = cursor + 1
 end
 redis.call('HSET', KEYS[1], 'cursor', cursor)
-if #answer > 2 then
+if freed then
   shares(KEYS[3]).list(ARGV[6], field.group or '', field.rank or 0, ARGV[7])
   redis.call('HSET', KEYS[1], 'listed', 1)
 end

@@ -10,6 +10,7 @@ from scoreline.storage.errors import LedgerFenced, LedgerLost
 from scoreline.storage.ledger.base import (
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
+    LONGEST_PATIENCE_IN_QUEUE_S,
     LONGEST_PATIENCE_S,
     Completed,
     Due,
@@ -88,33 +89,43 @@ class MemoryLedger(MemorySteps):
             self._jobs.put(job_id, job, LIFE_S)
             return True
 
-    def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
+    def dispatch(self, job_id: str, plan_sha256: str, window: int, *, queue_is_long: bool = False) -> Due:
         """Claim the parts to put into the queue now (see `Ledger.dispatch`)."""
         with self._lock:
             job = self._of_plan(job_id, plan_sha256)
             self._jobs.keep(job_id, LIFE_S)
             job.stop_if_late(self._clock())
-            claimed = [] if job.stopped else self._claim(job, min(window, job.terms.max_parts or window))
-            if claimed:
-                self._shares.list_job(job_id, job.terms)
+            claimed = []
+            if not job.stopped:
+                lost = self._claim_lost(job, LONGEST_PATIENCE_IN_QUEUE_S if queue_is_long else LONGEST_PATIENCE_S)
+                new = self._claim_new(job, min(window, job.terms.max_parts or window))
+                claimed = [part for part, was_begun in lost if was_begun or not queue_is_long] + new
+                if lost or new:
+                    self._shares.list_job(job_id, job.terms)
             return Due(parts=tuple(claimed), all_done=job.all_done, stopped=job.stopped)
 
-    def _claim(self, job: Job, window: int) -> list[int]:
+    def _claim_lost(self, job: Job, longest_s: float) -> list[tuple[int, bool]]:
+        """Return the parts that seem to have lost their message or process, and whether a process had begun them."""
         now = self._clock()
-        lost = [part for part, flight in job.flights.items() if flight.until_s <= now]
-        for part in lost:
-            flight = job.flights[part]
+        lost = []
+        for part, flight in job.flights.items():
+            if flight.until_s > now:
+                continue
+            lost.append((part, flight.holder is not None))
             # The wait doubles with each unanswered message, because the queue may simply be long.
-            flight.until_s = now + min(LONGEST_PATIENCE_S, self._patience_s * 2**flight.sent)
+            flight.until_s = now + min(longest_s, self._patience_s * 2**flight.sent)
             flight.sent += 1
             self._forget_message(flight)
             flight.holder = flight.charge = None
             flight.waits_for_retry = False
+        return lost
+
+    def _claim_new(self, job: Job, window: int) -> list[int]:
         new = []
         while len(job.flights) < window and (following := job.next_part()) is not None:
-            job.flights[following] = Flight(until_s=now + min(LONGEST_PATIENCE_S, self._patience_s))
+            job.flights[following] = Flight(until_s=self._clock() + min(LONGEST_PATIENCE_S, self._patience_s))
             new.append(following)
-        return lost + new
+        return new
 
     def start(self, lease: PartLease, *, is_retry: bool = False) -> Started:
         """Take the lease of a part (see `Ledger.start`)."""

@@ -14,6 +14,7 @@ from scoreline.storage.ledger.base import (
     IDLE_KNOWN_S,
     LIFE_AFTER_OUTCOME_S,
     LIFE_S,
+    LONGEST_PATIENCE_IN_QUEUE_S,
     LONGEST_PATIENCE_S,
     MAX_FAILED_PARTS,
     TICK_KNOWN_S,
@@ -193,9 +194,10 @@ class RedisLedger:
         self._renew_expiry(job_id)
         return bool(opened)
 
-    def dispatch(self, job_id: str, plan_sha256: str, window: int) -> Due:
+    def dispatch(self, job_id: str, plan_sha256: str, window: int, *, queue_is_long: bool = False) -> Due:
         """Claim the parts to put into the queue now (see `Ledger.dispatch`)."""
         arguments = [plan_sha256, window, self._now(), self._patience_s, LONGEST_PATIENCE_S, job_id, LIFE_S]
+        arguments += [int(queue_is_long), LONGEST_PATIENCE_IN_QUEUE_S]
         left, stopped, *parts = self._run("dispatch", [*self._keys(job_id)[:2], self._groups_key()], arguments)
         self._renew_expiry(job_id)
         return Due(parts=tuple(map(int, parts)), all_done=int(left) == 0, stopped=stopped)

@@ -59,20 +59,23 @@ local function shares(groups_key)
     end
   end
   -- Returns the group that has used the least time among those with parts that wait, and whether there is no other.
-  -- Groups without parts that have used less are forgotten.
+  -- Groups without parts that have used less are forgotten. If no part waits, at most `remembered` groups are kept.
+  local remembered, slice = 1000, 100
   local function first_group()
     local two = redis.call('ZRANGE', groups_key, 0, 1)
-    if two[1] and string.sub(two[1], 1, 1) == '-' then
-      local all = redis.call('ZRANGE', groups_key, 0, -1)
-      for place, name in ipairs(all) do
+    if two[1] and string.sub(two[1], 1, 1) == '+' then
+      return string.sub(two[1], 2), not two[2]
+    end
+    for begin = 0, redis.call('ZCARD', groups_key) - 1, slice do
+      for place, name in ipairs(redis.call('ZRANGE', groups_key, begin, begin + slice - 1)) do
         if string.sub(name, 1, 1) == '+' then
-          redis.call('ZREMRANGEBYRANK', groups_key, 0, place - 2)
-          return string.sub(name, 2), #all == place
+          redis.call('ZREMRANGEBYRANK', groups_key, 0, begin + place - 2)
+          return string.sub(name, 2), redis.call('ZCARD', groups_key) == 1
         end
       end
-      return nil
     end
-    return two[1] and string.sub(two[1], 2), not two[2]
+    redis.call('ZREMRANGEBYRANK', groups_key, 0, -remembered - 1)
+    return nil
   end
   -- Returns the job and the part that are due, the group, whether no other group is known, and what `find` returned.
   -- `find(job)` returns the part of a job that waits, or nothing if there is none; such a job is no longer listed.

@@ -60,6 +60,8 @@ class Dispatcher:
     """Seconds between two rounds of the reconciler."""
     weights: Mapping[str, int] = field(default_factory=dict)
     """Weights of groups of jobs (see `scoreline.storage.ledger.shares`)."""
+    count_messages: Callable[[], int | None] = lambda: None
+    """Returns the number of messages of parts in the queue; None if it is unknown."""
     lists_steps: bool = True
     """Whether the steps that are sent may also be done between two batches of a part (see `Ledger.waiting`)."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)

@@ -96,12 +96,14 @@ def reconcile_due(dispatcher: Dispatcher, clock: Callable[[], float] = time.mono
 
 def _do_round(dispatcher: Dispatcher, clock: Callable[[], float], end_s: float) -> dict[str, str]:
     watchlist, window = dispatcher.ledger.watchlist, dispatcher.window()
+    messages = dispatcher.count_messages()
+    queue_is_long = messages is not None and messages > window
     report: dict[str, str] = {}
     while clock() < end_s and (taken := watchlist.take(SLICE_JOBS, dispatcher.reconcile_s / 2)):
         for job_id in watchlist.due(taken, window):
             if clock() >= end_s:
                 break
-            report[job_id] = _try_job(dispatcher, job_id)
+            report[job_id] = _try_job(dispatcher, job_id, queue_is_long=queue_is_long)
     return report
 
 
@@ -121,10 +123,10 @@ def _listed(dispatcher: Dispatcher) -> list[str]:
     return [info.key.removeprefix(keys.JOBS_ACTIVE) for info in dispatcher.buckets.main.list(keys.JOBS_ACTIVE)]
 
 
-def _try_job(dispatcher: Dispatcher, job_id: str) -> str:
+def _try_job(dispatcher: Dispatcher, job_id: str, *, queue_is_long: bool = False) -> str:
     """Reconcile a job and return what was done. An error in one job must not stop the others."""
     try:
-        done = reconcile_job(dispatcher, job_id)
+        done = reconcile_job(dispatcher, job_id, queue_is_long=queue_is_long)
         dispatcher.ledger.watchlist.looked_at(job_id)
         return done
     except JobRemoved:  # a process that resumed or submitted the job while it was removed has left its marker
@@ -156,8 +158,13 @@ def _put_off(dispatcher: Dispatcher, job_id: str) -> None:
     dispatcher.ledger.watchlist.put_off(job_id, LIST_EVERY * dispatcher.reconcile_s)
 
 
-def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
+def reconcile_job(dispatcher: Dispatcher, job_id: str, *, queue_is_long: bool = False) -> str:
     """Take the next step of a job. Any number of processes may call this at any time.
+
+    Parameters
+    ----------
+    queue_is_long : bool
+        See `Ledger.dispatch`.
 
     Returns
     -------
@@ -172,7 +179,7 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str) -> str:
         if fail_if_late(dispatcher, read_job(dispatcher.buckets.main, job_id)):
             return "ended"
         return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
-    due = _due(dispatcher, job_id, documents)
+    due = _due(dispatcher, job_id, documents, queue_is_long)
     if due is None or due.stopped == "closed":
         if clean_up_if_ended(dispatcher, job_id):  # the job ended meanwhile
             return "ended"
@@ -213,10 +220,12 @@ def late_error(job_id: str, deadline: str) -> str:
     )
 
 
-def _due(dispatcher: Dispatcher, job_id: str, documents: Documents) -> Due | None:
+def _due(dispatcher: Dispatcher, job_id: str, documents: Documents, queue_is_long: bool) -> Due | None:
     """Return the work that is due according to the ledger; None if the ledger is lost or belongs to another plan."""
     try:
-        return dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
+        return dispatcher.ledger.dispatch(
+            job_id, documents.plan.sha256, dispatcher.window(), queue_is_long=queue_is_long
+        )
     except LedgerCorrupt as error:
         log.warning("ledger.corrupt", extra={"job_id": job_id, "error": describe(error)})
         dispatcher.ledger.forget(job_id)

@@ -152,7 +152,7 @@ def test_an_emptied_ledger_is_rebuilt_in_the_next_round(
     assert reconcile_due(emptied) == dict.fromkeys(jobs, "dispatched 1")
 
 
-def fail(*_: object) -> None:
+def fail(*_: object, **__: object) -> None:
     raise StoreUnavailable("down")
 
 
@@ -218,7 +218,7 @@ def test_no_round_begins_while_another_runs_however_long_that_takes(
     renewals = itertools.count()
     lock = watchlist.lock
 
-    def hang(dispatcher: Dispatcher, job_id: str) -> str:
+    def hang(dispatcher: Dispatcher, job_id: str, **_: bool) -> str:
         if begun.is_set():
             return real(dispatcher, job_id)
         begun.set()
@@ -259,7 +259,7 @@ def test_a_round_that_takes_too_long_ends_and_the_next_one_continues(
     emptied = replace(dispatcher, ledger=MemoryLedger(clock=clock, patience_s=999))
     real = reconciling.reconcile_job
 
-    def slowly(dispatcher: Dispatcher, job_id: str) -> str:
+    def slowly(dispatcher: Dispatcher, job_id: str, **_: bool) -> str:
         clock.now += 8
         return real(dispatcher, job_id)
 
@@ -284,7 +284,7 @@ def test_a_job_that_a_round_does_not_reach_is_looked_at_in_the_next_one(
     clock.now += THOROUGH_S
     real = reconciling.reconcile_job
 
-    def slowly(dispatcher: Dispatcher, job_id: str) -> str:
+    def slowly(dispatcher: Dispatcher, job_id: str, **_: bool) -> str:
         clock.now += 8
         return real(dispatcher, job_id)
 
@@ -297,6 +297,24 @@ def test_a_job_that_a_round_does_not_reach_is_looked_at_in_the_next_one(
     # Then each job was examined once
     assert sorted(job for done in rounds for job in done) == jobs
     assert [len(done) for done in rounds] == [4, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("messages", "done"), [(1_000, "waiting"), (0, "dispatched 1"), (None, "dispatched 1"), (8, "dispatched 1")]
+)
+def test_no_message_is_sent_again_while_the_queue_is_long(
+    client: EagerClient, dispatcher: Dispatcher, clock: Clock, messages: int | None, done: str
+) -> None:
+    (job,) = submit(client, 1)
+    client.run(1)
+    clock.now += 3_600
+    counting = replace(dispatcher, count_messages=lambda: messages)
+    assert reconcile_due(counting) == {job: done}
+    # A part whose process died is sent again in any case
+    plan = dispatcher.documents(job).plan
+    client.ledger.start(PartLease(job_id=job, plan_sha256=plan.sha256, part=0, holder="died", lease_s=60))
+    clock.now += 3_600
+    assert reconcile_due(counting) == {job: "dispatched 1"}
 
 
 def test_a_look_at_the_bucket_that_fails_is_tried_again_in_the_next_round(

@@ -51,7 +51,8 @@ class Processes:
 
     def dispatch(self, job_id: str) -> None:
         """Do what the reconciler does for a job."""
-        self.queue.extend((job_id, part) for part in self.ledger.dispatch(job_id, "p", WINDOW).parts)
+        due = self.ledger.dispatch(job_id, "p", WINDOW, queue_is_long=len(self.queue) > WINDOW)
+        self.queue.extend((job_id, part) for part in due.parts)
 
     def run(self, seconds: float) -> None:
         """Let all processes work for a while."""
@@ -210,6 +211,32 @@ def test_a_lost_message_is_sent_again_and_a_doubled_one_is_harmless(
     assert max(Counter(processes.started).values()) == 1
 
 
+def test_the_queue_does_not_grow_while_parts_wait_for_hours(processes: Processes) -> None:
+    jobs = [f"j{number}" for number in range(10)]
+    for number, job_id in enumerate(jobs):
+        processes.submit(job_id, 10_000, 100.0, of("g", submitted_s=float(number)))
+    first = len(processes.queue)
+    for _ in range(2 * 60):
+        processes.run(60)
+        for job_id in jobs:
+            processes.dispatch(job_id)
+    assert len(processes.queue) <= first
+
+
+def test_messages_that_were_lost_are_sent_again_once_the_queue_is_short(processes: Processes) -> None:
+    jobs = [f"j{number}" for number in range(4)]
+    for number, job_id in enumerate(jobs):
+        processes.submit(job_id, 2 * WINDOW, 10.0, of("g", submitted_s=float(number)))
+    for _ in range(WINDOW // 2):  # of the last job
+        processes.queue.pop()
+    for _ in range(2 * 2 * WINDOW * len(jobs) * 10 // 60 + 2 * int(PATIENCE_S) // 60):
+        processes.run(60)
+        for job_id in jobs:
+            processes.dispatch(job_id)
+    assert set(processes.ended_at) == set(jobs)
+    assert max(Counter(processes.started).values()) == 1
+
+
 def test_a_ledger_that_was_lost_shares_again_once_it_is_rebuilt(processes: Processes, ledger: Ledger) -> None:
     for job_id in ("a", "b"):
         processes.submit(job_id, 1_000, 1.0, of(job_id))
@@ -239,6 +266,25 @@ def test_everything_that_redis_forgets_is_rebuilt(stack: Stack, clock: Clock, jo
         again.submit(name, 1_000, 1.0, of(name))
     again.run(50)
     assert 0.45 <= again.share("a") <= 0.55
+
+
+def test_redis_remembers_a_limited_number_of_groups_without_parts(stack: Stack, clock: Clock, job: str) -> None:
+    ledger = RedisLedger(stack.environ["REDIS_URL"], namespace=job, patience_s=PATIENCE_S, clock=clock)
+    key = ledger._groups_key()
+    ledger._redis.zadd(key, {f"-g{number}": number for number in range(1_500)})
+    # When a message finds that no part waits
+    ledger.begin("a", "p", 9, budget=0, terms=of("g"))
+    assert start(ledger, "a", 0, "m")[2].to_do == "unknown"
+    # Then those that have used least are forgotten
+    assert ledger._redis.zcard(key) == 1_000
+    assert ledger._redis.zrange(key, 0, 0) == ["-g500"]
+    # And a group behind many of them is found
+    ledger._redis.zadd(key, {"+g": 750})
+    ledger._redis.zadd(ledger._groups_key().replace("groups", "ready:g"), {"a": 0})
+    ledger._redis.hset(ledger._keys("a")[0], mapping={"f3": f"{clock.now + 9} 0 1 -"})
+    assert start(ledger, "a", 0, "m")[:2] == ("a", 3)
+    assert ledger._redis.zrank(key, "+g") is not None
+    assert ledger._redis.zcard(key) == 1 + 750
 
 
 def start(ledger: Ledger, job_id: str, part: int, holder: str, *, is_retry: bool = False) -> tuple[str, int, Started]:
@@ -402,7 +448,7 @@ def test_a_clock_that_is_set_while_parts_are_under_way_keeps_no_group_waiting_fo
     processes: Processes, clock: Clock, seconds: int
 ) -> None:
     for job_id in ("a", "b"):
-        processes.submit(job_id, 10_000, 1.0, of(job_id))
+        processes.submit(job_id, 10_000, 10.0, of(job_id))
     due, _ = processes.ledger.start_due(lease("a", 0, "slept", lease_s=1e6), {})
     clock.advance(seconds)  # as if the computer had slept for a day
     processes.ledger.complete(due.job_id, "p", due.part, rows=1, rejected=0)
@@ -419,6 +465,7 @@ def test_the_message_of_a_job_without_a_ledger_takes_the_place_of_another(swappe
     assert swapped.complete("a", "p", 1, rows=1, rejected=0).next_part == 2
     assert swapped.renew(swapped.start_any("m3", 60.0, {})[0])  # type: ignore[index]
     assert swapped.start_any("m4", 60.0, {}) is None
+    assert fields_of(swapped, "") == set()
 
 
 def test_a_deadline_stops_a_job(ledger: Ledger, clock: Clock, job: str) -> None:
