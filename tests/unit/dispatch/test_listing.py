@@ -226,6 +226,16 @@ def test_a_job_under_way_costs_one_request_more_if_it_has_a_plan(at: Desk, monke
     assert counted.requests["get"] <= 6 + 2 * 3
 
 
+def test_the_time_left_of_a_running_job_is_listed(at: Desk) -> None:
+    job_id = at.plan()
+    ledger = at.engine.ledger
+    ledger.counters.note_pace(read_job(at.client.buckets.main, job_id).work, 2.0)
+    ledger.note_processes(4, 60)
+    left_s = at.client.status(job_id).left_s
+    assert left_s
+    assert [job.left_s for job in at.client.jobs(20)] == [left_s]
+
+
 def test_only_a_few_threads_ask_the_ledger(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(2 * LEDGER_THREADS):
         at.submit(job_id=f"waits-{number}")
