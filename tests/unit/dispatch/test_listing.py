@@ -175,6 +175,16 @@ def test_jobs_are_in_the_index_when_they_are_submitted_run_and_end(at: Desk) -> 
     assert [job.job_id for job in at.client.jobs(labels={"team": "risk"})] == ["ends"]
 
 
+def test_the_index_says_the_same_of_an_ended_job_as_its_documents(at: Desk) -> None:
+    job_id = at.plan()
+    known = {"rows": 3, "rejected": 1, "parts": 2, "parts_done": 2, "seconds": 1.5}
+    costs = {"work_s": 2.5, "class_a": 7, "class_b": 8, "result_bytes": 9}
+    outcome = Outcome(state="failed", error="no", reason="rejected", failures={}, **known, **costs)  # type: ignore[arg-type]
+    at.client.buckets.main.put(keys.outcome(job_id), outcome.to_json())
+    rebuild(at.client.buckets.main)
+    assert list(at.client.jobs(20)) == [at.client.status(job_id)]
+
+
 def test_a_resumed_job_is_under_way_again_in_the_index(at: Desk) -> None:
     job_id = at.plan()
     at.client.cancel(job_id)
