@@ -236,6 +236,12 @@ def test_a_job_under_way_costs_one_request_more_if_it_has_a_plan(at: Desk, monke
     assert counted.requests["get"] <= 6 + 2 * 3
 
 
+def test_without_a_limit_a_new_job_is_listed_and_a_removed_one_is_not_read(at: Desk) -> None:
+    at.submit(job_id="new")
+    at.client.buckets.main.put(keys.job("old"), b"not read")  # without a marker and other documents
+    assert [job.job_id for job in at.client.jobs()] == ["new"]
+
+
 def test_the_time_left_of_a_running_job_is_listed(at: Desk) -> None:
     job_id = at.plan()
     ledger = at.engine.ledger
