@@ -73,7 +73,9 @@ class StatusReader:
         if progress is None:
             waiting = job_id in self._ledger.watchlist.holds([job_id])
             return self._under_way(job, None) if waiting else self._read(job)
-        return self._read(job) if progress.stopped or progress.all_done else self._under_way(job, progress)
+        if progress.stopped or progress.all_done:
+            return self._read(job)
+        return self._with_time_left(job, self._under_way(job, progress), progress)
 
     def _read(self, job: Job) -> Status:
         """Return the status of a job from its outcome, or from the ledger if it has none."""

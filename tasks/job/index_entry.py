@@ -131,5 +131,9 @@ def entry_of(job: Job, outcome: Outcome | None = None, *, total_rows: int | None
             seconds=outcome.seconds,
             error=outcome.error[:_MAX_ERROR],
             reason=outcome.reason,
+            work_s=outcome.work_s,
+            class_a=outcome.class_a,
+            class_b=outcome.class_b,
+            result_bytes=outcome.result_bytes,
         )
     return IndexEntry(status=status, group=group_of(job))

@@ -175,6 +175,16 @@ def test_jobs_are_in_the_index_when_they_are_submitted_run_and_end(at: Desk) -> 
     assert [job.job_id for job in at.client.jobs(labels={"team": "risk"})] == ["ends"]
 
 
+def test_the_index_says_the_same_of_an_ended_job_as_its_documents(at: Desk) -> None:
+    job_id = at.plan()
+    known = {"rows": 3, "rejected": 1, "parts": 2, "parts_done": 2, "seconds": 1.5}
+    costs = {"work_s": 2.5, "class_a": 7, "class_b": 8, "result_bytes": 9}
+    outcome = Outcome(state="failed", error="no", reason="rejected", failures={}, **known, **costs)  # type: ignore[arg-type]
+    at.client.buckets.main.put(keys.outcome(job_id), outcome.to_json())
+    rebuild(at.client.buckets.main)
+    assert list(at.client.jobs(20)) == [at.client.status(job_id)]
+
+
 def test_a_resumed_job_is_under_way_again_in_the_index(at: Desk) -> None:
     job_id = at.plan()
     at.client.cancel(job_id)
@@ -224,6 +234,22 @@ def test_a_job_under_way_costs_one_request_more_if_it_has_a_plan(at: Desk, monke
     listing = JobListing(counted, StatusReader(counted, at.engine.ledger))
     assert len(list(listing.jobs(JobFilter(), 20))) == 6
     assert counted.requests["get"] <= 6 + 2 * 3
+
+
+def test_without_a_limit_a_new_job_is_listed_and_a_removed_one_is_not_read(at: Desk) -> None:
+    at.submit(job_id="new")
+    at.client.buckets.main.put(keys.job("old"), b"not read")  # without a marker and other documents
+    assert [job.job_id for job in at.client.jobs()] == ["new"]
+
+
+def test_the_time_left_of_a_running_job_is_listed(at: Desk) -> None:
+    job_id = at.plan()
+    ledger = at.engine.ledger
+    ledger.counters.note_pace(read_job(at.client.buckets.main, job_id).work, 2.0)
+    ledger.note_processes(4, 60)
+    left_s = at.client.status(job_id).left_s
+    assert left_s
+    assert [job.left_s for job in at.client.jobs(20)] == [left_s]
 
 
 def test_only_a_few_threads_ask_the_ledger(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

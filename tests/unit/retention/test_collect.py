@@ -9,8 +9,10 @@ import time
 import pytest
 
 from scoreline.storage import keys
+from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import JobRemoved
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.tasks.audit.reading import AuditFilter, read_audit
 from scoreline.tasks.dispatch.resume import rejected_job_id
 from scoreline.tasks.job.documents import Outcome, Run, read_job, read_tombstone
 from scoreline.tasks.job.results_keep import ResultsKeep
@@ -60,6 +62,15 @@ def test_an_old_job_is_removed_with_its_results_and_leaves_a_tombstone(old: OldJ
     assert found.why == "it ended 91 days ago: RESULTS_KEEP keeps 90 days"
     with pytest.raises(JobRemoved, match=r"^job 'old' \(partial, 8 rows scored, 1 rejected\) was removed on 20"):
         read_job(old.main, "old")
+
+
+def test_the_audit_says_who_removed_a_job(old: OldJobs) -> None:
+    old.add("old")
+    with acting_as("alice"):
+        assert removed(collect(old, "90d")) == ["old"]
+    (line,) = read_audit(old.main, AuditFilter(), 10)
+    assert (line.action, line.target, line.who) == ("job.remove", "old", "alice")
+    assert line.details["why"] == "it ended 100 days ago: RESULTS_KEEP keeps 90 days"
 
 
 def test_nothing_is_removed_again(old: OldJobs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,16 @@ def test_a_removal_that_began_and_was_given_up_forbids_a_resume_for_an_hour(tmp_
     old.main.put(keys.run("old"), Run(removing="2026-01-01T00:00:00+00:00").to_json())
     begin_run(dispatcher(old), "old")
     assert read_run(old.main, "old")[0] == Run(number=2)
+
+
+def test_a_resume_that_a_removal_overtakes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = OldJobs(tmp_path)
+    old.add("old", state="failed")
+    removing = Run(removing=datetime.now(UTC).isoformat()).to_json()
+    at_work = dispatcher(old)
+    before_write(monkeypatch, old.main, keys.run("old"), lambda: OldJobs(tmp_path).main.put(keys.run("old"), removing))
+    with pytest.raises(JobRemoved, match="is being removed"):
+        begin_run(at_work, "old")
 
 
 def test_a_job_that_another_process_has_removed_meanwhile_keeps_its_tombstone(tmp_path: Path) -> None:

@@ -158,10 +158,11 @@ def test_killed_at_any_change_it_finishes_later(tmp_path: Path) -> None:
 
 def test_a_version_that_is_being_published_is_left_alone(old: OldJobs) -> None:
     publish(old.main)
-    key = keys.artifact("m", "20250101T000000Z-00000", "model.joblib")
-    old.main.put(key, b"new")
+    new = [keys.artifact("m", "20250101T000000Z-00000", f"{name}.joblib") for name in ("model", "scaler")]
+    for key in new:
+        old.main.put(key, b"new")
     collect_versions(old.main, 1)
-    assert old.main.get(key).data == b"new"
+    assert [old.main.get(key).data for key in new] == [b"new", b"new"]
 
 
 def test_a_preview_removes_nothing(old: OldJobs) -> None:

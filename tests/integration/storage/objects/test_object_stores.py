@@ -289,6 +289,18 @@ def test_a_server_without_requests_for_many_keys_deletes_them_one_by_one(stack: 
     assert list(R2Store(settings, "scoreline").list(f"{key}-")) == []
 
 
+def test_a_key_that_could_not_be_deleted_with_others_is_deleted_alone(
+    stack: Stack, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = R2Store(settings_of(stack), "scoreline")
+    for number in range(2):
+        store.put(f"{key}-{number}", b"1")
+    deleted = {"Deleted": [{"Key": f"{key}-0"}], "Errors": [{"Key": f"{key}-1", "Code": "InternalError"}]}
+    monkeypatch.setattr(store.client, "delete_objects", lambda **_: deleted)
+    store.delete_many([f"{key}-0", f"{key}-1"])
+    assert [info.key for info in store.list(f"{key}-")] == [f"{key}-0"]  # only the answer says that it is gone
+
+
 def test_a_key_that_is_too_long_for_r2_is_refused_by_every_store(store: ObjectStore) -> None:
     with pytest.raises(InvalidKey):
         store.put("k" * 1025, b"")
