@@ -116,7 +116,7 @@ def test_batches_of_the_types_of_the_job_have_its_schema_without_metadata(
 ) -> None:
     given: list[pa.Schema] = []
 
-    class Noted(pa.RecordBatch):  # type: ignore[misc]
+    class Noted(pa.RecordBatch):
         @classmethod
         def from_arrays(cls, columns: Any, *, schema: pa.Schema) -> pa.RecordBatch:
             given.append(schema)
