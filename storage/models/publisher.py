@@ -112,8 +112,8 @@ class Publisher:
         if self._signing_key:
             small[keys.signature(name, version)] = signatures.sign(data, self._signing_key).encode()
         for key, content in small.items():
+            uploads.add(key)  # even if the store fails now, because the object may be there all the same
             create_once(self._store, key, content)
-            uploads.add(key)
         audit.record(self._store, action="model.publish", target=manifest.ref, details={"sha256": sha256_hex(data)})
         uploads.keep()  # the manifest may be stored although the store reports a failure
         create_once(self._store, keys.manifest(name, version), data)
