@@ -1,8 +1,8 @@
-"""Count the requests to R2 in an hour of a deployment whose jobs wait, by schedules and by jobs under way.
+"""Count the requests to R2 in an hour, for several numbers of schedules and of jobs under way.
 
 Beat requests a tick of the schedules every 30 seconds, and a round of the reconciler every minute. Two processes take
-turns. Jobs wait in a long queue, with one of eight parts being scored. The clock is simulated, and the hour is the
-third one of the jobs. A listing of 2,500 markers counts as three requests.
+turns. Jobs wait in a long queue, with one of eight parts being scored. The clock is simulated. The hour that is counted
+is the third after the submission of the jobs. A listing of 2,500 markers counts as three requests.
 
 Claim: an idle deployment costs at most 200 requests an hour.
 """

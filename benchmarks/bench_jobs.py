@@ -1,9 +1,9 @@
 """Measure what listing jobs costs if there are 10,000 of them, all submitted on one day.
 
-Claims: ``scoreline jobs --limit 20`` sends at most 30 requests to the bucket and takes at most 1.0 s, with the start of
-the command. One in ten jobs failed and one in a hundred has a label. A relay in front of the embedded S3 server counts
-the requests; the time is measured without the relay. Without a limit, the following are recorded too: listings with
-filters, the same listing without an index, and the time and requests that building the index takes.
+Claims: ``scoreline jobs --limit 20`` sends at most 30 requests to the bucket and takes at most 1.0 s, including the
+start of the command. One in ten jobs failed and one in a hundred has a label. A relay in front of the embedded S3
+server counts the requests; the time is measured without the relay. Without a limit, the following are recorded too:
+listings with filters, the same listing without an index, and the time and requests that building the index takes.
 """
 
 from __future__ import annotations

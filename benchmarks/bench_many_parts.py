@@ -1,8 +1,9 @@
 """Measure a job of a million parts: how it is planned, dispatched, recovered, finalized and looked at.
 
 Planner, reconciler, finalizer and commands are the real code, each in a fresh process. Only scoring is left out: a
-store that needs no memory answers for the results of the parts, with receipts as a worker writes them. A tenth of the
-parts has a rejected row. A second, smaller job is scored for real, and its Redis commands are counted.
+store that needs no memory answers as if it contained the results of the parts, with the receipts that workers would
+write. A tenth of the parts has a rejected row. A second, smaller job is scored for real, and its Redis commands are
+counted.
 
 Claims: each process takes at most 400 MiB of memory, and a part takes at most 20 Redis commands.
 """
@@ -51,7 +52,8 @@ from scoreline.tasks.steps.planner import plan_job
 from scoreline.worker.dev.stack import Stack
 
 PARTS, SCORED_PARTS, GROUPS = 1_000_000, 2_000, 100
-"""Parts of the large job and of the job that is scored, and row groups in each object of the input."""
+"""Number of parts of the large job, number of parts of the job that is scored, and number of row groups in each object
+of the input."""
 LIMIT_MIB, LIMIT_COMMANDS = 400.0, 20.0
 JOB, SMALL = "many", "scored"
 FOLDER = f"out/job_id={JOB}/"

@@ -104,7 +104,7 @@ def _many(client: Client, jobs: int) -> float:
 
 
 def _requests(client: Client, slow: SlowStore) -> tuple[int, int, int]:
-    """Return the requests of a worker for a job in all, one after another before the answer, and the application's."""
+    """Return counts for a job: a worker's requests, those in sequence before the answer, and the application's."""
     time.sleep(2)
     known = len(slow.log())
     _score(client)

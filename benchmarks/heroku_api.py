@@ -12,7 +12,7 @@ from typing import Any, Self
 KEY = "HRKU-0123-secret"
 APP = "scores"
 MOST_REQUESTS, REQUESTS_A_MINUTE = 4_500, 75
-"""Requests that an account may have left, and that it gets each minute."""
+"""Maximum number of requests that an account has left, and number of requests that it gets each minute."""
 ACCEPT = "application/vnd.heroku+json; version=3"
 
 

@@ -86,7 +86,8 @@ class AuditLine:
 
 _acting: ContextVar[Submitter | None] = ContextVar("acting", default=None)
 _programs = ["application"]
-"""The kind of program that this process runs, last. Unlike a context variable, all threads see it."""
+"""The kind of program that this process runs is the last item. Unlike a context variable, the list is seen by all
+threads."""
 
 
 def run_as(program: str) -> Callable[[], None]:

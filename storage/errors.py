@@ -119,7 +119,7 @@ class JobNotFound(InvalidRequest):
 
 
 class JobRemoved(JobNotFound):
-    """Raised when a job was removed, because its results are no longer kept. Its id stays taken."""
+    """Raised when a job was removed because its results are no longer kept. The job id stays taken."""
 
 
 class JobConflict(InvalidRequest):

@@ -30,7 +30,7 @@ JOBS_ACTIVE = "jobs/active/"
 JOBS_INDEX = "jobs/index/"
 JOBS_INDEX_BUILT = "jobs/index/built.json"
 RESERVED_JOB_IDS = frozenset({"active", "index"})
-"""Names of folders in ``jobs/`` that are no jobs."""
+"""Names of folders in ``jobs/`` that do not belong to a job."""
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
 SCHEDULE_STATES = "schedules/"

@@ -38,8 +38,8 @@ from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 from scoreline.worker.shared_memory import Board
 
 _TICKS_A_REST = 1.5
-"""While no schedule is due, one tick in this many tick intervals reads the bucket, which is every second tick. If every
-tick did, each schedule would cost 120 requests an hour."""
+"""While no schedule is due, the bucket is read once in this many tick intervals, that is, by every second tick. If
+every tick read the bucket, each schedule would cost 120 requests an hour."""
 
 _HOUSEKEEPING_S = 0.5
 

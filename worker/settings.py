@@ -23,8 +23,8 @@ DEFAULT_SOFT_SHUTDOWN_S = 8
 to the queue."""
 
 GC_S = 600
-"""Seconds between two messages with which beat requests that old results are removed. A message does something only
-once a day, and until the work of that day is done."""
+"""Seconds between two messages with which beat requests that old results are removed. Once a day, such a message begins
+a round, and the next messages continue it until it is done. All other messages have no effect."""
 TIME_LIMIT_S = 600
 SOFT_TIME_LIMIT_S = TIME_LIMIT_S - 60
 """Seconds after which a part or a step is interrupted. A minute later, the process of the part is killed."""

@@ -9,8 +9,8 @@ from typing import Protocol
 ANSWERS_KEPT_S = 60
 """Seconds after which an answer that its reader has not received is dropped. The answer is in the bucket, too."""
 MAX_ANSWERS = 200
-"""Maximum number of answers that wait for one reader, so that those of an application that does not wait take little of
-a small Redis. If there are more, the oldest are dropped."""
+"""Maximum number of answers that wait for one reader. If there are more, the oldest are dropped, so that an application
+that does not fetch its answers takes little of a small Redis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,5 +34,5 @@ class Answers(Protocol):
         ...
 
     def receive(self, reader: str, seconds: float) -> Sequence[Answer]:
-        """Return the answers for a reader, each once. If there are none, wait for the first, for up to `seconds`."""
+        """Return the answers for a reader, each answer once. If there is none, wait up to `seconds` for the first."""
         ...

@@ -29,11 +29,11 @@ LONGEST_PATIENCE_S = 3600.0
 """Maximum number of seconds to wait until a message is sent again if no worker has started its part. The delay doubles
 with each message."""
 LONGEST_PATIENCE_IN_QUEUE_S = 600.0
-"""The same number while the queue is long: it is checked so often whether the queue is still long."""
+"""`LONGEST_PATIENCE_S` while the queue is long. It is shorter, so that the end of a long queue is noticed in time."""
 TICK_KNOWN_S = 24 * 3600
 """Seconds for which the ledger remembers the last run of the task `scoreline.tick`."""
 IDLE_KNOWN_S = 24 * 3600
-"""Seconds for which the ledger remembers since when there is no work."""
+"""Seconds for which the ledger remembers the time since which there is no work."""
 MAX_FAILED_PARTS = 100
 """Number of failed parts at which a job stops, because so many failures have a common cause. The number also limits how
 many failure reasons are stored."""
@@ -217,9 +217,9 @@ class Ledger(Protocol):
         Parameters
         ----------
         queue_is_long : bool
-            Whether the queue has messages for all processes. Each of them serves any part that waits, so that no
-            messages are sent again for parts that no process has begun. Otherwise, while parts wait for hours because
-            other groups or jobs come first, the queue would grow with each message that is sent again.
+            Whether the queue has messages for all processes. Each of these messages serves any part that waits, so no
+            message is sent again for a part that no process has begun. Otherwise, if parts wait for hours because other
+            groups or jobs come first, the queue would grow with each message that is sent again.
 
         Raises
         ------
@@ -248,8 +248,9 @@ class Ledger(Protocol):
     ) -> tuple[PartLease, Started]:
         """Acquire the lease of the part that is due, among the parts of all jobs (see `shares`).
 
-        If the message is delivered again, this is the part that was due at its earlier delivery, as long as the lease
-        exists. A retry is always for the part of `lease`. If no part is due, the answer is about the part of `lease`.
+        If the message is delivered again, it gets the part that was due at its earlier delivery, as long as the lease
+        of this part exists. A retry is always for the part of `lease`. If no part is due, the result describes the part
+        of `lease`.
 
         Parameters
         ----------
@@ -275,8 +276,9 @@ class Ledger(Protocol):
     def start_any(self, holder: str, lease_s: float, weights: Mapping[str, int]) -> tuple[PartLease, Started] | None:
         """Acquire the lease of the part that is due, for a message whose own job has no ledger.
 
-        Other parts may wait for this message, because their own messages were used for parts of that job. The result is
-        None if no part is due. If the message is delivered again, it does not take over this lease.
+        Other parts may wait for this message, because their own messages were used for parts of the job without a
+        ledger. The result is None if no part is due. If the message is delivered again, the new delivery does not take
+        over the lease of the earlier one.
         """
         ...
 

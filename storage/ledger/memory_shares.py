@@ -27,14 +27,15 @@ class MemoryShares:
         self._used: dict[str, float] = {}
         """Time of each group with parts that wait, divided by its weight."""
         self._idle: dict[str, float] = {}
-        """Time of groups without such parts. Groups that have used less than all others are forgotten."""
+        """Time of each group without parts that wait, divided by its weight. A group that has used less time than every
+        group with parts that wait is forgotten."""
         self._ready: dict[str, dict[str, float]] = {}
 
     def list_job(self, job_id: str, terms: Terms) -> None:
         """Record that parts of a job wait."""
         self._ready.setdefault(terms.group, {})[job_id] = terms.rank
         if terms.group not in self._used:
-            least = self._least() - 0.001  # the group comes before those that it finds
+            least = self._least() - 0.001  # the group comes before the groups that wait already
             self._used[terms.group] = max(least, self._idle.pop(terms.group, 0.0))
 
     def choose(self, find: Callable[[str], int | None]) -> Chosen | None:

@@ -37,9 +37,10 @@ local function shares(groups_key)
       redis.call('ZADD', groups_key, tonumber(least) + seconds, '-' .. group)
     end
   end
-  -- Returns the seconds that a part took, those with which its group was charged (nil if it was not), its group and
-  -- weight; nothing if the part was not chosen. Forgets for which part the message of the part was used. `text` is the
-  -- field c<part> (see start.lua). A longer time than `longest` is due to a clock that was set.
+  -- Returns the seconds that a part took, the seconds with which its group was charged (nil if the group was not
+  -- charged), the group, and the weight of the group; nothing if the part was not chosen. Forgets for which part the
+  -- message of the part was used. `text` is the field c<part> (see start.lua). A longer time than `longest` is due to a
+  -- clock that was set.
   local longest = 600
   function self.ended(text, now)
     local charge, begun, weight, group, job, part = string.match(text or '', '^(%S+) (%S+) (%d+) (%S*) (%S+) (%d+)$')
@@ -58,8 +59,9 @@ local function shares(groups_key)
       self.add(part.group, (part.took - part.charge) / part.weight)
     end
   end
-  -- Returns the group that has used the least time among those with parts that wait, and whether there is no other.
-  -- Groups without parts that have used less are forgotten. If no part waits, at most `remembered` groups are kept.
+  -- Returns the group that has used the least time among those with parts that wait, and whether no other group is
+  -- known. Groups without parts that wait are forgotten if they have used less time than that group. If no part waits,
+  -- at most `remembered` groups are kept.
   local remembered, slice = 1000, 100
   local function first_group()
     local two = redis.call('ZRANGE', groups_key, 0, 1)

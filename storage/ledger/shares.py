@@ -2,14 +2,14 @@
 
 A message of a part is a permit: the process that receives it scores the part that is due, whichever job that part
 belongs to. The number of messages equals the number of parts that wait, so no process is idle while any part waits, and
-a lost or doubled message is harmless. The message of the part that was chosen takes the place of another part when it
-arrives.
+a lost or doubled message is harmless. When the message of the chosen part itself arrives, it serves another part that
+waits.
 
-The part that is due belongs to the group that has used the least time of processes, divided by its weight. When a part
-starts, its group is charged with the seconds that the last parts of the job took. When the part ends, the group is
-charged with the difference. A group that had no part waiting begins at the least time of the other groups, so that it
-can neither save up time nor be kept waiting for time that it used alone. Within the group, jobs with a high priority
-come first, and then those that were submitted first.
+The part that is due belongs to the group that has used the least time of processes, divided by the weight of the group.
+When a part starts, its group is charged with the seconds that the last parts of the job took. When the part ends, the
+group is charged with the difference. A group that had no part waiting begins at the least time of the other groups, so
+that it can neither save up time nor be kept waiting for time that it used alone. Within the group, jobs with a high
+priority come first, and then those that were submitted first.
 """
 
 from __future__ import annotations

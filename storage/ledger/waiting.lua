@@ -34,7 +34,7 @@ if action == 'add' then
   redis.call('ZADD', KEYS[1], 'NX', now, step)
   redis.call('ZREM', KEYS[4], step)
   if ARGV[9] ~= '' and redis.call('HLEN', KEYS[3]) >= tonumber(ARGV[7]) then
-    for _, other in ipairs(redis.call('HKEYS', KEYS[3])) do -- a worker of an earlier release leaves them behind
+    for _, other in ipairs(redis.call('HKEYS', KEYS[3])) do -- earlier releases leave data behind
       if not redis.call('ZSCORE', KEYS[1], other) then
         redis.call('HDEL', KEYS[3], other)
       end

@@ -11,9 +11,9 @@ MAX_WAITING = 10_000
 MAX_CARRIED = 200
 """Maximum number of steps that carry data, so that these data take little of a small Redis."""
 ALIKE_CHARS = 16
-"""Length of the text that is equal at the beginning of the data of steps that can be done together."""
+"""Steps can be done together if this many characters at the beginning of their data are equal."""
 ALIKE_LOOKED_AT = 64
-"""Maximum number of listed steps among which alike steps are searched."""
+"""Maximum number of listed steps that are searched for steps that can be done together."""
 DONE_KNOWN_S = 600.0
 """Seconds for which a step is known to be done. Its message usually arrives within a second."""
 LISTED_S = 3600.0
@@ -81,8 +81,8 @@ class WaitingSteps(Protocol):
     def take_alike(self, step: WaitingStep, most: int, seconds: float) -> Sequence[WaitingStep]:
         """Take up to `most` steps that can be done together with a step, as `take` does.
 
-        These steps have the same task, and their data begin with the same `ALIKE_CHARS` characters. They are searched
-        among the `ALIKE_LOOKED_AT` steps that have waited longest.
+        These steps have the same task, and their data begin with the same `ALIKE_CHARS` characters. Only the
+        `ALIKE_LOOKED_AT` steps that have waited longest are searched.
         """
         ...
 
@@ -97,7 +97,7 @@ class WaitingSteps(Protocol):
     def receive(self, step: WaitingStep) -> tuple[Begun, str]:
         """Remove a step from the list because its message has arrived, as `begin` does.
 
-        Return whether it can begin, and what it carries.
+        Return whether the step can begin, and what it carries.
         """
         ...
 
@@ -107,6 +107,6 @@ class WaitingSteps(Protocol):
         Parameters
         ----------
         done : bool
-            Whether nothing of the step is left to do. `receive` then says so for `DONE_KNOWN_S`.
+            Whether nothing of the step is left to do. If so, `receive` returns ``done`` for `DONE_KNOWN_S`.
         """
         ...

@@ -56,7 +56,7 @@ class NewFiles:
         Raises
         ------
         ModelCorrupt
-            The file before it is not stored as it was sent.
+            The previous file is not stored as it was sent.
         """
         self._wait()
         self._verifying = self._pool.submit(self._complete, self._writers[-1], artifact)
@@ -94,7 +94,7 @@ class NewFiles:
 
     def _complete(self, writer: ObjectWriter, artifact: Artifact) -> None:
         key = keys.artifact(self._name, self._version, artifact.file)
-        self._own.append(key)  # even if the store fails now, because the file may appear all the same
+        self._own.append(key)  # even if `complete` then fails, because the file may appear all the same
         try:
             writer.complete()
         except PreconditionFailed:  # perhaps the response to the first attempt was lost; then the bytes are the same
@@ -116,7 +116,7 @@ class NewFiles:
     ) -> None:
         self._stopped.set()
         if self._verifying is not None:
-            wait([self._verifying])  # an upload that is being completed could appear after it was deleted
+            wait([self._verifying])  # otherwise, a file whose upload is being completed could appear after its deletion
         self._pool.shutdown()
         for writer in self._writers:
             writer.__exit__(kind, error, trace)

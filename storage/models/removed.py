@@ -1,8 +1,8 @@
 """The tombstone of a removed model version: ``removed.json`` in the folder of the version.
 
-The tombstone is written first and the manifest is deleted next, so that a version is whole or does not exist. The files
-follow. If the removal is interrupted, the tombstone shows that the files without a manifest are not those of a version
-that is being published.
+The tombstone is written first and the manifest is deleted next, so that a version is either complete or does not exist.
+The files are deleted last. If the removal is interrupted, the tombstone shows that the files without a manifest are not
+those of a version that is being published.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ class R2Store:
                     f"not with the bytes from {position} on: use a store that supports Range"
                 )
             info = _info(key, size, answer["ETag"], answer.get("Metadata"))
-            # A store or a proxy between may ignore the condition
+            # The store, or a proxy before it, may ignore the condition
             if if_match is not None and _weak(if_match) != _weak(info.etag):
                 raise ConditionIgnored(
                     f"{self.uri(key)} was changed since it was listed: the store ignores If-Match, and has another "

@@ -44,7 +44,8 @@ class ArrowFormat:
 
     def __init__(self) -> None:
         self._last: tuple[tuple[str, str], Ends] = (("", ""), Ends())
-        """The ends of the object that was opened last, because planning opens it twice, and each part once more."""
+        """Name and ends of the object that was opened last. Planning opens an object twice, and each part opens it once
+        more."""
 
     def _open(self, source: Pinned) -> _Reader:
         name, ends = self._last

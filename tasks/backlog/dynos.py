@@ -44,9 +44,10 @@ class Decision:
 def processes_needed(backlog: Backlog, policy: Policy, now: float) -> float:
     """Return how many processes finish all jobs in time, as a number that need not be whole.
 
-    If jobs share processes evenly, a job ends after its own work and as much work of each other job, unless the other
-    job ends before. The result is also enough if jobs are scored one after another, from the oldest to the newest: of
-    the jobs up to a given one, the one with most work has at most as much time, and waits here for all of them.
+    If jobs share processes evenly, then until a job ends, its own work is done, and as much work of each other job, or
+    all work of the other job if that is less. The result is also enough if jobs are scored one after another, from the
+    oldest to the newest. Any job then ends as soon as it and all older jobs are done. Among these jobs, the one with
+    the most work must end at least as early, and with even shares it ends only after all of these jobs.
 
     Parameters
     ----------

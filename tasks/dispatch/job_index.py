@@ -61,7 +61,7 @@ def _meanwhile(write: Callable[[], None]) -> Iterator[None]:
 
 
 def note_existing(main: ObjectStore, job: Job, existing: Job) -> None:
-    """Correct the index after `noting_submission` if the job existed before: its entry has an earlier time."""
+    """Correct the index after `noting_submission` if the job existed before, because its entry has an earlier time."""
     if (mine := entry_of(job)).key != entry_of(existing).key:
         with contextlib.suppress(StoreError):  # an entry that is there twice is harmless
             main.delete(mine.key)
@@ -199,7 +199,7 @@ def _renew(main: ObjectStore, job_id: str, found: _Found) -> int:
 
 
 def outcome_is_newer(main: ObjectStore, job_id: str, entry: IndexEntry) -> bool:
-    """Return whether a job has ended after its entry was made, which would have replaced the entry of its end."""
+    """Return whether a job ended after this entry was made. If so, writing this entry has replaced that of its end."""
     if entry.status.state in ENDED:
         return False
     with contextlib.suppress(DocumentCorrupt):

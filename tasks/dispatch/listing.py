@@ -1,4 +1,4 @@
-"""Lists jobs from their index, the newest first, so that a page costs the page and not the history."""
+"""Lists jobs from their index, the newest first, so that the cost of a page hardly depends on how many jobs exist."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class JobListing:
                         return
 
     def _groups(self, chosen: JobFilter, limit: int | None) -> Iterator[tuple[ListedEntry | str, ...]]:
-        """Yield the entries or ids of jobs that may match, the newest first, as many at once as are read at once."""
+        """Yield the entries or ids of jobs that may match, the newest first, in tuples that are read in parallel."""
         self.without_index = False
         if not exists(self._main, keys.JOBS_INDEX_BUILT):
             newest = self._without_entries()
@@ -103,7 +103,7 @@ class JobListing:
                         yield listed
 
     def _without_entries(self) -> list[str] | None:
-        """Return the ids of all jobs, the newest first; None if each of them has an entry, which is recorded then."""
+        """Return the ids of all jobs, the newest first. If each job has an entry, record this, and return None."""
         jobs: dict[str, float] = {}
         indexed: set[str] = set()
         for info in self._main.list(keys.JOBS):
@@ -114,7 +114,7 @@ class JobListing:
                 case ["jobs", job_id, "job.json"] if keys.is_name(job_id):
                     jobs[job_id] = info.modified
         if jobs.keys() <= indexed:
-            with contextlib.suppress(StoreError):  # the credentials may only allow to read
+            with contextlib.suppress(StoreError):  # the credentials may allow only reading
                 mark_built(self._main, len(jobs))
             return None
         return sorted(jobs, key=lambda job_id: (jobs[job_id], job_id), reverse=True)

@@ -163,8 +163,8 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
 def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
     """Close a job's ledger, correct its entry in the index, and remove its marker, unless another run has begun.
 
-    No run follows a complete one, so `run.json` is not read then. The entry is written while the marker is removed: an
-    entry that says that a job is under way does no harm (see `IndexEntry`).
+    A complete run is the last run of its job, so `run.json` is not read if the run is complete. The entry is written
+    while the marker is removed: an entry that says that a job is under way does no harm (see `IndexEntry`).
     """
     main, run, may_be_resumed = dispatcher.buckets.main, outcome.run, outcome.state not in COMPLETE
     if may_be_resumed and read_run(main, job_id)[0].number != run:

@@ -85,8 +85,8 @@ class Queue:
     def ping(self) -> None:
         """Raise `QueueUnavailable` if the broker does not answer.
 
-        A Redis is asked through the connection that `send` uses, because a connection of its own would take longer than
-        the question.
+        A Redis is asked through the connection that `send` uses, because opening another connection would take longer
+        than asking.
         """
         if not is_redis_url(self._broker_url):
             with self._connected():
@@ -122,7 +122,8 @@ class Queue:
         Parameters
         ----------
         names : collection of str
-            The queues from which the messages come. All applications on a broker share the other messages.
+            Only messages from these queues are counted. The broker keeps the unacknowledged messages of all
+            applications together.
         within_s : float
             Only messages that were received at most this many seconds ago are counted.
         """

@@ -200,7 +200,7 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str, *, queue_is_long: bool = 
 def fail_if_late(dispatcher: Dispatcher, job: Job) -> bool:
     """Fail a job without a plan if its deadline has passed. Return whether the deadline has passed.
 
-    The deadline of a job that was resumed is found once the job has a ledger, unless its first run had a deadline.
+    If only a later run has a deadline (see `Run.deadline`), this returns False; the ledger enforces that deadline.
     """
     if job.spec.deadline is None:
         return False

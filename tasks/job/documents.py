@@ -30,8 +30,8 @@ from scoreline.tasks.job.tombstone import Tombstone, refuse_removed, tombstone_i
 State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
 Reason = Literal["", "rejected", "parts", "request", "deadline", "error"]
 """Why a job failed. ``rejected``: too many rows were rejected. ``parts``: some parts failed. ``request``: the options
-do not fit the input or the model, so there is no plan. ``deadline``: the job took until its deadline. ``error``: any
-other error ended the whole job."""
+do not fit the input or the model, so there is no plan. ``deadline``: the job had not ended by its deadline. ``error``:
+any other error ended the whole job."""
 COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
 """The states of a job that has all its results."""
 ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
@@ -40,7 +40,7 @@ REMOVAL_S = 3600.0
 
 
 _DOCUMENT = "document"
-"""Name of the metadata of a marker with the digest of ``job.json``."""
+"""Name of the metadata field of a marker that contains the digest of ``job.json``."""
 _LATER_OPTIONS = ("group", "priority", "max_processes", "deadline")
 """Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
 than their own."""

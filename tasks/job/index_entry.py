@@ -5,8 +5,8 @@ a job is under way although it has ended; only the documents are authoritative.
 
 A listing of keys is all that a page of jobs needs to choose its entries. The key begins with the milliseconds that are
 left of the day of the submission, so that the newest jobs of a day are listed first, and contains the model. The state
-changes, so it is not in the key: with blanks at the end of the object, its size modulo `_STATES_OF_SIZES` says the
-state, and listings contain sizes.
+is not in the key, because it changes. It is in the size, which listings contain, too: blanks at the end of the object
+make its size modulo `_STATES_OF_SIZES` the number of the state.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def entry_of(job: Job, outcome: Outcome | None = None, *, total_rows: int | None
     outcome : Outcome, optional
         How the job ended; None while it is under way.
     total_rows : int, optional
-        Rows of the input. A complete job has as many as it has results and rejected rows.
+        Number of rows of the input. For a complete job, this is the number of results plus the number of rejected rows.
     """
     status = Status(
         job_id=job.spec.job_id,

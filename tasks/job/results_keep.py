@@ -23,7 +23,7 @@ class ResultsKeep:
     days: int | None = None
     """Days for which a job is kept after its end."""
     runs: int | None = None
-    """Number of complete runs of a schedule that are kept; likewise of complete jobs of an output."""
+    """Number of complete runs of a schedule that are kept; without a schedule, number of complete jobs of an output."""
 
     def __str__(self) -> str:
         return plural(self.days, "day") if self.days is not None else plural(self.runs or 0, "run")

@@ -40,7 +40,7 @@ class Option:
     choices : tuple of str
         The allowed texts; if empty, any text is allowed.
     flag : str
-        The option's name in the command line, if it differs.
+        The option's name in the command line, if it differs from the name of the field.
     """
 
     help: str

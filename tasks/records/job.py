@@ -41,8 +41,8 @@ _LONGEST_PAUSE_S = 0.25
 _END_S, _END_POLL_S = 5.0, 0.05
 _LOOK_EVERY_S = 1.0
 _LOOK_SHARE = 1 / 4
-"""Seconds between two requests to the bucket, which is authoritative, at least and as a share of the time waited so
-far. Every poll queries the ledger, which is cheaper."""
+"""Time between two requests to the bucket, which is authoritative: the minimum in seconds, and the share of the time
+waited so far. Every poll queries the ledger, which is cheaper."""
 
 
 class JobReader(Protocol):
@@ -97,8 +97,7 @@ class RecordsJob:
     def status(self) -> Status:
         """Return the status of the job (see `Client.status`).
 
-        A job ends shortly after it is answered. If it is answered, wait for its end, but not for more than
-        some seconds.
+        A job ends shortly after it is answered. If the job is answered already, wait a few seconds at most for its end.
         """
         status = self._client.status(self.job_id)
         end_s = time.monotonic() + _END_S

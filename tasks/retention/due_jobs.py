@@ -120,7 +120,7 @@ def _ended(listed: Iterable[ObjectInfo], kept: Counter[str]) -> Iterator[Ended]:
 
 
 def _with_tombstone(main: ObjectStore, job_ids: list[str]) -> set[str]:
-    """Return those of the jobs whose removal was interrupted. In a copied bucket, times say little: read each job."""
+    """Return the jobs whose removal was interrupted. Each job is read, because copying a bucket changes all times."""
 
     def read(job_id: str) -> bool:
         try:

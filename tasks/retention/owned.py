@@ -77,7 +77,7 @@ def find_results(
     listed = [info for info in store.list(folder) if info.key.startswith(folder)]
 
     def has_own_receipt(key: str) -> bool:
-        # Release 0.1.0 let other jobs write into this folder. Of these, _SUCCESS and the manifest have no receipt
+        # Release 0.1.0 let other jobs write into this folder, where their _SUCCESS and manifest have no receipt
         without_receipt = "" if f"/{_JOB_FOLDER}" in f"/{key.removeprefix(folder)}" else plan_sha256
         try:
             return store.head(key).metadata.get("plan", without_receipt) == plan_sha256

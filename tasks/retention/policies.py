@@ -1,7 +1,7 @@
 """Says how long the results of each job are kept: by its schedule, or by the default.
 
-The schedules are those that the latest tick has put in force, and not those of a local ``schedules.toml``. A command
-on a computer without that file would otherwise remove results by the default that the schedule keeps for longer.
+The schedules are those that the latest tick has put in force, and not those of a local ``schedules.toml``. Otherwise, a
+command on a computer without that file would apply the default to results that a schedule keeps for longer.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def named_by_latest(buckets: Buckets, output: str, job_id: str) -> str:
 def rescored(main: ObjectStore, job_id: str) -> str:
     """Return the reason if a job that scores the rejected rows of this job may still read its rows; otherwise empty.
 
-    Such a job reads the rejected rows when it is planned. If the job itself scored records, it also reads these.
+    Such a job reads the rejected rows when it is planned. If the job itself scored records, the other job also reads
+    these records.
     """
     names: dict[str, set[str]] = defaultdict(set)
     for prefix in sorted({_without_number(job_id, 10**digits) for digits in range(_DIGITS)}):
@@ -76,7 +77,7 @@ def rescored(main: ObjectStore, job_id: str) -> str:
 
 
 def _without_number(job_id: str, number: int) -> str:
-    """Return the id of a job that scores rejected rows, without its number. A long id is cut more for more digits."""
+    """Return the id of a job that scores rejected rows, without the number. A long id is cut to make room for it."""
     return rejected_job_id(job_id, number).removesuffix(str(number))
 
 

@@ -4,8 +4,9 @@
 round goes on with it. Each step may be repeated, and two processes may remove the same job at once.
 
 A failed or cancelled job can be resumed. Its removal first writes ``run.json``, which a resume writes as well, both by
-compare-and-swap. Only one of them can succeed, so no job is resumed whose results are being deleted. What has changed
-nevertheless between the check and the decision is noticed right after the decision, which is then withdrawn.
+compare-and-swap. Only one of these two writes can succeed, so no job is resumed while its results are being deleted.
+Right after the decision, the job is checked again; if it has come to be needed since the first check, the decision is
+withdrawn.
 """
 
 from __future__ import annotations

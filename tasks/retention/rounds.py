@@ -1,8 +1,9 @@
 """Removes the results of all jobs that need not be kept any longer, once a day and in pieces.
 
-A round lists the jobs once, and stores those that are due in ``jobs/_retention/state.json``. Each message of the clock
-then works on them for some seconds, until none is left. What is stored is only a proposal: each job is examined again
-before it is removed. The state may therefore be lost, or be replaced by another process.
+A round lists the jobs once, and stores those that are due in ``jobs/_retention/state.json``. For each `scoreline.gc`
+message from beat, a worker then removes some of these jobs for some seconds, until none is left. What is stored is only
+a proposal: each job is examined again before it is removed. The state may therefore be lost, or be replaced by another
+process.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 ROUND_EVERY_S = 86_400.0
 """Seconds between the beginnings of two rounds."""
 PIECE_S = 20.0
-"""Seconds for which one message of the clock removes jobs."""
+"""Seconds for which a worker removes jobs for one message from beat."""
 MAX_STORED = 20_000
 """Maximum number of jobs that a round stores. The next round finds the others."""
 _THREADS = 8
@@ -171,14 +172,14 @@ def _work_off(
     report: Report,
     act: Callable[[Removable], Kept | None],
 ) -> Iterator[int]:
-    """Examine jobs, and act on those that can be removed. Yield the number of jobs after each few of them.
+    """Examine jobs, and act on those that can be removed. After every few jobs, yield the number of these jobs.
 
     An error in one job does not stop the others.
     """
     person = submitter()
 
     def do(item: Due) -> None:
-        with acting_as(person.who, person.where):  # other threads do not know it
+        with acting_as(person.who, person.where):  # other threads do not know the person
             examine_and_act(item)
 
     def examine_and_act(item: Due) -> None:

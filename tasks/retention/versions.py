@@ -197,10 +197,10 @@ def _withdraw(main: ObjectStore, item: Version) -> None:
 
 
 def _needed_now(main: ObjectStore, item: Version) -> str:
-    """Return why a version is needed that was not needed a moment ago; empty if it is not.
+    """Return why a version has come to be needed since it was examined; empty if nothing needs it.
 
-    An alias that is moved meanwhile is noticed here, or the one who moves it notices that the version is gone. A job
-    that is submitted meanwhile is noticed by its marker.
+    If an alias is moved meanwhile, either this check notices the alias, or the process that moves it notices that the
+    version is gone. A job that is submitted meanwhile is noticed by its marker.
     """
     named = _named_by_aliases(main, item.name)
     if why := named.get(item.ref) or named.get(f"{item.name}@"):

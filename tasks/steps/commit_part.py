@@ -108,8 +108,8 @@ def commit_part(
         receipt = replace(receipt, sha256=sha256_hex(body))
     counted = requests.so_far() - requests_before
     if engine.between_batches is not None:
-        counted -= engine.between_batches.requests  # the other jobs count them
-    timings.class_a, timings.class_b = counted.class_a + 1, counted.class_b  # one more writes the results
+        counted -= engine.between_batches.requests  # the other jobs count these requests
+    timings.class_a, timings.class_b = counted.class_a + 1, counted.class_b  # one more request writes the results
     receipt = replace(receipt, seconds=timings.to_text())
     begun = time.perf_counter()
     committed = _put_results(engine, documents, layout, receipt, body)

@@ -1,4 +1,4 @@
-"""Scores small jobs of records of the same model that wait together: one after another, but written side by side.
+"""Scores small jobs of records of one model: calls the model for one job after another, but writes side by side.
 
 Most of the time of a small job passes while the store writes its objects. A process that did one job at a time would
 answer only a few jobs a second. The model is called for each job alone, because linear algebra may round the last bit
@@ -28,10 +28,10 @@ once, and up to a megabyte of memory."""
 
 @contextlib.contextmanager
 def alike_beside(engine: Engine, step: WaitingStep) -> Iterator[None]:
-    """Do the steps that wait and are like `step`, while the block runs and until they are done.
+    """Do the waiting steps that can be done together with `step` while the block runs; wait until they are done.
 
-    The messages of these steps stay in the queue. If this process dies, or a step fails, the step is done when its
-    message arrives. Otherwise, the message finds that the step is done.
+    The messages of these steps stay in the queue. If this process dies, or a step fails, the process that receives the
+    message does the step. Otherwise, that process finds that nothing is left to do.
     """
     taken: list[WaitingStep] = []
     with contextlib.suppress(LedgerError):  # the messages are still in the queue

@@ -152,7 +152,7 @@ def score_carried(engine: Engine, job_id: str, carried: Carried, *, longest_s: f
 
 
 def _begin(engine: Engine, job_id: str, carried: Carried) -> _Work | None:
-    """Plan a job. Return None if its document or its records are malformed, or if the job is late or has more parts."""
+    """Plan a job. Return None if its document or records are malformed, or if it is late or has several parts."""
     try:
         job = carried.job()
         found = records_key(job, engine.buckets.main.bucket)
@@ -279,7 +279,7 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
     if decided.state not in COMPLETE:
         return False
     create_once(layout.store, layout.success, success)
-    with contextlib.suppress(LedgerError):  # these only count, and let the next steps begin sooner
+    with contextlib.suppress(LedgerError):  # these calls only update counters and let other steps begin sooner
         engine.ledger.counters.count_part(
             rows=receipt.rows, rejected=receipt.rejected, failed=False, seconds=totals.timings.scoring
         )

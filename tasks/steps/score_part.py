@@ -114,7 +114,7 @@ def lease_any_part(engine: Engine, holder: str) -> LeasedPart | None:
 
 
 def _first_planned(engine: Engine, job_id: str, start: Callable[[], LeasedPart | None]) -> LeasedPart | None:
-    """Return the first part that `start` leases, unless its job was deleted. The job `job_id` need not be checked."""
+    """Call `start` until it leases a part of a job that was not deleted. The job `job_id` need not be checked."""
     while True:
         leased = start()
         if leased is None or leased.lease.job_id == job_id or _is_planned(engine, leased.lease):

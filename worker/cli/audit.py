@@ -26,7 +26,7 @@ scoreline audit --action job --who alice --json
 )
 @click.option("--since", type=Moment(), metavar="TIME", help="Show lines from this time on.")
 @click.option("--until", type=Moment(end=True), metavar="TIME", help="Show lines up to this time.")
-@click.option("--action", default="", metavar="ACTION", help="Show this action alone, or all actions of one kind: job.")
+@click.option("--action", default="", metavar="ACTION", help="Show only this action, or all of a kind, such as job.")
 @click.option("--target", default="", metavar="NAME", help="Show changes of this job, alias, version or schedule.")
 @click.option("--who", default="", metavar="NAME", help="Show changes that this person made.")
 @click.option(

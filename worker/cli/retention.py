@@ -41,8 +41,8 @@ def gc(dry_run: bool) -> None:
     Never removed are jobs under way, failed jobs that can still be resumed, and jobs that latest.json of their output
     names. A removed job leaves a tombstone, which `scoreline status JOB` shows, and its id stays taken.
 
-    The clock does the same once a day. This command may be interrupted, and run again, at any time. The exit code is 1
-    if a job could not be removed because of an error.
+    If beat runs, a worker does the same once a day. This command may be interrupted, and run again, at any time. The
+    exit code is 1 if a job could not be removed because of an error.
     """
     buckets = Connections(os.environ).buckets
     policies = read_policies(buckets.main, RetentionSettings.from_env(os.environ).results_keep)

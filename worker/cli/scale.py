@@ -78,7 +78,7 @@ scoreline scale --max 10 --finish-within 1h --apply --every 1m  # in a dyno
     metavar="N",
     help="Processes of a dyno.  [default: as many as workers have reported]",
 )
-@click.option("--apply", is_flag=True, help="Set the number of dynos on Heroku. Otherwise, only say it.")
+@click.option("--apply", is_flag=True, help="Set the number of dynos on Heroku, instead of only printing it.")
 @click.option("--every", "every_s", type=Duration(), metavar="DURATION", help="Look again and again, until SIGTERM.")
 def scale(
     worker_type: str,
@@ -99,10 +99,10 @@ def scale(
     Dynos are added at once. They are removed all together, when there has been no work for a while (--idle-for): no
     part, no plan, no message. Heroku chooses which dyno it stops, so no dyno is removed while there is work.
 
-    With --min 0, this command also submits the jobs of due schedules while there is no dyno that could (with --apply).
+    With --min 0 and --apply, this command also submits the jobs of due schedules while no worker runs.
 
-    With --every, continues after errors of Heroku, Redis and the bucket that may pass. The exit code is 1 if Heroku
-    refuses a request, or without --every, if a service does not answer.
+    With --every, continues after transient errors of Heroku, Redis and the bucket. The exit code is 1 if Heroku refuses
+    a request, or without --every, if a service does not answer.
     """
     if least > most:
         raise click.UsageError(f"--min {least} is more than --max {most}")
@@ -169,7 +169,7 @@ def _waiting(client: Client) -> Callable[[], int]:
     """Return a function that counts the messages of jobs. Messages of beat wait for the next dyno.
 
     A message that a worker has taken counts too, because its job may not be in the bucket yet. A task ends long before
-    `_LONGEST_TASK_S`; a message that was taken before comes from a worker that died.
+    `_LONGEST_TASK_S`; a message that was taken longer ago was taken by a worker that died.
     """
     queue = client.queue
     if not isinstance(queue, Queue):  # only in tests

@@ -70,7 +70,7 @@ class Scaler:
     worker_size: int = 0
     """Number of processes of a dyno; 0 for the number that workers have reported."""
     tick: Callable[[], object] | None = None
-    """Submits the jobs of due schedules. It is called while there is no dyno that could."""
+    """Submits the jobs of due schedules. It is called while no worker runs that could submit them."""
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
