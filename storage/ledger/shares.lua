@@ -2,7 +2,7 @@
 -- The key `groups` is a sorted set. '+<group>' is a group with parts that wait, '-<group>' is one without, and the score
 -- is the time (s, divided by the weight of the group) that the group has used. The key `ready:<group>` is a sorted set
 -- of the jobs of a group with parts that wait, by rank: jobs of a high priority first, and then those that are older.
--- The field `listed` of a job's state is set while the job is in that set, so that most scripts need not look.
+-- The field `listed` of a job's state is set while the job is in that set, so that most scripts need not read the set.
 local function shares(groups_key)
   local self = {}
   local prefix = string.sub(groups_key, 1, -7)
@@ -25,7 +25,7 @@ local function shares(groups_key)
     end
     redis.call('EXPIRE', groups_key, life)
   end
-  -- Adds time to a group. A group that is not known has used as little as the group with the least time.
+  -- Adds time to a group. A group that is not known begins at the time of the group with the least time.
   function self.add(group, seconds)
     for _, sign in ipairs({'+', '-'}) do
       if redis.call('ZADD', groups_key, 'XX', 'INCR', seconds, sign .. group) then

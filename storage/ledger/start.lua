@@ -1,9 +1,9 @@
--- Leases a part: the one that the message names, or the one that is due among those of all jobs.
+-- Leases a part: the part that the message names, or the part that is due among the parts of all jobs.
 -- KEYS: state, done, groups (see shares.lua). ARGV: plan digest, part, time (see clock.lua), length of the lease (s),
 -- holder, 1 if the holder's earlier start ended in a transient error (such a start does not count as an attempt), job,
--- 1 to lease the part that is due, weights of groups ('name=weight,...'), seconds of a part whose job has not ended
--- one, seconds until the keys of the groups expire. If the job is '', the message names a job without a ledger; then the
--- script returns '' as the job if no part is due.
+-- 1 to lease the part that is due, weights of groups ('name=weight,...'), seconds that a part is expected to take if no
+-- part of its job has ended, seconds until the keys of the groups expire. If the job is '', the message names a job
+-- without a ledger; then the script returns '' as the job if no part is due.
 -- Returns {what to do, attempt, parts left, 1 if a result may exist, reject budget, job, plan digest, part}. What to do
 -- is 'run', 'done' (the part was already finished), 'busy' (another holder has the lease), 'stopped', 'late' (stopped by
 -- the deadline of the job), or 'unknown' (the part is not due yet and will be dispatched again).

@@ -1,5 +1,6 @@
--- Returns the first part from `cursor` on whose bit is not set in the bitmap `key`. BITPOS skips any number of done parts
--- with one command, so that Redis answers others soon, even if a million parts are done. It can begin only at a byte.
+-- Returns the first part, at or after `cursor`, whose bit in the bitmap `key` is not set. BITPOS skips any number of
+-- done parts with one command, so that other clients do not wait for Redis even if a million parts are done. BITPOS can
+-- begin only at a byte.
 local function undone(key, cursor)
   while cursor % 8 ~= 0 do
     if redis.call('GETBIT', key, cursor) == 0 then

@@ -1,6 +1,6 @@
--- Lists the steps that wait for a process. KEYS: waiting, taken, carried, done. Three are sorted sets of steps: the score
--- of a waiting step is the time (s) at which it was added; that of a taken or done step is the time at which it no longer
--- counts as taken or done. `carried` is a hash of what steps carry.
+-- Lists the steps that wait for a process. KEYS: waiting, taken, carried, done. `carried` is a hash of what steps carry;
+-- the others are sorted sets of steps. The score of a waiting step is the time (s) at which it was added. The score of a
+-- taken or done step is the time at which it no longer counts as taken or done.
 -- ARGV: action, step, time (see clock.lua), seconds for which the step counts as taken or done, maximum number of waiting
 -- steps, seconds for which a step is listed, maximum number of steps that carry data, number of steps that 'alike' looks
 -- at, data of the step, maximum number of steps that 'alike' takes. The actions are those of `WaitingSteps`. 'take' and

@@ -78,7 +78,7 @@ cdef extern from *:
     #endif
     }
 
-    #if defined(__x86_64__) && defined(__GNUC__)  /* 32 rows at a time, on processors that can */
+    #if defined(__x86_64__) && defined(__GNUC__)  /* 32 rows at a time, on processors with AVX2 */
     #include <immintrin.h>
     #define SPLIT_ROWS_AVX2(NAME, ORDER)                                                                              \
         __attribute__((target("avx2")))                                                                               \
@@ -135,7 +135,7 @@ cdef int wide_vectors = has_wide_vectors()
 def use_wide_vectors(bint wanted):
     """Use vectors of 32 bytes if the processor has them and they are `wanted`, and return whether they are used.
 
-    The results are the same. The extension uses them by default.
+    The results are the same without these vectors. The extension uses them by default.
     """
     global wide_vectors
     wide_vectors = wanted and has_wide_vectors()
@@ -186,7 +186,7 @@ cdef inline void select(
 
 
 cdef inline const uint8_t* side_of(uint8_t side, const uint8_t* found) noexcept nogil:
-    """Return the leaves on a side of a split: those of each row, or, behind those of all splits, a leaf repeated."""
+    """Return the leaves on a side of a split: a leaf for each row if the side is a split, otherwise one leaf repeated."""
     return found + (side - FIRST_SPLIT) * TILE if side >= FIRST_SPLIT else found + MAX_LEAVES * TILE + side * VECTOR
 
 
