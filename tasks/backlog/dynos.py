@@ -105,7 +105,7 @@ def decide(
         return Decision(dynos=least, reason="there is no work")
     if idle_s < policy.idle_after_s:
         left = policy.idle_after_s - idle_s
-        return Decision(dynos=dynos, reason=f"there is no work; {duration(left)} more without work, and dynos go")
+        return Decision(dynos=dynos, reason=f"there is no work: dynos are removed in {duration(left)}, if none comes")
     return Decision(dynos=least, reason=f"there has been no work for {duration(idle_s)}")
 
 

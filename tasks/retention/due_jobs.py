@@ -163,7 +163,7 @@ def _count_runs(main: ObjectStore, policy: Policy, jobs: list[Ended], now_s: flo
         elif now_s - job.ended_s < MIN_AGE_S:
             found.kept["ended within the last day"] += 1
         else:
-            why = f"{wanted:,} later ones are complete: {_source(policy)}"
+            why = f"{wanted:,} later jobs are complete: {_source(policy)}"
             found.due.append(Due(job_id=job.job_id, why=why, counted=policy.rule))
 
 

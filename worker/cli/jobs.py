@@ -279,7 +279,10 @@ def jobs(
     if len(listed) > limit:
         echo(f"older jobs than the latest {limit:,} are left out: see --limit", err=True)
     if client.listing.without_index:
-        echo("every job was looked at, because some are not in the index: see `scoreline reconcile --index`", err=True)
+        echo(
+            "jobs were found without the index, because it lacks some of them: see `scoreline reconcile --index`",
+            err=True,
+        )
     if as_json:
         click.echo(json.dumps([job.to_dict() for job in found], indent=1))
         return

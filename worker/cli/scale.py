@@ -147,7 +147,7 @@ class _Reporter:
     def __call__(self, found: Look | ScorelineError) -> None:
         if isinstance(found, ScorelineError):
             self._said = ""
-            echo(f"error: {explain(found)}; the number of dynos stays", indent=2, err=True)
+            echo(f"error: {explain(found)}; the number of dynos stays as it is", indent=2, err=True)
             return
         line = in_words(found, self._kind, applied=self._apply)
         state = f"{found.dynos} {found.decision.dynos}"

@@ -97,7 +97,7 @@ def test_a_limit_of_no_dynos_is_kept() -> None:
         ),
         (made(left(9), dynos=3), "9.0 s of work in 1 job needs 1 dyno to end within 10 min; no dyno is removed while"),
         (made(waiting=2), "0 jobs and 2 messages wait for a worker"),
-        (made(dynos=3, idle_s=60), "there is no work; 4 min more without work, and dynos go"),
+        (made(dynos=3, idle_s=60), "there is no work: dynos are removed in 4 min, if none comes"),
         (made(dynos=3, idle_s=900), "there has been no work for 15 min"),
         (made(), "there is no work"),
     ],
