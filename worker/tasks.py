@@ -40,7 +40,7 @@ from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.score_alike import alike_beside
 from scoreline.tasks.webhooks import notify as notifying
 from scoreline.tasks.webhooks.settings import WebhookSettings
-from scoreline.worker import lifecycle, startup
+from scoreline.worker import lifecycle, startup, telemetry
 from scoreline.worker.celery import app
 from scoreline.worker.hand_over import pass_on
 from scoreline.worker.retries import (
@@ -199,7 +199,9 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     leased: parts.LeasedPart | None = None
     known = False
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
-        leased = parts.lease_due_part(engine, job_id, part, holder, is_retry=is_retry)
+        # The context of a trace is in the message, so with tracing a message is for the part that it names
+        shares = not telemetry.traces_tasks()
+        leased = parts.lease_due_part(engine, job_id, part, holder, is_retry=is_retry, shares=shares)
         known = True
     if not known:  # the job was deleted, or its ledger is lost
         with contextlib.suppress(LedgerError):  # the reconciler sends the messages of waiting parts again

@@ -232,7 +232,10 @@ def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: di
     if scheme in ("amqp", "amqps", "pyamqp"):
         return {"broker_transport_options": {"confirm_publish": True}}
     if scheme in ("redis", "rediss"):
-        return {"broker_transport_options": redis} | ({"broker_use_ssl": dict(tls)} if tls else {})
+        if not tls:
+            return {"broker_transport_options": redis}
+        # kombu shares connections whose URL and transport options are equal, whatever their TLS options are
+        return {"broker_transport_options": redis | {"tls": repr(sorted(tls.items()))}, "broker_use_ssl": dict(tls)}
     return {}
 
 

@@ -81,7 +81,9 @@ class LeasedPart:
     is_retry: bool
 
 
-def lease_due_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool = False) -> LeasedPart | None:
+def lease_due_part(
+    engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool = False, shares: bool = True
+) -> LeasedPart | None:
     """Lease the part that is due, among the parts of all jobs (see `scoreline.storage.ledger.shares`).
 
     Parameters
@@ -90,13 +92,15 @@ def lease_due_part(engine: Engine, job_id: str, part: int, holder: str, *, is_re
         The part that the message names.
     holder, is_retry
         As for `score_part`. A retry is always for the part that the message names.
+    shares : bool
+        Whether any part may be leased. Otherwise only the part that the message names is.
 
     Returns
     -------
     LeasedPart, optional
         The part to score with `score_leased`; None if no part is due.
     """
-    start = functools.partial(_start, engine, job_id, part, holder, is_retry=is_retry, due=True)
+    start = functools.partial(_start, engine, job_id, part, holder, is_retry=is_retry, due=shares)
     return _first_planned(engine, job_id, start)
 
 

@@ -153,7 +153,9 @@ def test_two_finalizers_at_once_write_one_result(rig_at_work: Rig) -> None:
 
 
 SUBMITTER = """
-import os, sys
+import os, sys, time
+from scoreline.storage.keys import active
+from scoreline.storage.objects.base import exists
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.queue import Queue
 if sys.argv[2] == "enqueue":
@@ -163,6 +165,8 @@ if sys.argv[2] == "job":
     put = client.buckets.main.put
     def dying(key, *arguments, **options):
         if key.endswith("job.json"):
+            while not exists(client.buckets.main, active("orphan")):  # it is written side by side with the job
+                time.sleep(0.01)
             os.kill(os.getpid(), 9)
         return put(key, *arguments, **options)
     client.buckets.main.put = dying

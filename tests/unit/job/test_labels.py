@@ -124,8 +124,8 @@ def test_the_command_line_sets_and_shows_labels(at: Desk, tmp_path: Path) -> Non
     assert run(cli, words, catch_exceptions=False).output == "a\n"
     shown = run(cli, ["status", "a"], catch_exceptions=False).output
     assert "  labels   run=a=b, team=risk\n" in shown
-    assert " by alice (" in shown
-    assert ", CLI)\n" in shown
+    assert "  by       alice (" in shown
+    assert ", CLI), submitted " in shown
     for wrong in ("team", "team=", "=risk"):
         refused = run(cli, [*words[:3], "--label", wrong])
         assert (refused.exit_code, "is not of the form NAME=VALUE" in refused.output) == (2, True)

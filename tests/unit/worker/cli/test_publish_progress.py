@@ -11,6 +11,14 @@ from scoreline.worker.cli.publish_progress import ending_on_signals
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_block_as_an_error_does(number: signal.Signals) -> None:
+    given = signal.signal(number, signal.SIG_DFL)  # nohup may have run the tests
+    try:
+        _end_by(number)
+    finally:
+        signal.signal(number, given)
+
+
+def _end_by(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended, ending_on_signals():
         signal.raise_signal(number)
