@@ -142,11 +142,14 @@ class _Steps:
 
 
 def new_version() -> str:
-    """Return the name of a version that begins now. The last five digits are random.
+    """Return the name of a version that begins now.
 
-    The name must be known before the first byte is uploaded, so it cannot depend on the content.
+    Three of the last five digits are the fraction of the second, so that the later of two versions of the same second
+    sorts last, and is the latest. The other two digits are random. The name must be known before the first byte is
+    uploaded, so it cannot depend on the content.
     """
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)[:5]}"
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%dT%H%M%SZ}-{now.microsecond * 4096 // 1_000_000:03x}{secrets.token_hex(1)}"
 
 
 def created(version: str) -> str:

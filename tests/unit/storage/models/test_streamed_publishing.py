@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -327,6 +329,17 @@ def test_versions_have_the_form_that_sorts_by_time() -> None:
     made = publisher.new_version()
     assert keys.is_version(made)
     assert publisher.created(made).startswith(f"{made[:4]}-{made[4:6]}-{made[6:8]}T{made[9:11]}:")
+
+
+def test_the_later_of_two_versions_of_a_second_sorts_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = mock.Mock(datetime)
+    monkeypatch.setattr(publisher, "datetime", clock)
+    made = []
+    for microsecond in (0, 300, 1_000, 250_000, 999_999):
+        clock.now.return_value = datetime(2026, 11, 29, 5, 45, tzinfo=UTC, microsecond=microsecond)
+        made.append(publisher.new_version())
+    assert all(keys.is_version(version) for version in made)
+    assert made == sorted(made)
 
 
 @pytest.fixture(scope="module")
