@@ -87,6 +87,8 @@ class ObjectStore(Protocol):
     """
 
     bucket: str
+    rewrite_after_s: float
+    """Seconds after which an object may be written again; a write that comes earlier takes at least as long."""
 
     def get(
         self,

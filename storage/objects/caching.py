@@ -23,6 +23,7 @@ class CachingStore:
 
     def __init__(self, store: ObjectStore, immutable: Container[str]) -> None:
         self.bucket = store.bucket
+        self.rewrite_after_s = store.rewrite_after_s
         self._store = store
         self._immutable = immutable
         self._cached: dict[str, StoredObject] = {}

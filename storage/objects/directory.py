@@ -38,6 +38,8 @@ class DirectoryStore:
         Name of the bucket.
     """
 
+    rewrite_after_s = 0.0
+
     def __init__(self, root: Path, bucket: str) -> None:
         self.bucket = bucket
         self._root = (root / bucket).resolve()

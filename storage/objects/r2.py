@@ -92,6 +92,7 @@ class R2Store:
         connections: int = 32,
     ) -> None:
         self.bucket = bucket
+        self.rewrite_after_s = _SAME_KEY_S
         self._endpoint = settings.endpoint_url
         self._max_attempts = max_attempts
         self._multipart_above_bytes = multipart.THRESHOLD_BYTES

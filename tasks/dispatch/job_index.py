@@ -28,13 +28,24 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode
-from scoreline.tasks.job.documents import COMPLETE, ENDED, Job, Outcome, Status, read_job, read_outcome
+from scoreline.tasks.job.documents import (
+    COMPLETE,
+    ENDED,
+    Job,
+    Outcome,
+    Status,
+    read_job,
+    read_outcome,
+    seconds_since,
+)
 from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, entry_of
 from scoreline.tasks.job.plan_file import PlanFile
 
 log = logging.getLogger(__name__)
 
 _THREADS = 16
+_MARGIN_S = 0.5
+"""Seconds that the first write of an entry may take after the time of the submission."""
 _SUBMITTING_S = 3600.0
 """Seconds for which an entry may be without its job, because the job is being submitted."""
 
@@ -80,8 +91,24 @@ def note_run(main: ObjectStore, job: Job) -> None:
 
 
 def note_end(main: ObjectStore, job: Job, outcome: Outcome) -> None:
-    """Record how a job has ended."""
-    _write(main, _ended_entry(main, job, outcome), OVERWRITE)
+    """Record how a job has ended.
+
+    The entry of a job that took less than a second may not be written again at once (see
+    `ObjectStore.rewrite_after_s`). If the job is complete, so that no other run follows, a thread writes the entry when
+    it may. If the process dies before, the entry says that the job is under way, which does no harm.
+    """
+    entry = _ended_entry(main, job, outcome)
+    longest_s = main.rewrite_after_s + _MARGIN_S
+    wait_s = min(longest_s, longest_s - seconds_since(job.submitted)) if main.rewrite_after_s else 0.0
+    if wait_s <= 0 or outcome.state not in COMPLETE:
+        _write(main, entry, OVERWRITE)
+        return
+
+    def write_later() -> None:
+        time.sleep(wait_s)
+        _write(main, entry, OVERWRITE)
+
+    threading.Thread(target=write_later, name="index", daemon=True).start()
 
 
 @contextlib.contextmanager

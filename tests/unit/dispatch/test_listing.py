@@ -7,8 +7,10 @@ import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -16,18 +18,21 @@ from click.testing import CliRunner
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, StoreUnavailable
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
-from scoreline.storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.base import ObjectInfo, ObjectStore, exists
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.dispatch import job_index
 from scoreline.tasks.dispatch.job_index import mark_built, noting_submission, rebuild
 from scoreline.tasks.dispatch.listing import LEDGER_THREADS, JobListing
 from scoreline.tasks.dispatch.status import StatusReader
-from scoreline.tasks.job.documents import Outcome, State, Status, read_job
+from scoreline.tasks.job.documents import Job, Outcome, State, Status, read_job
 from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, entry_of
 from scoreline.tasks.job.job_filter import JobFilter
+from scoreline.tasks.job.spec import JobSpec
 from scoreline.worker.cli.main import cli
 from tests.support.counting_store import CountedRequests
 from tests.support.line_jobs import Desk, desk
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 STATES: tuple[State, ...] = ("succeeded", "partial", "failed", "cancelled")
@@ -430,3 +435,28 @@ def test_the_command_lists_by_filters_and_says_if_the_index_is_incomplete(at: De
     built = run(cli, ["reconcile", "--index"])
     assert "jobs in the index: 2, 2 of them written anew" in built.stderr
     assert run(cli, ["jobs"]).stderr == ""
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_the_end_of_a_short_job_is_noted_once_its_entry_may_be_written_again(
+    store: CountedRequests, monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    slept, go_on = list[float](), threading.Event()
+    monkeypatch.setattr(store, "rewrite_after_s", 1.0)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        go_on.wait()
+
+    monkeypatch.setattr(job_index, "time", Mock(sleep=sleep))
+    pinned = PinnedModel(name="m", version="20261129T054500Z-0a1b2", manifest_sha256="0" * 64)
+    spec = JobSpec(job_id="short", model="m", inputs=("s3://scoreline/in/",), output="s3://scoreline/out/")
+    job = Job(spec=spec, model=pinned, submitted=datetime.now(UTC).isoformat(timespec="milliseconds"))
+    noted = partial(exists, store, entry_of(job).key)
+    job_index.note_end(
+        store, job, Outcome(state=state, rows=1, rejected=0, parts=1, parts_done=1, seconds=0.1, error="", failures={})
+    )
+    assert noted() == (state == "failed")  # a job that failed may be resumed, so its entry must not be written later
+    go_on.set()
+    wait_until(noted, "the entry")
+    assert [0 < seconds <= 1.5 for seconds in slept] == [True] * (state == "succeeded")
