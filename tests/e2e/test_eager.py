@@ -19,9 +19,10 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.testing import eager
 from tests.support.waiting import HANG_S
 
-VARY = {"seconds", "submitted", "work_s", "model", "result_bytes", "class_b"}
+VARY = {"seconds", "submitted", "work_s", "model", "result_bytes", "class_a", "class_b"}
 """Fields of a status that differ: the times, the version of the model, which is published twice and stands in each
-result, and the requests that read, because each process caches what it has read."""
+result, and the requests. Each process caches what it has read, and how often a job's progress is written depends on
+when its parts end."""
 
 
 def objects(store: ObjectStore, output: str) -> dict[str, pa.Table]:
