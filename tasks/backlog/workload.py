@@ -55,7 +55,7 @@ class Workload:
         counted = planning or Requests()
         return cls(
             pace=job.work,
-            group=group_of(job),
+            group=job.spec.group_name,
             rows=rows,
             since=begun,
             class_a=counted.class_a,
@@ -76,8 +76,3 @@ class Workload:
             return build(cls, decode_object(text.encode()))
         except (*MALFORMED, InvalidRequest):
             return None
-
-
-def group_of(job: Job) -> str:
-    """Return the group that a job belongs to: the group of its spec, or the name of its model."""
-    return str(getattr(job.spec, "group", None) or job.model.name)

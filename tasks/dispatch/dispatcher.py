@@ -91,10 +91,10 @@ class Dispatcher:
                 self._documents.popitem(last=False)
         return self._documents[job_id]
 
-    def mark_active(self, job_id: str, document_sha256: str | None = None) -> None:
+    def mark_active(self, job_id: str) -> None:
         """Put a job on the reconciler's watchlist, and write the marker of a job under way (see `mark_active`)."""
         self.ledger.watchlist.add([job_id])
-        mark_active(self.buckets.main, job_id, document_sha256)
+        mark_active(self.buckets.main, job_id)
 
     def window(self) -> int:
         """Return the number of parts of one job that may be in the queue now."""

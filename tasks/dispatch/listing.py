@@ -25,7 +25,7 @@ from scoreline.storage.typed_json import MALFORMED
 from scoreline.tasks.dispatch.job_index import mark_built
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import ENDED, Status, read_job
-from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, group_of
+from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry
 from scoreline.tasks.job.job_filter import JobFilter
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class JobListing:
             job = read_job(self._main, job_id)
             with self._ledger_threads:
                 status = self._statuses.under_way(job) if under_way else self._statuses.of(job)
-            return status, group_of(job)
+            return status, job.spec.group_name
         except JobNotFound:
             return None
         except (DocumentCorrupt, LedgerCorrupt) as error:

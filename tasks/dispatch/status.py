@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +22,6 @@ from scoreline.tasks.backlog.time_left import seconds_of_work
 from scoreline.tasks.job.documents import Job, Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.plan_file import PlanFile
 
-_THREADS = 4
-"""Number of jobs that are read in parallel. Each thread may open a connection to Redis, and small plans of Redis
-providers allow only a few connections."""
 _FIRST_POLL_S = 0.02
 _POLL_SHARE, _LONGEST_POLL_S = 1 / 40, 1.0
 """Seconds between two polls of `watch`, as a share of the time waited so far, and the maximum number of seconds.
@@ -202,33 +197,28 @@ class StatusReader:
             return self._under_way(job, None) if before.state == "submitted" else None
         return None if progress.parts_done >= progress.parts else self._under_way(job, progress)
 
-    def jobs(self, limit: int | None = None) -> Iterator[Status]:
+    def jobs(self) -> Iterator[Status]:
         """Yield the status of every job, ordered by job id.
 
-        If `limit` is set, yield only the newest jobs, newest first. If a document of a job is corrupt, the job is
-        reported as failed, and the other jobs are still listed. A folder whose name is not a valid job id is ignored.
+        If a document of a job is corrupt, the job is reported as failed, and the other jobs are still listed. A folder
+        whose name is not a valid job id is ignored.
         """
-        if limit is None:
-            yield from filter(None, map(self._status_or_fault, (job_id for _, job_id in self._submitted())))
-            return
-        newest = heapq.nlargest(limit, self._submitted())
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="status") as pool:
-            yield from filter(None, pool.map(self._status_or_fault, (job_id for _, job_id in newest)))
+        yield from filter(None, map(self._status_or_fault, self._submitted()))
 
-    def _submitted(self) -> Iterator[tuple[float, str]]:
-        """Yield the time of recording and the id of each job, ordered by job id.
+    def _submitted(self) -> Iterator[str]:
+        """Yield the ids of all jobs in order.
 
         A job that consists only of ``job.json`` and has no marker was removed, and is left out without reading it.
         """
-        found: dict[str, float] = {}
+        found: list[str] = []
         more: set[str] = set()
         for info in self._main.list("jobs/"):
             match info.key.split("/"):
                 case ["jobs", job_id, "job.json"] if keys.is_name(job_id):
-                    found[job_id] = info.modified
+                    found.append(job_id)
                 case ["jobs", "active", job_id] | ["jobs", job_id, *_]:
                     more.add(job_id)
-        yield from ((modified, job_id) for job_id, modified in found.items() if job_id in more)
+        yield from (job_id for job_id in found if job_id in more)
 
     def _status_or_fault(self, job_id: str) -> Status | None:
         try:

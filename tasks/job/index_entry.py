@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from scoreline.storage import keys
 from scoreline.storage.objects.base import ObjectInfo
@@ -93,12 +92,6 @@ class ListedEntry:
                 return None
 
 
-def group_of(job: Job) -> str:
-    """Return the group of a job, which by default has the name of its model."""
-    group: Any = getattr(job.spec, "group", None)
-    return group if isinstance(group, str) and group else job.model.name
-
-
 def entry_of(job: Job, outcome: Outcome | None = None, *, total_rows: int | None = None) -> IndexEntry:
     """Return the entry of a job.
 
@@ -136,4 +129,4 @@ def entry_of(job: Job, outcome: Outcome | None = None, *, total_rows: int | None
             class_b=outcome.class_b,
             result_bytes=outcome.result_bytes,
         )
-    return IndexEntry(status=status, group=group_of(job))
+    return IndexEntry(status=status, group=job.spec.group_name)
