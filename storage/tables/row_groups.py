@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -235,7 +236,7 @@ class WideReader:
         shrink_heap()
         window = PackedWindow(self._schema, [end - start for start, end in pairwise(edges)])
         planned = list(plan_requests(self._group.chunks, self.row, 0, request_bytes=_REQUEST_BYTES))
-        slots = _Slots()
+        slots = _Slots(len(planned))
         fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=slots.allocate)
         fetcher.fetch_until(self.row + 1)
         file, opened = self._open_file(fetcher, planned)
@@ -249,6 +250,7 @@ class WideReader:
         finally:
             file.close()
             fetcher.close()
+        shrink_heap()  # the rows and their features take most memory now
         return window
 
     def _edges(self, start: int, stop: int) -> list[int]:
@@ -268,14 +270,24 @@ class WideReader:
 
 
 class _Slots:
-    """Memory for fetched bytes. It is reused for later requests."""
+    """Memory for fetched bytes. It is reused for later requests.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    requests : int
+        Number of requests. No memory is kept after the last one, because the decoded rows need it.
+    """
+
+    def __init__(self, requests: int) -> None:
         self._memory = ReusedMemory()
+        self._left = itertools.count(requests - 1, -1)  # threads take turns without a lock
 
     def allocate(self, size: int) -> Any:
-        """Return memory that is reused as soon as nothing refers to it."""
-        return own_memory(size) if size > _REQUEST_BYTES else self._memory.array(size, _REQUEST_BYTES)
+        """Return memory that is reused as soon as nothing refers to it, unless it is for the last request."""
+        memory = own_memory(size) if size > _REQUEST_BYTES else self._memory.array(size, _REQUEST_BYTES)
+        if next(self._left) <= 0:
+            self._memory.release()
+        return memory
 
 
 def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int) -> pa.Table:
