@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -153,7 +154,7 @@ class ForwardReader:
         if self._source.size <= RangedFile.WHOLE_BYTES:
             return self._streaming(self._open_file(self._raw, 0))
         group, planned = self._planned.get(self._number) or (self._describe(self._number, self._first_row), None)
-        if group.is_wide:
+        if group.is_wide or (planned is None and self._fits_block(group, row)):
             schema = self._open_file(self._raw, 0).schema_arrow
             schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
             return WideReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_wide)
@@ -181,6 +182,22 @@ class ForwardReader:
         file = ChunkFile(self._source, fetcher, planned, gradual=False)
         return file, self._open_file(file, 0)
 
+    def _fits_block(self, group: RowGroup, row: int) -> bool:
+        """Return whether to decode a row group as one block, because it would be fetched in small pieces otherwise.
+
+        All of its rows must be needed, and all columns must be numbers or times, whose size in memory is known.
+        """
+        is_whole = row <= group.first_row and group.first_row + group.rows <= self._stop
+        is_divided = group.size + group.decoder_bytes > self._memory
+        return is_whole and is_divided and self._memory >= READ_BYTES and group.fits_block and self._has_numbers
+
+    @functools.cached_property
+    def _has_numbers(self) -> bool:
+        """Whether all columns are numbers or times."""
+        schema = self._metadata.schema.to_arrow_schema()
+        kinds = dict(zip(schema.names, schema.types, strict=True))
+        return all(name in kinds and pa.types.is_primitive(kinds[name]) for name in self._columns)
+
     def _describe(self, number: int, first_row: int) -> RowGroup:
         return RowGroup(
             number=number,
@@ -197,10 +214,10 @@ class ForwardReader:
         return [field.name for field in schema if not pa.types.is_dictionary(field.type)]
 
     def _requests(self, number: int, row: int) -> Iterator[Request]:
-        """Plan the requests of one row group after another. Stop at a row group that is too wide."""
+        """Plan the requests of one row group after another. Stop at a row group that is decoded column after column."""
         while number < self._metadata.num_row_groups:
             group = self._describe(number, row)
-            if group.is_wide:
+            if group.is_wide or (number != self._number and self._fits_block(group, row)):
                 return
             needed = self._stop - row if row < self._stop < row + group.rows else None
             planned = list(

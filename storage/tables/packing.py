@@ -37,7 +37,7 @@ class PackedWindow:
         self._rows = sum(sizes)
         self._kinds: dict[str, pa.DataType] = dict(zip(schema.names, schema.types, strict=True))
         self._places: dict[str, tuple[int, int, int]] = {}
-        self._null_counts: dict[str, Sequence[int]] = {}
+        self._null_counts: dict[str, list[int]] = {}
         self._arrays: dict[str, list[pa.Array]] = {}
         most = max(sizes)
         size = 0
@@ -69,6 +69,20 @@ class PackedWindow:
         if array.null_count:
             self._null_counts[name] = self._add_validity(array, valid)
 
+    def add_batch(self, name: str, number: int, array: pa.Array) -> None:
+        """Copy the values of a column for the rows of one batch. Batches are added in order."""
+        place = self._places.get(name)
+        if place is None or array.type != self._kinds[name]:
+            self._arrays.setdefault(name, []).append(copied([array]))
+            return
+        values, valid, width = place
+        of_rows = np.frombuffer(array.buffers()[1], np.uint8, len(array) * width, array.offset * width)
+        self._bytes[number, values : values + len(of_rows)] = of_rows
+        if array.null_count:
+            bits = np.packbits(_unpack_validity(array), bitorder="little")
+            self._bytes[number, valid : valid + len(bits)] = bits
+            self._null_counts.setdefault(name, [0] * len(self._sizes))[number] = array.null_count
+
     def _copy(self, of_rows: Any, place: int, width: int) -> None:
         """Copy a column of fixed-width values to a position in each batch."""
         done = 0
@@ -80,8 +94,7 @@ class PackedWindow:
 
     def _add_validity(self, array: pa.Array, place: int) -> list[int]:
         """Copy the validity bits of a column, and return the number of nulls in each batch."""
-        bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
-        bits = bits[array.offset : array.offset + len(array)]
+        bits = _unpack_validity(array)
         null_counts: list[int] = []
         done = 0
         for first, count, rows in self._groups:
@@ -137,6 +150,12 @@ class _Region:
 def copied(chunks: Sequence[pa.Array]) -> pa.Array:
     """Copy arrays of the same type into one new array."""
     return pa.concat_arrays([*chunks, chunks[0].slice(0, 0)])  # Arrow does not copy a single array, so add an empty one
+
+
+def _unpack_validity(array: pa.Array) -> Any:
+    """Return for each value whether it is not null: ndarray of uint8. The array must have validity bits."""
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)]
 
 
 def _alike(sizes: Sequence[int]) -> list[tuple[int, int, int]]:

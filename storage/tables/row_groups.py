@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -38,8 +39,19 @@ _BATCHES = 12
 scored."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
+BLOCK_BYTES = 168 << 20
+"""A row group that is too large to be fetched as a whole is decoded as one block if its rows take at most this much
+memory. Pandas writes such row groups: 1,048,576 rows of up to 21 columns of float64. Its columns are then fetched with
+one request each, where decoding all columns together takes a request for each piece that fits into memory."""
+_BLOCK_COLUMN_BYTES = 16 << 20
+"""Maximum size in bytes of a column of such a row group. Besides the block, one column is in memory as stored and as
+decoded."""
+_BLOCK_FETCH_BYTES = 72 << 20
+"""Memory for the fetched bytes of such a row group: one request of 9 MB for each connection. At the end, hardly any
+bytes are left to fetch, so that block and fetched bytes together take little more than the whole block."""
 _FETCH_BYTES = 16 << 20
 _REQUEST_BYTES = _FETCH_BYTES // 4
+"""The same for a wide row group, and the size of a request for several of its chunks."""
 _BLOCK_BYTES = 4 << 20
 _BLOCK_COLUMNS = 32
 """Maximum number of columns that are decoded in one call. Their total size is at most `_BLOCK_BYTES`, unless a single
@@ -84,6 +96,12 @@ class RowGroup:
     def is_wide(self) -> bool:
         """Whether the columns must be decoded one after another, because decoding all at once takes too much memory."""
         return self.decoder_bytes > max(DECODER_BYTES, self.window_bytes)
+
+    @functools.cached_property
+    def fits_block(self) -> bool:
+        """Whether all rows can be decoded as one block, column after column (see `BLOCK_BYTES`)."""
+        largest = max((max(chunk.size, chunk.decoded_bytes) for chunk in self.chunks), default=0)
+        return self.decoded_bytes <= BLOCK_BYTES and largest <= _BLOCK_COLUMN_BYTES
 
 
 class RowGroupReader(Protocol):
@@ -167,7 +185,7 @@ class StreamingReader:
 class WideReader:
     """Decodes the columns one after another, for the rows of one window at a time.
 
-    Each window takes a pass over the row group.
+    Each window takes a pass over the row group. A row group that is not wide is a single window.
 
     While a column is decoded page by page, the dictionary of the column stays in memory. For a thousand columns, the
     dictionaries are as large as the rows.
@@ -192,7 +210,7 @@ class WideReader:
         self._get_into = get_into
         self._open_file = open_file
         self._most_rows = max(1, group.window_bytes * group.rows // max(group.decoded_bytes, 1))
-        self._batch_rows = min(batch_rows, align(max(1, self._most_rows // _BATCHES)))
+        self._batch_rows = min(batch_rows, align(max(1, self._most_rows // _BATCHES))) if group.is_wide else batch_rows
         self.row = row
         self._stop = 0
         self._window: PackedWindow | None = None
@@ -234,22 +252,41 @@ class WideReader:
         edges = self._edges(self.row - self._group.first_row, min(stop - self._group.first_row, self._group.rows))
         shrink_heap()
         window = PackedWindow(self._schema, [end - start for start, end in pairwise(edges)])
-        planned = list(plan_requests(self._group.chunks, self.row, 0, request_bytes=_REQUEST_BYTES))
-        slots = _Slots()
-        fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=slots.allocate)
+        is_wide = self._group.is_wide
+        request_bytes, budget = (_REQUEST_BYTES, _FETCH_BYTES) if is_wide else (None, _BLOCK_FETCH_BYTES)
+        planned = list(plan_requests(self._group.chunks, self.row, 0, request_bytes=request_bytes))
+        allocate = _Slots(len(planned)).allocate if is_wide else own_memory
+        fetcher = Fetcher(self._get_into, budget, (request for request, _ in planned), allocate=allocate)
         fetcher.fetch_until(self.row + 1)
         file, opened = self._open_file(fetcher, planned)
         try:
             for names in _blocks(self._schema.names, self._group.chunks):
-                decoded = _first_rows(opened, self._group.number, names, edges[-1])
-                for name in names:
-                    window.add(name, decoded.column(name).slice(edges[0]))
-                del decoded
+                if is_wide:
+                    decoded = _first_rows(opened, self._group.number, names, edges[-1])
+                    for name in names:
+                        window.add(name, decoded.column(name).slice(edges[0]))
+                    del decoded
+                else:
+                    self._add_batches(window, opened, names, edges)
                 file.release_taken()
         finally:
             file.close()
             fetcher.close()
+        shrink_heap()  # the rows and their features take most memory now
         return window
+
+    def _add_batches(self, window: PackedWindow, opened: pq.ParquetFile, names: list[str], edges: list[int]) -> None:
+        """Decode columns of a whole row group batch by batch, so that hardly more than the window takes memory."""
+        batches = opened.iter_batches(
+            self._batch_rows, row_groups=[self._group.number], columns=names, use_threads=False
+        )
+        for number, (start, stop) in enumerate(pairwise(edges)):
+            batch = next(batches, None)
+            missing = stop - start - (0 if batch is None else batch.num_rows)
+            if batch is None or missing:
+                raise _too_few(missing + edges[-1] - stop)
+            for name in names:
+                window.add_batch(name, number, batch.column(name))
 
     def _edges(self, start: int, stop: int) -> list[int]:
         """Return the edges of the batches of the next window, counted from the beginning of the group.
@@ -268,14 +305,24 @@ class WideReader:
 
 
 class _Slots:
-    """Memory for fetched bytes. It is reused for later requests."""
+    """Memory for fetched bytes. It is reused for later requests.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    requests : int
+        Number of requests. No memory is kept after the last one, because the decoded rows need it.
+    """
+
+    def __init__(self, requests: int) -> None:
         self._memory = ReusedMemory()
+        self._left = itertools.count(requests - 1, -1)  # threads take turns without a lock
 
     def allocate(self, size: int) -> Any:
-        """Return memory that is reused as soon as nothing refers to it."""
-        return own_memory(size) if size > _REQUEST_BYTES else self._memory.array(size, _REQUEST_BYTES)
+        """Return memory that is reused as soon as nothing refers to it, unless it is for the last request."""
+        memory = own_memory(size) if size > _REQUEST_BYTES else self._memory.array(size, _REQUEST_BYTES)
+        if next(self._left) <= 0:
+            self._memory.release()
+        return memory
 
 
 def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int) -> pa.Table:
@@ -285,8 +332,12 @@ def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int)
     while (left := rows - sum(batch.num_rows for batch in found)) > 0 and (batch := next(batches, None)) is not None:
         found.append(batch.slice(0, left))
     if left:
-        raise pa.ArrowInvalid(f"it has {left:,} fewer rows than its footer says")
+        raise _too_few(left)
     return pa.Table.from_batches(found)
+
+
+def _too_few(missing: int) -> pa.ArrowInvalid:
+    return pa.ArrowInvalid(f"it has {missing:,} fewer rows than its footer says")
 
 
 def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from scoreline.storage.prefetch import map_ahead
-from scoreline.storage.tables.base import MalformedRow, Pinned, Rows
+from scoreline.storage.tables.base import ALIGNED_ROWS, MalformedRow, Pinned, Rows
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, hold
 from scoreline.tasks.job.plan import Columns, Part, Slice
@@ -23,6 +23,9 @@ from scoreline.tasks.steps.engine import Engine
 
 AHEAD_BYTES = 16 << 20
 """Maximum size of the small objects that are fetched, but not decoded yet."""
+_LARGE_SHARE = 4
+"""Consecutive rows of one object are not combined if they take at least 1 / `_LARGE_SHARE` of the limit of a batch.
+Combining them copies them, which takes more time and memory than fewer calls of the model save."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def read_part(
     """Yield the rows of a part in order, in batches within `size`.
 
     Rows of several objects make up one batch if their columns have the same types. Small objects are fetched several at
-    a time, each with one request.
+    a time, each with one request. Large groups of rows of one object are batches of their own, without a copy.
 
     Parameters
     ----------
@@ -101,6 +104,8 @@ def read_part(
                 return
             more = rows.batch.num_rows + len(rows.malformed)
             full = count + more > size.rows or taken + row_bytes > size.limit_bytes
+            if row_bytes * _LARGE_SHARE >= size.limit_bytes and filled and filled[-1][0] == uri:
+                full = full or count % ALIGNED_ROWS == 0  # scores then do not depend on the end of the batch
             if filled and (full or not _fit_together(filled[-1][1].batch, rows.batch)):
                 yield from _join(filled)
                 count = taken = 0

@@ -188,7 +188,7 @@ def test_memory_of_a_batch_is_given_back_when_nothing_refers_to_it() -> None:
 
 def test_memory_for_requests_is_used_again_but_never_while_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_groups, "_REQUEST_BYTES", 8_192)
-    slots = row_groups._Slots()
+    slots = row_groups._Slots(5)
     first = memoryview(slots.allocate(5_000))
     first[:] = b"a" * 5_000
     used = pa.py_buffer(first[100:200])
@@ -200,6 +200,12 @@ def test_memory_for_requests_is_used_again_but_never_while_it_is_in_use(monkeypa
     del second
     assert slots.allocate(10).ctypes.data == place
     assert isinstance(slots.allocate(8_193), mmap.mmap)
+    # And no memory is kept once there are no more requests
+    assert slots._memory.blocks
+    last = slots.allocate(10)
+    assert not slots._memory.blocks
+    del last
+    assert not slots._memory.blocks
 
 
 def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
