@@ -48,7 +48,16 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS, measure_call
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
+from scoreline.tasks.steps.known_columns import KnownColumns
+from scoreline.tasks.steps.sampling import (
+    SAMPLE_ROWS,
+    Draft,
+    parts_to_sample,
+    result_bytes,
+    row_bytes,
+    try_pace,
+    try_rows,
+)
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +114,12 @@ def _plan(engine: Engine, job: Job) -> bool:
     return True
 
 
-def make_plan(engine: Engine, job: Job, pace: Pace | None = None) -> bytes:
-    """Draft a plan and encode it. Raises the same errors as `draft`. By default, the pace is read from the ledger."""
-    made = draft(engine, job, pace or Pace.of(engine.ledger, job))
+def make_plan(engine: Engine, job: Job, pace: Pace | None = None, known_columns: KnownColumns | None = None) -> bytes:
+    """Draft a plan and encode it.
+
+    Parameters and errors are those of `draft`. By default, the pace is read from the ledger.
+    """
+    made = draft(engine, job, pace or Pace.of(engine.ledger, job), known_columns)
     identity = {
         "bucket": engine.buckets.main.bucket,
         "job_id": job.spec.job_id,
@@ -142,7 +154,7 @@ class Pace:
         )
 
 
-def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
+def draft(engine: Engine, job: Job, pace: Pace | None = None, known_columns: KnownColumns | None = None) -> Draft:
     """List the input, check it against the model, score a sample, and cut the input into parts.
 
     This function does not use the ledger or the queue, and writes nothing.
@@ -152,6 +164,9 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     pace : Pace, optional
         The known pace, which determines the size of parts unless the job sets this size. By default, the pace is
         unknown.
+    known_columns : KnownColumns, optional
+        The columns of the results of earlier jobs. A job with a few records and the columns of an earlier job is not
+        sampled. The caller must compare the columns with those of the results (see `KnownColumns`).
 
     Raises
     ------
@@ -159,13 +174,13 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
         The job cannot be scored. Other exceptions from an estimator are not caught.
     """
     try:
-        return _draft(engine, job, pace or Pace())
+        return _draft(engine, job, pace or Pace(), known_columns)
     finally:
         engine.kept.clear()
         matrices.MEMORY.release()
 
 
-def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
+def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | None) -> Draft:
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises an error if the bucket is not allowed
     check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
@@ -207,7 +222,13 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)
     if not made.parts or bundle is None:
         return made
-    made = try_rows(engine, job, bundle, made, resolved)
+    if known_columns is None or few_records is None or sum(part.rows for part in made.parts) > SAMPLE_ROWS:
+        made = try_rows(engine, job, bundle, made, resolved)
+    elif (found := known_columns.find(job, manifest, columns)) is not None:
+        return replace(made, columns=found, warnings=(*made.warnings, *bundle.warnings))
+    else:
+        made = try_rows(engine, job, bundle, made, resolved)
+        known_columns.add(job, manifest, columns, made.columns)
     if not rescored and few_records is None:  # a few records are always one part
         made = _cut(job, bundle, made, pace)
     return replace(made, ahead=None)
