@@ -1,4 +1,4 @@
-"""Sends GET requests over HTTP connections that stay open.
+"""Sends requests over HTTP connections that stay open.
 
 To send a request and to read the headers of the response, the HTTP client of the standard library takes less than half
 of the CPU time of urllib3, which botocore uses. urllib3 takes more time for this than it takes to decode a small
@@ -57,26 +57,31 @@ class Connections:
         self._timeouts_s = timeouts_s
         self._most_idle = most_idle
 
-    def get(self, path: str, headers: Mapping[str, str]) -> Response:
-        """Send a request, and return the response. The caller must read or close the body.
+    def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Response:
+        """Send a request, and return the response. The caller must read or close the body of the response.
 
         Parameters
         ----------
+        method : str
+            The method of HTTP, such as ``GET``.
         path : str
             The path of the URL, quoted.
         headers : mapping of str to str
-            The headers besides ``Host``.
+            The headers besides ``Host`` and ``Content-Length``.
+        body : bytes, optional
+            The body of the request.
 
         Raises
         ------
         OSError
-            There is no connection, or the server does not answer, or it answers in an unexpected way.
+            There is no connection, or the server does not answer, or it answers in an unexpected way. The server may
+            have received the request.
         """
         connection = self._take()
         try:
             if connection.sock is None:
                 self._open(connection)
-            connection.request("GET", path, headers={"Host": self.host, **headers})
+            connection.request(method, path, body, {"Host": self.host, **headers})
             answer = connection.getresponse()
         except BaseException as error:
             connection.close()

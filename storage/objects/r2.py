@@ -1,6 +1,6 @@
 """Objects in Cloudflare R2 or on another server with the S3 protocol.
 
-Only this module imports boto3, and only `signed_get` imports botocore, too.
+Only this module imports boto3, and only `signed_requests` imports botocore, too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects import answers, failures, multipart, requests
 from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject, Upload
-from scoreline.storage.objects.signed_get import SignedGet, open_connections
+from scoreline.storage.objects.signed_requests import SignedRequests, open_connections
 from scoreline.storage.settings import R2Settings
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class R2Store:
                 region_name=settings.region,
                 config=config,
             )
-            self._signed_get = SignedGet(
+            self._signed = SignedRequests(
                 settings,
                 bucket,
                 open_connections(
@@ -145,9 +145,7 @@ class R2Store:
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`). If the body is cut short, request the rest.
 
-        Only attempts that receive no bytes count towards `max_attempts`, so that a slow transfer can continue. If
-        `if_match` is given, the object almost certainly exists. The first request is then sent by `SignedGet`, and is
-        not counted if it fails.
+        Only attempts that receive no bytes count towards `max_attempts`, so that a slow transfer can continue.
         """
         start, stop = byte_range or (0, None)
         if stop is not None and stop <= start:
@@ -158,8 +156,8 @@ class R2Store:
             ranged = byte_range is not None or received.size > 0
             size_before = received.size
             read_bytes = sys.maxsize if attempt == 1 and into is None else _READ_BYTES
-            lean = if_match is not None and attempt == 1
-            info, error = self._read_body(key, received, start, stop, if_match, ranged, read_bytes, lean)
+            first = attempt == 1
+            info, error = self._read_body(key, received, start, stop, if_match, ranged, read_bytes, first)
             if error is None:
                 return StoredObject(info=info, data=received.join())
             attempt = attempt + 1 if received.size == size_before else 2
@@ -177,7 +175,7 @@ class R2Store:
         if_match: str | None,
         ranged: bool,
         read_bytes: int,
-        lean: bool,
+        first: bool,
     ) -> tuple[ObjectInfo, Exception | None]:
         position = start + received.size
         conditions: dict[str, str] = {}
@@ -187,7 +185,7 @@ class R2Store:
         if if_match is not None:
             conditions["IfMatch"] = f'"{if_match}"'
         try:
-            answer = self._request(_check_key(key), conditions, lean=lean)
+            answer = self._request(_check_key(key), conditions, first=first)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
         with contextlib.closing(answer["Body"]) as body:
@@ -219,20 +217,27 @@ class R2Store:
                 return info, StoreUnavailable(f"the response for {self.uri(key)} ended {expected:,} bytes too early")
             return info, None
 
-    def _request(self, key: str, conditions: Mapping[str, str], *, lean: bool) -> Mapping[str, Any]:
-        """Request an object from the client; first from `SignedGet` if `lean` is true."""
+    def _request(self, key: str, conditions: Mapping[str, str], *, first: bool) -> Mapping[str, Any]:
+        """Request an object. Only the first request for it is sent without the client."""
+        by_client = self._by_client(self.client.get_object, key, **conditions)
+        requests.note("b")
+        return self._signed.get(key, conditions, by_client) if first else by_client()
 
-        def by_client() -> Mapping[str, Any]:
-            found: Mapping[str, Any] = self._call(self.client.get_object, Bucket=self.bucket, Key=key, **conditions)
+    def _by_client(self, method: Callable[..., Any], key: str, **arguments: Any) -> Callable[[], Mapping[str, Any]]:
+        """Return a function that sends a request for an object with the client. The caller has counted the request."""
+
+        def call() -> Mapping[str, Any]:
+            found: Mapping[str, Any] = self._call(method, Bucket=self.bucket, Key=key, counted=True, **arguments)
             return found
 
-        requests.note("b")
-        return self._signed_get.get(key, conditions, by_client) if lean else by_client()
+        return call
 
     def head(self, key: str) -> ObjectInfo:
         """Return the properties of an object (see `ObjectStore.head`)."""
         try:
-            answer = self._call(self.client.head_object, Bucket=self.bucket, Key=_check_key(key))
+            by_client = self._by_client(self.client.head_object, _check_key(key))
+            requests.note("b")
+            answer = self._signed.head(key, by_client)
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "read", key) from error
         return _info(key, answer["ContentLength"], answer["ETag"], answer.get("Metadata"))
@@ -246,14 +251,16 @@ class R2Store:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Write an object with one PutObject request, or in parts if it is large (see `ObjectStore.put`)."""
-        where: dict[str, Any] = {"Bucket": self.bucket, "Key": _check_key(key)}
-        with self._writing(key, mode):
+        condition = _condition(mode)
+        with self._writing(_check_key(key), mode):
             # Objects that are written with IfMatch are always small, and need no multipart upload.
             if len(data) > self._multipart_above_bytes and not isinstance(mode, IfMatch):
                 etag = multipart.upload(self._open_parts(key, mode, metadata), data)
             else:
-                where |= {"Metadata": dict(metadata)} if metadata else {}
-                etag = self._call(self.client.put_object, **where, Body=data, **_condition(mode))["ETag"]
+                named = {"Metadata": dict(metadata)} if metadata else {}
+                by_client = self._by_client(self.client.put_object, key, Body=data, **named, **condition)
+                requests.note("a")
+                etag = self._signed.put(key, data, condition, metadata or {}, by_client)["ETag"]
         return _info(key, len(data), etag, metadata)
 
     def open_upload(self, key: str, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None) -> Upload:
@@ -309,7 +316,7 @@ class R2Store:
     def delete(self, key: str) -> None:
         """Delete an object (see `ObjectStore.delete`)."""
         try:
-            self._call(self.client.delete_object, Bucket=self.bucket, Key=_check_key(key))
+            self._signed.delete(_check_key(key), self._by_client(self.client.delete_object, key))
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, "delete", key) from error
 
@@ -371,12 +378,18 @@ class R2Store:
     def __repr__(self) -> str:
         return f"R2Store({self._endpoint!r}, {self.bucket!r})"
 
-    def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
-        """Call the client. If too many writers share a key, retry with longer delays than botocore does."""
+    def _call(self, method: Callable[..., Any], *, counted: bool = False, **arguments: Any) -> Any:
+        """Call the client. If too many writers share a key, retry with longer delays than botocore does.
+
+        Parameters
+        ----------
+        counted : bool
+            Whether the first request is counted already (see `requests`).
+        """
         name = getattr(method, "__name__", "")
         for attempt in range(1, _THROTTLED_ATTEMPTS + 1):
             try:
-                if (kind := _BILLED.get(name)) is not None:
+                if (kind := _BILLED.get(name)) is not None and not (counted and attempt == 1):
                     requests.note(kind)
                 answer = method(**arguments)
                 answers.check_answer(name, answer, self._endpoint)

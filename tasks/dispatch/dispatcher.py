@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from scoreline.storage.errors import LedgerError, ScorelineError
@@ -86,10 +87,17 @@ class Dispatcher:
             self._documents.pop(job_id, None)
         if job_id not in self._documents:
             main = self.buckets.main
-            self._documents[job_id] = Documents(job=read_job(main, job_id), plan=PlanFile(main, job_id))
-            while len(self._documents) > _DOCUMENTS_KEPT:
-                self._documents.popitem(last=False)
+            with ThreadPoolExecutor(1, thread_name_prefix="plan") as pool:
+                plan = pool.submit(PlanFile, main, job_id)
+                job = read_job(main, job_id)
+            self.remember(Documents(job=job, plan=plan.result()))
         return self._documents[job_id]
+
+    def remember(self, documents: Documents) -> None:
+        """Cache the documents of a job, which were just read or written."""
+        self._documents[documents.job.spec.job_id] = documents
+        while len(self._documents) > _DOCUMENTS_KEPT:
+            self._documents.popitem(last=False)
 
     def mark_active(self, job_id: str) -> None:
         """Put a job on the reconciler's watchlist, and write the marker of a job under way (see `mark_active`)."""

@@ -98,11 +98,21 @@ def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: Bas
 
 
 def record_outcome(
-    dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: BaseException | None = None
+    dispatcher: Dispatcher,
+    job_id: str,
+    outcome: Outcome,
+    *,
+    cause: BaseException | None = None,
+    job: Job | None = None,
 ) -> None:
     """Write the claimed outcome, unless an outcome is already written, and close the job's ledger.
 
     The outcome of a later run replaces the outcome of an earlier run, but never the reverse.
+
+    Parameters
+    ----------
+    job : Job, optional
+        The job, if the caller has read it.
     """
     if not _write(dispatcher, job_id, outcome):
         log.info("outcome.exists", extra={"job_id": job_id})
@@ -113,7 +123,7 @@ def record_outcome(
     else:
         log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
         dispatcher.ledger.counters.count_job(outcome.state)
-    _clear(dispatcher, job_id, outcome)
+    _clear(dispatcher, job_id, outcome, job)
 
 
 def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:
@@ -160,7 +170,7 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
     return notice is None or notice.run < run
 
 
-def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
+def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | None = None) -> None:
     """Close a job's ledger, correct its entry in the index, and remove its marker, unless another run has begun.
 
     A complete run is the last run of its job, so `run.json` is not read if the run is complete. The entry is written
@@ -170,7 +180,7 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
     if may_be_resumed and read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)
-    job = read_job(main, job_id)
+    job = job or read_job(main, job_id)
     if webhook_pending(main, job, run):
         note_end(main, job, outcome)
         send_step(dispatcher, "events", job_id)  # the marker stays until the notification is delivered

@@ -158,13 +158,17 @@ def _put_off(dispatcher: Dispatcher, job_id: str) -> None:
     dispatcher.ledger.watchlist.put_off(job_id, LIST_EVERY * dispatcher.reconcile_s)
 
 
-def reconcile_job(dispatcher: Dispatcher, job_id: str, *, queue_is_long: bool = False) -> str:
+def reconcile_job(
+    dispatcher: Dispatcher, job_id: str, *, queue_is_long: bool = False, documents: Documents | None = None
+) -> str:
     """Take the next step of a job. Any number of processes may call this at any time.
 
     Parameters
     ----------
     queue_is_long : bool
         See `Ledger.dispatch`.
+    documents : Documents, optional
+        The documents of the job, if this process has just written the plan.
 
     Returns
     -------
@@ -174,7 +178,7 @@ def reconcile_job(dispatcher: Dispatcher, job_id: str, *, queue_is_long: bool = 
     if clean_up_if_ended(dispatcher, job_id):
         return "ended"
     try:
-        documents = dispatcher.documents(job_id, fresh=True)
+        documents = documents or dispatcher.documents(job_id, fresh=True)
     except ObjectNotFound:
         if fail_if_late(dispatcher, read_job(dispatcher.buckets.main, job_id)):
             return "ended"

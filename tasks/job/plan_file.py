@@ -20,7 +20,7 @@ from typing import Any
 from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import ObjectStore, StoredObject
 from scoreline.storage.tables.base import SeekPoint
 from scoreline.storage.typed_json import MALFORMED, MALFORMED_GZIP, build, convert, decode_object
 from scoreline.tasks.job.plan import Columns, Part, Slice
@@ -71,6 +71,8 @@ class PlanFile:
         The store that contains the plan.
     job_id : str
         The id of the job to which the plan belongs.
+    written : StoredObject, optional
+        The plan, if the caller has just written it, so that its header need not be read.
 
     Raises
     ------
@@ -80,11 +82,11 @@ class PlanFile:
         The object is not a plan.
     """
 
-    def __init__(self, store: ObjectStore, job_id: str) -> None:
+    def __init__(self, store: ObjectStore, job_id: str, written: StoredObject | None = None) -> None:
         self._store = store
         self._key = keys.plan(job_id)
-        got = store.get(self._key, byte_range=(0, _FIRST_READ))
-        self._etag, data = got.info.etag, got.data
+        got = written or store.get(self._key, byte_range=(0, _FIRST_READ))
+        self._etag, data = got.info.etag, got.data[:_FIRST_READ]
         try:
             header = _member(data)
             while header is None and len(data) < got.info.size:

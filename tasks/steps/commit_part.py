@@ -43,6 +43,7 @@ def commit_part(
     note_scored: Callable[[int], None] | None = None,
     requests_before: Requests | None = None,
     before_writing: Callable[[Receipt], None] | None = None,
+    exact: bool = False,
 ) -> Receipt:
     """Score a part and write its objects, the rejected rows first. Return the receipt of the committed part.
 
@@ -61,6 +62,8 @@ def commit_part(
     before_writing : callable, optional
         Called with the numbers of rows when the part is scored and nothing of it is written yet. Its exceptions are not
         caught.
+    exact : bool
+        Whether the results must have the planned types (see `score_rows`).
 
     Raises
     ------
@@ -88,7 +91,7 @@ def commit_part(
             results.add(scored)
         progress(results.rows)
 
-    _, rejects = score_rows(engine, documents, planned, budget, timings, note, write)
+    _, rejects = score_rows(engine, documents, planned, budget, timings, note, write, exact=exact)
     if results.rows + rejects.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.rows} were scored and "

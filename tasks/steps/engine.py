@@ -28,6 +28,7 @@ from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.refused_before import RefusedByModel
 from scoreline.tasks.scoring.settled_types import settle
 from scoreline.tasks.scoring.timings import PartHistory
+from scoreline.tasks.steps.known_columns import KnownColumns
 
 
 class ModelSource(Protocol):
@@ -79,6 +80,8 @@ class Engine(Dispatcher):
     """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
     kept: KeptObjects = field(default_factory=KeptObjects)
     """Small objects that the current step has read before."""
+    known_columns: KnownColumns = field(default_factory=KnownColumns)
+    """The columns of the results of earlier small jobs of this process."""
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)

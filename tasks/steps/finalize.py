@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
@@ -41,7 +42,7 @@ from scoreline.tasks.steps.arrange import arrange, remove_parts
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.result_files import File
-from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
+from scoreline.tasks.steps.results_manifest import CHECKED_TOGETHER, Entry, PartTotals, check_parts, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ _PACE_ALWAYS_S = 1.0
 """The pace of a job is recorded if its average part takes at least `_PACE_ALWAYS_S` seconds. It is also recorded if the
 average part has at least `_PACE_MIN_ROWS` rows and takes at least `_PACE_MIN_S` seconds. In shorter parts, overhead
 dominates."""
-AROUND_PARTS = Requests(class_a=8, class_b=16)
+AROUND_PARTS = Requests(class_a=8, class_b=13)
 """Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
 the job ends. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
 _MAX_UNCOUNTED = 3
@@ -65,17 +66,19 @@ def finalize(engine: Engine, job_id: str) -> None:
     If the job has already ended, or is still being scored according to the ledger, it is reconciled and not finalized.
     """
     main = engine.buckets.main
-    run, _ = read_run(main, job_id)
+    with ThreadPoolExecutor(2, thread_name_prefix="documents") as pool:
+        found, ended = pool.submit(engine.documents, job_id, fresh=True), pool.submit(read_outcome, main, job_id)
+        run, _ = read_run(main, job_id)  # read before the progress, which may already be that of a later run
     try:
         progress = engine.ledger.progress(job_id)
     except LedgerCorrupt:  # another program has overwritten keys of the ledger, perhaps a key that only this step reads
         engine.ledger.forget(job_id)
         progress = None
-    if progress is None or not progress.over or read_outcome(main, job_id) is not None:
+    if progress is None or not progress.over or ended.result() is not None:
         engine.ledger.end_step(job_id, "finalize")
         reconcile_job(engine, job_id)
         return
-    documents = engine.documents(job_id, fresh=True)
+    documents = found.result()
     with hold_step(engine, job_id, "finalize"):
         progress = replace(progress, failures=read_failures(main, job_id, progress.failures))
         outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
@@ -103,7 +106,7 @@ def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
             log.error("only_new.not_recorded", extra={"job_id": job.spec.job_id, "error": describe(error)})
     if job.spec.arranged:
         remove_parts(engine, job)
-    record_outcome(engine, job.spec.job_id, outcome)
+    record_outcome(engine, job.spec.job_id, outcome, job=job)
 
 
 def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
@@ -215,7 +218,8 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if error:
         return outcome
     main, job_id = engine.buckets.main, job.spec.job_id
-    if read_outcome(main, job_id) is not None:
+    took_long = plan.parts > CHECKED_TOGETHER or job.spec.arranged
+    if took_long and read_outcome(main, job_id) is not None:  # otherwise it was read just before
         return None
     success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
     counted = _requests(parts, progress) + requests.so_far() - before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from scoreline.storage import keys
@@ -16,10 +17,11 @@ from scoreline.storage.errors import (
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects import requests
-from scoreline.storage.objects.base import CREATE, exists
+from scoreline.storage.objects.base import CREATE, StoredObject, exists
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
+from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import fail_if_late, open_ledger, reconcile_job
@@ -38,7 +40,7 @@ from scoreline.tasks.job.documents import Job, read_job, read_outcome
 from scoreline.tasks.job.part_sizes import PART_ROWS, SLOW_ROWS_PER_S
 from scoreline.tasks.job.places import check_output
 from scoreline.tasks.job.plan import BATCH_ROWS, Columns, Part
-from scoreline.tasks.job.plan_file import encode
+from scoreline.tasks.job.plan_file import PlanFile, encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
@@ -48,7 +50,16 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS, measure_call
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
+from scoreline.tasks.steps.known_columns import KnownColumns
+from scoreline.tasks.steps.sampling import (
+    SAMPLE_ROWS,
+    Draft,
+    parts_to_sample,
+    result_bytes,
+    row_bytes,
+    try_pace,
+    try_rows,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +78,26 @@ def plan_job(engine: Engine, job_id: str) -> None:
     ScorelineError
         A transient error: the step must be retried.
     """
-    main = engine.buckets.main
+    main, documents = engine.buckets.main, None
     with hold_step(engine, job_id, "plan"):
-        planned = exists(main, keys.plan(job_id)) or read_outcome(main, job_id) is not None
-        if not planned and not _plan(engine, read_job(main, job_id)):
-            return
-    reconcile_job(engine, job_id)
+        with ThreadPoolExecutor(2, thread_name_prefix="documents") as pool:
+            job, outcome = pool.submit(read_job, main, job_id), pool.submit(read_outcome, main, job_id)
+            is_planned = exists(main, keys.plan(job_id))
+        if not is_planned and outcome.result() is None:
+            can_continue, documents = _plan(engine, job.result())
+            if not can_continue:
+                return
+    reconcile_job(engine, job_id, documents=documents)
 
 
-def _plan(engine: Engine, job: Job) -> bool:
-    """Write the plan and open the ledger. Return whether the job can continue."""
+def _plan(engine: Engine, job: Job) -> tuple[bool, Documents | None]:
+    """Write the plan and open the ledger.
+
+    Return whether the job can continue, and its documents unless another process has written the plan.
+    """
     job_id, before = job.spec.job_id, requests.so_far()
     if fail_if_late(engine, job):
-        return False
+        return False, None
     try:
         data = make_plan(engine, job)
     except UNLOADABLE_HERE:  # another worker may be able to load the model
@@ -88,26 +106,32 @@ def _plan(engine: Engine, job: Job) -> bool:
         if error.transient:
             raise
         fail_job(engine, job_id, error)
-        return False
+        return False, None
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:  # an estimator may raise any exception; the job must end with the reason
         log.exception("plan.failed", extra={"job_id": job_id})
         fail_job(engine, job_id, error)
-        return False
+        return False, None
+    main = engine.buckets.main
     try:
-        engine.buckets.main.put(keys.plan(job_id), data, mode=CREATE)
+        info = main.put(keys.plan(job_id), data, mode=CREATE)
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
-    else:
-        documents = engine.documents(job_id, fresh=True)
-        open_ledger(engine, documents, planning=requests.so_far() - before)  # a new plan has no results yet
-    return True
+        return True, None
+    plan = PlanFile(main, job_id, StoredObject(info=info, data=data))
+    documents = Documents(job=job, plan=plan)
+    engine.remember(documents)
+    open_ledger(engine, documents, planning=requests.so_far() - before)  # a new plan has no results yet
+    return True, documents
 
 
-def make_plan(engine: Engine, job: Job, pace: Pace | None = None) -> bytes:
-    """Draft a plan and encode it. Raises the same errors as `draft`. By default, the pace is read from the ledger."""
-    made = draft(engine, job, pace or Pace.of(engine.ledger, job))
+def make_plan(engine: Engine, job: Job, pace: Pace | None = None, known_columns: KnownColumns | None = None) -> bytes:
+    """Draft a plan and encode it.
+
+    Parameters and errors are those of `draft`. By default, the pace is read from the ledger.
+    """
+    made = draft(engine, job, pace or Pace.of(engine.ledger, job), known_columns)
     identity = {
         "bucket": engine.buckets.main.bucket,
         "job_id": job.spec.job_id,
@@ -142,7 +166,7 @@ class Pace:
         )
 
 
-def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
+def draft(engine: Engine, job: Job, pace: Pace | None = None, known_columns: KnownColumns | None = None) -> Draft:
     """List the input, check it against the model, score a sample, and cut the input into parts.
 
     This function does not use the ledger or the queue, and writes nothing.
@@ -152,6 +176,9 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
     pace : Pace, optional
         The known pace, which determines the size of parts unless the job sets this size. By default, the pace is
         unknown.
+    known_columns : KnownColumns, optional
+        The columns of the results of earlier jobs. A job with a few records and the columns of an earlier job is not
+        sampled. The caller must compare the columns with those of the results (see `KnownColumns`).
 
     Raises
     ------
@@ -159,13 +186,13 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None) -> Draft:
         The job cannot be scored. Other exceptions from an estimator are not caught.
     """
     try:
-        return _draft(engine, job, pace or Pace())
+        return _draft(engine, job, pace or Pace(), known_columns)
     finally:
         engine.kept.clear()
         matrices.MEMORY.release()
 
 
-def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
+def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | None) -> Draft:
     spec = job.spec
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises an error if the bucket is not allowed
     check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
@@ -207,7 +234,13 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
     made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)
     if not made.parts or bundle is None:
         return made
-    made = try_rows(engine, job, bundle, made, resolved)
+    if known_columns is None or few_records is None or sum(part.rows for part in made.parts) > SAMPLE_ROWS:
+        made = try_rows(engine, job, bundle, made, resolved)
+    elif (found := known_columns.find(job, manifest, columns)) is not None:
+        return replace(made, columns=found, warnings=(*made.warnings, *bundle.warnings))
+    else:
+        made = try_rows(engine, job, bundle, made, resolved)
+        known_columns.add(job, manifest, columns, made.columns)
     if not rescored and few_records is None:  # a few records are always one part
         made = _cut(job, bundle, made, pace)
     return replace(made, ahead=None)

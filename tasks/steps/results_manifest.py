@@ -24,6 +24,8 @@ from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.result_files import File
 
 _THREADS = 16
+CHECKED_TOGETHER = 32 * _THREADS
+"""Number of parts whose receipts are checked before the next parts are read from the plan."""
 MAX_FAILURES = 1_000
 """Maximum number of missing parts whose reasons are kept. All missing parts are counted."""
 
@@ -101,7 +103,6 @@ def check_parts(
     first : int
         Number of the first part to check.
     """
-    listed = ListedRejects(layout)
 
     def check(item: tuple[int, Part]) -> Entry:
         number, part = item
@@ -115,15 +116,16 @@ def check_parts(
             return Entry(failure=f"no object {layout.uri(layout.part(number))}", broken=True)
         if commit.fault:
             return Entry(failure=commit.fault, broken=True)
-        for left in listed.of_part(number) - ({commit.rejects.key} if commit.rejects else set()):
+        for left in listed.result().of_part(number) - ({commit.rejects.key} if commit.rejects else set()):
             layout.store.delete(left)
         return entry_of(layout, number, part, commit)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="receipt") as pool:
+        listed = pool.submit(ListedRejects, layout)
         pending: list[tuple[int, Part]] = []
         for item in islice(enumerate(documents.plan), first, None):
             pending.append(item)
-            if len(pending) == 32 * _THREADS:
+            if len(pending) == CHECKED_TOGETHER:
                 yield from pool.map(check, pending)
                 pending = []
         yield from pool.map(check, pending)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from scoreline.storage import keys
 from scoreline.storage.errors import (
     DeadlinePassed,
+    InputError,
     InvalidRequest,
     LedgerError,
     PreconditionFailed,
@@ -49,6 +50,7 @@ from scoreline.tasks.steps.commit_part import commit_part
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.planner import Pace, make_plan
 from scoreline.tasks.steps.results_manifest import PartTotals, entry_of, write_manifest
+from scoreline.tasks.steps.sampling import SAMPLE_ROWS
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +172,7 @@ def _begin(engine: Engine, job_id: str, carried: Carried) -> _Work | None:
     )
     _remember(own, key, carried.records, carried.etag)
     _remember(own, keys.job(job_id), carried.document.encode())
-    plan = make_plan(own, job, Pace())
+    plan = make_plan(own, job, Pace(), engine.known_columns)
     _remember(own, keys.plan(job_id), plan)
     documents = own._documents[job_id] = Documents(job=job, plan=PlanFile(own.buckets.main, job_id))
     return (
@@ -210,10 +212,14 @@ def _commit(
         planned.append(pool.submit(_create_plan, work))
 
     budget = budget_rows(documents.job.spec.max_rejected, documents.plan.rows)
+    exact = documents.plan.rows <= SAMPLE_ROWS  # the plan may have the columns of an earlier job
     try:
-        receipt = commit_part(engine, documents, 0, budget, before_writing=begin_writing)
+        receipt = commit_part(engine, documents, 0, budget, before_writing=begin_writing, exact=exact)
     except RejectBudgetExceeded:
         return None
+    except InputError:
+        engine.known_columns.forget(documents.plan.columns)
+        raise
     if not planned[0].result():  # another process has planned the job differently
         store = layout.store
         if isinstance(store, CachingStore) and store.cached(layout.part(0)) is not None:

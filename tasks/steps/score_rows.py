@@ -35,6 +35,8 @@ def score_rows(
     timings: Timings,
     note: Callable[[int], int] | None = None,
     write: Callable[[pa.Table], None] | None = None,
+    *,
+    exact: bool = False,
 ) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch, while the next batch is fetched and decoded.
 
@@ -51,6 +53,8 @@ def score_rows(
         `Ledger.note_rejects`).
     write : callable, optional
         Called with the scored rows of each batch in the planned schema, so that they need not stay in memory.
+    exact : bool
+        Whether to raise `InputError` if the results have other types than planned, even if they can be converted.
 
     Returns
     -------
@@ -114,7 +118,10 @@ def score_rows(
                 raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error
             if done.table.num_rows:
                 with timings("align"):
-                    fitted = _fit_schema(done.table, schema, f"from {batch.describe(0)} on")
+                    where = f"from {batch.describe(0)} on"
+                    if exact and not done.table.schema.remove_metadata().equals(schema):
+                        raise InputError(f"{where}: the results have other types than those of earlier jobs")
+                    fitted = _fit_schema(done.table, schema, where)
                 write(fitted)
             example = ""
             for uri, rows, reasons in batch.rejects(done.rejected):

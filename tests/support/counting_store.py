@@ -10,6 +10,7 @@ from typing import Any
 
 from scoreline.storage.objects.base import ObjectInfo, StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
+from tests.support.waiting import HANG_S
 
 
 class CountingStore(DirectoryStore):
@@ -54,6 +55,35 @@ class RequestLog(DirectoryStore):
     def delete(self, key: str) -> None:
         self._note("delete", key)
         super().delete(key)
+
+
+class Together(RequestLog):
+    """Lets some requests begin only when all of them have arrived, so that they must be sent side by side.
+
+    Given a group of requests, each is named by its operation and the end of its key.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.groups: list[tuple[set[tuple[str, str]], threading.Barrier]] = []
+
+    def expect(self, *groups: set[tuple[str, str]]) -> None:
+        """Expect that the requests of each group are sent side by side. Each of them waits once."""
+        self.groups = [(set(group), threading.Barrier(len(group))) for group in groups]
+
+    def _note(self, operation: str, key: str) -> None:
+        super()._note(operation, key)
+        with self._guard:
+            found = [
+                (group, barrier, named)
+                for group, barrier in self.groups
+                for named in group
+                if named[0] == operation and key.endswith(named[1])
+            ]
+            for group, _, named in found[:1]:
+                group.remove(named)
+        for _, barrier, _ in found[:1]:
+            barrier.wait(HANG_S)
 
 
 class CountedRequests(DirectoryStore):

@@ -73,6 +73,16 @@ class Choosy(Paced):
         return (super().predict(x) - 1) / 3 * self.factor + 1
 
 
+class Versatile(Paced):
+    """Predicts whole numbers if all values are negative, and texts if the first value is above 100."""
+
+    def predict(self, x: Any) -> Any:
+        predicted = super().predict(x)
+        if (predicted < 0).all():
+            return predicted.astype(np.int64)
+        return np.asarray([f"{value}" for value in predicted]) if predicted[0] > 300 else predicted
+
+
 class Talkative(Paced):
     """A model that logs the environment, as some libraries do to help with debugging."""
 

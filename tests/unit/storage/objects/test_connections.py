@@ -1,4 +1,4 @@
-"""Connections send GET requests, and stay open between two requests. Whatever fails is an OSError."""
+"""Connections send requests, and stay open between two requests. Whatever fails is an OSError."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def test_a_connection_is_used_again_after_its_body_was_read() -> None:
     with serving([OK, OK, OK]) as server:
         pool = server.connections()
         memory = bytearray(5)
-        assert pool.get("/b/k", {"range": "bytes=0-4"}).body.read(5) == b"hello"
-        assert pool.get("/b/k", {}).body.readinto(memoryview(memory)) == 5
-        answer = pool.get("/b/k", {})
+        assert pool.send("GET", "/b/k", {"range": "bytes=0-4"}).body.read(5) == b"hello"
+        assert pool.send("GET", "/b/k", {}).body.readinto(memoryview(memory)) == 5
+        answer = pool.send("GET", "/b/k", {})
         assert (answer.status, answer.headers["etag"], answer.body.read(99)) == (200, '"e"', b"hello")
     assert bytes(memory) == b"hello"
     assert len(server.asked) == 1
@@ -83,28 +83,28 @@ def test_a_connection_is_used_again_after_its_body_was_read() -> None:
 def test_a_connection_is_used_again_after_a_body_without_bytes() -> None:
     with serving([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", OK]) as server:
         pool = server.connections()
-        assert pool.get("/k", {}).length == 0  # there is nothing to read
-        assert pool.get("/k", {}).body.read(5) == b"hello"
+        assert pool.send("GET", "/k", {}).length == 0  # there is nothing to read
+        assert pool.send("GET", "/k", {}).body.read(5) == b"hello"
     assert len(server.asked) == 1
 
 
 def test_a_connection_is_not_used_again_if_part_of_its_body_was_not_read() -> None:
     with serving([OK], [OK]) as server:
         pool = server.connections()
-        body = pool.get("/k", {}).body
+        body = pool.send("GET", "/k", {}).body
         assert body.read(3) == b"hel"
         body.close()
-        assert pool.get("/k", {}).body.read(5) == b"hello"
+        assert pool.send("GET", "/k", {}).body.read(5) == b"hello"
     assert len(server.asked) == 2
 
 
 def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced() -> None:
     with serving([OK], [OK]) as server:
         pool = server.connections()
-        pool.get("/k", {}).body.read(5)
+        pool.send("GET", "/k", {}).body.read(5)
         assert server.closed.wait(HANG_S)
         wait_until(lambda: is_readable(pool._idle[0]), "the end of the connection")
-        assert pool.get("/k", {}).body.read(5) == b"hello"
+        assert pool.send("GET", "/k", {}).body.read(5) == b"hello"
     assert len(server.asked) == 2
 
 
@@ -116,16 +116,16 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced() -> 
 def test_a_connection_that_the_server_will_close_is_not_kept(answer: bytes) -> None:
     with serving([answer]) as server:
         pool = server.connections()
-        assert pool.get("/k", {}).body.read(5) == b"hello"
+        assert pool.send("GET", "/k", {}).body.read(5) == b"hello"
         assert not pool._idle
 
 
 def test_no_more_idle_connections_are_kept_than_allowed() -> None:
     with serving([OK], [OK]) as server:
         pool = server.connections(most_idle=1)
-        first, second = pool.get("/k", {}).body, None
+        first, second = pool.send("GET", "/k", {}).body, None
         server.closed.wait(HANG_S)
-        second = pool.get("/k", {}).body
+        second = pool.send("GET", "/k", {}).body
         first.read(5)
         second.read(5)
         assert len(pool._idle) == 1
@@ -144,7 +144,7 @@ def test_a_response_that_the_library_refuses_is_an_oserror_and_its_connection_cl
     with serving([answer]) as server:
         pool = server.connections()
         with pytest.raises(OSError):  # noqa: PT011  # which of its kinds depends on what arrives first
-            pool.get("/k", {})
+            pool.send("GET", "/k", {})
         assert not pool._idle
 
 
@@ -152,7 +152,7 @@ def test_a_response_that_the_library_refuses_is_an_oserror_and_its_connection_cl
 def test_a_body_without_a_length_has_none_and_its_connection_is_not_used_again(header: bytes) -> None:
     with serving([b"HTTP/1.1 503 Busy\r\n" + header + b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]) as server:
         pool = server.connections()
-        answer = pool.get("/k", {})
+        answer = pool.send("GET", "/k", {})
         assert (answer.status, answer.length) == (503, None)
         answer.body.close()
         assert not pool._idle
@@ -161,7 +161,7 @@ def test_a_body_without_a_length_has_none_and_its_connection_is_not_used_again(h
 def test_a_body_that_is_cut_is_returned_as_far_as_it_goes_and_its_connection_is_not_used_again() -> None:
     with serving([OK[:-2]]) as server:
         pool = server.connections()
-        body = pool.get("/k", {}).body
+        body = pool.send("GET", "/k", {}).body
         assert (body.read(5), body.read(5)) == (b"hel", b"")
         body.close()
         assert not pool._idle
@@ -171,7 +171,7 @@ def test_a_server_that_does_not_answer_in_time_raises_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         pool = Server([], silent.getsockname()[1]).connections(read_s=0.05)
         with pytest.raises(TimeoutError):
-            pool.get("/k", {})
+            pool.send("GET", "/k", {})
 
 
 @pytest.mark.parametrize("text", ['"e"\r\nX-Other: 1', '"→"'])
@@ -179,7 +179,7 @@ def test_a_header_that_would_change_the_request_is_not_sent(text: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         pool = Server([], listening.getsockname()[1]).connections()
         with pytest.raises(NotUnderstood, match=r"ValueError|UnicodeEncodeError"):
-            pool.get("/k", {"if-match": text})
+            pool.send("GET", "/k", {"if-match": text})
         connection, _ = listening.accept()
         with connection:
             assert connection.recv(1) == b""  # nothing was sent before the connection was closed
@@ -188,7 +188,7 @@ def test_a_header_that_would_change_the_request_is_not_sent(text: str) -> None:
 def test_idle_connections_are_closed_with_their_pool() -> None:
     with serving([OK, OK]) as server:
         pool = server.connections()
-        pool.get("/k", {}).body.read(5)
+        pool.send("GET", "/k", {}).body.read(5)
         idle = pool._idle[0]
         del pool
         assert idle.sock is None
@@ -204,20 +204,20 @@ def test_the_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
     with serving([OK, OK], context=context) as server:
         url, timeouts = f"https://127.0.0.1:{server.port}", (HANG_S, HANG_S)
         trusting = Connections(url, ca_file=str(tmp_path / "ca.pem"), timeouts_s=timeouts, most_idle=1)
-        assert trusting.get("/k", {}).body.read(5) == b"hello"
-        assert trusting.get("/k", {}).body.read(5) == b"hello"
+        assert trusting.send("GET", "/k", {}).body.read(5) == b"hello"
+        assert trusting.send("GET", "/k", {}).body.read(5) == b"hello"
     with serving([OK], context=context) as server:
         url = f"https://127.0.0.1:{server.port}"
         for ca_file, error in ((None, ssl.SSLCertVerificationError), (str(tmp_path / "none.pem"), FileNotFoundError)):
             with pytest.raises(error):
-                Connections(url, ca_file=ca_file, timeouts_s=timeouts, most_idle=1).get("/k", {})
+                Connections(url, ca_file=ca_file, timeouts_s=timeouts, most_idle=1).send("GET", "/k", {})
 
 
 def test_the_host_header_is_the_one_that_is_signed() -> None:
     with serving([OK]) as server:
         pool = server.connections()
         pool.host = "signed.example.com"
-        pool.get("/k", {}).body.read(5)
+        pool.send("GET", "/k", {}).body.read(5)
     assert [line for line in server.asked[0][0].split("\r\n") if line.startswith("Host")] == [f"Host: {pool.host}"]
 
 
