@@ -2,13 +2,14 @@
 
 Every load runs in a fresh process, and the contenders alternate. No load can be faster than two limits: parallel GETs
 of the same object without verifying or unpickling, and `joblib.load` from memory. The peer is a naive load:
-`get_object().read()`, then `joblib.load`. Target: a load takes at most 1.3 times the larger limit, and its peak memory
-is at most 48 MiB above the memory of the loaded model.
+`get_object().read()`, then `joblib.load`. Target: a load, with compiling the forest, takes at most 1.6 times the larger
+limit, and its peak memory is at most 64 MiB above the memory of the loaded model and its compiled form.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -45,6 +46,9 @@ def train() -> Any:
 def measured(mode: str, ref: str) -> dict[str, float]:
     """Load the model once in this process; return the seconds, and the peak and the final memory in MiB."""
     import sklearn.ensemble  # noqa: F401  # the import is not the load
+
+    with contextlib.suppress(ImportError):  # there may be no extension
+        import scoreline.storage.models.compiled.compiling  # noqa: F401
 
     models = ModelStorageManager.from_env()
     manifest = models.show(ref)
@@ -106,10 +110,10 @@ def main() -> None:
     print()
     ratios = [s / m for s, m in zip(seconds["scoreline"], limits, strict=True)]
     record_figure(
-        "model_load", "seconds of a cold, verified load / of the slower of fetching and unpickling", ratios, 1.3
+        "model_load", "seconds of a cold, verified load / of the slower of fetching and unpickling", ratios, 1.6
     )
     above = [run["peak"] - run["own"] for run in found["scoreline"]]
-    record_figure("model_load-memory", "MiB of peak memory beyond the model itself while it loads", above, 48.0)
+    record_figure("model_load-memory", "MiB of peak memory beyond the model itself while it loads", above, 64.0)
 
 
 if __name__ == "__main__":

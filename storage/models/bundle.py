@@ -32,7 +32,8 @@ from scoreline.storage.objects.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16
+"""Size of the buffer for the small objects of a pickle. Arrays that are larger do not pass through it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,9 @@ READ_AHEAD = 4
 """Number of chunks that are fetched ahead. With chunks of 4 MiB, the buffer uses about 20 MiB for a model of any
 size."""
 
+_MANY_BYTES = 1 << 16
+"""Number of bytes from which on copying takes longer than calling NumPy."""
+
 
 class Source(Protocol):
     """A source for the bytes of an artifact."""
@@ -96,6 +99,16 @@ class FileSource:
             raise ModelCorrupt(f"{self.uri} cannot be read: {error.strerror}") from error
 
 
+def _copy(source: memoryview, target: memoryview) -> None:
+    """Copy bytes. Threads of this process may go on while many bytes are copied."""
+    if len(source) < _MANY_BYTES:
+        target[:] = source
+        return
+    import numpy as np  # only models that are loaded are copied; the command line reads them without NumPy
+
+    np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(source, np.uint8))  # without the interpreter's lock
+
+
 class VerifiedReader(io.RawIOBase):
     """A raw stream that returns only verified bytes. Wrap the stream in an `io.BufferedReader`.
 
@@ -136,7 +149,7 @@ class VerifiedReader(io.RawIOBase):
         if not self._view:
             self._view = memoryview(next(self._chunks, b""))
         count = min(len(buffer), len(self._view))
-        buffer[:count] = self._view[:count]
+        _copy(self._view[:count], memoryview(buffer)[:count])
         self._view = self._view[count:]
         return count
 

@@ -1,4 +1,6 @@
-"""A variant of joblib's unpickler that does not keep a second copy of every tree.
+"""A variant of joblib's unpickler that copies arrays less often, and does not keep a second copy of every tree.
+
+joblib reads an array into bytes, and then copies them into the array. Here they are read into the array itself.
 
 An unpickler keeps every object until the end, because the stream may refer to it again. The state of a scikit-learn
 tree is a dict of arrays, and ``Tree.__setstate__`` copies these arrays into its own memory. If the dicts were kept, a
@@ -9,19 +11,52 @@ soon as the tree has copied the arrays.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import re
 from typing import Any
 
-from joblib.numpy_pickle import NumpyUnpickler
+import numpy as np
+from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler, _ensure_native_byte_order
 from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 from sklearn.tree._tree import Tree
 
 from scoreline.storage.errors import ScorelineError
 
 
+class _ArrayWrapper(NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no types
+    """Stands for an array in a pickle of joblib. The bytes of the array follow it in the stream."""
+
+    def read_array(self, unpickler: _Unpickler, ensure_native_byte_order: bool) -> Any:
+        """Read the array. Arrays of Python objects, which are pickles themselves, are left to joblib."""
+        if self.dtype.hasobject or not self.dtype.itemsize:
+            return super().read_array(unpickler, ensure_native_byte_order)
+        file = unpickler.file_handle
+        if self.safe_get_numpy_array_alignment_bytes() is not None:
+            file.read(int.from_bytes(file.read(1), "little"))
+        array = np.empty(math.prod(map(int, self.shape)), self.dtype)
+        _fill(memoryview(array.view(np.uint8)), file)
+        array = array.reshape(self.shape[::-1]).transpose() if self.order == "F" else array.reshape(self.shape)
+        return _ensure_native_byte_order(array) if ensure_native_byte_order else array
+
+
+def _fill(buffer: memoryview, file: Any) -> None:
+    """Read from a stream until a buffer is full."""
+    filled = 0
+    while filled < len(buffer):
+        count = file.readinto(buffer[filled:])
+        if not count:
+            raise ValueError(f"EOF: reading array data, expected {len(buffer)} bytes got {filled}")
+        filled += count
+
+
 class _Unpickler(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
     dispatch = NumpyUnpickler.dispatch.copy()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class or function by its name."""
+        found = super().find_class(module, name)
+        return _ArrayWrapper if found is NumpyArrayWrapper else found
 
     def load_build(self) -> None:
         """Set the state of an object. If the object is a tree, empty its state dict afterwards."""

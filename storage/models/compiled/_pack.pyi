@@ -3,6 +3,7 @@ import numpy.typing as npt
 
 VERSION: int
 
+def divides_as(key: int, threshold: float) -> bool: ...
 def mark_features(
     left: npt.NDArray[np.int64],
     feature: npt.NDArray[np.int64],

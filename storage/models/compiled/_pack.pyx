@@ -4,11 +4,12 @@
 The arrays may be damaged. No index is used before it has been found to be in range.
 """
 
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-VERSION = 5  # that of the module `extension`
+VERSION = 6  # that of the module `extension`
 
 cdef struct Node:  # as in `_walk`
     uint32_t threshold
@@ -29,8 +30,10 @@ cdef enum:
     UNKNOWN_FEATURE = 2
     NO_NUMBER = 3
     UNKNOWN_SPLIT = 4
+    NOT_PROVEN = 5
 
 cdef uint32_t LEAF_KEY = 0xFFC00000u  # larger than the key of any number
+cdef uint32_t INFINITY_KEY = 0xFF800000u
 cdef uint32_t NEGATIVE_ZERO_KEY = 0x7FFFFFFFu  # which no number has, because that of zero is the next one
 
 
@@ -43,6 +46,22 @@ cdef inline uint32_t key_at_or_below(double threshold) noexcept nogil:
     memcpy(&bits, &number, sizeof(bits))
     key = (bits ^ (0x80000000u | (0 - (bits >> 31)))) - above
     return key - (key == NEGATIVE_ZERO_KEY)
+
+
+cpdef bint divides_as(uint32_t key, double threshold) noexcept nogil:
+    """Return whether the float32 of a key is at or below a threshold, and the next float32 above it.
+
+    The key is decoded, and not computed again, so this proves that the key divides all float32 as the threshold does.
+    """
+    return (float_of(key) <= threshold) & ((float_of(key + 1) > threshold) | (key == INFINITY_KEY))
+
+
+cdef inline double float_of(uint32_t key) noexcept nogil:
+    """Return the float32 that has a key."""
+    cdef float number
+    cdef uint32_t bits = key ^ (0x80000000u if key >> 31 else 0xFFFFFFFFu)
+    memcpy(&number, &bits, sizeof(number))
+    return number
 
 
 cdef inline uint32_t rank_of(double threshold, const double* thresholds, int64_t n) noexcept nogil:
@@ -162,11 +181,12 @@ cdef int draft(
 ) noexcept nogil:
     """Check the numbers of each node, and write the node, in one pass over the memory of the tree.
 
-    Leaves and splits alternate at random, so no branch depends on which of them a node is.
+    Each key and rank is also proven to decide as the threshold does, for every value. Leaves and splits alternate at
+    random, so no branch depends on which of them a node is.
     """
-    cdef int64_t n = left.shape[0], n_features = columns.shape[0], i, a, b, f, column, split
+    cdef int64_t n = left.shape[0], n_features = columns.shape[0], i, a, b, f, column, split, first
     cdef bint by_category = splits.shape[0] > 0, own_rows = rows.shape[0] == 0, inner, known
-    cdef bint no_tree = False, unknown = False, no_number = False, no_split = False
+    cdef bint no_tree = False, unknown = False, no_number = False, no_split = False, proven = True
     cdef uint32_t bits, own
     for i in range(n):
         a = left[i]
@@ -185,8 +205,14 @@ cdef int draft(
             bits = <uint32_t> split
         elif not ranked:
             bits = key_at_or_below(threshold[i])
+            proven &= divides_as(bits, threshold[i]) | (not inner) | (threshold[i] != threshold[i])
         elif inner and known:
-            bits = rank_of(threshold[i], &thresholds[offsets[column]], offsets[column + 1] - offsets[column])
+            first = offsets[column]
+            bits = rank_of(threshold[i], &thresholds[first], offsets[column + 1] - first)
+            first += bits
+            proven &= (bits == 0 or thresholds[first - 1] < threshold[i]) and (
+                thresholds[first] == threshold[i] if first < offsets[column + 1] else threshold[i] == INFINITY
+            ) or threshold[i] != threshold[i]
         else:
             bits = 0
         own = <uint32_t> (missing_left[i] == 0) << (shift - 1) | <uint32_t> column
@@ -195,7 +221,7 @@ cdef int draft(
         drafts[i].left = <int32_t> (a if inner else n)
         drafts[i].right = <int32_t> (b if inner else n)
     return NO_TREE if no_tree else UNKNOWN_FEATURE if unknown else NO_NUMBER if no_number else (
-        UNKNOWN_SPLIT if no_split else SOUND
+        UNKNOWN_SPLIT if no_split else SOUND if proven else NOT_PROVEN
     )
 
 

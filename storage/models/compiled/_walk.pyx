@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 
 from scoreline.storage.models.compiled._ranks cimport rank_column
 
-VERSION = 5  # that of the module `extension`
+VERSION = 6  # that of the module `extension`
 
 cdef struct Node:
     uint32_t threshold

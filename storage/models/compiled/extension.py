@@ -7,7 +7,7 @@ from typing import Any
 
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 
-VERSION = 5
+VERSION = 6
 """The version of the functions of `_pack`, `_walk` and `_select`. Increase it here and there if their parameters or the
 arrays change."""
 WORDS_VERSION = 1

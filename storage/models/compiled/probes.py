@@ -21,9 +21,10 @@ MAX_ROWS = 16_384
 MIN_ROWS = 64
 MAX_CELLS = 1 << 21
 """Maximum number of values in all rows, which are dense."""
-MAX_ROWS_AND_NODES = 5 << 31
+MAX_ROWS_AND_NODES = 2 << 31
 """Maximum product of the number of rows and the number of nodes of all trees, except that each tree has rows. It bounds
-the time of a comparison, because each row walks through all trees, the more slowly the larger they are."""
+the time of a comparison, because each row walks through all trees, the more slowly the larger they are. `_pack` proves
+each threshold for all values, so few rows are enough."""
 MAX_FEATURES = 4_096
 """Maximum number of features of rows. An ensemble with more features mostly scores sparse rows, for which compiled
 trees are not used."""

@@ -28,6 +28,7 @@ _PROBLEMS = {
     2: "a tree asks for a feature that the rows do not have",
     3: "a threshold is not a number",
     4: "a tree asks for categories that it does not have",
+    5: "its packed nodes decide differently from those of its trees",
 }
 """What `_pack.lay_out` may find, by its number there."""
 

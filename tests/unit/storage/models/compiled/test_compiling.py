@@ -547,7 +547,7 @@ def test_changed_parameters_or_layouts_have_another_version() -> None:
         )
     )
     assert declared.count("def add_") == 2
-    assert (extension.VERSION, hashlib.sha256(declared.encode()).hexdigest()[:16]) == (5, "898dfeac9f7619b7")
+    assert (extension.VERSION, hashlib.sha256(declared.encode()).hexdigest()[:16]) == (6, "898dfeac9f7619b7")
 
 
 @pytest.mark.parametrize("version", [None, 0])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("scoreline.storage.models.compiled._pack", reason="there was no compiler to build the extension")
 
+from scoreline.storage.models.compiled import _pack
 from scoreline.storage.models.compiled.nodes import Nodes, PackedTrees, Splits, pack
 from scoreline.storage.models.compiled.trees import NotPackable, TreeArrays
 from tests.support.random_trees import SPECIAL, random_tree
@@ -253,6 +254,14 @@ def test_every_threshold_of_float32_has_the_key_of_the_number_that_decides_as_it
             tree = random_tree(random, len(numbers[start : start + 500]), numbers, 1)
             tree.threshold[tree.left >= 0] = numbers[start : start + 500]
             assert_equal(pack([tree], 1, [0], wide=wide), pack_again([tree], 1, wide=wide))
+
+
+@pytest.mark.parametrize("threshold", [*SPECIAL, -0.1, 1 / 3, 2.0**-130])
+def test_the_proof_of_a_key_accepts_no_other_key(threshold: float) -> None:
+    key = key_of(threshold)
+    assert _pack.divides_as(key, threshold)
+    assert not _pack.divides_as(key - 1, threshold)
+    assert not _pack.divides_as(key + 1, threshold)
 
 
 NAMES = ["left", "right", "feature", "threshold", "splits"]
