@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 
@@ -12,7 +15,8 @@ from scoreline.storage.errors import ObjectNotFound
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.tasks.job.uris import parse_uri
-from tests.support.rig import Rig
+from tests.support.rig import HASTE, Rig
+from tests.support.waiting import HANG_S
 
 PARTS, ROWS = 3, 100
 
@@ -103,11 +107,16 @@ def test_a_command_killed_while_it_accepts_is_repeated(rig: Rig, hold: str) -> N
     assert rig.client.reject(job.job_id, "too early").latest is None
     # When `scoreline accept` is killed at one of its writes
     rig.chaos(hold=f"{hold}? PUT")
-    command = rig.command("accept", job.job_id, "--reason", "right after all")
-    rig.wait(rig.held, f"the command at {hold}")
-    command.kill()
-    command.wait()
-    rig.chaos(hold="_nothing")
+    command = [sys.executable, "-m", "scoreline", "accept", job.job_id, "--reason", "right after all"]
+    environ = os.environ | rig.stack.environ | HASTE
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            rig.wait(rig.held, f"the command at {hold}")
+        finally:
+            process.kill()
+            process.communicate(timeout=HANG_S)
+    rig.chaos(hold="_nothing")  # the request of the dead process arrives
+    rig.wait(lambda: not rig.held(), "the last request")
     # Then the same command again does the rest
     decided = rig.client.accept(job.job_id, "right after all")
     assert (decided.outcome.state, decided.latest) == ("succeeded", job.job_id)
