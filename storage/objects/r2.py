@@ -46,6 +46,9 @@ _MAX_KEY_BYTES = 1024  # R2's limit
 _BODY_ERRORS = (BotoCoreError, OSError)  # botocore raises three types of errors if a body ends early
 _SAME_KEY_S = 1.0  # R2 accepts one write per second to each key, and answers 429 to further writes
 _THROTTLED_ATTEMPTS = 4
+_FIRST_CONNECT_S = 2.0
+"""Maximum number of seconds to wait for a connection before the client connects. If the server cannot be reached, this
+time comes in addition to that of the client's attempts."""
 _BATCH_KEYS = 1_000  # the limit of DeleteObjects
 _DELETE_THREADS = 8
 _BILLED: Mapping[str, Literal["a", "b"]] = {
@@ -125,7 +128,7 @@ class R2Store:
                 open_connections(
                     settings.endpoint_url,
                     ca_bundle=session.get_config_variable("ca_bundle"),
-                    timeouts_s=(connect_timeout_s, read_timeout_s),
+                    timeouts_s=(min(connect_timeout_s, _FIRST_CONNECT_S), read_timeout_s),
                     most_idle=connections,
                 ),
                 self.client.meta.config.user_agent,

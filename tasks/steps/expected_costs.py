@@ -17,8 +17,8 @@ from scoreline.tasks.steps.finalize import AROUND_PARTS
 from scoreline.tasks.steps.planner import Pace
 from scoreline.tasks.steps.sampling import Draft
 
-_PLAN_AND_MANIFEST = Requests(class_a=3)
-"""Requests that write the plan, list the rejected rows, and write the manifest."""
+_PLAN_AND_MANIFEST = Requests(class_a=3, class_b=1)
+"""Requests that write the plan, list the rejected rows, check that the job has not ended, and write the manifest."""
 _OF_PROCESS = Requests(class_b=4)
 """Requests of a process for the documents of a job and of its model."""
 _OF_PART = Requests(class_a=1, class_b=1)

@@ -50,7 +50,7 @@ from scoreline.tasks.steps.arrange import arrange, remove_parts
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.result_files import File
-from scoreline.tasks.steps.results_manifest import CHECKED_TOGETHER, Entry, PartTotals, check_parts, write_manifest
+from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -233,8 +233,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if error:
         return outcome
     main, job_id = engine.buckets.main, job.spec.job_id
-    took_long = plan.parts > CHECKED_TOGETHER or job.spec.arranged
-    if took_long and read_outcome(main, job_id) is not None:  # otherwise it was read just before
+    if read_outcome(main, job_id) is not None:
         return None
     success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
     counted = _requests(parts, progress) + requests.so_far() - before

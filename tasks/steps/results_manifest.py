@@ -25,8 +25,6 @@ from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.result_files import File
 
 _THREADS = 16
-CHECKED_TOGETHER = 32 * _THREADS
-"""Number of parts whose receipts are checked before the next parts are read from the plan."""
 MAX_FAILURES = 1_000
 """Maximum number of missing parts whose reasons are kept. All missing parts are counted."""
 
@@ -126,7 +124,7 @@ def check_parts(
         pending: list[tuple[int, Part]] = []
         for item in islice(enumerate(documents.plan), first, None):
             pending.append(item)
-            if len(pending) == CHECKED_TOGETHER:
+            if len(pending) == 32 * _THREADS:
                 yield from pool.map(check, pending)
                 pending = []
         yield from pool.map(check, pending)

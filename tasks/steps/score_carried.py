@@ -292,7 +292,8 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
             rows=receipt.rows, rejected=receipt.rejected, failed=False, seconds=totals.timings.scoring
         )
         engine.ledger.end_step(job_id, "plan")
-    record_outcome(engine, job_id, replace(outcome, results=results.decode() if in_outcome else ""))
+    recorded = replace(outcome, results=results.decode() if in_outcome else "")
+    record_outcome(engine, job_id, recorded, job=documents.job)
     return True
 
 

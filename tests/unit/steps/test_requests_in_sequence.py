@@ -19,7 +19,7 @@ from scoreline.tasks.steps.score_part import score_part
 from scoreline.testing import EagerClient, eager
 from tests.support.counting_store import Together
 
-MOST_TO_PLAN, MOST_TO_FINALIZE = 6, 7
+MOST_TO_PLAN, MOST_TO_FINALIZE = 6, 8
 """Maximum number of requests one after another, for a job on one small object."""
 _DOCUMENTS = {("get", "/job.json"), ("get", "/outcome.json")}
 
@@ -89,13 +89,14 @@ def test_a_job_with_one_part_is_finalized_with_few_requests_one_after_another(at
     at.store.expect(*groups)
     finalize(at.engine, job_id)
     asked = [(operation, key.rpartition("/")[2]) for operation, key in at.store.requests]
-    assert asked[6:10] == [
+    assert asked[6:11] == [
+        ("get", "outcome.json"),  # the job may be cancelled while its parts are checked
         ("put", "_manifest.json"),
         ("put", "claim-1.json"),
         ("put", "_SUCCESS"),
         ("put", "outcome.json"),
     ]
-    assert len(asked) == 12
+    assert len(asked) == 13
     assert len(asked) - sum(len(group) - 1 for group in groups) == MOST_TO_FINALIZE
     assert at.client.status(job_id).state == "succeeded"
 
@@ -163,6 +164,23 @@ def test_a_later_run_that_begins_while_a_finalizer_reads_is_not_ended_by_it(
     # It ended the first run as that was claimed, which does not end the second
     assert read_outcome(at.store, job_id) is None
     assert read_job(at.store, job_id).spec.job_id == job_id
+
+
+def test_a_job_that_is_cancelled_while_its_parts_are_checked_gets_no_manifest(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = at.submit_scored()
+    head = at.store.head
+
+    def cancel_first(key: str) -> object:
+        monkeypatch.undo()
+        assert at.client.cancel(job_id).state == "cancelled"
+        return head(key)
+
+    monkeypatch.setattr(at.store, "head", cancel_first)
+    finalize(at.engine, job_id)
+    assert not [key for operation, key in at.store.requests if operation == "put" and "_manifest" in key]
+    assert at.client.status(job_id).state == "cancelled"
 
 
 def test_nothing_is_written_for_a_job_that_has_ended(at: Desk) -> None:

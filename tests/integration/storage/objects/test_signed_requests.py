@@ -215,6 +215,17 @@ def test_requests_use_the_certificates_of_the_client(
     assert [options["ca_file"] for options in made] == [expected]
 
 
+@pytest.mark.parametrize(("connect_s", "expected_s"), [(3, 2.0), (0.5, 0.5)])
+def test_a_server_that_cannot_be_reached_is_soon_left_to_the_client(
+    connect_s: float, expected_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(signed_requests, "Connections", lambda url, **options: made.append(options))
+    settings = R2Settings(endpoint_url="https://127.0.0.1:9", access_key_id="a", secret_access_key="b")
+    R2Store(settings, "data", connect_timeout_s=connect_s, read_timeout_s=7)
+    assert [options["timeouts_s"] for options in made] == [(expected_s, 7)]
+
+
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
 def test_a_busy_store_does_not_count_as_one_that_accepts_only_the_client(
     stack: Stack, folder: str, monkeypatch: pytest.MonkeyPatch, status: int
