@@ -240,6 +240,25 @@ class WideReader:
         """Release all memory (see `RowGroupReader.close`)."""
         self._window = self._batch = None
 
+    def expect(self, first_stop: int, stop: int) -> list[int]:
+        """Return the sizes of the requests that reading the rows up to `stop` takes, without sending them.
+
+        The first slice of these rows ends at `first_stop`.
+        """
+        row, rows = self.row - self._group.first_row, self._group.rows
+        first_stop, stop = (min(end - self._group.first_row, rows) for end in (first_stop, stop))
+        sizes: list[int] = []
+        while row < stop:
+            sizes += [request.size for request, _ in self._plan()]
+            end = first_stop if row < first_stop else min(max(stop, row + int(_SEVERAL * self._most_rows)), rows)
+            row = self._edges(row, end)[-1]
+        return sizes
+
+    def _plan(self) -> Planned:
+        """Plan the requests of a pass."""
+        request_bytes = _REQUEST_BYTES if self._group.is_wide else None
+        return list(plan_requests(self._group.chunks, self.row, 0, request_bytes=request_bytes))
+
     def _decode(self, stop: int) -> PackedWindow:
         """Decode the next rows up to `stop`, or as many as fit into a window.
 
@@ -253,9 +272,10 @@ class WideReader:
         shrink_heap()
         window = PackedWindow(self._schema, [end - start for start, end in pairwise(edges)])
         is_wide = self._group.is_wide
-        request_bytes, budget = (_REQUEST_BYTES, _FETCH_BYTES) if is_wide else (None, _BLOCK_FETCH_BYTES)
-        planned = list(plan_requests(self._group.chunks, self.row, 0, request_bytes=request_bytes))
-        allocate = _Slots(len(planned)).allocate if is_wide else own_memory
+        planned = self._plan()
+        budget, allocate = (
+            (_FETCH_BYTES, _Slots(len(planned)).allocate) if is_wide else (_BLOCK_FETCH_BYTES, own_memory)
+        )
         fetcher = Fetcher(self._get_into, budget, (request for request, _ in planned), allocate=allocate)
         fetcher.fetch_until(self.row + 1)
         file, opened = self._open_file(fetcher, planned)
