@@ -25,8 +25,8 @@ from scoreline.storage.tables.row_groups import (
     RowGroup,
     RowGroupReader,
     StreamingReader,
-    WideReader,
 )
+from scoreline.storage.tables.windows import WideReader
 
 READ_BYTES = 88 << 20
 """Memory in bytes for reading an object. It covers the stored bytes and the decoders of the columns."""
