@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -54,6 +54,19 @@ class Tables:
         if not given.equals(found.schema, check_metadata=True):
             given, plain = self._last_schema = found.schema, schema_without_views(found.schema)
         return found if plain is given else Survey(schema=plain, spans=found.spans)
+
+    def expect_requests(
+        self,
+        source: Pinned,
+        columns: Sequence[str],
+        slices: Sequence[tuple[int, int]],
+        batch_rows: int,
+        options: ReadOptions,
+    ) -> Sequence[int]:
+        """Return the sizes of the requests for slices of a Parquet object (see `ParquetFormat.expect_requests`)."""
+        found = self._format(source, options)
+        assert isinstance(found, ParquetFormat)
+        return found.expect_requests(source, columns, slices, batch_rows)
 
     def read(
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions

@@ -25,8 +25,8 @@ from scoreline.storage.tables.row_groups import (
     RowGroup,
     RowGroupReader,
     StreamingReader,
-    WideReader,
 )
+from scoreline.storage.tables.windows import WideReader
 
 READ_BYTES = 88 << 20
 """Memory in bytes for reading an object. It covers the stored bytes and the decoders of the columns."""
@@ -120,6 +120,37 @@ class ForwardReader:
             self._number += 1
             self._first_row += rows
 
+    def expect(self, start: int, stop: int, first_stop: int) -> list[int]:
+        """Return the sizes of the requests that reading some rows takes. This sends no request.
+
+        The reader cannot be used for reading afterwards.
+
+        Parameters
+        ----------
+        first_stop : int
+            The end of the first slice of these rows, because requests are planned when the first slice is read.
+        """
+        if self._source.size <= RangedFile.WHOLE_BYTES:
+            return [self._source.size]
+        sizes: list[int] = []
+        self._stop = first_stop
+        while self._number < self._metadata.num_row_groups and self._first_row < stop:
+            rows = self._metadata.row_group(self._number).num_rows
+            if start < self._first_row + rows:
+                sizes += self._expect_group(max(start, self._first_row), stop)
+            self._number += 1
+            self._first_row += rows
+        return sizes
+
+    def _expect_group(self, row: int, stop: int) -> list[int]:
+        group = self._describe(self._number, self._first_row)
+        if group.is_wide or self._fits_block(group, row):
+            return self._by_column(group, row).expect(self._stop, stop)
+        self._plan_group(group, row)
+        next(self._requests(self._number, self._first_row), None)
+        _, planned = self._planned.pop(self._number)
+        return [request.size for request, _ in planned if request.row < stop]
+
     def close(self) -> None:
         """Release all memory, and end the threads."""
         self._leave_group()
@@ -155,14 +186,11 @@ class ForwardReader:
             return self._streaming(self._open_file(self._raw, 0))
         group, planned = self._planned.get(self._number) or (self._describe(self._number, self._first_row), None)
         if group.is_wide or (planned is None and self._fits_block(group, row)):
-            schema = self._open_file(self._raw, 0).schema_arrow
-            schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
-            return WideReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_wide)
+            return self._by_column(group, row)
         if planned is None:
-            self._skipped_rows = (row - self._first_row) // self._batch_rows * self._batch_rows
+            self._plan_group(group, row)
             if self._fetcher is not None:
                 self._fetcher.close()
-            self._budget = max(self._memory - group.decoder_bytes, self._memory // 4)
             self._fetcher = Fetcher(
                 self._raw.get_into, self._budget, self._requests(self._number, self._first_row), self._connections
             )
@@ -175,8 +203,18 @@ class ForwardReader:
         file = ChunkFile(self._source, self._fetcher, planned, gradual=gradual, skipped_rows=skipped_rows)
         return self._streaming(self._open_file(file, BUFFER_BYTES if gradual else 0), file.close)
 
+    def _plan_group(self, group: RowGroup, row: int) -> None:
+        """Choose the rows to skip, and the memory for stored bytes, if reading begins at a row of a group."""
+        self._skipped_rows = (row - self._first_row) // self._batch_rows * self._batch_rows
+        self._budget = max(self._memory - group.decoder_bytes, self._memory // 4)
+
     def _streaming(self, opened: pq.ParquetFile, release: Callable[[], None] = lambda: None) -> StreamingReader:
         return StreamingReader(opened, self._number, self._first_row, self._columns, self._batch_rows, release)
+
+    def _by_column(self, group: RowGroup, row: int) -> WideReader:
+        schema = self._open_file(self._raw, 0).schema_arrow
+        schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
+        return WideReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_wide)
 
     def _open_wide(self, fetcher: Fetcher, planned: Planned) -> tuple[ChunkFile, pq.ParquetFile]:
         file = ChunkFile(self._source, fetcher, planned, gradual=False)

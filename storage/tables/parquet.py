@@ -168,6 +168,23 @@ class ParquetFormat:
             else:
                 reader.close()
 
+    def expect_requests(
+        self, source: Pinned, columns: Sequence[str], slices: Sequence[tuple[int, int]], batch_rows: int
+    ) -> Sequence[int]:
+        """Return the sizes of the requests that reading some slices takes, in bytes. Only the footer is read.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            The columns to read.
+        slices : sequence of tuple of int
+            The first row of each slice, and the row after its last row. One reader reads all slices, in order.
+        batch_rows : int
+            Number of rows per batch.
+        """
+        (start, first_stop), (_, stop) = slices[0], slices[-1]
+        return self._reader(source, list(columns), batch_rows).expect(start, stop, first_stop)
+
     def release(self) -> None:
         """Release the memory of the open reader. Call this before another object is read."""
         self._kept.take()

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoreline.storage.process_memory import own_memory, shrink_heap
-from scoreline.storage.reused_memory import ReusedMemory
-from scoreline.storage.tables.base import align
 from scoreline.storage.tables.chunk_file import ChunkFile
-from scoreline.storage.tables.fetching import Fetcher, Request
-from scoreline.storage.tables.packing import PackedWindow
-from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
+from scoreline.storage.tables.fetching import Request
+from scoreline.storage.tables.parquet_chunks import Chunk
 
 BUFFER_BYTES = 16 << 10
 """Size in bytes of Arrow's buffer for each column that it reads page by page. The pages themselves bypass the
@@ -31,14 +25,6 @@ WINDOW_BYTES = 192 << 20
 MAX_WINDOW_BYTES = 256 << 20
 _MAX_PASSES = 4
 """If windows of `WINDOW_BYTES` would take more passes than this, windows are enlarged, up to `MAX_WINDOW_BYTES`."""
-_SEVERAL = 0.7
-"""If several windows are needed, each has at most this share of the maximum size. The reason is that the last batch of
-a window is still scored while the next window is decoded."""
-_BATCHES = 12
-"""Minimum number of batches for which a window has room. The memory of a batch is freed as soon as the batch is
-scored."""
-_SLACK = 20
-"""A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 BLOCK_BYTES = 168 << 20
 """A row group that is too large to be fetched as a whole is decoded as one block if its rows take at most this much
 memory. Pandas writes such row groups: 1,048,576 rows of up to 21 columns of float64. Its columns are then fetched with
@@ -46,16 +32,6 @@ one request each, where decoding all columns together takes a request for each p
 _BLOCK_COLUMN_BYTES = 16 << 20
 """Maximum size in bytes of a column of such a row group. Besides the block, one column is in memory as stored and as
 decoded."""
-_BLOCK_FETCH_BYTES = 72 << 20
-"""Memory for the fetched bytes of such a row group: one request of 9 MB for each connection. At the end, hardly any
-bytes are left to fetch, so that block and fetched bytes together take little more than the whole block."""
-_FETCH_BYTES = 16 << 20
-_REQUEST_BYTES = _FETCH_BYTES // 4
-"""The same for a wide row group, and the size of a request for several of its chunks."""
-_BLOCK_BYTES = 4 << 20
-_BLOCK_COLUMNS = 32
-"""Maximum number of columns that are decoded in one call. Their total size is at most `_BLOCK_BYTES`, unless a single
-column is larger."""
 
 type Planned = list[tuple[Request, list[Chunk]]]
 """Requests in the order of their bytes, each with its chunks."""
@@ -180,179 +156,3 @@ class StreamingReader:
         self._batches = iter(())
         self._batch = None
         self._release()
-
-
-class WideReader:
-    """Decodes the columns one after another, for the rows of one window at a time.
-
-    Each window takes a pass over the row group. A row group that is not wide is a single window.
-
-    While a column is decoded page by page, the dictionary of the column stays in memory. For a thousand columns, the
-    dictionaries are as large as the rows.
-
-    Parameters
-    ----------
-    row : int
-        Number of the first row to read.
-    """
-
-    def __init__(
-        self,
-        group: RowGroup,
-        schema: pa.Schema,
-        batch_rows: int,
-        row: int,
-        get_into: Callable[[int, memoryview], None],
-        open_file: Callable[[Fetcher, Planned], tuple[ChunkFile, pq.ParquetFile]],
-    ) -> None:
-        self._group = group
-        self._schema = schema
-        self._get_into = get_into
-        self._open_file = open_file
-        self._most_rows = max(1, group.window_bytes * group.rows // max(group.decoded_bytes, 1))
-        self._batch_rows = min(batch_rows, align(max(1, self._most_rows // _BATCHES))) if group.is_wide else batch_rows
-        self.row = row
-        self._stop = 0
-        self._window: PackedWindow | None = None
-        self._batch: pa.RecordBatch | None = None
-
-    def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
-        """Return the next batch (see `RowGroupReader.peek`)."""
-        if self._batch is None and max(self.row, start) < self._group.first_row + self._group.rows:
-            if self._window is None or not self._window.rows_left:
-                self._window = None  # free this window before the next one is decoded
-                self.row = max(self.row, start)
-                self._window = self._decode(stop)
-            self._batch = self._window.take()
-        return self._batch
-
-    def advance(self) -> None:
-        """Go on to the next batch (see `RowGroupReader.advance`)."""
-        if self._batch is not None:
-            self.row += self._batch.num_rows
-            self._batch = None
-
-    def can_reach(self, row: int) -> bool:
-        """Return whether a row can be read (see `RowGroupReader.can_reach`)."""
-        return self.row <= row
-
-    def close(self) -> None:
-        """Release all memory (see `RowGroupReader.close`)."""
-        self._window = self._batch = None
-
-    def _decode(self, stop: int) -> PackedWindow:
-        """Decode the next rows up to `stop`, or as many as fit into a window.
-
-        From the second slice on, a full window is decoded, because this reader may read the next slice as well.
-        """
-        is_later_slice = self._stop not in (0, stop)
-        self._stop = stop
-        if is_later_slice:
-            stop = max(stop, self.row + int(_SEVERAL * self._most_rows))
-        edges = self._edges(self.row - self._group.first_row, min(stop - self._group.first_row, self._group.rows))
-        shrink_heap()
-        window = PackedWindow(self._schema, [end - start for start, end in pairwise(edges)])
-        is_wide = self._group.is_wide
-        request_bytes, budget = (_REQUEST_BYTES, _FETCH_BYTES) if is_wide else (None, _BLOCK_FETCH_BYTES)
-        planned = list(plan_requests(self._group.chunks, self.row, 0, request_bytes=request_bytes))
-        allocate = _Slots(len(planned)).allocate if is_wide else own_memory
-        fetcher = Fetcher(self._get_into, budget, (request for request, _ in planned), allocate=allocate)
-        fetcher.fetch_until(self.row + 1)
-        file, opened = self._open_file(fetcher, planned)
-        try:
-            for names in _blocks(self._schema.names, self._group.chunks):
-                if is_wide:
-                    decoded = _first_rows(opened, self._group.number, names, edges[-1])
-                    for name in names:
-                        window.add(name, decoded.column(name).slice(edges[0]))
-                    del decoded
-                else:
-                    self._add_batches(window, opened, names, edges)
-                file.release_taken()
-        finally:
-            file.close()
-            fetcher.close()
-        shrink_heap()  # the rows and their features take most memory now
-        return window
-
-    def _add_batches(self, window: PackedWindow, opened: pq.ParquetFile, names: list[str], edges: list[int]) -> None:
-        """Decode columns of a whole row group batch by batch, so that hardly more than the window takes memory."""
-        batches = opened.iter_batches(
-            self._batch_rows, row_groups=[self._group.number], columns=names, use_threads=False
-        )
-        for number, (start, stop) in enumerate(pairwise(edges)):
-            batch = next(batches, None)
-            missing = stop - start - (0 if batch is None else batch.num_rows)
-            if batch is None or missing:
-                raise _too_few(missing + edges[-1] - stop)
-            for name in names:
-                window.add_batch(name, number, batch.column(name))
-
-    def _edges(self, start: int, stop: int) -> list[int]:
-        """Return the edges of the batches of the next window, counted from the beginning of the group.
-
-        The first batch begins at `start`, and all others at multiples of the batch size. The last batch may end at
-        `stop`. If several windows are needed, they have about the same number of rows.
-        """
-        size, rows, most = self._batch_rows, stop - start, self._most_rows
-        end = stop
-        if rows > most + most // _SLACK:
-            most = max(1, int(_SEVERAL * most))
-            end = -(-(start + -(-rows // -(-rows // most))) // size) * size
-            if end - start > most:
-                end = max((start + most) // size * size, (start // size + 1) * size)
-        return [start, *range((start // size + 1) * size, end, size), end]
-
-
-class _Slots:
-    """Memory for fetched bytes. It is reused for later requests.
-
-    Parameters
-    ----------
-    requests : int
-        Number of requests. No memory is kept after the last one, because the decoded rows need it.
-    """
-
-    def __init__(self, requests: int) -> None:
-        self._memory = ReusedMemory()
-        self._left = itertools.count(requests - 1, -1)  # threads take turns without a lock
-
-    def allocate(self, size: int) -> Any:
-        """Return memory that is reused as soon as nothing refers to it, unless it is for the last request."""
-        memory = own_memory(size) if size > _REQUEST_BYTES else self._memory.array(size, _REQUEST_BYTES)
-        if next(self._left) <= 0:
-            self._memory.release()
-        return memory
-
-
-def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int) -> pa.Table:
-    """Decode the first rows of some columns."""
-    batches = opened.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
-    found: list[pa.RecordBatch] = []
-    while (left := rows - sum(batch.num_rows for batch in found)) > 0 and (batch := next(batches, None)) is not None:
-        found.append(batch.slice(0, left))
-    if left:
-        raise _too_few(left)
-    return pa.Table.from_batches(found)
-
-
-def _too_few(missing: int) -> pa.ArrowInvalid:
-    return pa.ArrowInvalid(f"it has {missing:,} fewer rows than its footer says")
-
-
-def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:
-    """Divide columns, in file order, into blocks. The columns of a block are decoded in one call."""
-    sizes: dict[str, int] = {}
-    for chunk in chunks:
-        sizes[chunk.name] = sizes.get(chunk.name, 0) + max(chunk.decoded_bytes, chunk.size)
-    block: list[str] = []
-    total = 0
-    for name in [*sizes, *(name for name in names if name not in sizes)]:
-        size = sizes.get(name, 0)
-        if block and (total + size > _BLOCK_BYTES or len(block) == _BLOCK_COLUMNS):
-            yield block
-            block, total = [], 0
-        block.append(name)
-        total += size
-    if block:
-        yield block

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import SMALL_BYTES
 from scoreline.storage.tables.stored_columns import stored_share
-from scoreline.tasks.job.plan import Slice
+from scoreline.tasks.job.plan import InputFile, Slice
+from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.sampling import Draft
 
 REQUEST_BYTES = 8 << 20
 """Typical size of a request for the rows of a large object."""
+_PLANNED_RUNS = 100
+"""Maximum number of runs whose requests are planned as a part plans them. Other runs are taken to be like these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +31,31 @@ class ExpectedReads:
     bytes: int
     """Bytes that are read. It is more than `needed_bytes` if processes share row groups."""
     requests: int
-    """Number of requests for `bytes`."""
+    """Number of requests for `bytes`, and for footers."""
 
 
-def expect_reads(buckets: Buckets, made: Draft, processes: int = 0) -> ExpectedReads:
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Slices of a row group that one process reads."""
+
+    file: InputFile
+    first_row: int
+    """The first row of the row group."""
+    slices: Sequence[tuple[int, int]]
+    """The first row of each slice, and the row after its last row."""
+
+    @property
+    def share(self) -> float:
+        """The fraction of the object's rows that the process has to read, including earlier rows of the row group."""
+        return (self.slices[-1][1] - self.first_row) / max(1, sum(self.file.row_counts))
+
+
+def expect_reads(engine: Engine, made: Draft, options: ReadOptions, processes: int = 0) -> ExpectedReads:
     """Estimate the bytes that the parts of a job read, and the number of requests.
 
-    The fraction of the bytes that belongs to the needed columns is measured on the first object only. Bytes that
-    planning reads are not included.
+    The requests for the first object are planned as its parts plan them. The fraction of the bytes that belongs to the
+    needed columns, and the sizes of requests, are taken to be the same in other objects. Bytes that planning reads are
+    not included.
 
     Parameters
     ----------
@@ -45,29 +67,65 @@ def expect_reads(buckets: Buckets, made: Draft, processes: int = 0) -> ExpectedR
     ScorelineError
         The first object cannot be read.
     """
-    read = {(piece.bucket, piece.key) for part in made.parts for piece in part.slices}
+    read = Counter(key for part in made.parts for key in {(piece.bucket, piece.key) for piece in part.slices})
     objects = [item.file for item in made.surveyed if (item.file.bucket, item.file.key) in read]
     if not objects:
         return ExpectedReads(needed_bytes=0, bytes=0, requests=0)
-    share = 1.0
-    if any(span.by_rows for span in objects[0].spans[:1]):
-        share = stored_share(Pinned.of(buckets[objects[0].bucket], objects[0]), made.columns.names)
-    rows = {(item.bucket, item.key): sum(item.row_counts) for item in objects}
-    needed = int(share * sum(item.size for item in objects))
-    readings = made.chosen.readings if made.chosen is not None else 1.0
-    firsts = {(item.bucket, item.key): [span.first_row for span in item.spans] for item in objects}
-    by_rows = {(item.bucket, item.key) for item in objects if any(span.by_rows for span in item.spans)}
+    first, share = objects[0], 1.0
+    source = Pinned.of(engine.buckets[first.bucket], first)
+    if _by_rows(first):
+        share = stored_share(source, made.columns.names)
+    columns = [name for name in made.columns.names if name not in made.columns.folders]
+    batch_rows = engine.batch_size(made.columns).rows_to_read
+    requests = total = 0
+    for item in objects:
+        parts = read[item.bucket, item.key]
+        if item.size <= SMALL_BYTES:  # each part fetches the whole object
+            requests, total = requests + parts, total + parts * item.size
+        else:  # for the footer, or for the beginning of a text
+            requests += min(parts, processes or 1)
+    sizes: list[int] = []
+    estimates = 0.0
+    ratio, request_bytes = 1.0, float(REQUEST_BYTES)
+    for number, run in enumerate(_runs(made, objects, processes)):
+        estimate = (share if _by_rows(run.file) else 1.0) * run.file.size * run.share
+        if run.file is first and _by_rows(first) and number < _PLANNED_RUNS:
+            sizes += engine.tables.expect_requests(source, columns, run.slices, batch_rows, options)
+            estimates += estimate
+            ratio, request_bytes = sum(sizes) / max(1.0, estimates), sum(sizes) / max(1, len(sizes))
+        elif _by_rows(run.file):
+            requests += max(1, math.ceil(ratio * estimate / request_bytes))
+            total += int(ratio * estimate)
+        else:
+            requests += max(1, math.ceil(estimate / REQUEST_BYTES))
+            total += int(estimate)
+    needed = sum((share if _by_rows(item) else 1.0) * item.size for item in objects)
+    return ExpectedReads(needed_bytes=int(needed), bytes=total + sum(sizes), requests=requests + len(sizes))
+
+
+def _by_rows(file: InputFile) -> bool:
+    return any(span.by_rows for span in file.spans[:1])
+
+
+def _runs(made: Draft, objects: Sequence[InputFile], processes: int) -> Iterator[_Run]:
+    """Yield what is read of large objects: for Parquet, one run for each process that shares a row group.
+
+    A process keeps the reader of a row group open for its next slice, but not that of a text.
+    """
+    files = {(item.bucket, item.key): item for item in objects if item.size > SMALL_BYTES}
+    firsts = {key: [span.first_row for span in item.spans] for key, item in files.items()}
     groups: dict[tuple[str, str, int], list[Slice]] = {}
     for part in made.parts:
         for piece in part.slices:
-            place = bisect_right(firsts[piece.bucket, piece.key], piece.first_row)
-            groups.setdefault((piece.bucket, piece.key, place), []).append(piece)
-    requests = 0
-    for (bucket, key, _), pieces in groups.items():
-        # A process keeps the reader of a row group open for its next slice, but not that of a text
-        readers = min(len(pieces), processes or 1) if (bucket, key) in by_rows else len(pieces)
-        requests += readers  # for the whole object if it is small; otherwise, for the footer or the beginning
-        if pieces[0].size > SMALL_BYTES:
-            size = share * pieces[0].size * sum(piece.count for piece in pieces) / rows[bucket, key]
-            requests += max(readers, math.ceil(readings * size / REQUEST_BYTES))
-    return ExpectedReads(needed_bytes=needed, bytes=int(readings * needed), requests=requests)
+            if (key := (piece.bucket, piece.key)) in files:
+                groups.setdefault((*key, bisect_right(firsts[key], piece.first_row) - 1), []).append(piece)
+    for (bucket, key_, place), pieces in groups.items():
+        file = files[bucket, key_]
+        slices = [(piece.first_row, piece.first_row + piece.rows) for piece in pieces]
+        if not _by_rows(file):
+            for one in slices:
+                yield _Run(file=file, first_row=one[0], slices=[one])
+            continue
+        readers = min(len(slices), processes or 1)
+        for number in range(readers):
+            yield _Run(file=file, first_row=firsts[bucket, key_][place], slices=slices[number::readers])

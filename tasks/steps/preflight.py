@@ -148,7 +148,7 @@ def _preflight(engine: Engine, job: Job, prices: Prices | None) -> Preflight:
     layout = ResultsLayout.of(buckets, job)
     largest = max((part.rows for part in made.parts), default=0)
     read, result = row_bytes(made.sample), row_bytes(table)
-    reads, manifest = expect_reads(buckets, made, pace.processes), engine.models.manifest(job.model)
+    reads, manifest = expect_reads(engine, made, job.spec.read, pace.processes), engine.models.manifest(job.model)
     return Preflight(
         model=job.model.ref,
         inputs=job.spec.inputs,

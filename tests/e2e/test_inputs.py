@@ -280,7 +280,7 @@ def test_a_dry_run_shows_what_a_job_would_do_and_leaves_nothing_behind(
     lines = done.stdout.splitlines()
     assert lines[0].endswith(": 1,000 rows; nothing was written or sent")
     assert "  why      --part-rows asks for about 100 rows in a part" in lines
-    assert "  reads    0.0 MiB 1.90 times, with about 10 requests" in lines
+    assert "  reads    0.0 MiB 10.00 times, with about 10 requests" in lines
     assert any(item.startswith("  work     about ") for item in lines)
     assert "  features 1: x float64" in lines
     assert "  kept     1: id" in lines

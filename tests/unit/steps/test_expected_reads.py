@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ import pytest
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.tables import forward, row_groups
+from scoreline.storage.tables.formats import Tables
 from scoreline.tasks.job.documents import Job
+from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.steps import planner, preflight, sampling
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.expected_reads import ExpectedReads, expect_reads
+from scoreline.tasks.steps.read_part import read_part
 from tests.support.one_model import Models
 
 ROWS = 600_000
@@ -33,9 +38,8 @@ def engine(tmp_path: Path) -> Engine:
     )
 
 
-def expected(engine: Engine, group_rows: int) -> tuple[ExpectedReads, int]:
-    """Return the expected reads of a job that needs one of a table's three columns, and the size of the table in
-    bytes."""
+def draft_of(engine: Engine, group_rows: int) -> tuple[Job, sampling.Draft, int]:
+    """Plan a job that needs one of a table's three columns. Return also the size of the table in bytes."""
     sink = io.BytesIO()
     x = np.random.default_rng(1).normal(size=ROWS)
     table = pa.table({"x": x, "other": x + 1.0, "more": x + 2.0})
@@ -43,19 +47,89 @@ def expected(engine: Engine, group_rows: int) -> tuple[ExpectedReads, int]:
     engine.buckets.main.put("in/a.parquet", sink.getvalue())
     spec = JobSpec(job_id="j", model="m", inputs=("s3://data/in/",), output="s3://data/out/", keep="none")
     job = Job(spec=spec, model=PinnedModel(name="m", version="1", manifest_sha256=""), submitted="2026-11-25")
-    return expect_reads(engine.buckets, planner.draft(engine, job, SLOW)), len(sink.getvalue())
+    return job, planner.draft(engine, job, SLOW), len(sink.getvalue())
+
+
+def expected(engine: Engine, group_rows: int) -> tuple[ExpectedReads, int]:
+    """Return the expected reads of that job, and the size of the table in bytes."""
+    job, made, size = draft_of(engine, group_rows)
+    return expect_reads(engine, made, job.spec.read, SLOW.processes), size
 
 
 def test_whole_row_groups_are_read_once_and_only_the_columns_that_are_needed(engine: Engine) -> None:
     reads, size = expected(engine, ROWS // 8)
     assert reads.needed_bytes == pytest.approx(size / 3, rel=0.01)
-    assert reads.bytes == reads.needed_bytes
-    assert reads.requests == 16
+    assert reads.bytes == pytest.approx(reads.needed_bytes, rel=0.01)
+    assert reads.requests == 8 + SLOW.processes
 
 
 def test_a_row_group_that_two_processes_share_is_read_almost_twice(engine: Engine) -> None:
     reads, _ = expected(engine, ROWS)
     assert 1.4 * reads.needed_bytes < reads.bytes < 2 * reads.needed_bytes
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("memory", "groups", "parts", "least"),
+    [
+        ({}, 4, 4, 0),
+        ({}, 1, 2, 0),
+        ({"read": 4 << 20}, 1, 2, 4),
+        ({"read": 1 << 20}, 2, 2, 0),
+        ({"read": 1 << 20, "column": 0}, 2, 2, 10),
+        ({"wide": 1 << 20}, 1, 2, 0),
+    ],
+    ids=["whole groups", "shared", "shared, in pieces", "blocks", "groups in pieces", "wide, in several passes"],
+)
+def test_a_dry_run_predicts_the_requests_and_bytes_of_parts(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: dict[str, int],
+    groups: int,
+    parts: int,
+    least: int,
+    processes: int,
+) -> None:
+    # Given less memory than a process has, so that a small table is read as a large one
+    if "read" in memory:
+        monkeypatch.setattr(forward, "READ_BYTES", memory["read"])
+    if "column" in memory:
+        monkeypatch.setattr(row_groups, "_BLOCK_COLUMN_BYTES", memory["column"])
+    if "wide" in memory:
+        monkeypatch.setattr(row_groups.RowGroup, "is_wide", True)
+        monkeypatch.setattr(row_groups, "WINDOW_BYTES", memory["wide"])
+        monkeypatch.setattr(row_groups, "MAX_WINDOW_BYTES", memory["wide"])
+    job, made, _ = draft_of(engine, ROWS // groups)
+    pieces = [piece for part in made.parts for piece in part.slices]
+    cut = [piece.rows for piece in pieces] if groups > 1 else [400_000, 200_000]
+    starts = np.cumsum([0, *cut[:-1]]).tolist()
+    planned = [
+        Part(slices=(replace(pieces[0], start=start, stop=start + rows, first_row=start, rows=rows),))
+        for start, rows in zip(starts, cut, strict=True)
+    ]
+    made = replace(made, parts=planned)
+    assert len(made.parts) == parts
+    reads = expect_reads(engine, made, job.spec.read, processes)
+    # When the processes take turns with the parts
+    log: list[int] = []
+    get = engine.buckets.main.get
+
+    def counted(key: str, **options: Any) -> Any:
+        start, stop = options["byte_range"]
+        log.append(stop - start)
+        return get(key, **options)
+
+    monkeypatch.setattr(engine.buckets.main, "get", counted)
+    size = engine.batch_size(made.columns)
+    for number in range(processes):
+        own = replace(engine, tables=Tables())
+        for part in made.parts[number::processes]:
+            for _ in read_part(own, part, made.columns, job.spec.read, size):
+                pass
+    # Then the requests are those of the dry run, and so are their bytes, except for the footers
+    assert len(log) == reads.requests
+    assert len(log) >= least
+    assert sum(log) == pytest.approx(reads.bytes, abs=processes * (70 << 10))
 
 
 @pytest.mark.parametrize("tried", ["planned", "dry run"])

@@ -18,7 +18,7 @@ import pytest
 from scoreline.storage.errors import InputChanged, StoreUnavailable
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import forward, row_groups
+from scoreline.storage.tables import forward, row_groups, windows
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import CONNECTIONS, Fetcher, Request
@@ -486,7 +486,7 @@ def test_columns_of_a_wide_row_group_are_decoded_one_after_another(tmp_path: Pat
 def test_batches_of_a_wide_row_group_do_not_hold_its_window(tmp_path: Path, values: pa.Table) -> None:
     _, source = put(tmp_path, values, row_group_size=ROWS)
     batch = next(ParquetFormat().read(source, span(0, ROWS), SCHEMA, ROWS)).batch
-    assert batch.nbytes <= (1 << 20) // row_groups._BATCHES + 64 * len(COLUMNS)
+    assert batch.nbytes <= (1 << 20) // windows._BATCHES + 64 * len(COLUMNS)
     address = batch.column(0).buffers()[1].address
     assert all(0 <= column.buffers()[1].address - address < 2 * batch.nbytes for column in batch.columns)
 
@@ -494,9 +494,9 @@ def test_batches_of_a_wide_row_group_do_not_hold_its_window(tmp_path: Path, valu
 @pytest.mark.usefixtures("narrow")
 def test_a_wide_row_group_is_fetched_ahead(tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given memory for requests of two columns, and a row group of eight columns
-    monkeypatch.setattr(row_groups, "_FETCH_BYTES", 2_500_000)
-    monkeypatch.setattr(row_groups, "_REQUEST_BYTES", 1_000_000)
-    monkeypatch.setattr(row_groups, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(windows, "_FETCH_BYTES", 2_500_000)
+    monkeypatch.setattr(windows, "_REQUEST_BYTES", 1_000_000)
+    monkeypatch.setattr(windows, "_BLOCK_BYTES", 1)
     _, source = put(tmp_path, values, row_group_size=ROWS)
     sent: list[bool] = []
     take = Fetcher.take

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.tables import forward, row_groups
+from scoreline.storage.tables import forward, row_groups, windows
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.tables.row_groups import StreamingReader, WideReader
+from scoreline.storage.tables.row_groups import StreamingReader
+from scoreline.storage.tables.windows import WideReader
 from tests.support.counting_store import CountingStore, RequestLog
 
 ROWS = 60_000
@@ -137,8 +138,8 @@ def test_each_column_takes_one_request_and_is_fetched_before_it_is_needed(
     store, source = put(tmp_path, table)
     formats = ParquetFormat()
     formats.survey(source)
-    monkeypatch.setattr(row_groups, "_BLOCK_FETCH_BYTES", 1_500_000)
-    monkeypatch.setattr(row_groups, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(windows, "_BLOCK_FETCH_BYTES", 1_500_000)
+    monkeypatch.setattr(windows, "_BLOCK_BYTES", 1)
     store.requests.clear()
     store.asked = 0
     sent: list[bool] = []

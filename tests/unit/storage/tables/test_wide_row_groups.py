@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scoreline.storage.tables import row_groups
+from scoreline.storage.tables import row_groups, windows
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -166,7 +166,7 @@ def test_only_the_rows_of_a_small_slice_are_kept(tmp_path: Path, monkeypatch: py
             mapped.append(sum(sizes))
             super().__init__(schema, sizes)
 
-    monkeypatch.setattr(row_groups, "PackedWindow", Watched)
+    monkeypatch.setattr(windows, "PackedWindow", Watched)
     read(ParquetFormat(), source, 0, 64, table.schema)
     assert mapped == [64]
 
@@ -187,8 +187,8 @@ def test_memory_of_a_batch_is_given_back_when_nothing_refers_to_it() -> None:
 
 
 def test_memory_for_requests_is_used_again_but_never_while_it_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_groups, "_REQUEST_BYTES", 8_192)
-    slots = row_groups._Slots(5)
+    monkeypatch.setattr(windows, "_REQUEST_BYTES", 8_192)
+    slots = windows._Slots(5)
     first = memoryview(slots.allocate(5_000))
     first[:] = b"a" * 5_000
     used = pa.py_buffer(first[100:200])
@@ -212,7 +212,7 @@ def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
     batches = iter([pa.record_batch({"x": [1, 2]})])
     opened: Any = SimpleNamespace(iter_batches=lambda *_, **__: batches)
     with pytest.raises(pa.ArrowInvalid, match="it has 3 fewer rows than its footer says"):
-        row_groups._first_rows(opened, 0, ["x"], 5)
+        windows._first_rows(opened, 0, ["x"], 5)
 
 
 def test_a_window_has_at_least_one_row_however_large_rows_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
