@@ -188,8 +188,8 @@ def _pass_on(
     def receive(number: int, digest: str, chunk: bytes) -> None:
         if expected is not None and expected.chunks[number : number + 1] != (digest,):
             raise InvalidRequest(f"{item.source} was changed while it was published: publish it again")
+        writer.write(chunk)  # first, so that parts are on their way while the fresh process is still starting
         trial.send(chunk)
-        writer.write(chunk)
         steps.add(len(chunk))
 
     with ChunkDigests(receive) as digests:

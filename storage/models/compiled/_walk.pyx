@@ -30,6 +30,7 @@ cdef struct Node:
 cdef enum:
     LANES = 16
     FEW_LANES = 8
+    FEW_ROWS = 128
     CATEGORIES_WORDS = 8  # of 32 bits, one for each category
     MISSING_CATEGORY = 255
     LEAF_NUMBER = 0x003FFFFF
@@ -189,23 +190,36 @@ cdef inline uint32_t key_of(float value) noexcept nogil:
 
 
 cdef bint keys_of_numbers(
-    const float* x, int64_t n_features, int64_t rows, const int32_t[::1] used, int64_t stride, uint32_t* keys
+    const float* x, int64_t row_stride, int64_t column_stride, int64_t rows, const int32_t[::1] used, int64_t stride,
+    uint32_t* keys
 ) noexcept nogil:
     """Write the keys of a block, without those of missing values. Return whether any value is missing."""
-    cdef int64_t i, k
+    cdef int64_t begin = 0, end, i, k
+    cdef const float* column
     cdef float value
     cdef bint missing = False
-    for i in range(rows):
+    if column_stride == 1:
+        for i in range(rows):
+            for k in range(used.shape[0]):
+                value = x[i * row_stride + used[k]]
+                missing |= value != value
+                keys[i * stride + k] = key_of(value)
+        return missing
+    while begin < rows:  # column by column, but of so few rows that their keys stay in the cache
+        end = min(begin + FEW_ROWS, rows)
         for k in range(used.shape[0]):
-            value = x[i * n_features + used[k]]
-            missing |= value != value
-            keys[i * stride + k] = key_of(value)
+            column = x + used[k] * column_stride
+            for i in range(begin, end):
+                value = column[i * row_stride]
+                missing |= value != value
+                keys[i * stride + k] = key_of(value)
+        begin = end
     return missing
 
 
 cdef void keys_of_both_sides(
-    const float* x, int64_t n_features, int64_t rows, const int32_t[::1] used, int64_t side, int64_t stride,
-    uint32_t* keys
+    const float* x, int64_t row_stride, int64_t column_stride, int64_t rows, const int32_t[::1] used, int64_t side,
+    int64_t stride, uint32_t* keys
 ) noexcept nogil:
     """Write the keys of a block for both sides on which a missing value may go."""
     cdef int64_t i, k
@@ -213,7 +227,7 @@ cdef void keys_of_both_sides(
     cdef uint32_t key
     for i in range(rows):
         for k in range(used.shape[0]):
-            value = x[i * n_features + used[k]]
+            value = x[i * row_stride + used[k] * column_stride]
             key = key_of(value)
             keys[i * stride + k] = MISSING_LEFT_KEY if value != value else key
             keys[i * stride + side + k] = MISSING_RIGHT_KEY if value != value else key
@@ -297,7 +311,7 @@ def add_leaves(
     Parameters
     ----------
     x : array of float32 or float64, shape (n_rows, n_features)
-        Features; those of float32 row by row. The keys of float64 are ranks.
+        Features, row by row or column by column. The keys of float64 are ranks.
     nodes : array of bytes
         The nodes of all trees, `NODE`.
     categories : array of uint32, shape (n_splits, 8)
@@ -341,7 +355,7 @@ def add_leaves(
     cdef uint32_t bits = (1u << (shift - 1)) - 1
     cdef int64_t side = <int64_t> bits + 1
     cdef int64_t begin = 0, rows, stride
-    cdef int64_t n_features = x.shape[1], n_used = used.shape[0], n_rows = x.shape[0]
+    cdef int64_t n_used = used.shape[0], n_rows = x.shape[0]
     cdef int64_t row_stride = x.strides[0] // <int64_t> sizeof(Value)
     cdef int64_t column_stride = x.strides[1] // <int64_t> sizeof(Value)
     packing.shift = shift
@@ -361,8 +375,8 @@ def add_leaves(
             stride = side + n_used
             packing.mask = (1u << shift) - 1
             if Value is float:
-                if keys_of_numbers(&x[begin, 0], n_features, rows, used, n_used, keys):
-                    keys_of_both_sides(&x[begin, 0], n_features, rows, used, side, stride, keys)
+                if keys_of_numbers(&x[begin, 0], row_stride, column_stride, rows, used, n_used, keys):
+                    keys_of_both_sides(&x[begin, 0], row_stride, column_stride, rows, used, side, stride, keys)
                 else:
                     stride = n_used
                     packing.mask = bits

@@ -133,8 +133,9 @@ def _compare(estimator: Any, compiled: Compiled) -> None:
     rows = probe_rows(compiled.trees, compiled.n_features, wide=compiled.wide, categorical=compiled.categorical)
     compared = False
     for what, x in variants(rows, compiled.categorical):
-        third = x[: len(x) // 3 + 3]
-        for part in (x, x[:1]) if what == "numbers" else (third,):
+        third = len(x) // 3 + 3
+        by_column = np.asfortranarray(x[-third:])  # as tables are in memory
+        for part in (x[:-third] if len(x) > third else x, by_column, x[:1]) if what == "numbers" else (x[:third],):
             expected, refusal = _outcome(estimator, compiled, part)
             with replaced(estimator, compiled.methods):
                 got, refused = _outcome(estimator, compiled, part)

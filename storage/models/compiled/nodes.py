@@ -106,7 +106,7 @@ class PackedTrees:
         if sums.shape != (len(x), self.n_columns):
             raise ValueError(f"expected sums of shape {(len(x), self.n_columns)}, got {sums.shape}")
         Uses.count += 1
-        if not (self.wide and x.flags.f_contiguous and x.flags.aligned):  # as columns of tables are in memory
+        if not (x.flags.f_contiguous and x.flags.aligned):  # as columns of tables are in memory
             x = np.ascontiguousarray(x)
         # read at each call, because a copy of these trees, perhaps in another process, has its own values
         addresses = np.array([values.__array_interface__["data"][0] for values in self._values], dtype=np.int64)

@@ -724,6 +724,18 @@ def test_results_in_another_layout_are_refused(monkeypatch: pytest.MonkeyPatch) 
     assert "1 of 1" not in compile_ensembles([("model", boosted)]).summary()
 
 
+def test_rows_that_are_stored_by_column_are_compared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    forest = RandomForestRegressor(3, random_state=0).fit(X, SIGNAL)
+    add_to = PackedTrees.add_to
+
+    def misread(self: PackedTrees, sums: Any, x: Any, **options: Any) -> None:
+        add_to(self, sums, x if x.flags.c_contiguous else x[::-1], **options)
+
+    monkeypatch.setattr(PackedTrees, "add_to", misread)
+    (one,) = compile_ensembles([("model", forest)]).found
+    assert one.reason == "its results for rows with numbers differ from those of scikit-learn"
+
+
 def test_boosting_that_ended_early_is_compiled_as_a_whole() -> None:
     boosted = AdaBoostClassifier(DecisionTreeClassifier(), n_estimators=9, random_state=0).fit(X, THREE)
     assert len(boosted.estimators_) < len(boosted.estimator_weights_)
