@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scoreline.storage import keys
 from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted
 from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.models import attachments as attached
 from scoreline.storage.models import saved_objects, signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.contents import Pickled, StoredFile
@@ -110,6 +111,8 @@ class ModelStorageManager:
         label_encoder: Any = None,
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        *,
+        attachments: Mapping[str, bytes] | None = None,
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
 
@@ -131,6 +134,8 @@ class ModelStorageManager:
             Alias that will name the new version, such as ``champion``.
         metadata : mapping, optional
             Any values that JSON supports.
+        attachments : mapping of str to bytes, optional
+            Small files to store beside the manifest, by name, for example ``checks.toml``. Each may have 100,000 bytes.
 
         Raises
         ------
@@ -147,7 +152,7 @@ class ModelStorageManager:
             files.append(NewArtifact(role="preprocessor", name=preprocessor_name(number), data=Pickled(step)))
         if label_encoder is not None:
             files.append(NewArtifact(role="label_encoder", name="label_encoder", data=Pickled(label_encoder)))
-        return self.publish_files(name, files, alias=alias, metadata=metadata)
+        return self.publish_files(name, files, alias=alias, metadata=metadata, attachments=attachments)
 
     def publish_files(
         self,
@@ -156,6 +161,8 @@ class ModelStorageManager:
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        *,
+        attachments: Mapping[str, bytes] | None = None,
     ) -> Manifest:
         """Store joblib or pickle files as a new version (see `publish`). The files are unpickled in another process.
 
@@ -169,7 +176,7 @@ class ModelStorageManager:
             keys.alias(keys.check_name("model", name), alias)  # raise the error for an invalid name before the upload
         if self._try_here:
             self._wait_for_next_version(name)
-        manifest = self._publisher.publish(name, files, metadata or {}, progress)
+        manifest = self._publisher.publish(name, files, metadata or {}, progress, attachments=attachments)
         if alias is not None:
             self.alias(name, alias, manifest.version)
         return manifest
@@ -256,6 +263,8 @@ class ModelStorageManager:
         manifest = self.registry.manifest(pinned)
         for artifact in manifest.artifacts:
             check_stored(self._store, keys.artifact(manifest.name, manifest.version, artifact.file), artifact)
+        for file, expected in manifest.attachments.items():
+            attached.read(self._store, manifest.name, manifest.version, file, expected)
         return manifest, self.registry.signer(pinned)
 
     def list(self) -> dict[str, list[str]]:
