@@ -14,7 +14,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import attachments as attached
-from scoreline.storage.models import saved_objects, signatures
+from scoreline.storage.models import roles, saved_objects, signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.contents import Pickled, StoredFile
 from scoreline.storage.models.local_cache import LocalCache
@@ -30,6 +30,8 @@ from scoreline.storage.settings import StorageSettings
 
 if TYPE_CHECKING:
     from scoreline.storage.models.bundle import Bundle, ModelLoader
+
+_ARGUMENTS = ("name", "model", "preprocessor", "label_encoder", "alias", "metadata", "attachments")
 
 
 class ModelStorageManager:
@@ -113,6 +115,7 @@ class ModelStorageManager:
         metadata: Mapping[str, Any] | None = None,
         *,
         attachments: Mapping[str, bytes] | None = None,
+        **unknown: Any,
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
 
@@ -140,10 +143,13 @@ class ModelStorageManager:
         Raises
         ------
         InvalidRequest
-            The bundle cannot score rows, or a name is not valid.
+            The bundle cannot score rows, its steps do not fit together, or a name is not valid. A keyword argument that
+            does not exist, such as ``scaler=``, is refused with the one that was meant.
         ModelUnloadable
             A fresh process cannot load the bundle.
         """
+        if unknown:
+            roles.refuse_unknown(unknown, _ARGUMENTS)
         models = dict(model) if isinstance(model, Mapping) else {"model": model}
         steps = [] if preprocessor is None else preprocessor
         steps = list(steps) if isinstance(steps, (list, tuple)) else [steps]
