@@ -5,24 +5,25 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from scoreline.storage import keys
 from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models import saved_objects, signatures
+from scoreline.storage.models import attachments as attached
+from scoreline.storage.models import roles, saved_objects, signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.contents import Pickled, StoredFile
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Manifest, PinnedModel
-from scoreline.storage.models.publisher import Progress, Publisher
+from scoreline.storage.models.publisher import Measure, Progress, Publisher
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.models.stream import check_stored
-from scoreline.storage.models.trial_load import NewArtifact
+from scoreline.storage.models.trial_load import NewArtifact, TrialLoad
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings
@@ -58,6 +59,17 @@ class ModelStorageManager:
         bundle = models.load("churn@champion")
     """
 
+    arguments: tuple[str, ...] = (
+        "name",
+        "model",
+        "preprocessor",
+        "label_encoder",
+        "alias",
+        "metadata",
+        "attachments",
+    )
+    """The arguments of `publish` for users."""
+
     def __init__(
         self,
         store: ObjectStore,
@@ -85,7 +97,7 @@ class ModelStorageManager:
         self._publisher = Publisher(store, signing_key=settings.signing_key, allow_version_skew=skew, try_here=try_here)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> ModelStorageManager:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Open the bucket that is named in `environ`, by default the environment of this process.
 
         Raises
@@ -97,7 +109,7 @@ class ModelStorageManager:
         return cls.from_settings(StorageSettings.from_env(environ), ModelSettings.from_env(environ))
 
     @classmethod
-    def from_settings(cls, storage: StorageSettings, models: ModelSettings) -> ModelStorageManager:
+    def from_settings(cls, storage: StorageSettings, models: ModelSettings) -> Self:
         """Open the bucket that is named in the settings."""
         buckets = Buckets(storage)
         return cls(buckets.main, cloud_only=storage.cloud_only, use_r2=storage.use_r2, settings=models, buckets=buckets)
@@ -110,6 +122,10 @@ class ModelStorageManager:
         label_encoder: Any = None,
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        *,
+        attachments: Mapping[str, bytes] | None = None,
+        measure: Measure | None = None,
+        **unknown: Any,
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
 
@@ -131,14 +147,21 @@ class ModelStorageManager:
             Alias that will name the new version, such as ``champion``.
         metadata : mapping, optional
             Any values that JSON supports.
+        attachments : mapping of str to bytes, optional
+            Small files to store beside the manifest, by name, for example ``checks.toml``. Each may have 100,000 bytes.
+        measure : callable, optional
+            Returns further attachments and metrics of the version (see `Publisher.publish`).
 
         Raises
         ------
         InvalidRequest
-            The bundle cannot score rows, or a name is not valid.
+            The bundle cannot score rows, its steps do not fit together, or a name is not valid. A keyword argument that
+            does not exist, such as ``scaler=``, is refused with the one that was meant.
         ModelUnloadable
             A fresh process cannot load the bundle.
         """
+        if unknown:
+            roles.refuse_unknown(unknown, self.arguments)
         models = dict(model) if isinstance(model, Mapping) else {"model": model}
         steps = [] if preprocessor is None else preprocessor
         steps = list(steps) if isinstance(steps, (list, tuple)) else [steps]
@@ -147,7 +170,7 @@ class ModelStorageManager:
             files.append(NewArtifact(role="preprocessor", name=preprocessor_name(number), data=Pickled(step)))
         if label_encoder is not None:
             files.append(NewArtifact(role="label_encoder", name="label_encoder", data=Pickled(label_encoder)))
-        return self.publish_files(name, files, alias=alias, metadata=metadata)
+        return self.publish_files(name, files, alias=alias, metadata=metadata, attachments=attachments, measure=measure)
 
     def publish_files(
         self,
@@ -156,6 +179,10 @@ class ModelStorageManager:
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        *,
+        attachments: Mapping[str, bytes] | None = None,
+        measure: Measure | None = None,
+        on_loaded: Callable[[TrialLoad], None] | None = None,
     ) -> Manifest:
         """Store joblib or pickle files as a new version (see `publish`). The files are unpickled in another process.
 
@@ -164,12 +191,16 @@ class ModelStorageManager:
         progress : callable, optional
             ``progress(step, done, total)`` is called after each piece of the files, with numbers of bytes. The total is
             None if it is not known.
+        on_loaded : callable, optional
+            Receives the result of the trial load.
         """
         if alias is not None:
             keys.alias(keys.check_name("model", name), alias)  # raise the error for an invalid name before the upload
         if self._try_here:
             self._wait_for_next_version(name)
-        manifest = self._publisher.publish(name, files, metadata or {}, progress)
+        manifest = self._publisher.publish(
+            name, files, metadata or {}, progress, attachments=attachments, measure=measure, on_loaded=on_loaded
+        )
         if alias is not None:
             self.alias(name, alias, manifest.version)
         return manifest
@@ -256,6 +287,8 @@ class ModelStorageManager:
         manifest = self.registry.manifest(pinned)
         for artifact in manifest.artifacts:
             check_stored(self._store, keys.artifact(manifest.name, manifest.version, artifact.file), artifact)
+        for file, expected in manifest.attachments.items():
+            attached.read(self._store, manifest.name, manifest.version, file, expected)
         return manifest, self.registry.signer(pinned)
 
     def list(self) -> dict[str, list[str]]:

@@ -6,22 +6,28 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from scoreline.storage import audit, keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt
 from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.models import attachments as attached
 from scoreline.storage.models import pins, roles, signatures
+from scoreline.storage.models.attachments import Additions, Measured
 from scoreline.storage.models.digests import ChunkDigests, artifact_file
 from scoreline.storage.models.manifest import Artifact, Manifest
 from scoreline.storage.models.new_files import NewFiles
-from scoreline.storage.models.trial_load import NewArtifact, Trial, TrialHere, open_trial
+from scoreline.storage.models.trial_load import NewArtifact, Trial, TrialHere, TrialLoad, open_trial
 from scoreline.storage.objects.base import ObjectStore, create_once
 from scoreline.storage.objects.writer import ObjectWriter
 
 type Progress = Callable[[str, int, int | None], None]
 """Receives what is being done with the files, the number of bytes done, and the number of all bytes if it is known."""
+
+type Measure = Callable[[Manifest], Measured]
+"""Receives the manifest of a version before it is written. All artifacts of the version are stored already."""
 
 
 class Publisher:
@@ -49,7 +55,15 @@ class Publisher:
         self._try_here = try_here
 
     def publish(
-        self, name: str, files: Sequence[NewArtifact], metadata: Mapping[str, Any], progress: Progress | None = None
+        self,
+        name: str,
+        files: Sequence[NewArtifact],
+        metadata: Mapping[str, Any],
+        progress: Progress | None = None,
+        *,
+        attachments: Mapping[str, bytes] | None = None,
+        measure: Measure | None = None,
+        on_loaded: Callable[[TrialLoad], None] | None = None,
     ) -> Manifest:
         """Store a new version and return its manifest.
 
@@ -58,16 +72,27 @@ class Publisher:
         If anything fails, the files are deleted. The manifest is written last, so that the version exists only once it
         is complete.
 
+        Parameters
+        ----------
+        attachments : mapping of str to bytes, optional
+            Small files to store beside the manifest, by name.
+        measure : callable, optional
+            Returns further attachments and metrics of the version.
+        on_loaded : callable, optional
+            Receives the result of the trial load, if the bundle can score rows.
+
         Raises
         ------
         InvalidRequest
             A name is not valid, the bundle cannot score rows, a file does not have the SHA-256 that it must have or
-            was changed while it was read, or the metadata cannot be encoded as JSON.
+            was changed while it was read, the metadata cannot be encoded as JSON, or an attachment is too large.
         ModelUnloadable
             A fresh process cannot load the bundle.
         """
         keys.check_name("model", name)
         _check_files(files)
+        added = dict(attachments or {})
+        attached.check_new(added, metadata)
         try:
             json.dumps(dict(metadata), sort_keys=True)
         except TypeError as error:
@@ -88,6 +113,8 @@ class Publisher:
                 uploads.finish(artifacts[-1])
             steps.begin("loading")
             found = trial.result()
+            if on_loaded is not None:
+                on_loaded(found)
             steps.begin("verifying")
             uploads.verify(steps.add)
             manifest = Manifest(
@@ -102,12 +129,24 @@ class Publisher:
                 memory_bytes=found.memory_bytes,
                 metadata=dict(metadata),
             )
-            self._commit(manifest, uploads)
+            measured = Measured()
+            if measure is not None:
+                steps.begin("measuring")
+                measured = measure(manifest)
+                added |= measured.attachments
+                attached.check_new(added, metadata)
+            entry = Additions.of(added, measured.metrics).to_metadata()
+            manifest = replace(manifest, metadata={**metadata, **entry})
+            self._commit(manifest, added, uploads)
         return manifest
 
-    def _commit(self, manifest: Manifest, uploads: NewFiles) -> None:
+    def _commit(self, manifest: Manifest, attachments: Mapping[str, bytes], uploads: NewFiles) -> None:
         """Write what belongs to the files."""
         name, version = manifest.name, manifest.version
+        for file, content in attachments.items():
+            key = keys.artifact(name, version, file)
+            uploads.add(key)
+            attached.write(self._store, key, content)
         data = manifest.to_json()
         small = {keys.pins_entry(name, version): pins.data_txt(manifest)}
         if self._signing_key:
