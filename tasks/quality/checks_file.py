@@ -14,6 +14,7 @@ from typing import Any
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.tables.row_rules import RULES, RowRule, encode
 from scoreline.storage.wording import plural
+from scoreline.tasks.job.spec import MAX_CHECKS_BYTES
 from scoreline.tasks.quality.check_types import LEVELS, Check, CheckLevel, Checks, PromoteRule
 from scoreline.tasks.quality.check_values import (
     CHECKS,
@@ -27,8 +28,7 @@ from scoreline.tasks.quality.check_values import (
 )
 from scoreline.tasks.quality.toml_lines import TomlLines
 
-MAX_BYTES = 100_000
-"""Maximum size in bytes of a text of checks."""
+MAX_BYTES = MAX_CHECKS_BYTES
 FILE = "checks.toml"
 NONE = "none"
 """The text that switches all checks off."""

@@ -183,7 +183,7 @@ def test_the_checks_of_a_job_come_before_those_of_its_model() -> None:
         checks_of(None, lambda: b"x = 1", "churn@v")
     for text in (None, "none", "", SOUND):
         check_text(text)
-    with pytest.raises(InvalidRequest, match="the checks of the job has 1 fault"):
+    with pytest.raises(InvalidRequest, match="the text of the checks has 1 fault"):
         check_text("x = 1")
     with pytest.raises(InvalidRequest, match="is not a text"):
         check_text(5)  # type: ignore[arg-type]
