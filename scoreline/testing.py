@@ -130,7 +130,7 @@ class EagerClient(Client):
         store.put(name, content)
         return store.uri(name)
 
-    def results(self, job_id: str) -> pd.DataFrame:
+    def results(self, job_id: str) -> pd.DataFrame:  # type: ignore[override]  # older than the method of `Client`
         """Read all results of a job, in the order of its input.
 
         With ``partition_by``, rows are in the order of their folders instead, and the partition column comes last.

@@ -27,6 +27,7 @@
     │   ├── RejectBudgetExceeded
     │   └── ProcessDied
     ├── JobFailed                  a job ended without all its results
+    ├── ResultsDamaged             a file of results is not the one that its job wrote
     ├── DocumentCorrupt            a job's document is not what Scoreline wrote
     ├── StoreError                 the object store refused a request
     │   ├── BucketNotFound
@@ -199,6 +200,10 @@ class DocumentCorrupt(ScorelineError):
     """Raised when a stored document of a job differs from what Scoreline wrote."""
 
     quotes = True
+
+
+class ResultsDamaged(ScorelineError):
+    """Raised when a file of results differs from the one that its job wrote, or is gone."""
 
 
 class StoreError(ScorelineError):

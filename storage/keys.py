@@ -12,10 +12,11 @@ MAX_NAME = 100
 """Maximum number of characters in the id of a job, and in the name of a model, an alias or a schedule."""
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{5}")
+_JOB_FOLDER = re.compile(r"(?P<output>(?:.*?/)??)job_id=[^/]+/")
 _RECORDS_TEXT = re.compile(r"jobs/[^/]+/records-[0-9a-f]{64}\.jsonl\.gz")
 _RECORDS = re.compile(r"jobs/(?P<job_id>[^/]+)/records-(?P<sha256>[0-9a-f]{64})\.parquet")
 _SLASHES = re.compile(r"/+")
-_SLOT_JOB = re.compile(r".+-\d{8}T\d{6}Z(?:-\d+)?")
+_SLOT_JOB = re.compile(r".+-(?P<slot>\d{8}T\d{6}Z)(?:-(?P<number>\d+))?")
 _PART = re.compile(
     r"/(?:part-(?P<number>[0-9]{5,18})|rejected-(?P<of>[0-9]{5,18})(?:-(?P<digest>[0-9a-f]{16}))?)\.parquet\Z"
 )
@@ -66,6 +67,25 @@ def is_slot_job(job_id: str) -> bool:
     False
     """
     return bool(_SLOT_JOB.fullmatch(job_id))
+
+
+def slot_of(job_id: str) -> tuple[datetime, int] | None:
+    """Return the slot in the id of a schedule's job, and the number of the job in its slot; None for other ids.
+
+    >>> found = slot_of("nightly-20261125T020000Z-2")
+    >>> found[0].isoformat(), found[1]
+    ('2026-11-25T02:00:00+00:00', 2)
+    >>> slot_of("20261125T020000Z-0a1b2c"), slot_of("nightly-20261325T020000Z")
+    (None, None)
+    """
+    match = _SLOT_JOB.fullmatch(job_id)
+    if match is None:
+        return None
+    try:
+        slot = datetime.strptime(f"{match['slot']}+0000", "%Y%m%dT%H%M%SZ%z")
+    except ValueError:
+        return None
+    return slot, int(match["number"] or 1)
 
 
 def is_name(name: str) -> bool:
@@ -215,6 +235,11 @@ def run(job_id: str) -> str:
     return f"jobs/{check_name('job id', job_id)}/run.json"
 
 
+def review(job_id: str) -> str:
+    """Return the key of the document with the latest decision of a person about the results of a job."""
+    return f"jobs/{check_name('job id', job_id)}/review.json"
+
+
 def checked(job_id: str, run: int, block: int) -> str:
     """Return the key of the receipts of a block of parts that the finalizer of a run has checked."""
     return f"jobs/{check_name('job id', job_id)}/checked-{run}-{block:05d}.json.gz"
@@ -327,6 +352,21 @@ def probe(name: str) -> str:
 def output_folder(prefix: str, job_id: str) -> str:
     """Return the folder of a job's results below the output `prefix`."""
     return f"{prefix}job_id={check_name('job id', job_id)}/"
+
+
+def output_of(key: str) -> str | None:
+    """Return the output to which the key of a result belongs; None if the key is in no folder of a job.
+
+    >>> output_of("out/job_id=a/day=1/part-00000.parquet"), output_of("out/latest.json"), output_of("job_id=a/x")
+    ('out/', None, '')
+    """
+    match = _JOB_FOLDER.match(key)
+    return match["output"] if match else None
+
+
+def latest(prefix: str) -> str:
+    """Return the key of the document that names the accepted run of the output `prefix`."""
+    return f"{prefix}latest.json"
 
 
 def result_part(folder: str, part: int) -> str:

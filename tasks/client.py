@@ -41,7 +41,12 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions
+from scoreline.tasks.job.uris import with_slash
 from scoreline.tasks.quality.checks_of import check_text
+from scoreline.tasks.quality.decisions import Decided, decide, roll_back
+from scoreline.tasks.quality.latest import Latest
+from scoreline.tasks.quality.pointer import Pointer
+from scoreline.tasks.quality.runs import ListedRun, list_runs
 from scoreline.tasks.records import submit as records_submit
 from scoreline.tasks.records.job import RecordsJob
 from scoreline.tasks.webhooks import delivery
@@ -50,6 +55,7 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 
 if TYPE_CHECKING:
     from scoreline.storage.models.settings import ModelSettings
+    from scoreline.tasks.quality.reading import Results
     from scoreline.tasks.rejects.report import RejectedRows
     from scoreline.tasks.steps.preflight import Preflight
 
@@ -359,6 +365,88 @@ class Client:
     def _check_still_new(self, job: Job) -> None:
         if (schedule := job.spec.only_new) is not None:
             check_still_new(self.buckets.main, schedule, job.spec.job_id)
+
+    def accept(self, job_id: str, reason: str) -> Decided:
+        """Give the results of a job to readers, although its checks or a person object.
+
+        The job gets its ``_SUCCESS``, and becomes the latest run of its output unless a newer run is the latest. The
+        same call again does no harm, and finishes a call that was interrupted.
+
+        Parameters
+        ----------
+        reason : str
+            Why; it is shown with the run, and recorded in the audit.
+
+        Raises
+        ------
+        JobNotFound
+            No job has that id, or its results were removed.
+        InvalidRequest
+            The job has not ended, or has not all its results, or there is no reason.
+        StoreUnavailable
+            Transient: try again.
+        """
+        with self._acting():
+            return decide(self.buckets, job_id, "accepted", reason)
+
+    def reject(self, job_id: str, reason: str) -> Decided:
+        """Withdraw the results of a job from readers.
+
+        If the job is the latest run of its output, the newest accepted run before it becomes the latest. The job stays
+        withdrawn until it is accepted. The parameters and errors are those of `accept`.
+        """
+        with self._acting():
+            return decide(self.buckets, job_id, "withdrawn", reason)
+
+    def roll_back(self, output: str, job_id: str | None = None, *, reason: str) -> Latest:
+        """Let readers of an output take an earlier run again, until a newer run than the present one is accepted.
+
+        Parameters
+        ----------
+        output : str
+            URI of the output.
+        job_id : str, optional
+            The run; by default, the newest accepted run before the latest.
+        reason : str
+            Why; it is recorded in ``latest.json`` and in the audit.
+
+        Raises
+        ------
+        InvalidRequest
+            There is no such run, or it is not accepted, or its results no longer exist.
+        """
+        with self._acting():
+            return roll_back(self.buckets, with_slash(output), job_id, reason)
+
+    def runs(self, output: str) -> list[ListedRun]:
+        """Return the runs of an output that were accepted or withdrawn, or are blocked; the newest first."""
+        output = with_slash(output)
+        document, _ = Pointer.of(self.buckets, output).read()
+        blocked = self.listing.jobs(JobFilter(states=("blocked",)))
+        return list_runs(self.buckets.main, output, document, blocked)
+
+    def results(self, job_or_output: str) -> Results:
+        """Return the rows of an accepted run, to be read batch by batch in order of the input.
+
+        Iterate over the result to get record batches of Arrow. Each file is compared with the digest that the run
+        recorded. Memory use does not grow with the number of rows. This method needs pyarrow, which is in
+        ml-requirements.txt.
+
+        Parameters
+        ----------
+        job_or_output : str
+            The id of a job, or the URI of an output, whose latest run is then read.
+
+        Raises
+        ------
+        InvalidRequest
+            There is no such job, or it is not accepted, or no run of the output is.
+        PackageMissing
+            pyarrow is not installed.
+        """
+        with require_extra("reading results"):
+            from scoreline.tasks.quality.reading import open_results
+        return open_results(self.buckets, job_or_output)
 
     def rejected(self, job_id: str, *, examples: int = 3) -> RejectedRows:
         """Report why rows of a job were rejected. While the job is under way, only the completed parts are counted.

@@ -14,7 +14,7 @@ OTHER_MODELS = "_other"
 MAX_PACES = 1_000
 """Maximum number of paces (rows per second) that are remembered: one for each combination of model version and method.
 If there are more paces, all earlier paces are dropped."""
-ENDS = ("succeeded", "partial", "failed", "cancelled")
+ENDS = ("succeeded", "partial", "failed", "cancelled", "blocked")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,9 +30,10 @@ _SLOTS = (
     "scored",
     "failed",
     "part_us",
-    *(f"job_{state}" for state in ENDS),
+    *(f"job_{state}" for state in ENDS if state != "blocked"),
     *(f"le_{bound}" for bound in PART_BUCKETS_S),
     "le_inf",
+    "job_blocked",
 )
 """Names of the 64-bit numbers in a Redis string, in the order in which the string stores them. New names must be
 appended at the end, because two releases may use the string at the same time."""

@@ -31,6 +31,7 @@ from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, Object
 from scoreline.tasks.job.documents import (
     COMPLETE,
     ENDED,
+    WITH_RESULTS,
     Job,
     Outcome,
     Status,
@@ -118,9 +119,14 @@ def noting_end(main: ObjectStore, job: Job, outcome: Outcome) -> Iterator[None]:
         yield
 
 
+def note_decision(main: ObjectStore, job: Job, outcome: Outcome) -> None:
+    """Record how a job counts after a person has decided about its results."""
+    _write(main, entry_of(job, outcome), OVERWRITE)
+
+
 def _ended_entry(main: ObjectStore, job: Job, outcome: Outcome) -> IndexEntry:
     total_rows = None
-    if outcome.state not in COMPLETE:
+    if outcome.state not in WITH_RESULTS:
         with contextlib.suppress(ObjectNotFound, DocumentCorrupt, StoreError):  # a job may end without a plan
             total_rows = PlanFile(main, job.spec.job_id).rows
     return entry_of(job, outcome, total_rows=total_rows)

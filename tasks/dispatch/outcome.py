@@ -24,7 +24,7 @@ from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.job_index import note_end, note_run, noting_end
 from scoreline.tasks.job.documents import (
-    COMPLETE,
+    WITH_RESULTS,
     Job,
     Outcome,
     Reason,
@@ -89,7 +89,7 @@ def end_job(dispatcher: Dispatcher, job_id: str, outcome: Outcome, *, cause: Bas
     If the job's success was claimed earlier, record nothing, because a finalizer is about to write it.
     """
     decided = claim_end(dispatcher.buckets.main, job_id, outcome)
-    if outcome.state not in COMPLETE and decided.state in COMPLETE:
+    if outcome.state not in WITH_RESULTS and decided.state in WITH_RESULTS:
         log.info("outcome.exists", extra={"job_id": job_id})
         if not clean_up_if_ended(dispatcher, job_id):
             dispatcher.ledger.end_step(job_id, "finalize")  # the job can only succeed: reset the count of attempts
@@ -166,7 +166,7 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> None:
     A complete run is the last run of its job, so `run.json` is not read if the run is complete. The entry is written
     while the marker is removed: an entry that says that a job is under way does no harm (see `IndexEntry`).
     """
-    main, run, may_be_resumed = dispatcher.buckets.main, outcome.run, outcome.state not in COMPLETE
+    main, run, may_be_resumed = dispatcher.buckets.main, outcome.run, outcome.state not in WITH_RESULTS
     if may_be_resumed and read_run(main, job_id)[0].number != run:
         return
     dispatcher.ledger.close(job_id)

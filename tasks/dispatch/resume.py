@@ -56,6 +56,12 @@ def begin_run(
     run, etag = read_run(main, job_id)  # read before the outcome, to notice a run that begins meanwhile
     _refuse_while_removed(run, job_id)
     outcome = _ended(main, job_id)
+    if outcome.state == "blocked":
+        raise NothingToResume(
+            f"job {job_id} has all its results, but they are blocked: look at `scoreline status {job_id}`, then "
+            f"`scoreline accept {job_id} --reason TEXT` gives them to readers, and `scoreline reject {job_id} --reason "
+            "TEXT` keeps them back"
+        )
     if outcome.state in COMPLETE:
         raise NothingToResume(f"job {job_id} has all its results ({outcome.state}): there is nothing to resume")
     if check is not None:

@@ -102,6 +102,7 @@ class StatusReader:
                 class_a=outcome.class_a,
                 class_b=outcome.class_b,
                 result_bytes=outcome.result_bytes,
+                checks=outcome.checks,
             )
         progress = self._ledger.progress(job_id)
         return self._with_time_left(job, self._under_way(job, progress), progress)
@@ -144,6 +145,8 @@ class StatusReader:
         """
         answer, job_id = status.to_dict(), status.job_id
         answer.pop("submitter", None)
+        if status.checks is not None:
+            answer["checks"] = {"warned": status.checks.count("warn"), "blocked": status.checks.count("block")}
         if status.error:
             outcome = read_outcome(self._main, job_id)
             summary = (outcome.summary if outcome is not None else "") or "the job failed"  # none from earlier releases

@@ -9,6 +9,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from scoreline.storage import keys
 from scoreline.storage.errors import InputNotFound, ObjectNotFound
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
@@ -80,8 +81,9 @@ def _list_matches(store: ObjectStore, pattern: str, readable: Callable[[str], bo
     """List the objects of one bucket that match a pattern and may be read; raise `InputNotFound` if there are none."""
 
     def listed(prefix: str) -> list[Pinned]:
-        found = store.list(prefix)
-        return [Pinned.of(store, info) for info in found if names(pattern, info.key) and readable(info.key)]
+        found = [info for info in store.list(prefix) if names(pattern, info.key) and readable(info.key)]
+        pointers = {keys.latest(folder) for info in found if (folder := keys.output_of(info.key)) is not None}
+        return [Pinned.of(store, info) for info in found if info.key not in pointers]
 
     if not pattern or pattern.endswith("/"):
         matches = listed(pattern)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from scoreline.storage import keys
@@ -99,12 +99,27 @@ def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
         Other processes changed the record during every attempt. The caller must retry.
     """
     scored = _objects_of(PlanFile(main, job_id))
+    _change(main, schedule, lambda known: known | scored)
+
+
+def forget_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
+    """Let other jobs score the objects of a job, because a person has withdrawn its results.
+
+    The errors are those of `remember_scored`.
+    """
+    scored = _objects_of(PlanFile(main, job_id))
+    _change(main, schedule, lambda known: known - scored)
+
+
+def _change(main: ObjectStore, schedule: str, change: Callable[[set[str]], set[str]]) -> None:
+    """Replace the record of scored objects by compare-and-swap, unless it does not change."""
     for _ in range(_TRIES):
         known, etag = _read(main, schedule)
-        if scored <= known:
+        changed = change(known)
+        if changed == known:
             return
         try:
-            main.put(keys.schedule_seen(schedule), _encode(known | scored), mode=if_unchanged(etag))
+            main.put(keys.schedule_seen(schedule), _encode(changed), mode=if_unchanged(etag))
             return
         except PreconditionFailed:  # another job has changed the record meanwhile: read it again
             continue

@@ -23,18 +23,22 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import CREATE, ObjectStore
 from scoreline.storage.tables.options import read_options
 from scoreline.storage.typed_json import MALFORMED_GZIP, build, convert, decode_object, moment
+from scoreline.tasks.job.findings import Checks, Review
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.spec import JobSpec, check_budget
 from scoreline.tasks.job.tombstone import Tombstone, refuse_removed, tombstone_in
 
-State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled"]
+State = Literal["submitted", "running", "succeeded", "partial", "failed", "cancelled", "blocked"]
+"""``blocked``: the job has all its results, but they are not for readers, because its checks or a person said so."""
 Reason = Literal["", "rejected", "parts", "request", "deadline", "error"]
 """Why a job failed. ``rejected``: too many rows were rejected. ``parts``: some parts failed. ``request``: the options
 do not fit the input or the model, so there is no plan. ``deadline``: the job had not ended by its deadline. ``error``:
 any other error ended the whole job."""
 COMPLETE: frozenset[State] = frozenset({"succeeded", "partial"})
-"""The states of a job that has all its results."""
-ENDED: frozenset[State] = COMPLETE | {"failed", "cancelled"}
+"""The states of a job that has all its results, which are for readers."""
+WITH_RESULTS: frozenset[State] = COMPLETE | {"blocked"}
+"""The states of a job that has all its results, so that it cannot be resumed."""
+ENDED: frozenset[State] = WITH_RESULTS | {"failed", "cancelled"}
 REMOVAL_S = 3600.0
 """Seconds for which a job cannot be resumed after its removal has begun (see `Run.removing`)."""
 
@@ -178,11 +182,15 @@ class Outcome:
     """Size of the parts' results."""
     results: str = field(default="", repr=False)
     """The results of a small job of records, as `scoreline.tasks.records.table.encode` writes them."""
+    checks: Checks | None = None
+    """What the checks found, and what a person decided; None if there is neither."""
 
     def to_json(self) -> bytes:
         """Encode. Fields that later releases have added are left out if they are empty."""
-        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results")
+        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results", "checks")
         kept = {name: value for name, value in asdict(self).items() if name not in added or value}
+        if self.checks is not None:
+            kept["checks"] = self.checks.to_dict()
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
 
     @classmethod
@@ -257,6 +265,8 @@ class Status:
     """Number of requests that read objects for that job; 0 if it is unknown."""
     result_bytes: int = 0
     """Size of the results of that job; 0 if it is unknown."""
+    checks: Checks | None = None
+    """What the checks of that job found, and what a person decided; None if there is neither."""
 
     @property
     def left_s(self) -> float | None:
@@ -284,8 +294,10 @@ class Status:
             "class_a",
             "class_b",
             "result_bytes",
+            "checks",
         )
-        return {name: value for name, value in asdict(self).items() if name not in optional or value}
+        kept = {name: value for name, value in asdict(self).items() if name not in optional or value}
+        return kept if self.checks is None else kept | {"checks": self.checks.to_dict()}
 
 
 _MALFORMED = (*MALFORMED_GZIP, InvalidRequest)
@@ -356,7 +368,7 @@ def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
             outcome = Outcome.from_json(store.get(key).data)
     except ObjectNotFound:
         return None
-    if outcome.state in COMPLETE:  # a complete job cannot be resumed, so it has no later run
+    if outcome.state in WITH_RESULTS:  # such a job cannot be resumed, so it has no later run
         return outcome
     return outcome if outcome.run >= read_run(store, job_id)[0].number else None
 
@@ -392,6 +404,25 @@ def read_success(store: ObjectStore, folder: str, plan_sha256: str) -> Mapping[s
             return raw
     except ObjectNotFound:
         return None
+
+
+def read_claim(store: ObjectStore, job_id: str, run: int) -> Outcome | None:
+    """Return how a run will end, or has ended; None if no end is claimed yet."""
+    try:
+        with decoding(store, key := keys.claim(job_id, run)):
+            return Outcome.from_json(store.get(key).data)
+    except ObjectNotFound:
+        return None
+
+
+def read_review(store: ObjectStore, job_id: str) -> tuple[Review | None, str | None]:
+    """Return the latest decision of a person about a job, and the ETag of ``review.json``; None if there is none."""
+    try:
+        got = store.get(keys.review(job_id))
+    except ObjectNotFound:
+        return None, None
+    with decoding(store, keys.review(job_id)):
+        return Review.from_json(got.data), got.info.etag
 
 
 def read_delivery(store: ObjectStore, job_id: str) -> Delivery | None:

@@ -19,9 +19,9 @@ from typing import Any
 from scoreline.storage import keys
 from scoreline.storage.objects.base import ObjectInfo
 from scoreline.storage.typed_json import build, convert, decode_object, moment
-from scoreline.tasks.job.documents import COMPLETE, ENDED, Job, Outcome, State, Status
+from scoreline.tasks.job.documents import ENDED, WITH_RESULTS, Job, Outcome, State, Status
 
-_STATES: tuple[State, ...] = ("submitted", "running", "succeeded", "partial", "failed", "cancelled")
+_STATES: tuple[State, ...] = ("submitted", "running", "succeeded", "partial", "failed", "cancelled", "blocked")
 """The states in the order of their numbers. A later release may add states, but not change this order."""
 _STATES_OF_SIZES = 16
 _MAX_ERROR = 1_000
@@ -44,7 +44,8 @@ class IndexEntry:
 
     def to_json(self) -> bytes:
         """Encode, with as many blanks at the end as the state needs."""
-        data = json.dumps({"status": asdict(self.status), "group": self.group}, sort_keys=True).encode()
+        status = {name: value for name, value in asdict(self.status).items() if name != "checks"}
+        data = json.dumps({"status": status, "group": self.group}, sort_keys=True).encode()
         return data + b" " * ((_STATES.index(self.status.state) - len(data)) % _STATES_OF_SIZES)
 
     @classmethod
@@ -119,7 +120,7 @@ def entry_of(job: Job, outcome: Outcome | None = None, *, total_rows: int | None
         submitter=job.submitter,
     )
     if outcome is not None and outcome.state in ENDED:
-        whole = outcome.rows + outcome.rejected if outcome.state in COMPLETE else 0
+        whole = outcome.rows + outcome.rejected if outcome.state in WITH_RESULTS else 0
         status = replace(
             status,
             state=outcome.state,

@@ -25,6 +25,16 @@ def parse_uri(uri: str) -> tuple[str, str]:
     return match["bucket"], match["key"]
 
 
+def with_slash(uri: str) -> str:
+    """Return the URI of an output with the slash at its end, which a user may leave out.
+
+    >>> with_slash("s3://data/out"), with_slash("s3://data/out/")
+    ('s3://data/out/', 's3://data/out/')
+    """
+    parse_uri(uri)
+    return uri if uri.endswith("/") else f"{uri}/"
+
+
 def literal_prefix(pattern: str) -> str:
     """Return the text before the first wildcard of a glob, or the whole pattern if it has no wildcard.
 

@@ -130,7 +130,7 @@ class RecordsJob:
             assert self._answered is not None
             return self._shown(decode(self._answered.text.encode()))
         if outcome.state not in ("succeeded", "partial"):
-            raise JobFailed(f"job {self.job_id} {outcome.state}" + (f": {outcome.error}" if outcome.error else ""))
+            raise JobFailed(f"job {self.job_id} {_why(outcome)}")
         try:
             table = read_results(self._client, self.job_id, outcome)
         except ObjectNotFound:
@@ -199,6 +199,15 @@ class RecordsJob:
 
     def __repr__(self) -> str:
         return f"RecordsJob({self.job_id!r})"
+
+
+def _why(outcome: Outcome) -> str:
+    """Return why an application does not get the results of a job."""
+    if outcome.state == "blocked" and outcome.checks is not None:
+        blocking = [finding.message for finding in outcome.checks.findings if finding.level == "block"]
+        review = outcome.checks.review
+        return f"is blocked: {'; '.join(blocking) if review is None else f'{review.who} rejected it: {review.reason}'}"
+    return outcome.state + (f": {outcome.error}" if outcome.error else "")
 
 
 def read_results(client: JobReader, job_id: str, outcome: Outcome) -> Table:

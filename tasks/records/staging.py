@@ -16,7 +16,7 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables import parquet
 from scoreline.storage.tables.base import Pinned
 from scoreline.tasks.dispatch.dispatcher import Documents
-from scoreline.tasks.job.documents import Job, Outcome, decoding
+from scoreline.tasks.job.documents import WITH_RESULTS, Job, Outcome, decoding
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_sizes import PART_ROWS
 from scoreline.tasks.records.arrow import records_to_arrow
@@ -75,7 +75,7 @@ def stage_records(main: ObjectStore, job: Job) -> Pinned | None:
 def write_answer(buckets: Buckets, documents: Documents, outcome: Outcome) -> None:
     """Write the results of a job of records for `RecordsJob.wait`, unless they are too large."""
     main, job = buckets.main, documents.job
-    if outcome.state not in ("succeeded", "partial") or _records_of(main, job) is None:
+    if outcome.state not in WITH_RESULTS or _records_of(main, job) is None:
         return
     if job.spec.arranged and exists(main, keys.answer(job.spec.job_id)):  # the parts may be deleted
         return

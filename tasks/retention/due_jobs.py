@@ -21,9 +21,10 @@ DAY_S = 86_400.0
 MIN_AGE_S = DAY_S
 """A job is kept at least this long after its end, because someone may be reading its results."""
 RESUMABLE_DAYS = 14
-"""Days for which a failed or cancelled job can be resumed if its schedule keeps a number of runs. If results are kept
-for a number of days, such a job can be resumed for the same number of days."""
+"""Days for which a failed or cancelled job can be resumed, or a blocked job accepted, if its schedule keeps a number of
+runs. If results are kept for a number of days, such a job stays for the same number of days."""
 _THREADS = 16
+_RESUMABLE = " can be resumed: it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,7 @@ def still_due(due: Due, policy: Policy | None, ended_s: float, now_s: float, sta
     if days is None:
         days = 1 if state in COMPLETE else RESUMABLE_DAYS
     if now_s - ended_s < max(MIN_AGE_S, DAY_S * days):
-        resumable = "" if state in COMPLETE else " can be resumed: it"
+        resumable = "" if state in COMPLETE else " waits for a decision: it" if state == "blocked" else _RESUMABLE
         return f"it{resumable} ended less than {ResultsKeep(days=days)} ago"
     return ""
 

@@ -16,7 +16,7 @@ from scoreline.storage.errors import InvalidRequest, ObjectNotFound
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.typed_json import MALFORMED, decode_object
-from scoreline.tasks.job.documents import COMPLETE, Outcome
+from scoreline.tasks.job.documents import WITH_RESULTS, Outcome
 from scoreline.tasks.job.uris import parse_uri
 
 _THREADS = 16
@@ -89,7 +89,7 @@ def find_results(
     own_marks = first is None or has_own_receipt(first)
     if success is not None and (
         not own_marks
-        or state not in COMPLETE
+        or state not in WITH_RESULTS
         or (outcome is not None and (success.get("rows"), success.get("rejected")) != (outcome.rows, outcome.rejected))
         or success.get("job_id", job_id) != job_id
         or success.get("plan", plan_sha256) != plan_sha256

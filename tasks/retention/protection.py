@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from scoreline.storage import keys
@@ -13,11 +14,9 @@ from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.typed_json import MALFORMED, decode_object
 from scoreline.tasks.dispatch.resume import rejected_job_id
-from scoreline.tasks.job.documents import COMPLETE, read_outcome
+from scoreline.tasks.job.documents import WITH_RESULTS, read_outcome
 from scoreline.tasks.job.uris import parse_uri
-
-LATEST = "latest.json"
-"""Name of the object in an output that names its accepted run, and the runs before."""
+from scoreline.tasks.quality.latest import FORMAT, Latest
 
 _DIGITS = 4
 """Maximum number of digits in the number of a job that scores rejected rows."""
@@ -31,14 +30,19 @@ def under_way(main: ObjectStore, job_id: str) -> str:
 def named_by_latest(buckets: Buckets, output: str, job_id: str) -> str:
     """Return why ``latest.json`` of the output of a job forbids its removal; empty if it does not.
 
-    A rollback may return to every job that the document names, so each text in it counts. If the document cannot be
-    read, every job of the output stays.
+    The run that readers take stays, and so does a run that is about to become the latest, or was the latest less than a
+    day ago. The runs that the document only lists may be removed. If the document cannot be read, every job of the
+    output stays. If it has a format that this release does not know, every job stays that it names anywhere.
     """
     bucket, prefix = parse_uri(output)
     store = buckets[bucket]
-    key = f"{prefix}{LATEST}"
+    key = keys.latest(prefix)
     try:
-        document = decode_object(store.get(key).data)
+        data = store.get(key).data
+        document = decode_object(data)
+        if document.get("format") == FORMAT:
+            kept = Latest.from_json(data).keeps(job_id, datetime.now(UTC))
+            return f"{store.uri(key)} names it" if kept else ""
     except ObjectNotFound:
         return ""
     except MALFORMED:
@@ -67,7 +71,7 @@ def rescored(main: ObjectStore, job_id: str) -> str:
             outcome = read_outcome(main, other)
         except DocumentCorrupt:
             return f"job {other} scores its rejected rows, and cannot be read"
-        if outcome is None or outcome.state not in COMPLETE:
+        if outcome is None or outcome.state not in WITH_RESULTS:
             return (
                 f"job {other} scores its rejected rows, and {'is under way' if outcome is None else 'can be resumed'}"
             )

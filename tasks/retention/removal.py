@@ -27,7 +27,7 @@ from scoreline.storage.objects.base import IfMatch, ObjectInfo, if_unchanged
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.audit import record
 from scoreline.tasks.job.documents import (
-    COMPLETE,
+    WITH_RESULTS,
     Job,
     Outcome,
     Run,
@@ -98,7 +98,7 @@ def examine(buckets: Buckets, policies: Policies, due: Due, now_s: float) -> Rem
     ended_s = next((info.modified for info in documents if info.key == keys.outcome(job_id)), now_s)
     if why := still_due(due, policies.of_job(job), ended_s, now_s, outcome.state):
         return Kept(job_id=job_id, why=why)
-    run, run_etag = (None, None) if outcome.state in COMPLETE else read_run(main, job_id)
+    run, run_etag = (None, None) if outcome.state in WITH_RESULTS else read_run(main, job_id)
     plan_sha256 = _plan_digest(buckets, job_id)
     try:
         if why := _needed(buckets, job, outcome):

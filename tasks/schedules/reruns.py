@@ -90,7 +90,12 @@ def check_rerun(schedule: Schedule, latest: Latest) -> None:
             f"job {latest.job_id} is still under way: wait until it ends, or end it with "
             f"`scoreline cancel {latest.job_id}`"
         )
-    if schedule.only_new and not latest.incomplete:
+    if latest.outcome.state == "blocked" and (latest.outcome.checks is None or latest.outcome.checks.review is None):
+        raise InvalidRequest(
+            f"job {latest.job_id} is blocked by its checks: decide first, with `scoreline accept {latest.job_id} "
+            f"--reason TEXT` or `scoreline reject {latest.job_id} --reason TEXT`"
+        )
+    if schedule.only_new and not latest.incomplete and latest.outcome.state != "blocked":
         raise InvalidRequest(
             f"job {latest.job_id} has scored the objects of this slot, and {schedule.name!r} scores only new ones "
             "(only_new): use `scoreline submit` to score them again"

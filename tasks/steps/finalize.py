@@ -1,4 +1,9 @@
-"""Ends a job: checks every part, then writes the manifest, ``_SUCCESS`` and the outcome."""
+"""Ends a job: checks every part, then writes the manifest, ``_SUCCESS``, ``latest.json`` and the outcome.
+
+Between the manifest and ``_SUCCESS``, the gate runs the checks of the job. If a finding blocks, the job ends as
+blocked: ``_SUCCESS`` and ``latest.json`` are not written. The claim of the end contains the verdict, so that all
+finalizers follow the same one.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +25,14 @@ from scoreline.tasks.dispatch.outcome import end_job, record_outcome
 from scoreline.tasks.dispatch.reconcile import late_error, open_ledger, reconcile_job, recover
 from scoreline.tasks.inputs.only_new import remember_scored
 from scoreline.tasks.job.documents import (
-    COMPLETE,
+    WITH_RESULTS,
     Job,
     Outcome,
     Reason,
     Run,
     State,
     claim_end,
+    read_claim,
     read_outcome,
     read_run,
     read_success,
@@ -35,6 +41,8 @@ from scoreline.tasks.job.documents import (
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_failures import read_failures
 from scoreline.tasks.job.spec import budget_rows
+from scoreline.tasks.quality.gate import Evidence, judge, recorded
+from scoreline.tasks.quality.pointer import publish_latest
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.arrange import arrange, remove_parts
@@ -51,9 +59,9 @@ _PACE_ALWAYS_S = 1.0
 """The pace of a job is recorded if its average part takes at least `_PACE_ALWAYS_S` seconds. It is also recorded if the
 average part has at least `_PACE_MIN_ROWS` rows and takes at least `_PACE_MIN_S` seconds. In shorter parts, overhead
 dominates."""
-AROUND_PARTS = Requests(class_a=8, class_b=16)
+AROUND_PARTS = Requests(class_a=9, class_b=20)
 """Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
-the job ends. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
+the job ends, also for ``latest.json``. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
 _MAX_UNCOUNTED = 3
 """Maximum number of times that counted but incomplete parts are scored again. If parts are still incomplete, another
 program keeps deleting objects of the job."""
@@ -81,7 +89,7 @@ def finalize(engine: Engine, job_id: str) -> None:
         outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
         if outcome is not None:
             remove_blocks(main, documents, run)
-        if outcome is not None and outcome.state in COMPLETE:
+        if outcome is not None and outcome.state in WITH_RESULTS:
             _complete(engine, documents, outcome)
         elif outcome is not None:
             end_job(engine, job_id, outcome)
@@ -90,9 +98,10 @@ def finalize(engine: Engine, job_id: str) -> None:
 
 
 def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
-    """End a job whose ``_SUCCESS`` exists.
+    """End a job whose ``_SUCCESS`` exists, or which is blocked.
 
-    The outcome is written last, because readers of an outcome expect that everything else is written.
+    The parts of a blocked job stay even if they are arranged: they show a later finalizer that they are done. The
+    outcome is written last, because readers of an outcome expect that everything else is written.
     """
     job, main = documents.job, engine.buckets.main
     write_answer(engine.buckets, documents, outcome)
@@ -101,8 +110,10 @@ def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
             remember_scored(main, job.spec.only_new, job.spec.job_id)
         except DocumentCorrupt as error:  # until the record is repaired, no later job of the schedule can be planned
             log.error("only_new.not_recorded", extra={"job_id": job.spec.job_id, "error": describe(error)})
-    if job.spec.arranged:
-        remove_parts(engine, job)
+    if outcome.state != "blocked":
+        publish_latest(engine.buckets, job, outcome)
+        if job.spec.arranged:
+            remove_parts(engine, job)
     record_outcome(engine, job.spec.job_id, outcome)
 
 
@@ -161,6 +172,7 @@ def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None
     success = read_success(layout.store, layout.folder, documents.plan.sha256)
     if success is None:
         return None
+    claimed = read_claim(engine.buckets.main, documents.job.spec.job_id, run.number)
     return Outcome(
         state="partial" if success["rejected"] else "succeeded",
         rows=success["rows"],
@@ -170,11 +182,14 @@ def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None
         seconds=seconds_since(documents.job.submitted),
         failures={},
         run=run.number,
+        checks=None if claimed is None else claimed.checks,
     )
 
 
 def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
-    """Check every part; if none is missing, write the manifest, claim the end of the job, and write ``_SUCCESS``.
+    """Check every part; if none is missing, write the manifest, run the checks of the job, and claim its end.
+
+    Then write ``_SUCCESS``, unless the job is blocked.
 
     Returns
     -------
@@ -219,12 +234,17 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         return None
     success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
     counted = _requests(parts, progress) + requests.so_far() - before
-    outcome = replace(outcome, class_a=counted.class_a, class_b=counted.class_b)
+    evidence = Evidence(buckets=engine.buckets, documents=documents, rows=parts.rows, rejected=parts.rejected)
+    verdict = judge(evidence, engine.checker)
+    state = "blocked" if verdict.blocked else outcome.state
+    outcome = replace(outcome, state=state, checks=recorded(verdict), class_a=counted.class_a, class_b=counted.class_b)
     decided = claim_end(main, job_id, outcome)
-    if decided.state not in COMPLETE:  # another process cancelled or failed the job, and may have died since
+    if decided.state not in WITH_RESULTS:  # another process cancelled or failed the job, and may have died since
         return decided
+    outcome = replace(outcome, state=decided.state, checks=decided.checks)  # another finalizer may have found more
     layout = ResultsLayout.of(engine.buckets, job)
-    create_once(layout.store, layout.success, success)
+    if outcome.state != "blocked":
+        create_once(layout.store, layout.success, success)
     _note_pace(engine, job, parts, plan.parts)
     return outcome
 

@@ -20,6 +20,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.listed_rejects import ListedRejects
 from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.job.plan import Part
+from scoreline.tasks.job.success import encode_success
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.result_files import File
 
@@ -305,9 +306,15 @@ def write_manifest(
         "warnings": list(plan.warnings),
         "seconds": totals.timings.rounded(3),
     }
-    success = common | {"parts": totals.complete}
     if files is not None:
         head |= {"partition_by": job.spec.partition_by}
-        success |= {"plan": plan.sha256, "files": len(files)}
     digest = create_manifest(layout, lambda: manifest_lines(head, (entry.text for entry in entries()), files))
-    return json.dumps(success | {"manifest_sha256": digest}, sort_keys=True).encode()
+    return encode_success(
+        job,
+        rows=totals.rows,
+        rejected=totals.rejected,
+        parts=totals.complete,
+        manifest_sha256=digest,
+        plan_sha256=plan.sha256,
+        files=None if files is None else len(files),
+    )

@@ -41,6 +41,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
+from scoreline.tasks.quality.pointer import publish_latest
 from scoreline.tasks.records.carried import Carried, records_key
 from scoreline.tasks.records.staging import read_scored
 from scoreline.tasks.records.table import MAX_RESULTS_BYTES, encode, pack, unpack
@@ -279,6 +280,7 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
     if decided.state not in COMPLETE:
         return False
     create_once(layout.store, layout.success, success)
+    publish_latest(engine.buckets, documents.job, outcome)
     with contextlib.suppress(LedgerError):  # these calls only update counters and let other steps begin sooner
         engine.ledger.counters.count_part(
             rows=receipt.rows, rejected=receipt.rejected, failed=False, seconds=totals.timings.scoring

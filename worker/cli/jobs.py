@@ -51,6 +51,7 @@ def status(job: str, as_json: bool) -> None:
       1  failed
       3  partial: some rows were rejected
       4  cancelled
+      5  blocked: its results are not accepted
       6  not known, because Redis or the bucket does not answer
     """
     prices = CostSettings.from_env(os.environ).prices
@@ -105,6 +106,7 @@ def watch(job: str) -> None:
       1    failed
       3    partial: some rows were rejected
       4    cancelled
+      5    blocked: its results are not accepted
       6    not known, because Redis or the bucket does not answer
       130  interrupted with Ctrl-C
     """

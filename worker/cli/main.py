@@ -23,6 +23,7 @@ from scoreline.worker.cli import (
     metrics,
     models,
     rejected,
+    results,
     retention,
     scale,
     schedule,
@@ -55,6 +56,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     cls=Group,
     sections={
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
+        "Results": ("results", "accept", "reject"),
         "Models": ("models",),
         "Schedules": ("schedule",),
         "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
@@ -89,6 +91,7 @@ def cli(context: click.Context) -> None:
       2    a usage error, or an invalid setting
       3    a partial job: some rows were rejected
       4    a cancelled job
+      5    a blocked job: its results are not accepted
       6    a job whose state is not known
       130  interrupted with Ctrl-C
     """
@@ -107,6 +110,9 @@ cli.add_command(rejected.rejected)
 cli.add_command(jobs.cancel)
 cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
+cli.add_command(results.results)
+cli.add_command(results.accept)
+cli.add_command(results.reject)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
 cli.add_command(scale.scale)

@@ -19,12 +19,13 @@ from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.idle_hint import IDLE_S, IdleHint
 from scoreline.worker.cli.output import echo, echo_field
 
-EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4}
+EXIT_CODES = {"succeeded": 0, "failed": 1, "partial": 3, "cancelled": 4, "blocked": 5}
 UNKNOWN = 6
 """Exit code if the outcome of the job is unknown. Exit code 1 would mean that the job failed."""
 OUTAGE_S = 120.0
 """Seconds to wait during an outage of Redis or of the bucket. A failover takes about a minute."""
 _BAR_COLUMNS = 20
+_FINDINGS_SHOWN = 10
 _RETRY_S = 1.0
 
 
@@ -139,8 +140,22 @@ def show_status(job: Status) -> None:
         echo_field("by", f"{job.submitter.who} ({job.submitter.where}), submitted {at} UTC")
     if job.error:
         echo_field("error", job.error)
+    _show_checks(job)
     for hint in _hints(job):
         echo_field("hint", hint)
+
+
+def _show_checks(job: Status) -> None:
+    """Print what the checks found, and what a person decided."""
+    if job.checks is None:
+        return
+    for finding in job.checks.findings[:_FINDINGS_SHOWN]:
+        echo_field("blocks" if finding.level == "block" else "warning", f"{finding.check}: {finding.message}")
+    if (left := len(job.checks.findings) - _FINDINGS_SHOWN) > 0:
+        echo_field("", f"… and {plural(left, 'more finding')}; use --json to see all")
+    if (review := job.checks.review) is not None:
+        done = "accepted" if review.decision == "accepted" else "rejected"
+        echo_field(done, f"by {review.who} on {review.at[:16].replace('T', ' ')} UTC: {review.reason}")
 
 
 def _left(job: Status) -> str:
@@ -155,6 +170,13 @@ def _left(job: Status) -> str:
 
 def _hints(job: Status) -> Iterator[str]:
     """Yield hints on what to do about rejected rows or a failed job."""
+    if job.state == "blocked":
+        if job.checks is None or job.checks.review is None:
+            yield f"scoreline accept {job.job_id} --reason TEXT gives the results to readers although checks object"
+            yield f"scoreline reject {job.job_id} --reason TEXT says for good that they are not for readers"
+        else:
+            yield f"scoreline accept {job.job_id} --reason TEXT gives the results back to readers"
+        return
     if job.state not in ("failed", "partial"):
         return
     if job.rejected:

@@ -1,4 +1,4 @@
-"""A job ends with these writes, in this order: the manifest, the claim of the end, ``_SUCCESS``, and the outcome."""
+"""A job ends with these writes, in this order: manifest, claim of the end, ``_SUCCESS``, ``latest.json``, outcome."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def test_a_job_ends_with_manifest_claim_success_and_outcome_in_this_order(
 
         monkeypatch.setattr(main, "put", noted)
         finalize(at.engine, job_id)
-        assert written[-5:-1] == ["_manifest.json", "claim-1.json", "_SUCCESS", "outcome.json"]
+        assert written[-6:-1] == ["_manifest.json", "claim-1.json", "_SUCCESS", "latest.json", "outcome.json"]
         assert written[-1].endswith(f"~line~{job_id}")  # the entry of the index
         assert len(written) == len(set(written))
