@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.encoded_labels import decode_classes
 from scoreline.storage.models.manifest import METHODS, Outputs
 from scoreline.storage.wording import plural
 
@@ -42,7 +43,7 @@ def describe_features(first: Mapping[str, Any]) -> tuple[tuple[str, ...] | None,
             raise InvalidRequest(
                 f"{label!r} takes {other_input}, not the columns of a table: it is a {type(estimator).__name__}"
             )
-        own_names, number = _recorded_features(estimator)
+        own_names, number = recorded_features(estimator)
         if own_names is not None and names is not None and own_names != names:
             raise InvalidRequest(
                 f"models {named_by!r} and {label!r} were fitted on different columns: publish them separately"
@@ -78,7 +79,7 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
     """
     if not hasattr(model, "fit") and not hasattr(model, "predict"):  # a DataFrame also has a transform method
         raise InvalidRequest(f"{type(model).__name__} is not an estimator: it has neither fit() nor predict()")
-    _check_fitted(model)
+    check_fitted(model, f"this {type(model).__name__}")
     methods = tuple(name for name in METHODS if callable(read_attribute(model, name)))
     if not methods:
         raise InvalidRequest(_why_it_cannot_score(model))
@@ -93,10 +94,7 @@ def describe_outputs(model: Any, label_encoder: Any) -> Outputs:
         labels: tuple[Any, ...] | None = tuple(_labels(one) for one in classes)
     else:
         if classes is not None and label_encoder is not None:
-            try:
-                classes = label_encoder.inverse_transform(classes)
-            except ValueError as error:
-                raise InvalidRequest(f"the label encoder does not know the model's classes: {error}") from error
+            classes = decode_classes(model, classes, label_encoder)
         labels = None if classes is None else _labels(classes)
     return Outputs(kind=_kind(model, methods), methods=methods, classes=labels)
 
@@ -132,7 +130,7 @@ def read_attribute(estimator: Any, name: str) -> Any:
         return None
 
 
-def _recorded_features(estimator: Any) -> tuple[tuple[str, ...] | None, int | None]:
+def recorded_features(estimator: Any) -> tuple[tuple[str, ...] | None, int | None]:
     """Return the names and the number of the features of one estimator. A value that is not recorded is None.
 
     CatBoost stores feature names in another attribute. An unpickled CatBoost model reports 0 features.
@@ -162,7 +160,7 @@ def _fitted_inside(estimator: Any) -> Any:
         if inner is None:
             inner = read_attribute(estimator, "regressor_")
         if inner is None and isinstance(steps, list):
-            inner = next((step for _, step in _named_steps(steps)), None)
+            inner = next((step for _, step in named_steps(steps)), None)
         if inner is None and isinstance(calibrated, list) and calibrated:
             inner = read_attribute(calibrated[0], "estimator")
         if inner is None and isinstance(fitted, list) and fitted:
@@ -172,17 +170,17 @@ def _fitted_inside(estimator: Any) -> Any:
         estimator = inner
 
 
-def _check_fitted(model: Any) -> None:
+def check_fitted(model: Any, what: str) -> None:
     """Raise `InvalidRequest` if a scikit-learn estimator is not fitted.
 
-    Other estimators are not checked, because they follow no common convention.
+    Other estimators are not checked, because they follow no common convention. `what` begins the message.
     """
     if not type(model).__module__.startswith("sklearn."):
         return
     try:
         check_is_fitted(model)
     except NotFittedError:
-        raise InvalidRequest(f"this {type(model).__name__} is not fitted: call fit() before you save it") from None
+        raise InvalidRequest(f"{what} is not fitted: call fit() before you save it") from None
     except (TypeError, AttributeError, ValueError):  # cannot be determined
         return
 
@@ -241,7 +239,7 @@ def _innermost(estimator: Any) -> Any:
             step
             for name in ("steps", "transformer_list", "estimators")
             if isinstance(read_attribute(estimator, name), list)
-            for _, step in _named_steps(read_attribute(estimator, name))
+            for _, step in named_steps(read_attribute(estimator, name))
         ]
         inner = steps[0] if steps else read_attribute(estimator, "estimator")
         if inner is None or not hasattr(inner, "fit"):
@@ -249,7 +247,8 @@ def _innermost(estimator: Any) -> Any:
         estimator = inner
 
 
-def _named_steps(steps: list[Any]) -> list[tuple[str, Any]]:
+def named_steps(steps: list[Any]) -> list[tuple[str, Any]]:
+    """Return the steps of a pipeline that are estimators, with their names."""
     return [
         item
         for item in steps

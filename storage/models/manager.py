@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from scoreline.storage import keys
 from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models import saved_objects, signatures
+from scoreline.storage.models import attachments as attached
+from scoreline.storage.models import roles, saved_objects, signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.contents import Pickled, StoredFile
 from scoreline.storage.models.local_cache import LocalCache
@@ -29,6 +30,8 @@ from scoreline.storage.settings import StorageSettings
 
 if TYPE_CHECKING:
     from scoreline.storage.models.bundle import Bundle, ModelLoader
+
+_ARGUMENTS = ("name", "model", "preprocessor", "label_encoder", "alias", "metadata", "attachments")
 
 
 class ModelStorageManager:
@@ -110,6 +113,9 @@ class ModelStorageManager:
         label_encoder: Any = None,
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        *,
+        attachments: Mapping[str, bytes] | None = None,
+        **unknown: Any,
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
 
@@ -131,14 +137,19 @@ class ModelStorageManager:
             Alias that will name the new version, such as ``champion``.
         metadata : mapping, optional
             Any values that JSON supports.
+        attachments : mapping of str to bytes, optional
+            Small files to store beside the manifest, by name, for example ``checks.toml``. Each may have 100,000 bytes.
 
         Raises
         ------
         InvalidRequest
-            The bundle cannot score rows, or a name is not valid.
+            The bundle cannot score rows, its steps do not fit together, or a name is not valid. A keyword argument that
+            does not exist, such as ``scaler=``, is refused with the one that was meant.
         ModelUnloadable
             A fresh process cannot load the bundle.
         """
+        if unknown:
+            roles.refuse_unknown(unknown, _ARGUMENTS)
         models = dict(model) if isinstance(model, Mapping) else {"model": model}
         steps = [] if preprocessor is None else preprocessor
         steps = list(steps) if isinstance(steps, (list, tuple)) else [steps]
@@ -147,7 +158,7 @@ class ModelStorageManager:
             files.append(NewArtifact(role="preprocessor", name=preprocessor_name(number), data=Pickled(step)))
         if label_encoder is not None:
             files.append(NewArtifact(role="label_encoder", name="label_encoder", data=Pickled(label_encoder)))
-        return self.publish_files(name, files, alias=alias, metadata=metadata)
+        return self.publish_files(name, files, alias=alias, metadata=metadata, attachments=attachments)
 
     def publish_files(
         self,
@@ -156,6 +167,8 @@ class ModelStorageManager:
         alias: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        *,
+        attachments: Mapping[str, bytes] | None = None,
     ) -> Manifest:
         """Store joblib or pickle files as a new version (see `publish`). The files are unpickled in another process.
 
@@ -169,7 +182,7 @@ class ModelStorageManager:
             keys.alias(keys.check_name("model", name), alias)  # raise the error for an invalid name before the upload
         if self._try_here:
             self._wait_for_next_version(name)
-        manifest = self._publisher.publish(name, files, metadata or {}, progress)
+        manifest = self._publisher.publish(name, files, metadata or {}, progress, attachments=attachments)
         if alias is not None:
             self.alias(name, alias, manifest.version)
         return manifest
@@ -256,6 +269,8 @@ class ModelStorageManager:
         manifest = self.registry.manifest(pinned)
         for artifact in manifest.artifacts:
             check_stored(self._store, keys.artifact(manifest.name, manifest.version, artifact.file), artifact)
+        for file, expected in manifest.attachments.items():
+            attached.read(self._store, manifest.name, manifest.version, file, expected)
         return manifest, self.registry.signer(pinned)
 
     def list(self) -> dict[str, list[str]]:

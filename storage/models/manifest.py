@@ -11,6 +11,7 @@ from typing import Any, Literal
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt
 from scoreline.storage.hashing import is_sha256_hex, sha256_hex
 from scoreline.storage.keys import check_name, is_name, is_version
+from scoreline.storage.models.attachments import Additions, Attachment
 from scoreline.storage.typed_json import MALFORMED, build, convert, decode_object
 
 FORMAT = 1
@@ -154,6 +155,16 @@ class Manifest:
         """SHA-256 of the artifacts, their roles and the metadata (see `content_sha256`)."""
         return content_sha256(self.artifacts, self.metadata)
 
+    @property
+    def attachments(self) -> Mapping[str, Attachment]:
+        """The attachments of the version, by name. The metadata lists them."""
+        return Additions.from_metadata(self.metadata).attachments
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Metrics of the models on the baseline, by model name; empty if none were computed."""
+        return Additions.from_metadata(self.metadata).metrics
+
     def to_json(self) -> bytes:
         """Encode the manifest. Equal manifests give the same bytes."""
         return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
@@ -189,6 +200,7 @@ class Manifest:
                 artifact.check()
             if not 0 <= manifest.memory_bytes <= _MOST_BYTES:
                 raise ValueError("memory_bytes is not a number of bytes")
+            Additions.from_metadata(manifest.metadata)
         except MALFORMED as error:
             raise ModelCorrupt(f"the manifest of {ref} cannot be read: {type(error).__name__}: {error}") from error
         if manifest.ref != ref:

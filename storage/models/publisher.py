@@ -12,7 +12,9 @@ from typing import Any
 from scoreline.storage import audit, keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt
 from scoreline.storage.hashing import sha256_hex
+from scoreline.storage.models import attachments as attached
 from scoreline.storage.models import pins, roles, signatures
+from scoreline.storage.models.attachments import Additions
 from scoreline.storage.models.digests import ChunkDigests, artifact_file
 from scoreline.storage.models.manifest import Artifact, Manifest
 from scoreline.storage.models.new_files import NewFiles
@@ -49,7 +51,13 @@ class Publisher:
         self._try_here = try_here
 
     def publish(
-        self, name: str, files: Sequence[NewArtifact], metadata: Mapping[str, Any], progress: Progress | None = None
+        self,
+        name: str,
+        files: Sequence[NewArtifact],
+        metadata: Mapping[str, Any],
+        progress: Progress | None = None,
+        *,
+        attachments: Mapping[str, bytes] | None = None,
     ) -> Manifest:
         """Store a new version and return its manifest.
 
@@ -58,16 +66,23 @@ class Publisher:
         If anything fails, the files are deleted. The manifest is written last, so that the version exists only once it
         is complete.
 
+        Parameters
+        ----------
+        attachments : mapping of str to bytes, optional
+            Small files to store beside the manifest, by name.
+
         Raises
         ------
         InvalidRequest
             A name is not valid, the bundle cannot score rows, a file does not have the SHA-256 that it must have or
-            was changed while it was read, or the metadata cannot be encoded as JSON.
+            was changed while it was read, the metadata cannot be encoded as JSON, or an attachment is too large.
         ModelUnloadable
             A fresh process cannot load the bundle.
         """
         keys.check_name("model", name)
         _check_files(files)
+        added = dict(attachments or {})
+        attached.check_new(added, metadata)
         try:
             json.dumps(dict(metadata), sort_keys=True)
         except TypeError as error:
@@ -100,14 +115,18 @@ class Publisher:
                 outputs=found.outputs,
                 libraries=found.libraries,
                 memory_bytes=found.memory_bytes,
-                metadata=dict(metadata),
+                metadata=dict(metadata) | Additions.of(added, {}).to_metadata(),
             )
-            self._commit(manifest, uploads)
+            self._commit(manifest, added, uploads)
         return manifest
 
-    def _commit(self, manifest: Manifest, uploads: NewFiles) -> None:
+    def _commit(self, manifest: Manifest, attachments: Mapping[str, bytes], uploads: NewFiles) -> None:
         """Write what belongs to the files."""
         name, version = manifest.name, manifest.version
+        for file, content in attachments.items():
+            key = keys.artifact(name, version, file)
+            uploads.add(key)
+            attached.write(self._store, key, content)
         data = manifest.to_json()
         small = {keys.pins_entry(name, version): pins.data_txt(manifest)}
         if self._signing_key:

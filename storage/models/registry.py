@@ -19,7 +19,7 @@ from scoreline.storage.errors import (
     StoreUnavailable,
 )
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models import aliases, catalog, signatures
+from scoreline.storage.models import aliases, attachments, catalog, signatures
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.catalog import ListedModel
 from scoreline.storage.models.local_cache import LocalCache
@@ -110,6 +110,40 @@ class ModelRegistry:
         The errors are the same as for `manifest`.
         """
         return self._signer(pinned, self._pinned_bytes(pinned))
+
+    def attachment(self, manifest: Manifest, name: str) -> bytes | None:
+        """Return the content of an attachment, such as ``checks.toml``, or None if the version has none of this name.
+
+        The content is compared with the manifest. If the store cannot be reached, the local cache is read.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            The manifest that `manifest` or `show` returned, and thus verified.
+        name : str
+            Name of the attachment.
+
+        Raises
+        ------
+        ModelCorrupt
+            The attachment is missing, or differs from the manifest.
+        """
+        expected = manifest.attachments.get(name)
+        if expected is None:
+            return None
+        key = keys.artifact(manifest.name, manifest.version, name)
+        cache = self._local_cache
+        try:
+            data = attachments.read(self._store, manifest.name, manifest.version, name, expected)
+        except StoreUnavailable as error:
+            cached = cache.document(key) if cache else None
+            if cached is None:
+                raise
+            log.warning("models.served_from_copy", extra={"key": key, "error": str(error)})
+            return attachments.check_content(cached, len(cached), expected, f"the copy of {self._store.uri(key)}")
+        if cache:
+            cache.keep_document(key, data)
+        return data
 
     def show(self, ref: str) -> Manifest:
         """Resolve `ref` and read the manifest of the version (errors as in `resolve` and `manifest`)."""

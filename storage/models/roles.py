@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import Role
@@ -15,6 +15,12 @@ _SIMILAR = 0.84
 """Minimum similarity to a role, from 0 to 1, of a name that counts as its misspelling. Names with one or two wrong
 letters reach this similarity."""
 _ABBREVIATED: Mapping[str, Role] = {"preproc": "preprocessor", "labelenc": "label_encoder"}
+_OTHER_WORDS: Mapping[Role, tuple[str, ...]] = {
+    "preprocessor": ("scal", "standardscal", "minmaxscal", "transform", "columntransform", "vector", "imput"),
+    "label_encoder": ("label", "encoder", "targetencoder", "classes"),
+    "model": ("model", "estimator", "classifier", "regressor", "clf", "pipeline"),
+}
+"""Beginnings of other words for a role, which are understood where only a role can be meant."""
 
 
 def similar_role(name: str) -> Role | None:
@@ -34,6 +40,36 @@ def similar_role(name: str) -> Role | None:
     return words[found[0]] if found else None
 
 
+def meant_role(name: str) -> Role | None:
+    """Return the role that a word means in a place where only a role can be meant.
+
+    >>> meant_role("scaler"), meant_role("encoder"), meant_role("preprocesor"), meant_role("colour")
+    ('preprocessor', 'label_encoder', 'preprocessor', None)
+    """
+    if (similar := similar_role(name)) is not None:
+        return similar
+    letters = re.sub(r"[^a-z]", "", name.lower())
+    return next((role for role, words in _OTHER_WORDS.items() if letters.startswith(words)), None)
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> NoReturn:
+    """Raise `InvalidRequest` for keyword arguments of `publish` that do not exist. The message names what was meant.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The unknown arguments, at least one.
+    known : iterable of str
+        The arguments that exist.
+    """
+    name, *_ = sorted(names)
+    meant: str | None = meant_role(name)
+    if meant is None:
+        meant = next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+    hint = f"did you mean {meant}=?" if meant else f"it takes {', '.join(known)}"
+    raise InvalidRequest(f"publish() takes no {name}=: {hint}")
+
+
 def check_names(artifacts: Iterable[tuple[str, str]]) -> None:
     """Check the role and the name of each artifact. Raise `InvalidRequest` for a misspelt role.
 
@@ -41,7 +77,7 @@ def check_names(artifacts: Iterable[tuple[str, str]]) -> None:
     """
     for role, name in artifacts:
         if role not in ROLES:
-            raise InvalidRequest(f"{role!r} is no role: use {_listed()}{_meant(role)}")
+            raise InvalidRequest(f"{role!r} is no role: use {_listed()}{_hint(role)}")
         if role == "model" and (meant := similar_role(name)):
             raise InvalidRequest(
                 f"a model cannot be named {name!r}, which reads as the role {meant!r}: {_remedy(meant)}, or choose "
@@ -70,6 +106,12 @@ def check_objects(steps: Mapping[Role, Mapping[str, Any]]) -> None:
         if _has(encoder, "transform") and hasattr(encoder, "n_features_in_"):
             raise InvalidRequest(f"{what}, which transforms rows, not labels: {_remedy('preprocessor')}")
     models = steps["model"]
+    for name, model in models.items():
+        if _is_label_encoder(model) and len(models) == 1:
+            raise InvalidRequest(
+                f"model {name!r} is a {type(model).__name__}, which encodes labels and scores no rows: "
+                f"{_remedy('label_encoder')}, and name the model"
+            )
     predicting = [name for name, model in models.items() if _has(model, "predict")]
     for name, model in models.items() if predicting else ():
         if _has(model, "predict") or not _has(model, "transform"):
@@ -93,8 +135,8 @@ def _remedy(role: Role) -> str:
     return _REMEDIES[role]
 
 
-def _meant(text: str) -> str:
-    meant = similar_role(text)
+def _hint(text: str) -> str:
+    meant = meant_role(text)
     return f" (did you mean {meant!r}?)" if meant else ""
 
 

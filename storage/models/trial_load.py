@@ -75,6 +75,10 @@ class TrialLoad:
     libraries: Mapping[str, str]
     memory_bytes: int
     """Private memory, in bytes, that the loaded bundle uses in the process. It is at least the size of the files."""
+    estimators: Mapping[str, str] = field(default_factory=dict)
+    """The class of each artifact, by its name."""
+    notes: tuple[str, ...] = ()
+    """What is unusual about the bundle, although it is no fault."""
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any]) -> TrialLoad:

@@ -112,15 +112,26 @@ def describe_bundle(steps: dict[Role, Any], saved_by: str | None) -> dict[str, A
     InvalidRequest
         The bundle cannot score rows.
     """
+    from scoreline.storage.models import fitting
+    from scoreline.storage.models.encoded_labels import check_encoder
     from scoreline.storage.models.introspection import describe_features, describe_outputs, library_versions
 
+    fitting.check_objects(steps)
     roles.check_objects(steps)
+    fitting.check_together(steps)
     encoder = next(iter(steps["label_encoder"].values()), None)
     outputs = {name: asdict(describe_outputs(model, encoder)) for name, model in steps["model"].items()}
     first = dict(list(steps["preprocessor"].items())[:1]) or steps["model"]
     names, count = describe_features(first)
     versions = library_versions() | ({"scikit-learn": saved_by} if saved_by else {})
-    return {"feature_names": names, "n_features": count, "outputs": outputs, "libraries": versions}
+    return {
+        "feature_names": names,
+        "n_features": count,
+        "outputs": outputs,
+        "libraries": versions,
+        "estimators": {name: type(step).__name__ for members in steps.values() for name, step in members.items()},
+        "notes": check_encoder(steps, {name: output["classes"] for name, output in outputs.items()}),
+    }
 
 
 class _Incoming(io.RawIOBase):

@@ -48,6 +48,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS, measure_call
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.job_checks import with_rules
 from scoreline.tasks.steps.sampling import Draft, parts_to_sample, result_bytes, row_bytes, try_pace, try_rows
 
 log = logging.getLogger(__name__)
@@ -202,6 +203,7 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
         folders=resolved.folders,
         types=describe_types(resolved.reads, features),
     )
+    columns = with_rules(engine, job, columns, manifest)
     files = [item.file for item in surveyed]
     parts = rescored or parts_to_sample(files, spec.part_rows)
     made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)

@@ -124,8 +124,10 @@ def verify(refs: tuple[str, ...], everything: bool) -> None:
             echo(f"WRONG  {ref}: {error}", indent=7)
         else:
             signed = f"signed by {signer}" if signer else "signature not verified, because MODEL_VERIFY_KEYS is not set"
-            files = plural(len(manifest.artifacts), "file")
-            echo(f"ok     {manifest.ref}: {files}, {manifest.size:,} bytes, {signed}", indent=7)
+            attachments = manifest.attachments.values()
+            files = plural(len(manifest.artifacts) + len(attachments), "file")
+            size = manifest.size + sum(attachment.size for attachment in attachments)
+            echo(f"ok     {manifest.ref}: {files}, {size:,} bytes, {signed}", indent=7)
     raise SystemExit(1 if wrong else 0)
 
 

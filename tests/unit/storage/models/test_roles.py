@@ -115,7 +115,8 @@ def publish(tmp_path: Path, models: ModelStorageManager, monkeypatch: pytest.Mon
         ("model:scaler", "'scaler' is a StandardScaler, .* the role preprocessor "),
         ("preprocesor", "'preprocesor', which reads as the role 'preprocessor': give it the role preprocessor "),
         ("preprocesor:scaler", r"'preprocesor' is no role: use model, preprocessor or label_encoder \(did you mean "),
-        ("scaler:scaler", "'scaler' is no role: use model, preprocessor or label_encoder$"),
+        ("scaler:scaler", r"'scaler' is no role: .* \(did you mean 'preprocessor'\?\)$"),
+        ("colour:scaler", "'colour' is no role: use model, preprocessor or label_encoder$"),
     ],
 )
 def test_a_misspelt_role_of_an_object_in_the_bucket_is_refused(publish: Any, role: str, message: str) -> None:

@@ -1,0 +1,163 @@
+"""Histograms of numbers, in buckets whose width is a fixed share of the value.
+
+A bucket is the sign, the exponent and the first `level` bits of the mantissa of a float64. Zero has a bucket of its
+own. The level is the largest one, of at most `MAX_LEVEL`, at which the histogram has at most `limit` buckets. A subset
+of the values has no more buckets than all values, and a lower level joins whole buckets. The level and the counts
+therefore depend only on the values, not on their order or on the histograms that were merged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+MAX_LEVEL = 20
+"""Level of a histogram with few buckets. Integers up to 2**21 have buckets of their own."""
+MIN_LEVEL = -11
+"""Level at which all positive numbers share one bucket. Below 0, a bucket holds several powers of two."""
+MAX_BUCKETS = 512
+"""Maximum number of buckets, unless a histogram has another limit."""
+_MANTISSA_BITS = 52
+_INFINITY_BITS = 0x7FF << _MANTISSA_BITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """Counts of finite numbers by bucket.
+
+    >>> ages = Histogram.of([30.0, 30.0, 31.0, -1.5])
+    >>> ages.total, [(ages.edges(bucket)[0], count) for bucket, count in ages.counts.items()]
+    (4, [(-1.5000009536743164, 1), (30.0, 2), (31.0, 1)])
+    """
+
+    level: int = MAX_LEVEL
+    counts: Mapping[int, int] = field(default_factory=dict)
+    """Number of values by bucket, in ascending order. Bucket 0 is zero, and negative buckets hold negative numbers."""
+    limit: int = MAX_BUCKETS
+    """Maximum number of buckets."""
+
+    @classmethod
+    def of(cls, values: Iterable[float], limit: int = MAX_BUCKETS) -> Histogram:
+        """Count finite numbers."""
+        counts: dict[int, int] = {}
+        for value in values:
+            bucket = bucket_of(value)
+            counts[bucket] = counts.get(bucket, 0) + 1
+        return cls._coarsened(MAX_LEVEL, counts, limit)
+
+    @property
+    def total(self) -> int:
+        """Number of values."""
+        return sum(self.counts.values())
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether buckets are as narrow as possible. Then each usually holds one value: its edge next to zero."""
+        return self.level == MAX_LEVEL
+
+    def edges(self, bucket: int) -> tuple[float, float]:
+        """Return the lower and the upper edge of a bucket.
+
+        The edge nearer to zero belongs to the bucket, the other one does not. Both edges of bucket 0 are 0.
+        """
+        if bucket == 0:
+            return 0.0, 0.0
+        shift = _MANTISSA_BITS - self.level
+        near, far = ((abs(bucket) - 1) << shift, abs(bucket) << shift)
+        low, high = (struct.unpack("<d", struct.pack("<Q", min(bits, _INFINITY_BITS)))[0] for bits in (near, far))
+        return (low, high) if bucket > 0 else (-high, -low)
+
+    def quantile(self, share: float) -> float | None:
+        """Return an estimate of the value below which a share of the values lies; None without values.
+
+        Values are taken as spread evenly over their bucket; a bucket of an exact histogram as its edge next to zero.
+
+        >>> Histogram.of([float(n) for n in range(101)]).quantile(0.5)
+        50.0
+        """
+        rank, before = share * max(0, self.total - 1), 0
+        for bucket, count in self.counts.items():
+            if rank < before + count:
+                low, high = self.edges(bucket)
+                if self.is_exact:
+                    return low if bucket >= 0 else high
+                return low + (high - low) * ((rank - before + 0.5) / count) if high < float("inf") else low
+            before += count
+        return None
+
+    def merge(self, other: Histogram) -> Histogram:
+        """Return the histogram of the values of both; raises `ValueError` if their limits differ."""
+        if self.limit != other.limit:
+            raise ValueError(f"histograms with {self.limit} and {other.limit} buckets cannot be merged")
+        level = min(self.level, other.level)
+        counts = _at_level(self.counts, self.level - level)
+        for bucket, count in _at_level(other.counts, other.level - level).items():
+            counts[bucket] = counts.get(bucket, 0) + count
+        return self._coarsened(level, counts, self.limit)
+
+    @classmethod
+    def _coarsened(cls, level: int, counts: dict[int, int], limit: int) -> Histogram:
+        while len(counts) > limit and level > MIN_LEVEL:
+            level, counts = level - 1, _at_level(counts, 1)
+        return cls(level=level, counts=dict(sorted(counts.items())), limit=limit)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the level, the buckets and their counts."""
+        document = {"level": self.level, "buckets": list(self.counts), "counts": list(self.counts.values())}
+        return document if self.limit == MAX_BUCKETS else document | {"limit": self.limit}
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Histogram:
+        """Read what `to_json` returned; raises `ValueError`, `TypeError` or `LookupError`."""
+        level, buckets, counts = raw["level"], raw["buckets"], raw["counts"]
+        limit = raw.get("limit", MAX_BUCKETS)
+        if type(limit) is not int or not 3 <= limit <= MAX_BUCKETS:
+            raise ValueError("the limit of a histogram is out of range")
+        if type(level) is not int or not MIN_LEVEL <= level <= MAX_LEVEL:
+            raise ValueError("the level of a histogram is out of range")
+        if not isinstance(buckets, list) or not isinstance(counts, list) or len(buckets) != len(counts):
+            raise ValueError("a histogram has not one count for each bucket")
+        if len(buckets) > limit:
+            raise ValueError("a histogram has too many buckets")
+        most = _INFINITY_BITS >> (_MANTISSA_BITS - level)
+        if any(type(item) is not int for item in buckets) or any(type(item) is not int or item < 1 for item in counts):
+            raise TypeError("a bucket or a count of a histogram is not a whole number")
+        if any(not -most - 1 <= bucket <= most + 1 for bucket in buckets):
+            raise ValueError("a bucket of a histogram is out of range")
+        if any(low >= high for low, high in pairwise(buckets)):
+            raise ValueError("the buckets of a histogram are not in ascending order")
+        return cls(level=level, counts=dict(zip(buckets, counts, strict=True)), limit=limit)
+
+
+def bucket_of(value: float, level: int = MAX_LEVEL) -> int:
+    """Return the bucket of a finite number.
+
+    >>> bucket_of(0.0), bucket_of(1.0, 3), bucket_of(1.124, 3), bucket_of(1.126, 3), bucket_of(-1.0, 3)
+    (0, 8185, 8185, 8186, -8185)
+    """
+    if value == 0:
+        return 0
+    (bits,) = struct.unpack("<Q", struct.pack("<d", abs(value)))
+    bucket = int(bits >> (_MANTISSA_BITS - level)) + 1
+    return bucket if value > 0 else -bucket
+
+
+def coarser(bucket: int, levels: int) -> int:
+    """Return the bucket that contains a bucket, so many levels below."""
+    if bucket == 0:
+        return 0
+    within = ((abs(bucket) - 1) >> levels) + 1
+    return within if bucket > 0 else -within
+
+
+def _at_level(counts: Mapping[int, int], levels: int) -> dict[int, int]:
+    if not levels:
+        return dict(counts)
+    joined: dict[int, int] = {}
+    for bucket, count in counts.items():
+        within = coarser(bucket, levels)
+        joined[within] = joined.get(within, 0) + count
+    return joined

@@ -1,0 +1,152 @@
+"""Counts numbers with NumPy: extremes, exact sums and a histogram.
+
+`counts`, the extension in Cython, does the same in one pass. The results of both are equal to the bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scoreline.tasks.quality.exact_sums import ExactSum
+from scoreline.tasks.quality.histograms import MAX_BUCKETS, MAX_LEVEL, MIN_LEVEL, Histogram
+
+_MANTISSA_BITS = 52
+_MANTISSA = (1 << _MANTISSA_BITS) - 1
+_MAGNITUDE = (1 << 63) - 1
+_HALF_BITS = 27
+_ROWS = 1 << 20
+"""Number of values that are counted at a time. Sums of so many halves of mantissas are exact in float64."""
+
+
+class NumberCounts:
+    """Counts of numbers that are added array by array.
+
+    Parameters
+    ----------
+    limit : int
+        Maximum number of buckets of the histogram.
+    """
+
+    def __init__(self, limit: int = MAX_BUCKETS) -> None:
+        self._limit, self._level = limit, MAX_LEVEL
+        self._buckets = self._counts = np.empty(0, np.int64)
+        self._units = self._square_units = 0
+        self.nan = self.positive_infinities = self.negative_infinities = self.overflows = 0
+        self.minimum: float | None = None
+        self.maximum: float | None = None
+
+    def add(self, values: Any) -> None:
+        """Count the values of an ndarray of numbers, shape (n,). Values of other types are converted to float64."""
+        for start in range(0, len(values), _ROWS):
+            self._add(np.asarray(values[start : start + _ROWS], np.float64))
+
+    def _add(self, x: Any) -> None:
+        finite = np.isfinite(x)
+        if not finite.all():
+            self.nan += int(np.isnan(x).sum())
+            self.positive_infinities += int(np.isposinf(x).sum())
+            self.negative_infinities += int(np.isneginf(x).sum())
+            x = x[finite]
+        if not len(x):
+            return
+        x = x + 0.0  # makes the negative zero positive
+        low, high = float(x.min()), float(x.max())
+        self.minimum = low if self.minimum is None else min(self.minimum, low)
+        self.maximum = high if self.maximum is None else max(self.maximum, high)
+        self._units += _sum_units(x)
+        with np.errstate(over="ignore", under="ignore"):
+            squares = x * x
+        if high >= 1e154 or low <= -1e154:
+            fits = np.isfinite(squares)
+            self.overflows += int(len(fits) - fits.sum())
+            squares = squares[fits]
+        self._square_units += _sum_units(squares)
+        buckets, counts = np.unique(buckets_of(x, self._level), return_counts=True)
+        self._level, self._buckets, self._counts = join_buckets(
+            self._level,
+            np.concatenate([self._buckets, buckets]),
+            np.concatenate([self._counts, counts]),
+            self._limit,
+        )
+
+    @property
+    def sum(self) -> ExactSum:
+        """The sum of the finite numbers."""
+        return ExactSum(self._units)
+
+    @property
+    def sum_squares(self) -> ExactSum:
+        """The sum of the squares."""
+        return ExactSum(self._square_units)
+
+    @property
+    def level(self) -> int:
+        """The level of the histogram."""
+        return self._level
+
+    @property
+    def buckets(self) -> tuple[Any, Any]:
+        """The buckets of the histogram in ascending order, and their counts: ndarrays of int64."""
+        return self._buckets, self._counts
+
+    def histogram(self) -> Histogram:
+        """Return the histogram of the finite numbers."""
+        buckets, counts = self.buckets
+        pairs = zip(buckets.tolist(), counts.tolist(), strict=True)
+        return Histogram(level=self.level, counts=dict(pairs), limit=self._limit)
+
+
+def buckets_of(x: Any, level: int) -> Any:
+    """Return the bucket of each finite number (see `histograms.bucket_of`): ndarray of int64."""
+    bits = x.view(np.int64)
+    buckets = ((bits & _MAGNITUDE) >> (_MANTISSA_BITS - level)) + 1
+    buckets = np.where(bits < 0, -buckets, buckets)
+    buckets[x == 0] = 0
+    return buckets
+
+
+def join_buckets(level: int, buckets: Any, counts: Any, limit: int) -> tuple[int, Any, Any]:
+    """Add the counts of equal buckets, and lower the level until there are at most `limit` buckets.
+
+    Parameters
+    ----------
+    buckets, counts : ndarray of int64, shape (n,)
+        Buckets of one level in any order, and their counts.
+    """
+    buckets, counts = _added(buckets, counts)
+    while len(buckets) > limit and level > MIN_LEVEL:
+        level, buckets = level - 1, coarsened(buckets, 1)
+        buckets, counts = _added(buckets, counts)
+    return level, buckets, counts
+
+
+def coarsened(buckets: Any, levels: Any) -> Any:
+    """Return the buckets that contain buckets, so many levels below (see `histograms.coarser`)."""
+    return np.sign(buckets) * (((np.abs(buckets) - 1) >> levels) + 1)
+
+
+def _added(buckets: Any, counts: Any) -> tuple[Any, Any]:
+    order = np.argsort(buckets, kind="stable")
+    buckets, counts = buckets[order], counts[order]
+    if not len(buckets):
+        return buckets, counts
+    starts = np.flatnonzero(np.concatenate([[True], buckets[1:] != buckets[:-1]]))
+    return buckets[starts], np.add.reduceat(counts, starts)
+
+
+def _sum_units(x: Any) -> int:
+    """Return the sum of finite numbers as a multiple of 2**-1074, from the sums of their mantissas by exponent."""
+    bits = x.view(np.int64)
+    exponents = (bits >> _MANTISSA_BITS) & 0x7FF
+    mantissas = bits & _MANTISSA
+    mantissas[exponents > 0] |= 1 << _MANTISSA_BITS
+    np.negative(mantissas, where=bits < 0, out=mantissas)
+    high = np.bincount(exponents, weights=mantissas >> _HALF_BITS)
+    low = np.bincount(exponents, weights=mantissas & ((1 << _HALF_BITS) - 1))
+    units = 0
+    for exponent in np.flatnonzero((high != 0) | (low != 0)).tolist():
+        sum_ = (int(high[exponent]) << _HALF_BITS) + int(low[exponent])
+        units += sum_ << max(exponent - 1, 0)
+    return units
