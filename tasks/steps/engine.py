@@ -24,7 +24,7 @@ from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
 from scoreline.tasks.job.plan import BATCH_BYTES, BATCH_ROWS, Columns, Slice
 from scoreline.tasks.quality.checks_of import PublishedChecks
-from scoreline.tasks.quality.gate import Checker, no_checks
+from scoreline.tasks.quality.gate import Checker
 from scoreline.tasks.records.format import RecordsFormat
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.refused_before import RefusedByModel
@@ -85,8 +85,8 @@ class Engine(Dispatcher):
     """Small objects that the current step has read before."""
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
-    checker: Checker = no_checks
-    """Runs the checks of a job that has all its results."""
+    checker: Checker | None = None
+    """Runs the checks of a job that has all its results, in place of `hold_against_checks`."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 
