@@ -42,6 +42,7 @@ from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions
 from scoreline.tasks.job.uris import with_slash
+from scoreline.tasks.quality.checks_of import check_text
 from scoreline.tasks.quality.decisions import Decided, decide, roll_back
 from scoreline.tasks.quality.latest import Latest
 from scoreline.tasks.quality.pointer import Pointer
@@ -150,6 +151,7 @@ class Client:
             Transient: try again with the same `job_id`.
         """
         spec = self.submission.spec(model, input, options)
+        check_text(spec.checks)
         return self.submission.submit(spec, webhook=options.get("webhook"), labels=options.get("labels"))
 
     def preflight(
@@ -185,6 +187,7 @@ class Client:
             from scoreline.tasks.steps.preflight import preflight
         spec = self.submission.spec(model, input, options)
         self.submission.check(spec, options.get("webhook") or self.submission.webhooks.url)
+        check_text(spec.checks)
         main = self.buckets.main
         trust = trust or ModelSettings.from_env(os.environ)
         models = ModelStorageManager(main, cloud_only=True, use_r2=True, settings=trust)  # write no model to a disk
@@ -211,6 +214,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
     ) -> Status:
         """Submit a job with a complete spec (see `submit`). A job of a schedule also names its schedule."""
+        check_text(spec.checks)
         return self.submission.submit(spec, webhook=webhook, schedule=schedule, labels=labels)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from scoreline.storage.tables.base import SeekPoint, Span
 from scoreline.storage.tables.packed_spans import row_counts
+from scoreline.storage.tables.row_rules import RowRule
 
 BATCH_ROWS = 65_536
 """Maximum number of rows scored at once. Forests are fastest at this batch size."""
@@ -93,6 +94,9 @@ class Columns:
     frames: bool = False
     """Whether a model gets numbers in a DataFrame. A DataFrame is needed if the model does not say what it accepts, and
     fails on an array."""
+    rules: tuple[RowRule, ...] = ()
+    """The rules of the job's checks that each row must meet. All parts evaluate the same rules, because the digest of
+    the plan covers them."""
     batch_rows: int = 0
     """Maximum number of rows that are scored at once, if the model is so slow that `BATCH_ROWS` would take too long;
     otherwise 0."""

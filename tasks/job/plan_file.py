@@ -169,8 +169,9 @@ def encode(
         offset += len(body)
         first += len(block)
         rows += sum(part.rows for part in block)
+    optional = () if columns.rules else ("rules",)  # a plan without rules is as in earlier releases
     header = {
-        **asdict(columns),
+        **{name: value for name, value in asdict(columns).items() if name not in optional},
         "identity": dict(identity),
         "warnings": list(warnings),
         "rows": rows,

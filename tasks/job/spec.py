@@ -16,6 +16,8 @@ from scoreline.tasks.job.deadline import resolve_deadline
 from scoreline.tasks.job.uris import names, parse_uri
 
 PRIORITIES = ("low", "normal", "high")
+MAX_CHECKS_BYTES = 100_000
+"""Maximum size in bytes of the text of a job's checks."""
 _PARTS_TRIED = 10
 _BUDGET = re.compile(r"\d{1,15}|\d{1,15}(\.\d{1,15})?%")
 
@@ -93,6 +95,9 @@ class JobSpec:
     """One of `PRIORITIES`, among the jobs of the group; by default, ``normal``."""
     max_processes: int | None = None
     """Maximum number of processes that score parts of the job at once; None for no maximum."""
+    checks: str | None = None
+    """Text of the checks of the job, in the format of ``checks.toml``, or ``none``. By default, the checks of the model
+    version apply. `scoreline.tasks.quality` reads the text."""
     deadline: str | None = None
     """Time in ISO 8601 at which the job ends if it has not ended before. In a request, this may also be a duration from
     the submission."""
@@ -144,6 +149,8 @@ class JobSpec:
             check_name("group", self.group)
         if self.priority is not None and self.priority not in PRIORITIES:
             raise InvalidRequest(f"priority {self.priority!r} is unknown: choose one of {', '.join(PRIORITIES)}")
+        if self.checks is not None and len(self.checks.encode("utf-8", "replace")) > MAX_CHECKS_BYTES:
+            raise InvalidRequest(f"checks has more than {MAX_CHECKS_BYTES:,} bytes: check fewer values or columns")
         if self.deadline is not None:
             resolve_deadline(self.deadline, datetime.now(UTC).isoformat())
         for name in ("part_rows", "max_attempts", "max_processes"):
@@ -153,7 +160,7 @@ class JobSpec:
         return self
 
     def _check_types(self) -> None:
-        optional = ("method", "only_new", "rejected_of", "partition_by", "group", "priority", "deadline")
+        optional = ("method", "only_new", "rejected_of", "partition_by", "group", "priority", "checks", "deadline")
         for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):

@@ -18,9 +18,9 @@ from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, read_
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.spec import PRIORITIES, JobSpec
 
-Kind = Literal["text", "names", "types", "count", "flag", "character", "labels"]
-"""The kind of a value: a text, several names, types by column, a number of at least 1, a switch, one character, or
-labels."""
+Kind = Literal["text", "names", "types", "count", "flag", "character", "labels", "file"]
+"""The kind of a value: a text, several names, types by column, a number of at least 1, a switch, one character, labels,
+or a text that the command line reads from a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +144,16 @@ class RecordsOptions(TypedDict, total=False):
             "2h, or a time in ISO 8601 with its zone. Its results are kept, and the job can be resumed.",
             metavar="DURATION|TIME",
             default="none",
+        ),
+    ]
+    checks: Annotated[
+        str | None,
+        Option(
+            help="Hold the rows and the results against the checks in this file, in the format of checks.toml; 'none' "
+            "checks nothing. Python and schedules give the text of the file.",
+            kind="file",
+            metavar="FILE|none",
+            default="those of the model version, which may be the defaults",
         ),
     ]
     webhook: Annotated[
@@ -271,7 +281,7 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
     "thousands": {"none": ""},
 }
 """Words for characters that are hard to type, by option."""
-_EMPTY_IS_ABSENT = frozenset({"output", "job_id", "features", "group", "priority", "deadline"})
+_EMPTY_IS_ABSENT = frozenset({"output", "job_id", "features", "group", "priority", "checks", "deadline"})
 
 
 @cache

@@ -50,18 +50,13 @@ type Checker = Callable[[Evidence], Iterable[Finding]]
 """Runs the checks of a job."""
 
 
-def no_checks(evidence: Evidence) -> Iterable[Finding]:
-    """Find nothing, because the job has no checks."""
-    return ()
-
-
 def judge(evidence: Evidence, checker: Checker) -> Verdict:
     """Return the verdict about a job that has all its results.
 
-    A job that scores rejected rows again is not checked, because it has only a few of the rows.
+    Only a job that can become the latest run of its output is checked (see `publishes`).
     """
     job = evidence.documents.job
-    if job.spec.rejected_of is not None:
+    if not publishes(job, evidence.buckets.main.bucket):
         return Verdict()
     try:
         return Verdict(findings=tuple(map(_short, checker(evidence))))

@@ -21,6 +21,7 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.tasks.dispatch.submission import Recorded, Submission
 from scoreline.tasks.job.spec import JobSpec, kept_names
 from scoreline.tasks.job.submit_options import RecordsOptions, check_known, spec_from
+from scoreline.tasks.quality.checks_of import check_text
 from scoreline.tasks.records import arrow
 from scoreline.tasks.records.carried import MAX_CARRIED_BYTES, Carried, is_small
 from scoreline.tasks.records.job import MAX_MESSAGE_BYTES, RecordsJob
@@ -75,6 +76,7 @@ def accept_records(
     if options.get("max_rejected") is None:
         options["max_rejected"] = "100%"
     spec = spec_from(model, main.uri(key), options, job_id=job_id, output=submission.default_output(model)).check()
+    check_text(spec.checks)
     pinned = submission.registry.resolve(model)
     _check_columns(submission, pinned, spec, names)
     recorded = submission.accept(

@@ -67,7 +67,7 @@ class ReasonCount:
     """A reason for rejection, and the number of rows rejected for it."""
 
     stage: str
-    """``decode``, ``schema`` or ``predict``."""
+    """``decode``, ``contract``, ``schema`` or ``predict``."""
     column: str
     """The column at fault; empty if it is not known."""
     message: str

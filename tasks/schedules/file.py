@@ -17,6 +17,7 @@ from scoreline.storage.keys import check_name
 from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
+from scoreline.tasks.quality.checks_of import check_text
 from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
@@ -217,6 +218,10 @@ def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None
         else:
             sound[key] = table[key]
     faults += _check_together(sound)
+    try:
+        check_text(sound.get("checks") or None)
+    except InvalidRequest as error:
+        faults.append(("checks", str(error)))
     if webhooks is not None and "webhook" in sound:
         try:
             webhooks.check(sound["webhook"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from scoreline.storage.errors import RejectBudgetExceeded
 from scoreline.storage.models.categories import is_missing
-from scoreline.tasks.scoring.features import Rejection
+from scoreline.tasks.scoring.features import Rejection, Stage
 from scoreline.tasks.scoring.model_calls import first_line
 from scoreline.tasks.scoring.non_finite import Trials
 from scoreline.tasks.scoring.refusals import Confirmed, Refused
@@ -43,6 +43,9 @@ class BatchRejects:
         Called with the number of rejected rows each time this number grows; returns whether the search must end.
     describe_row : callable or None
         Returns the object and the row number from which a row of the batch comes.
+    before : int
+        Number of rejected rows that are no longer in the batch, because they break a rule of the contract. They count
+        against `max_rejected`, and `report` is told of them.
     """
 
     rejected: dict[int, Rejection]
@@ -51,6 +54,7 @@ class BatchRejects:
     max_rejected: int | None
     report: Callable[[int], bool] | None = None
     describe_row: Callable[[int], str] | None = None
+    before: int = 0
     _failed: dict[int, str] = field(default_factory=dict)
     """Messages of the rows that failed in the model, and are not explained yet. They may quote a value of the row."""
     _refused: list[RowsAlike] = field(default_factory=list)
@@ -127,18 +131,17 @@ class BatchRejects:
         if self._on_trial:
             return
         count = self._count()
-        is_over = self.report is not None and count > 0 and self.report(count)
+        is_over = self.report is not None and count > self.before and self.report(count)
         if not is_over and not self.are_too_many():
             return
-        how_many = count if is_over else f"more than {self.max_rejected}"
         row, why = self._first()
         in_batch = f"row {row} of a batch of {self.trials.batch.num_rows}"
         place = in_batch if self.describe_row is None else self.describe_row(row)
-        raise RejectBudgetExceeded(f"{how_many} rows were rejected. The first is {place}: {why}")
+        raise over_budget(count if is_over else f"more than {self.max_rejected}", place, why)
 
     def _count(self) -> int:
         refused = sum(len(alike.rows) for alike in (*self._refused, *self._unexplained))
-        return len(self.rejected) + len(self._failed) + refused
+        return self.before + len(self.rejected) + len(self._failed) + refused
 
     def _first(self) -> tuple[int, Rejection]:
         """Return the first rejected row, and why it was rejected."""
@@ -185,9 +188,12 @@ class BatchRejects:
         return [*found, *alike(quoting), *(_only(group, left[group.rows]) for group in self._unexplained)]
 
 
-def _rows_alike(
-    rows: Any, codes: Any, stage: Literal["schema", "predict"], column: str | None, messages: list[str]
-) -> RowsAlike:
+def over_budget(how_many: int | str, place: str, why: Rejection) -> RejectBudgetExceeded:
+    """Return the error of a batch with too many rejected rows, of which the first is at `place`."""
+    return RejectBudgetExceeded(f"{how_many} rows were rejected. The first is {place}: {why}")
+
+
+def _rows_alike(rows: Any, codes: Any, stage: Stage, column: str | None, messages: list[str]) -> RowsAlike:
     """Return rows that are alike, without the messages of other rows."""
     used, codes = np.unique(codes, return_inverse=True)
     return RowsAlike(rows, codes, stage, column, [messages[code] for code in used.tolist()])

@@ -50,6 +50,9 @@ from scoreline.tasks.scoring.settled_types import SCORED_AS, missing_anywhere, s
 
 Form = Literal["frame", "array", "column"]
 """The kind of container that an estimator expects for its features."""
+Stage = Literal["contract", "schema", "predict"]
+"""Where a decoded row was rejected: ``contract`` if it breaks a rule of the checks, ``schema`` if the model does not
+accept a value of it, ``predict`` if the model failed on it."""
 
 _MAX_EXACT_INTEGER = 2**53
 """Float64 represents every integer up to this one exactly."""
@@ -63,10 +66,9 @@ _MAX_EXACT_POWER = 22
 class Rejection:
     """Why a row was rejected."""
 
-    stage: Literal["schema", "predict"]
-    """``schema`` if the model does not accept a value of the row, ``predict`` if the model failed on the row."""
+    stage: Stage
     column: str | None
-    """The feature that caused the rejection, if it is known."""
+    """The column that caused the rejection, if it is known."""
     message: str
 
     def __str__(self) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from scoreline.tasks.scoring.features import Rejection
+from scoreline.tasks.scoring.features import Rejection, Stage
 
 
 class RowsAlike(NamedTuple):
@@ -17,7 +17,7 @@ class RowsAlike(NamedTuple):
     """Numbers of the rows: ndarray of int."""
     codes: Any
     """For each row, the position of its message in `messages`: ndarray of int."""
-    stage: Literal["schema", "predict"]
+    stage: Stage
     column: str | None
     messages: Sequence[str]
 
@@ -39,7 +39,7 @@ class RejectedRows(Mapping[int, Rejection]):
         self,
         rows: Any,
         codes: Any,
-        stages: Sequence[Literal["schema", "predict"]],
+        stages: Sequence[Stage],
         columns: Sequence[str | None],
         messages: Sequence[str],
     ) -> None:
@@ -76,6 +76,23 @@ class RejectedRows(Mapping[int, Rejection]):
             [message for group in groups for message in group.messages],
         )
 
+    def among(self, rows: Any) -> RejectedRows:
+        """Return the rows with other numbers: the number of row ``n`` becomes ``rows[n]``. `rows` is in order."""
+        return RejectedRows(rows[self.rows], self.codes, self.stages, self.columns, self.messages)
+
+    def merged(self, other: RejectedRows) -> RejectedRows:
+        """Return the rows of both. No row may be in both."""
+        rows = np.concatenate([self.rows, other.rows])
+        codes = np.concatenate([self.codes, other.codes + len(self.messages)])
+        order = np.argsort(rows, kind="stable")
+        return RejectedRows(
+            rows[order],
+            codes[order],
+            [*self.stages, *other.stages],
+            [*self.columns, *other.columns],
+            [*self.messages, *other.messages],
+        )
+
     def between(self, start: int, stop: int) -> RejectedRows:
         """Return the rows from `start` to before `stop`, numbered from `start`."""
         low, high = np.searchsorted(self.rows, (start, stop))
@@ -101,7 +118,7 @@ class RejectedRows(Mapping[int, Rejection]):
 
 def alike(rejected: Mapping[int, Rejection]) -> list[RowsAlike]:
     """Return the rows of a mapping in groups."""
-    groups: dict[tuple[Literal["schema", "predict"], str | None], tuple[list[int], list[int], dict[str, int]]] = {}
+    groups: dict[tuple[Stage, str | None], tuple[list[int], list[int], dict[str, int]]] = {}
     for row, why in rejected.items():
         rows, codes, messages = groups.setdefault((why.stage, why.column), ([], [], {}))
         rows.append(row)

@@ -14,6 +14,7 @@ from scoreline.storage.errors import InputError
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import takes_one_column
 from scoreline.tasks.scoring.batch_rejects import BatchRejects
+from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.features import Form, Rejection, take, to_features
 from scoreline.tasks.scoring.model_calls import call_model, is_about_rows
 from scoreline.tasks.scoring.non_finite import Trials
@@ -26,6 +27,7 @@ from scoreline.tasks.scoring.rejected_rows import RejectedRows
 from scoreline.tasks.scoring.search import Pieces, Search
 from scoreline.tasks.scoring.suspects import Suspects
 from scoreline.tasks.scoring.timings import Timings
+from scoreline.tasks.scoring.unbroken_rows import UnbrokenRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ def score_batch(
     timings: Timings | None = None,
     refused_before: RefusedBefore | None = None,
     single_calls: SingleCalls | None = None,
+    contract: Contract | None = None,
 ) -> Scored:
     """Score one batch, and reject only the rows that make the estimator fail.
 
@@ -92,6 +95,9 @@ def score_batch(
     single_calls : SingleCalls, optional
         What calls with single rows have shown in earlier batches of the part. What such calls show in this batch is
         added.
+    contract : Contract, optional
+        The rules that each row must meet. The model does not get the rows that break a rule, and neither does the
+        conversion to features.
 
     Raises
     ------
@@ -106,6 +112,47 @@ def score_batch(
         The model failed for a reason that is not due to the rows (see `model_calls.is_about_rows`).
     """
     timings = timings or Timings()
+    rest = None
+    if contract is not None and contract.rules:
+        with timings("align"):
+            rest = UnbrokenRows.of(batch, contract)
+        if rest is not None:
+            rest.check_budget(max_rejected, report, describe_row)
+    done = _score(
+        bundle,
+        batch if rest is None else rest.batch,
+        features=features,
+        keep=keep,
+        method=method,
+        frames=frames,
+        max_rejected=max_rejected,
+        report=report,
+        describe_row=describe_row if rest is None else rest.describe_with(describe_row),
+        timings=timings,
+        refused_before=refused_before,
+        single_calls=single_calls or SingleCalls(),
+        before=0 if rest is None else len(rest.broken),
+    )
+    return done if rest is None else Scored(table=done.table, rejected=rest.with_broken(done.rejected))
+
+
+def _score(
+    bundle: Bundle,
+    batch: pa.RecordBatch,
+    *,
+    features: Sequence[str],
+    keep: Sequence[str],
+    method: str | None,
+    frames: bool,
+    max_rejected: int | None,
+    report: Callable[[int], bool] | None,
+    describe_row: Callable[[int], str] | None,
+    timings: Timings,
+    refused_before: RefusedBefore | None,
+    single_calls: SingleCalls,
+    before: int,
+) -> Scored:
+    """Score the rows that break no rule (see `score_batch`). `before` is the number of rows that break one."""
     form = _form(bundle, features)
     named = bundle.manifest.feature_names is not None or frames
     categories = bundle.categories(features)
@@ -126,7 +173,6 @@ def score_batch(
     def score_single(row: pa.RecordBatch) -> dict[str, Any]:
         return call_model(lambda: outputs(bundle, convert(row)[0], method))
 
-    single_calls = single_calls or SingleCalls()
     trials = Trials(score=score_single, batch=batch, features=features)
     pieces: Pieces = []
     rejects = BatchRejects(
@@ -136,6 +182,7 @@ def score_batch(
         max_rejected=max_rejected,
         report=report,
         describe_row=describe_row,
+        before=before,
     )
     order = Suspects(trials=trials, blame=rejects.blame)
     asks = bundle.keeps_rows_apart

@@ -23,7 +23,8 @@ from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
 from scoreline.tasks.job.plan import BATCH_BYTES, BATCH_ROWS, Columns, Slice
-from scoreline.tasks.quality.gate import Checker, no_checks
+from scoreline.tasks.quality.checks_of import PublishedChecks
+from scoreline.tasks.quality.gate import Checker
 from scoreline.tasks.records.format import RecordsFormat
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.refused_before import RefusedByModel
@@ -77,6 +78,8 @@ class Engine(Dispatcher):
     """The time at which this process wrote its last part of each job."""
     refused: RefusedByModel = field(default_factory=RefusedByModel)
     """The values that steps of models refused in earlier batches of this process."""
+    published_checks: PublishedChecks = field(default_factory=PublishedChecks)
+    """The checks of model versions that this process has read."""
     batch_bytes: int = BATCH_BYTES
     """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
     kept: KeptObjects = field(default_factory=KeptObjects)
@@ -85,8 +88,8 @@ class Engine(Dispatcher):
     """The columns of the results of earlier small jobs of this process."""
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
-    checker: Checker = no_checks
-    """Runs the checks of a job that has all its results."""
+    checker: Checker | None = None
+    """Runs the checks of a job that has all its results, in place of `hold_against_checks`."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
 from scoreline.storage.ledger.base import Progress
@@ -49,6 +50,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.arrange import arrange, remove_parts
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.held_checks import hold_against_checks
 from scoreline.tasks.steps.result_files import File
 from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
 
@@ -238,7 +240,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
     counted = _requests(parts, progress) + requests.so_far() - before
     evidence = Evidence(buckets=engine.buckets, documents=documents, rows=parts.rows, rejected=parts.rejected)
-    verdict = judge(evidence, engine.checker)
+    verdict = judge(evidence, engine.checker or partial(hold_against_checks, engine))
     state = "blocked" if verdict.blocked else outcome.state
     outcome = replace(outcome, state=state, checks=recorded(verdict), class_a=counted.class_a, class_b=counted.class_b)
     decided = claim_end(main, job_id, outcome)

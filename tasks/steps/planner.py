@@ -50,6 +50,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS, measure_call
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.job_checks import with_rules
 from scoreline.tasks.steps.known_columns import KnownColumns
 from scoreline.tasks.steps.sampling import (
     SAMPLE_ROWS,
@@ -229,6 +230,7 @@ def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | N
         folders=resolved.folders,
         types=describe_types(resolved.reads, features),
     )
+    columns = with_rules(engine, job, columns, manifest)
     files = [item.file for item in surveyed]
     parts = rescored or parts_to_sample(files, spec.part_rows)
     made = Draft(columns=columns, parts=parts, surveyed=surveyed, warnings=warnings)

@@ -28,6 +28,7 @@ from scoreline.tasks.job.plan import BATCH_ROWS, evenly_spaced
 from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import describe_rejected
 from scoreline.tasks.scoring import matrices
+from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.expected_costs import ExpectedCosts, expect_costs
@@ -204,6 +205,7 @@ def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
             keep=made.columns.keep,
             method=job.spec.method,
             frames=made.columns.frames,
+            contract=Contract(made.columns.rules),
         )
         if rejected := list(describe_rejected(rows, done.rejected)):
             uri = engine.buckets[piece.bucket].uri(piece.key)

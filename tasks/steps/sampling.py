@@ -27,6 +27,7 @@ from scoreline.tasks.job.chosen_cut import ChosenCut
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.part_sizes import PART_ROWS, CutParts, pack
 from scoreline.tasks.job.plan import BATCH_ROWS, Columns, InputFile, Part, Slice, evenly_spaced
+from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import Scored, score_batch
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.scoring.timings import Timings
@@ -99,7 +100,7 @@ def _try_words(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: 
     columns = made.columns
     words = _sample_words(engine, job, made, resolved.mixed)
     if words is not None:
-        scored = score_rows_of(job, bundle, words, columns)
+        scored = score_rows_of(job, bundle, words, replace(columns, rules=()))  # whether the model takes words
         if not scored.rejected:
             return _score_sample(engine, job, bundle, made)
     reads = read_as_numbers(resolved.reads, resolved.mixed)
@@ -240,6 +241,7 @@ def score_rows_of(
         frames=columns.frames,
         max_rejected=max_rejected,
         timings=timings,
+        contract=Contract(columns.rules),
     )
 
 

@@ -42,7 +42,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
-from scoreline.tasks.quality.pointer import publish_latest
+from scoreline.tasks.quality.pointer import publishes
 from scoreline.tasks.records.carried import Carried, records_key
 from scoreline.tasks.records.staging import read_scored
 from scoreline.tasks.records.table import MAX_RESULTS_BYTES, encode, pack, unpack
@@ -155,11 +155,13 @@ def score_carried(engine: Engine, job_id: str, carried: Carried, *, longest_s: f
 
 
 def _begin(engine: Engine, job_id: str, carried: Carried) -> _Work | None:
-    """Plan a job. Return None if its document or records are malformed, or if it is late or has several parts."""
+    """Plan a job. Return None if it is malformed or late, has several parts, or has an output of its own."""
     try:
         job = carried.job()
         found = records_key(job, engine.buckets.main.bucket)
         if job.spec.job_id != job_id or found is None or job.spec.arranged or has_passed(job.spec.deadline):
+            return None
+        if publishes(job, engine.buckets.main.bucket):  # the gate has to check the job
             return None
         key, sha256 = found
         if hashlib.sha256(unpack(carried.records)).hexdigest() != sha256:
@@ -286,7 +288,6 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
     if decided.state not in COMPLETE:
         return False
     create_once(layout.store, layout.success, success)
-    publish_latest(engine.buckets, documents.job, outcome)
     with contextlib.suppress(LedgerError):  # these calls only update counters and let other steps begin sooner
         engine.ledger.counters.count_part(
             rows=receipt.rows, rejected=receipt.rejected, failed=False, seconds=totals.timings.scoring

@@ -15,6 +15,7 @@ from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
 from scoreline.tasks.scoring import matrices
+from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
@@ -83,6 +84,7 @@ def score_rows(
     most, count = max(budget, REJECTED_SHOWN), 0
     watch = RejectWatch(budget=budget, note=note, check_stopped=check_stopped)
 
+    contract = Contract(columns.rules)
     refused_before = engine.refused.of(job.model.manifest_sha256, columns.features)
     single_calls = SingleCalls(job_begins=refused_before.begins(job.spec.job_id))
 
@@ -113,6 +115,7 @@ def score_rows(
                     timings=timings,
                     refused_before=refused_before,
                     single_calls=single_calls,
+                    contract=contract,
                 )
             except RejectBudgetExceeded as error:
                 raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error

@@ -28,8 +28,8 @@ PLAIN, GATHERED = "documents-plain", "documents-gathered"
 FOLDER = "documents/out/job_id={}/"
 OF_SLOTS = {"schedule"}
 """Fields that only the job of a schedule's slot has."""
-LEFT_OUT = {"reason", "summary", "results"}
-"""Fields that are absent unless the job failed, or is a small job of records."""
+LEFT_OUT = {"reason", "summary", "results", "checks"}
+"""Fields that are absent unless the job failed, or is a small job of records, or its checks have findings."""
 
 
 def section(heading: str) -> str:
@@ -106,6 +106,23 @@ def test_manifest_and_success_have_the_fields_of_the_page(document: Callable[...
     (fields,) = tables("_SUCCESS")
     assert set(gathered) == fields
     assert set(plain) == fields - {"plan", "files"}
+
+
+def test_latest_and_review_have_the_fields_of_the_page(
+    worker: Stack, bucket: ObjectStore, document: Callable[..., Any]
+) -> None:
+    client = Client.from_env(worker.environ)
+    client.reject(PLAIN, "for this page")
+    client.accept(PLAIN, "for this page, too")
+    client.accept(GATHERED, "it is the newest")
+    fields, run = tables("latest.json")
+    latest = document("documents/out/latest.json")
+    optional = {"partition_by", "next", "floor"}
+    assert set(latest) == fields - optional
+    assert run - {"slot", "number", "left"} <= {name for entry in latest["runs"] for name in entry} <= run
+    prose = set(re.findall(r"`(\w+)`", section("latest.json")))
+    assert {*latest["files"][0], *latest["history"][0]} <= prose
+    assert {set(document(keys.review(job_id))) == tables("review.json")[0] for job_id in (PLAIN, GATHERED)} == {True}
 
 
 def test_receipt_and_footer_have_the_fields_of_the_page(bucket: ObjectStore, tmp_path: Any) -> None:

@@ -26,7 +26,11 @@ class Models:
 
     def manifest(self, pinned: PinnedModel) -> Any:
         return SimpleNamespace(
-            ref="m@1", feature_names=self.features, n_features=len(self.features), outputs=self.outputs
+            ref="m@1",
+            feature_names=self.features,
+            n_features=len(self.features),
+            outputs=self.outputs,
+            attachments={},
         )
 
     def get(self, pinned: PinnedModel) -> Bundle:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.job.submit_options import Option, described
+from scoreline.tasks.quality.checks_file import NONE, decode
 
 
 def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
@@ -66,6 +69,22 @@ class _Names(click.ParamType[Any]):
         return [name.strip() for name in value.split(",")]
 
 
+class _TextFile(click.ParamType[Any]):
+    """A file with text, or the word ``none``. The value is the text."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == NONE:
+            return NONE
+        try:
+            return decode(Path(value).read_bytes(), value)
+        except OSError as error:
+            self.fail(f"cannot read {value}: {error.strerror}", param, ctx)
+        except InvalidRequest as error:
+            self.fail(str(error), param, ctx)
+
+
 class _Types(click.ParamType[Any]):
     """Types by column, written as ``column=type,column=type``."""
 
@@ -84,4 +103,5 @@ _KINDS: dict[str, Any] = {
     "names": _Names(),
     "types": _Types(),
     "character": str,
+    "file": _TextFile(),
 }

@@ -23,9 +23,7 @@ _NEWEST = ""
 """Value of --rollback without a job."""
 
 
-@click.command(
-    cls=Command, epilog='scoreline accept nightly-20261125T020000Z --reason "fewer rows: a holiday in two regions"\n'
-)
+@click.command(cls=Command, epilog='scoreline accept nightly-20261125T020000Z --reason "fewer rows: a holiday"\n')
 @click.argument("job")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it is shown with the run and in the audit.")
 def accept(job: str, reason: str) -> None:
@@ -40,7 +38,7 @@ def accept(job: str, reason: str) -> None:
     _show_latest(decided, job)
 
 
-@click.command(cls=Command, epilog='scoreline reject nightly-20261125T020000Z --reason "ages were 25 years too high"\n')
+@click.command(cls=Command, epilog='scoreline reject nightly-20261125T020000Z --reason "ages were too high"\n')
 @click.argument("job")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it is shown with the run and in the audit.")
 def reject(job: str, reason: str) -> None:
@@ -71,7 +69,7 @@ def _show_latest(decided: Decided, job_id: str) -> None:
     epilog="""\
 scoreline results s3://bucket/results/churn/
 scoreline results s3://bucket/results/churn/ --to scores.csv
-scoreline results s3://bucket/results/churn/ --rollback --reason "wrong prices"
+scoreline results s3://bucket/churn/ --rollback --reason "wrong prices"
 """,
 )
 @click.argument("target", metavar="OUTPUT|JOB")
@@ -88,7 +86,7 @@ scoreline results s3://bucket/results/churn/ --rollback --reason "wrong prices"
     flag_value=_NEWEST,
     default=None,
     metavar="[JOB]",
-    help="Let readers take JOB again.  [without JOB: the newest accepted run before the latest]",
+    help="Let readers take JOB again; without JOB, the newest accepted run before the latest.",
 )
 @click.option("--reason", metavar="TEXT", help="Why readers are to take an earlier run.  [required with --rollback]")
 @click.option(
@@ -98,7 +96,7 @@ scoreline results s3://bucket/results/churn/ --rollback --reason "wrong prices"
 def results(
     target: str, path: Path | None, rollback: str | None, reason: str | None, limit: int, as_json: bool
 ) -> None:
-    """List the runs of an output, go back to an earlier run, or write the accepted rows to a file.
+    """List or export the accepted runs of an output.
 
     OUTPUT is the folder that jobs write to, such as s3://bucket/results/churn/. Its latest.json names the run that
     readers take: the newest run that its checks or a person accepted. The list says who accepted, withdrew or blocked

@@ -75,6 +75,7 @@ def schedule() -> None:
     priority = "low"
     max_processes = 2
     deadline = "6h"
+    checks = "none"
     partition_by = "region"
     gather = false
     webhook = "https://example.org/hooks/x"

@@ -14,6 +14,7 @@ from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables.base import SeekPoint
+from scoreline.storage.tables.row_rules import RowRule
 from scoreline.tasks.job import plan_file
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.job.plan_file import BLOCK_PARTS, BLOCK_SLICES, PlanFile, _divide, encode
@@ -213,3 +214,41 @@ def test_a_place_that_cannot_be_is_refused(store: Counting, monkeypatch: pytest.
     store.put(keys.plan("job"), encoded(COLUMNS, [Part(slices=(piece,))]))
     with pytest.raises(DocumentCorrupt):
         PlanFile(store, "job").part(0)
+
+
+RULES = (
+    RowRule(column="x", rule="not_null"),
+    RowRule(column="id", rule="in", value=["a", "b"]),
+    RowRule(column="day", rule="max", value={"date": "2026-11-29"}),
+)
+
+
+def test_a_plan_pins_the_rules_of_rows_under_its_digest(store: Counting) -> None:
+    store.put(keys.plan("job"), encoded(replace(COLUMNS, rules=RULES), parts_of(2)))
+    with_rules = PlanFile(store, "job")
+    assert with_rules.columns.rules == RULES
+    plain = put(store, parts_of(2))
+    assert plain.columns.rules == ()
+    assert plain.sha256 != with_rules.sha256
+
+
+def test_the_header_of_a_plan_without_rules_is_that_of_earlier_releases() -> None:
+    header = json.loads(gzip.decompress(encoded(COLUMNS, [])))
+    assert "rules" not in header
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"column": "x", "rule": "least", "value": 1},
+        {"column": "x", "rule": "min", "value": "1"},
+        {"column": "x", "rule": "min", "value": {"day": "2026-11-29"}},
+        {"column": "x", "rule": "min", "value": {}},
+        {"column": 5, "rule": "not_null"},
+    ],
+)
+def test_a_plan_with_a_malformed_rule_is_refused(store: Counting, rule: dict[str, Any]) -> None:
+    header = json.loads(gzip.decompress(encoded(COLUMNS, []))) | {"rules": [rule]}
+    store.put(keys.plan("job"), gzip.compress(json.dumps(header).encode()))
+    with pytest.raises(DocumentCorrupt, match=r"plan\.json\.gz is not a plan"):
+        PlanFile(store, "job")

@@ -139,6 +139,7 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "priority": [("low", "low"), ("", None)],
     "max_processes": [(3, 3)],
     "deadline": [("2h", "2h"), ("2026-11-25T06:00:00+01:00", "2026-11-25T06:00:00+01:00")],
+    "checks": [("none", "none"), ("[rows]\nmin = 5\n", "[rows]\nmin = 5\n"), ("", None)],
     "part_rows": [(100, 100)],
     "partition_by": [("region", "region")],
     "gather": [(True, True), (False, False)],

@@ -56,7 +56,11 @@ class OneReader:
     def __init__(self) -> None:
         model = Reader().fit(pd.DataFrame({name: [0.0] for name in FEATURES}))
         manifest: Any = SimpleNamespace(
-            ref="m@1", feature_names=FEATURES, n_features=4, outputs={"model": describe_outputs(model, None)}
+            ref="m@1",
+            feature_names=FEATURES,
+            n_features=4,
+            outputs={"model": describe_outputs(model, None)},
+            attachments={},
         )
         self._bundle = Bundle(models={"model": model}, manifest=manifest, manifest_sha256="")
 
@@ -216,7 +220,11 @@ class Nameless(RegressorMixin, BaseEstimator):
 def test_a_model_that_says_nothing_and_fails_on_an_array_gets_frames(engine: Engine) -> None:
     model = Nameless()
     manifest: Any = SimpleNamespace(
-        ref="m@1", feature_names=None, n_features=None, outputs={"model": describe_outputs(model, None)}
+        ref="m@1",
+        feature_names=None,
+        n_features=None,
+        outputs={"model": describe_outputs(model, None)},
+        attachments={},
     )
     engine.models = SimpleNamespace(
         get=lambda _: Bundle(models={"model": model}, manifest=manifest, manifest_sha256=""),

@@ -1,0 +1,66 @@
+"""The checks of a job as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from scoreline.storage.tables.row_rules import RowRule
+from scoreline.tasks.quality.check_values import CHECKS, CheckName, default_limits
+
+CheckLevel = Literal["off", "warn", "block"]
+LEVELS: tuple[CheckLevel, ...] = get_args(CheckLevel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A check of a whole job or of a column."""
+
+    level: CheckLevel = "warn"
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """The limits by name. Shares are numbers from 0 to 1, and durations are seconds."""
+
+    def limit(self, name: str) -> float | None:
+        """Return a limit; None if it is not checked."""
+        return self.limits.get(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromoteRule:
+    """A limit for a metric of a version that becomes the champion. It is not yet applied."""
+
+    metric: str
+    limits: Mapping[str, float]
+    """``min`` and ``max`` of the metric itself, and ``drop`` and ``rise`` against the metric of the champion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """The checks of a job."""
+
+    table: Mapping[CheckName, Check] = field(
+        default_factory=lambda: {name: Check(limits=default_limits(name)) for name in CHECKS}
+    )
+    """The checks by name, for all columns that `columns` does not mention."""
+    columns: Mapping[str, Mapping[CheckName, Check]] = field(default_factory=dict)
+    """The checks of single columns that differ from those of `table`, by column."""
+    rules: tuple[RowRule, ...] = ()
+    """The rules that each row must meet."""
+    kept: tuple[str, ...] = ()
+    """Columns that the results keep, and that are neither features nor scores of the model."""
+    promote: tuple[PromoteRule, ...] = ()
+
+    def of(self, name: CheckName, column: str = "") -> Check:
+        """Return a check, as it applies to a column."""
+        return self.columns.get(column, {}).get(name) or self.table[name]
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that have rules or checks of their own."""
+        return tuple(dict.fromkeys((*(rule.column for rule in self.rules), *self.kept, *self.columns)))
+
+    @classmethod
+    def off(cls) -> Checks:
+        """Return checks that check nothing."""
+        return cls(table={name: Check(level="off") for name in CHECKS})
