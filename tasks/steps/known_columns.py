@@ -17,10 +17,10 @@ type _Key = tuple[object, ...]
 class KnownColumns:
     """The columns of the plans of this process. It is thread-safe.
 
-    A job is like an earlier one if both have the same model version, method, features and kept columns, and if the
-    columns of their input have the same types. The model may still return another type for other values. Whoever plans
-    a job by these columns must therefore compare the results with their schema before it writes them (see `forget`).
-    Then the plan is the same as without `KnownColumns`, as long as the sample would have contained all rows.
+    A job is like an earlier one if both have the same model version, method, features, kept columns and row rules, and
+    if the columns of their input have the same types. The model may still return another type for other values. Whoever
+    plans a job by these columns must therefore compare the results with their schema before it writes them (see
+    `forget`). Then the plan is the same as without `KnownColumns`, as long as the sample would have contained all rows.
     """
 
     def __init__(self) -> None:
@@ -67,4 +67,4 @@ def _key(job: Job, manifest: Manifest, drafted: Columns) -> _Key | None:
     if not declared:
         return None
     model = (job.model.manifest_sha256, job.spec.method)
-    return (*model, drafted.features, drafted.keep, drafted.reads, drafted.folders)
+    return (*model, drafted.features, drafted.keep, drafted.reads, drafted.folders, drafted.rules)

@@ -108,6 +108,15 @@ def test_a_plan_by_known_columns_equals_a_plan_by_a_sample(at: Desk) -> None:
     assert at.samples == 2
 
 
+def test_a_job_with_other_row_rules_does_not_get_the_rules_of_an_earlier_job(at: Desk) -> None:
+    at.publish(LinearRegression(), "x")
+    rows = [{"x": 0.0}, {"x": 1.0}, {"x": 9.0}]
+    assert len(at.score(rows).wait(5)) == 3
+    assert len(at.score(rows, checks="[columns.x]\nmax = 5\n", max_rejected="2").wait(5)) == 2
+    assert len(at.score(rows, checks="[columns.x]\nmax = 0\n", max_rejected="2").wait(5)) == 1
+    assert len(at.score(rows).wait(5)) == 3
+
+
 VALUES = [5.0, -7.0, 500.0, -1.0, 6.0, 7.0]
 
 
