@@ -29,6 +29,8 @@ from scoreline.tasks.steps.planner import plan_job
 
 log = logging.getLogger(__name__)
 
+STEPS_OF_JOBS = frozenset({"scoreline.plan", "scoreline.finalize", "scoreline.score_staged"})
+"""The steps of jobs that are listed. All other steps that are listed are requests of applications."""
 LOOK_EVERY_S = 0.2
 """Minimum number of seconds between two looks at the waiting steps."""
 LONGEST_S = 1.0
@@ -59,6 +61,10 @@ class ShortSteps:
     ----------
     has_room : callable
         Returns whether the process can load the first model without evicting the second, which is in use.
+    do_request : callable
+        Does a step that is no step of a job: a request of an application. Returns whether the request is answered.
+    model_of_request : callable
+        Returns the model that such a step needs; None if it needs none.
     available : callable
         Returns the available memory in bytes.
     clock : callable
@@ -66,6 +72,8 @@ class ShortSteps:
     """
 
     has_room: Callable[[PinnedModel, Bundle], bool]
+    do_request: Callable[[Engine, WaitingStep], bool] = lambda engine, step: False
+    model_of_request: Callable[[WaitingStep], PinnedModel | None] = lambda step: None
     available: Callable[[], int] = available_bytes
     clock: Callable[[], float] = time.monotonic
     spent_s: float = field(default=0.0, init=False)
@@ -117,7 +125,7 @@ class ShortSteps:
     def _do(self, engine: Engine, step: WaitingStep, bundle: Bundle, left: list[WaitingStep]) -> None:
         """Do a step, and count its time. Add it to `left` if another process may be able to do it."""
         waiting, seconds, begun = engine.ledger.waiting, engine.lease_s, self.clock()
-        runs = False
+        runs = done = False
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
                 if not self._has_room(engine, step, bundle):
@@ -126,7 +134,8 @@ class ShortSteps:
                 if not _is_short(engine, step):
                     return
                 runs = True
-                if _run(engine, step):
+                done = self._run(engine, step)
+                if done:
                     log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
         except JobNotFound:
             pass
@@ -141,7 +150,14 @@ class ShortSteps:
             if runs:
                 self.spent_s += self.clock() - begun
             with contextlib.suppress(LedgerError):
-                waiting.end(step)
+                waiting.end(step, done=done)
+
+    def _run(self, engine: Engine, step: WaitingStep) -> bool:
+        """Do a step. Return False if the step is left to its message."""
+        if step.task not in STEPS_OF_JOBS:
+            return self.do_request(engine, step)
+        _run(engine, step)
+        return True
 
     def _has_room(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> bool:
         """Return whether the process has room for the model of a step. Finalizing needs no model."""
@@ -151,7 +167,11 @@ class ShortSteps:
         self._refused = {other: at_s for other, at_s in self._refused.items() if at_s > now - _REFUSED_S}
         if step in self._refused:
             return False
-        if self.has_room(read_job(engine.buckets.main, step.job_id).model, bundle):
+        if step.task in STEPS_OF_JOBS:
+            model: PinnedModel | None = read_job(engine.buckets.main, step.job_id).model
+        else:
+            model = self.model_of_request(step)
+        if model is None or self.has_room(model, bundle):
             return True
         self._refused[step] = now
         return False
@@ -168,8 +188,8 @@ def _is_short(engine: Engine, step: WaitingStep) -> bool:
     return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
 
 
-def _run(engine: Engine, step: WaitingStep) -> bool:
-    """Do a step. Return False if its task is unknown, because a later release may list other steps."""
+def _run(engine: Engine, step: WaitingStep) -> None:
+    """Do a step of a job."""
     match step.task:
         case "scoreline.plan":
             plan_job(engine, step.job_id)
@@ -178,6 +198,3 @@ def _run(engine: Engine, step: WaitingStep) -> bool:
         case "scoreline.score_staged":
             carried = Carried.of(step.carried)
             score_records(engine, step.job_id, secrets.token_hex(8), carried, longest_s=LONGEST_RECORDS_S)
-        case _:
-            return False
-    return True
