@@ -17,7 +17,7 @@ from celery import Task
 
 from scoreline.storage.errors import UNLOADABLE_HERE, ModelError, describe
 from scoreline.tasks.dispatch.messages import MessageQueue
-from scoreline.worker import lifecycle
+from scoreline.worker import lifecycle, telemetry
 from scoreline.worker.run_request import LeftToMessage, is_between_batches
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def pass_on(
         Transient: the broker does not answer.
     """
     if is_between_batches(task):
+        telemetry.drop()
         raise LeftToMessage
     request = task.request
     refused, times = _earlier(_header(task))

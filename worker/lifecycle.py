@@ -101,16 +101,13 @@ def engine(app: Celery) -> Engine:
             reconcile_s=settings.reconcile_s,
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
-            between_batches=(
-                # The context of a trace is in the message, so with tracing a step must wait for its message
-                None
-                if telemetry.traces_tasks()
-                else ShortSteps(
-                    has_room=process.cache.has_room_beside,
-                    do_request=partial(_do_request, app),
-                    model_of_request=lambda step: model_of_request(client(app).submission.registry, step),
-                )
+            between_batches=ShortSteps(
+                has_room=process.cache.has_room_beside,
+                do_request=partial(_do_request, app),
+                model_of_request=lambda step: model_of_request(client(app).submission.registry, step),
             ),
+            trace=telemetry.trace_context,
+            span=telemetry.step,
         )
         if process.board is not None:
             allow_release()
@@ -136,6 +133,7 @@ def client(app: Celery) -> Client:
     if process.client is None:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
         process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
+        process.client.submission.dispatcher.trace = telemetry.trace_context
         process.client.submission.carries_records = connections.queue_settings.carries_records
         guard = partial(check_outside_schedules, connections.buckets.main)
         process.client.submission.check_request = guard  # requests over the broker are not trusted

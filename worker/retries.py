@@ -30,7 +30,7 @@ from scoreline.storage.ledger.waiting import Begun, WaitingStep
 from scoreline.tasks.dispatch import outcome, reconcile
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
-from scoreline.worker import lifecycle
+from scoreline.worker import lifecycle, telemetry
 from scoreline.worker.hand_over import may_pass_on, pass_on, times_passed_on
 from scoreline.worker.run_request import LeftToMessage, is_between_batches
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S
@@ -113,6 +113,7 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
     A request that is done between two batches is left to its message instead.
     """
     if is_between_batches(task):
+        telemetry.drop()
         return LeftToMessage()
     longest = min(LONGEST_RETRY_S, 2 ** (retries_made(task) + 1))
     return task.retry(
@@ -138,6 +139,8 @@ def receive_step(task: Task[Any, Any], engine: Engine, job_id: str) -> tuple[Beg
         begun, carried = engine.ledger.waiting.receive(WaitingStep(task=task.name, job_id=job_id))
         if begun == "taken" and not task.request.retries:
             raise retry_later(task, JobFailed(f"another process does the step of job {job_id}: it may end first"))
+    if begun == "done":
+        telemetry.drop()
     return begun, carried
 
 

@@ -205,9 +205,7 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     leased: parts.LeasedPart | None = None
     known = False
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
-        # The context of a trace is in the message, so with tracing a message is for the part that it names
-        shares = not telemetry.traces_tasks()
-        leased = parts.lease_due_part(engine, job_id, part, holder, is_retry=is_retry, shares=shares)
+        leased = parts.lease_due_part(engine, job_id, part, holder, is_retry=is_retry)
         known = True
     if not known:  # the job was deleted, or its ledger is lost
         with contextlib.suppress(LedgerError):  # the reconciler sends the messages of waiting parts again
@@ -218,6 +216,8 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
 def _score_leased(self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart) -> dict[str, int] | None:
     """Score the part that was due when a message arrived. From now on, the message is for this part."""
     job_id, part, retries = leased.lease.job_id, leased.lease.part, self.request.retries
+    is_named = (self.request.kwargs or {}).get("job_id") == job_id
+    telemetry.turn_to(leased.started.trace, job_id, part, is_named=is_named)
     self.request.update(kwargs={**(self.request.kwargs or {}), "job_id": job_id, "part": part})
     done: dict[str, int] | None = None
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):

@@ -156,7 +156,8 @@ class ShortSteps:
         """Do a step. Return False if the step is left to its message."""
         if step.task not in STEPS_OF_JOBS:
             return self.do_request(engine, step)
-        _run(engine, step)
+        with engine.span(step):
+            _run(engine, step)
         return True
 
     def _has_room(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> bool:

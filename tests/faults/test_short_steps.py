@@ -25,6 +25,7 @@ from scoreline.tasks.steps.short_steps import LOOK_EVERY_S
 from tests.support.estimators import TRIAL_ROWS, Turnstile
 from tests.support.proving import proved_here
 from tests.support.rig import Rig
+from tests.support.telemetry_sink import Sink, attributes
 from tests.support.waiting import HANG_S
 
 MANY = TRIAL_ROWS + 100
@@ -123,8 +124,9 @@ class Elsewhere:
         self.app.conf.task_default_queue = QueueNames.of(rig.store.bucket).jobs
         self.steps: list[WaitingStep] = []
 
-    def send(self, name: str, *args: Any, queue: str | None = None, **kwargs: Any) -> Any:
-        sent = self.app.send_task(f"scoreline.{name}", args, kwargs, queue=queue)
+    def send(self, name: str, *args: Any, queue: str | None = None, traceparent: str = "", **kwargs: Any) -> Any:
+        headers = {"traceparent": traceparent} if traceparent else {}
+        sent = self.app.send_task(f"scoreline.{name}", args, kwargs, queue=queue, headers=headers)
         self.steps.append(WaitingStep(task=f"scoreline.{name}", job_id=sent.id))
         return sent
 
@@ -236,3 +238,75 @@ def test_a_request_outlives_the_worker_that_holds_it(rig: Rig, tmp_path: Path) -
     assert scored.get(timeout=HANG_S)["rows"] == len(RECORDS)
     long.end()
     elsewhere.close()
+
+
+def test_each_span_is_in_the_trace_of_its_job_though_messages_are_permits(rig: Rig, tmp_path: Path) -> None:
+    rig.publish()
+    rig.put_table("other/a.parquet", np.arange(10), 10)
+    elsewhere = Elsewhere(rig, rig.environ["REDIS_URL"])
+    with Sink() as sink:
+        # Given the only process of a worker that reports to OpenTelemetry, at a long part
+        otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]}
+        rig.start_worker(1, **otel, OTEL_BSP_SCHEDULE_DELAY="100")
+        long = Held(rig, tmp_path / "long", batches=3)
+        long.wait_for_batch(0)
+        # When an application sends requests in spans of its own, and one is submitted without a trace
+        records = elsewhere.send("score_records", traceparent=caller("a"), model="paced", records=RECORDS)
+        job = elsewhere.send("submit", traceparent=caller("b"), model="paced", input=rig.store.uri("other/"))
+        own = rig.client.submit_records("paced", RECORDS)
+        elsewhere.wait_until_listed()
+        long.let_pass(0)
+        assert records.get(timeout=HANG_S)["rows"] == len(RECORDS)
+        assert job.get(timeout=HANG_S)["job_id"] == job.id
+        assert len(own.wait(timeout_s=HANG_S)) == len(RECORDS)
+        long.let_pass(1)
+        rig.wait(lambda: exists(rig.store, keys.plan(job.id)), "the plan")
+        # And the message of its part is lost, and a message for a part that is done comes back, in another trace
+        rig.wait(lambda: rig.redis.delete(rig.queue), "the message of the part")
+        named = {"job_id": long.job.job_id, "part": 0}
+        elsewhere.send("score_part", queue=rig.queue, traceparent=caller("c"), **named)
+        long.end()
+        assert rig.end(rig.client.status(job.id)).state == "succeeded"
+        wanted = {
+            ("scoreline.score_records", records.id),
+            ("scoreline.submit", job.id),
+            ("scoreline.plan", job.id),
+            ("scoreline.score_part", job.id),
+            ("scoreline.finalize", job.id),
+            ("scoreline.score_staged", own.job_id),
+            ("scoreline.plan", long.job.job_id),
+            ("scoreline.score_part", long.job.job_id),
+            ("scoreline.finalize", long.job.job_id),
+        }
+        rig.wait(lambda: wanted <= set(traces_of(sink)), "all spans")
+    found = traces_of(sink)
+    # Then each step is one span, in the trace of its job
+    assert {name: len(found[name]) for name in wanted} == dict.fromkeys(wanted, 1)
+    of_job: dict[str, set[str]] = {}
+    for (_, job_id), traces in found.items():
+        of_job.setdefault(job_id, set()).update(traces)
+    assert of_job[records.id] == {"a" * 32}
+    assert of_job[job.id] == {"b" * 32}
+    assert len(of_job[own.job_id]) == len(of_job[long.job.job_id]) == 1
+    assert not of_job[own.job_id] & of_job[long.job.job_id]
+    assert not of_job[long.job.job_id] & {caller("c")[3:35]}
+    # And the parts of a job are below its planning, though another message was used for them
+    spans = {(span.name, attributes(span).get("scoreline.job_id")): span for span in sink.spans()}
+    for job_id in (job.id, long.job.job_id):
+        plan = spans["scoreline.plan", job_id]
+        assert spans["scoreline.score_part", job_id].parent_span_id == plan.span_id
+        assert spans["scoreline.finalize", job_id].parent_span_id == plan.span_id
+    elsewhere.close()
+
+
+def caller(digit: str) -> str:
+    return f"00-{digit * 32}-{digit * 16}-01"
+
+
+def traces_of(sink: Sink) -> dict[tuple[str, str], list[str]]:
+    """Return the traces of the spans, by the name and the job of the span."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for span in sink.spans():
+        job_id = attributes(span).get("scoreline.job_id", "")
+        found.setdefault((span.name, job_id), []).append(span.trace_id.hex())
+    return found
