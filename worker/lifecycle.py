@@ -116,11 +116,11 @@ def engine(app: Celery) -> Engine:
     return process.engine
 
 
-def _do_request(app: Celery, within: Engine, step: WaitingStep) -> bool:
+def _do_request(app: Celery, within: Engine, step: WaitingStep, longest_s: float) -> bool:
     """Do a request of an application with the engine `within`, which shares no documents with the part under way."""
     before, process.engine = process.engine, within
     try:
-        return run_request(app, step)
+        return run_request(app, step, longest_s)
     finally:
         process.engine = before
 

@@ -22,7 +22,8 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.worker.packed_request import PackedRequest, has_expired
 
 _MARK = "scoreline_between_batches"
-"""Key of the request's context in Celery that is set if the request is done between two batches."""
+"""Key of the request's context in Celery. If the request is done between two batches, it has the number of seconds that
+scoring its records may take."""
 
 
 class LeftToMessage(BaseException):
@@ -38,6 +39,12 @@ def is_between_batches(task: Task[Any, Any]) -> bool:
     return bool(task.request.get(_MARK))
 
 
+def longest_between_batches_s(task: Task[Any, Any]) -> float | None:
+    """Return how many seconds a request may take that is done between two batches; None if it has its message."""
+    seconds: float | None = task.request.get(_MARK)
+    return seconds
+
+
 @contextlib.contextmanager
 def interruptible(task: Task[Any, Any]) -> Iterator[None]:
     """Let the time limit of a part interrupt the request in the block, instead of failing the request."""
@@ -49,8 +56,13 @@ def interruptible(task: Task[Any, Any]) -> Iterator[None]:
         raise
 
 
-def run_request(app: Celery, step: WaitingStep) -> bool:
+def run_request(app: Celery, step: WaitingStep, longest_s: float) -> bool:
     """Do a request, and store its answer. Return False if it is left to its message.
+
+    Parameters
+    ----------
+    longest_s : float
+        Leave records that seem to take longer.
 
     Raises
     ------
@@ -65,7 +77,7 @@ def run_request(app: Celery, step: WaitingStep) -> bool:
         **packed.properties,
         "properties": packed.properties,
         "delivery_info": {"exchange": "", "routing_key": None, "priority": None, "redelivered": False},
-        _MARK: True,
+        _MARK: longest_s,
     }
     try:
         trace_task_ret(

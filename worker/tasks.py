@@ -38,7 +38,6 @@ from scoreline.tasks.steps import inline, planner
 from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.score_alike import alike_beside
-from scoreline.tasks.steps.short_steps import LONGEST_RECORDS_S
 from scoreline.tasks.webhooks import notify as notifying
 from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import lifecycle, startup, telemetry
@@ -55,7 +54,7 @@ from scoreline.worker.retries import (
     retry_later,
     retry_or_fail,
 )
-from scoreline.worker.run_request import interruptible, is_between_batches
+from scoreline.worker.run_request import interruptible, longest_between_batches_s
 from scoreline.worker.settings import PROCESSES_KNOWN_S, SOFT_TIME_LIMIT_S
 
 log = logging.getLogger(__name__)
@@ -124,7 +123,7 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
     job_id: Any = options.get("job_id") or self.request.id
     options["job_id"] = job_id
     engine, client = lifecycle.engine(app), lifecycle.client(app)
-    longest_s = LONGEST_RECORDS_S if is_between_batches(self) else None
+    longest_s = longest_between_batches_s(self)
     try:
         _check_required(model=model, records=records)
         with interruptible(self), _acting_for(self, options.pop("submitter", None)):

@@ -38,8 +38,12 @@ LONGEST_S = 1.0
 LONGEST_IN_PART_S = 60.0
 """Number of seconds after which no further step is begun in the same part, so that the part ends within the time limit
 of its task."""
-LONGEST_RECORDS_S = 2.0
-"""If scoring records seems to take longer, they are only planned between two batches, and scored as a part."""
+LONGEST_RECORDS_S = 20.0
+"""If scoring records seems to take longer, they are only planned between two batches, and scored as parts. That is the
+length of a part: the part under way waits no longer than if its process had scored a part of another group first.
+Records that take longer than `LONGEST_S` let shorter steps pass between their own batches."""
+LONGEST_WITHIN_S = 2.0
+"""The same for records that are scored between two batches of such records."""
 MAX_PARTS = 1_000
 """Jobs with more parts are finalized by a task of their own, because checking so many parts takes long."""
 MIN_MEMORY_BYTES = 192 << 20
@@ -62,7 +66,8 @@ class ShortSteps:
     has_room : callable
         Returns whether the process can load the first model without evicting the second, which is in use.
     do_request : callable
-        Does a step that is no step of a job: a request of an application. Returns whether the request is answered.
+        Does a step that is no step of a job: a request of an application. Returns whether the request is answered. The
+        last argument is the number of seconds that scoring its records may take.
     model_of_request : callable
         Returns the model that such a step needs; None if it needs none.
     available : callable
@@ -72,14 +77,21 @@ class ShortSteps:
     """
 
     has_room: Callable[[PinnedModel, Bundle], bool]
-    do_request: Callable[[Engine, WaitingStep], bool] = lambda engine, step: False
+    do_request: Callable[[Engine, WaitingStep, float], bool] = lambda engine, step, longest_s: False
     model_of_request: Callable[[WaitingStep], PinnedModel | None] = lambda step: None
     available: Callable[[], int] = available_bytes
     clock: Callable[[], float] = time.monotonic
+    longest_records_s: float = LONGEST_RECORDS_S
+    within: ShortSteps | None = field(default=None, init=False)
+    """Does steps between two batches of records that are scored between two batches of a part."""
     spent_s: float = field(default=0.0, init=False)
     requests: Requests = field(default=Requests(), init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
     _refused: dict[WaitingStep, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.longest_records_s > LONGEST_WITHIN_S:
+            self.within = replace(self, longest_records_s=LONGEST_WITHIN_S)
 
     def begin_part(self) -> None:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
@@ -101,8 +113,8 @@ class ShortSteps:
         begun = self.clock()
         if begun - self._looked_s < LOOK_EVERY_S or self.spent_s >= LONGEST_IN_PART_S:
             return 0.0
-        # Steps must neither interrupt each other, nor share documents and objects that the part has in memory
-        within = replace(engine, between_batches=None, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
+        # Steps must not share documents and objects that the part has in memory
+        within = replace(engine, between_batches=self.within, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
         before_s, left, before = self.spent_s, list[WaitingStep](), so_far()
         try:
             while self._may_begin(begun, left) and (step := engine.ledger.waiting.take(engine.lease_s)) is not None:
@@ -155,9 +167,9 @@ class ShortSteps:
     def _run(self, engine: Engine, step: WaitingStep) -> bool:
         """Do a step. Return False if the step is left to its message."""
         if step.task not in STEPS_OF_JOBS:
-            return self.do_request(engine, step)
+            return self.do_request(engine, step, self.longest_records_s)
         with engine.span(step):
-            _run(engine, step)
+            _run(engine, step, self.longest_records_s)
         return True
 
     def _has_room(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> bool:
@@ -189,8 +201,8 @@ def _is_short(engine: Engine, step: WaitingStep) -> bool:
     return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
 
 
-def _run(engine: Engine, step: WaitingStep) -> None:
-    """Do a step of a job."""
+def _run(engine: Engine, step: WaitingStep, longest_s: float) -> None:
+    """Do a step of a job. Leave records that seem to take longer than `longest_s` to a process that scores parts."""
     match step.task:
         case "scoreline.plan":
             plan_job(engine, step.job_id)
@@ -198,4 +210,4 @@ def _run(engine: Engine, step: WaitingStep) -> None:
             finalize(engine, step.job_id)
         case "scoreline.score_staged":
             carried = Carried.of(step.carried)
-            score_records(engine, step.job_id, secrets.token_hex(8), carried, longest_s=LONGEST_RECORDS_S)
+            score_records(engine, step.job_id, secrets.token_hex(8), carried, longest_s=longest_s)
