@@ -100,7 +100,7 @@ def _run(client: Client, uri: str, parts: int, connection: redis.Redis, counts: 
     first_half = 0.0
     while not exists(client.buckets.main, keys.outcome(job.job_id)):
         peak = max(peak, info("memory")["used_memory"])
-        longest = max(longest, int(connection.llen(QueueNames.of("scoreline").jobs)))
+        longest = max(longest, int(connection.llen(QueueNames.of("scoreline").parts)))
         if not first_half and client.ledger.progress(job.job_id) and 2 * client.status(job.job_id).parts_done >= parts:
             first_half = time.perf_counter() - started
         time.sleep(0.1)

@@ -17,7 +17,8 @@ from celery import Task
 
 from scoreline.storage.errors import UNLOADABLE_HERE, ModelError, describe
 from scoreline.tasks.dispatch.messages import MessageQueue
-from scoreline.worker import lifecycle
+from scoreline.worker import lifecycle, telemetry
+from scoreline.worker.run_request import LeftToMessage, is_between_batches
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,14 @@ def pass_on(
     ------
     celery.exceptions.Retry
         The message was sent again; Celery expects this exception.
+    LeftToMessage
+        The task is done between two batches of a part.
     QueueUnavailable
         Transient: the broker does not answer.
     """
+    if is_between_batches(task):
+        telemetry.drop()
+        raise LeftToMessage
     request = task.request
     refused, times = _earlier(_header(task))
     refused |= {str(request.hostname)}

@@ -16,6 +16,7 @@ from celery import Celery
 from scoreline.storage.errors import QueueUnavailable, StoreError
 from scoreline.storage.ledger import shared_connection
 from scoreline.storage.ledger.redis_ledger import host_and_port
+from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
@@ -34,6 +35,7 @@ from scoreline.worker import telemetry
 from scoreline.worker.cache import ModelCache
 from scoreline.worker.interrupted_part import allow_release
 from scoreline.worker.memory import Sizing
+from scoreline.worker.run_request import model_of_request, run_request
 from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 from scoreline.worker.shared_memory import Board
 
@@ -99,16 +101,28 @@ def engine(app: Celery) -> Engine:
             reconcile_s=settings.reconcile_s,
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
-            between_batches=(
-                # The context of a trace is in the message, so with tracing a step must wait for its message
-                None if telemetry.traces_tasks() else ShortSteps(has_room=process.cache.has_room_beside)
+            between_batches=ShortSteps(
+                has_room=process.cache.has_room_beside,
+                do_request=partial(_do_request, app),
+                model_of_request=lambda step: model_of_request(client(app).submission.registry, step),
             ),
+            trace=telemetry.trace_context,
+            span=telemetry.step,
         )
         if process.board is not None:
             allow_release()
             arguments = (process.board, process.cache, settings.redis_idle_s)
             threading.Thread(target=_keep_house, args=arguments, daemon=True, name="housekeeping").start()
     return process.engine
+
+
+def _do_request(app: Celery, within: Engine, step: WaitingStep, longest_s: float) -> bool:
+    """Do a request of an application with the engine `within`, which shares no documents with the part under way."""
+    before, process.engine = process.engine, within
+    try:
+        return run_request(app, step, longest_s)
+    finally:
+        process.engine = before
 
 
 def client(app: Celery) -> Client:
@@ -119,6 +133,7 @@ def client(app: Celery) -> Client:
     if process.client is None:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
         process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
+        process.client.submission.dispatcher.trace = telemetry.trace_context
         process.client.submission.carries_records = connections.queue_settings.carries_records
         guard = partial(check_outside_schedules, connections.buckets.main)
         process.client.submission.check_request = guard  # requests over the broker are not trusted

@@ -10,7 +10,7 @@ from inspect import signature
 from typing import Any
 
 from celery import Task
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry
 
 from scoreline.storage.errors import (
     InvalidRequest,
@@ -25,13 +25,14 @@ from scoreline.storage.errors import (
     describe,
     without_quotes,
 )
-from scoreline.storage.keys import check_name
+from scoreline.storage.keys import check_name, is_name
 from scoreline.storage.ledger.waiting import Begun, WaitingStep
 from scoreline.tasks.dispatch import outcome, reconcile
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
-from scoreline.worker import lifecycle
+from scoreline.worker import lifecycle, telemetry
 from scoreline.worker.hand_over import may_pass_on, pass_on, times_passed_on
+from scoreline.worker.run_request import LeftToMessage, is_between_batches
 from scoreline.worker.settings import SOFT_TIME_LIMIT_S
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,12 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
 
     The message is sent to the deployment's own queue, even if the message came from a queue that all deployments share.
     The delay doubles with each retry and is jittered, so that the workers do not all retry at the same time.
+
+    A request that is done between two batches is left to its message instead.
     """
+    if is_between_batches(task):
+        telemetry.drop()
+        return LeftToMessage()
     longest = min(LONGEST_RETRY_S, 2 ** (retries_made(task) + 1))
     return task.retry(
         exc=answerable(error),
@@ -120,19 +126,12 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
     )
 
 
-def retry_if_taken(task: Task[Any, Any], engine: Engine, job_id: str) -> None:
-    """Retry the message of a step, once, if another process does the step between two batches of a part.
-
-    The step is done when the message comes back. It is then done twice if the other process has not ended it, which
-    does no harm.
-    """
-    receive_step(task, engine, job_id)
-
-
 def receive_step(task: Task[Any, Any], engine: Engine, job_id: str) -> tuple[Begun, str]:
-    """Record that the message of a step has arrived, as `retry_if_taken` does.
+    """Record that the message of a step has arrived.
 
-    Return whether the step can begin, and what it carries (see `WaitingSteps.receive`).
+    Return whether the step can begin, and what it carries (see `WaitingSteps.receive`). If another process does the
+    step between two batches of a part, retry the message, once. The step is done when the message comes back. It is
+    then done twice if the other process has not ended it, which does no harm.
     """
     begun: Begun = ""
     carried = ""
@@ -140,7 +139,21 @@ def receive_step(task: Task[Any, Any], engine: Engine, job_id: str) -> tuple[Beg
         begun, carried = engine.ledger.waiting.receive(WaitingStep(task=task.name, job_id=job_id))
         if begun == "taken" and not task.request.retries:
             raise retry_later(task, JobFailed(f"another process does the step of job {job_id}: it may end first"))
+    if begun == "done":
+        telemetry.drop()
     return begun, carried
+
+
+def ignore_if_done(task: Task[Any, Any]) -> None:
+    """Drop the message of a request if another process has done the request between two batches of a part.
+
+    The application has its answer already. While another process does the request, retry the message, once.
+    """
+    request_id = str(task.request.id)
+    if is_between_batches(task) or not is_name(request_id):
+        return
+    if receive_step(task, lifecycle.engine(task.app), request_id)[0] == "done":
+        raise Ignore
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ def connect(app: Celery) -> None:
     worker_process_init.connect(_share_connection, weak=False)
     worker_process_init.connect(model_processes.allow_children, weak=False)
     worker_process_shutdown.connect(model_processes.end_children, weak=False)
+    celeryd_after_setup.connect(_read_all_queues, weak=False)
     celeryd_after_setup.connect(_log_sizing, weak=False)
     telemetry.connect()
     celeryd_after_setup.connect(_preload, weak=False)
@@ -101,6 +102,14 @@ def _share_memory(**_: Any) -> None:
 def _share_connection(**_: Any) -> None:
     """Give a child its own connection, with the time limits of a child."""
     share_connection(QueueSettings.from_env(os.environ), WORKER)
+
+
+def _read_all_queues(instance: Any, **_: Any) -> None:
+    """Read the queues for steps and parts, too, if ``-Q`` names only the queues of earlier releases."""
+    names, queues = Connections(os.environ).queue_names, instance.app.amqp.queues
+    if names.jobs in queues.consume_from and not {names.steps, names.parts} & set(queues.consume_from):
+        for name in (names.steps, names.parts):
+            queues.select_add(name)
 
 
 def _log_sizing(**_: Any) -> None:

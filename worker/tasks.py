@@ -47,13 +47,14 @@ from scoreline.worker.retries import (
     MAX_RETRIES,
     answerable,
     drop_unless_job_id,
+    ignore_if_done,
     receive_step,
     reconcile_if_lost,
     retries_made,
-    retry_if_taken,
     retry_later,
     retry_or_fail,
 )
+from scoreline.worker.run_request import interruptible, longest_between_batches_s
 from scoreline.worker.settings import PROCESSES_KNOWN_S, SOFT_TIME_LIMIT_S
 
 log = logging.getLogger(__name__)
@@ -90,10 +91,11 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
 
     The default job id is the id of the message. A message that is delivered twice therefore creates only one job.
     """
+    ignore_if_done(self)
     options["job_id"] = options.get("job_id") or self.request.id
     try:
         _check_required(model=model, input=input)
-        with _acting_for(self, options.pop("submitter", None)):
+        with interruptible(self), _acting_for(self, options.pop("submitter", None)):
             check_known(options, SubmitOptions)
             client = lifecycle.client(app)
             return client.answer(client.submit(model, input, **options))
@@ -117,20 +119,22 @@ def score_records(self: Task[Any, Any], /, model: Any = None, records: Any = Non
 
     The default job id is the id of the message, as in `submit`.
     """
+    ignore_if_done(self)
     job_id: Any = options.get("job_id") or self.request.id
     options["job_id"] = job_id
     engine, client = lifecycle.engine(app), lifecycle.client(app)
+    longest_s = longest_between_batches_s(self)
     try:
         _check_required(model=model, records=records)
-        with _acting_for(self, options.pop("submitter", None)):
+        with interruptible(self), _acting_for(self, options.pop("submitter", None)):
             check_known(options, RecordsOptions)
             records_submit.check_message(records)
             _, carried = records_submit.accept_records(client.submission, model, records, **options)
-        with reconcile_if_lost(engine, job_id):
+        with interruptible(self), reconcile_if_lost(engine, job_id):
             try:
                 found = Carried.of(carried)
                 found = replace(found, reader="") if found else None  # the answer goes to the sender of the message
-                inline.score_records(engine, job_id, str(self.request.id), found)
+                inline.score_records(engine, job_id, str(self.request.id), found, longest_s=longest_s)
             except UNLOADABLE_HERE as error:
                 pass_on(self, error, client.queue, job_id=job_id)
                 fail_job(engine, job_id, error)
@@ -164,9 +168,10 @@ def score_staged(self: Task[Any, Any], job_id: str) -> None:
     lifecycle.share_models()
 
 
-@app.task(name="scoreline.status", ignore_result=False)
-def status(job_id: Any = None) -> dict[str, Any]:
+@app.task(name="scoreline.status", bind=True, ignore_result=False)
+def status(self: Task[Any, Any], /, job_id: Any = None) -> dict[str, Any]:
     """Return the status of a job to an application without Scoreline."""
+    ignore_if_done(self)
     _check_required(job_id=job_id)
     try:
         client = lifecycle.client(app)
@@ -181,8 +186,8 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
     """Divide a job into parts, and dispatch the first parts."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id):
-        retry_if_taken(self, engine, job_id)
-        planner.plan_job(engine, job_id)
+        if receive_step(self, engine, job_id)[0] != "done":
+            planner.plan_job(engine, job_id)
 
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -199,9 +204,7 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     leased: parts.LeasedPart | None = None
     known = False
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
-        # The context of a trace is in the message, so with tracing a message is for the part that it names
-        shares = not telemetry.traces_tasks()
-        leased = parts.lease_due_part(engine, job_id, part, holder, is_retry=is_retry, shares=shares)
+        leased = parts.lease_due_part(engine, job_id, part, holder, is_retry=is_retry)
         known = True
     if not known:  # the job was deleted, or its ledger is lost
         with contextlib.suppress(LedgerError):  # the reconciler sends the messages of waiting parts again
@@ -212,6 +215,8 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
 def _score_leased(self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart) -> dict[str, int] | None:
     """Score the part that was due when a message arrived. From now on, the message is for this part."""
     job_id, part, retries = leased.lease.job_id, leased.lease.part, self.request.retries
+    is_named = (self.request.kwargs or {}).get("job_id") == job_id
+    telemetry.turn_to(leased.started.trace, job_id, part, is_named=is_named)
     self.request.update(kwargs={**(self.request.kwargs or {}), "job_id": job_id, "part": part})
     done: dict[str, int] | None = None
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
@@ -243,8 +248,8 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
     """Check the results of a job whose parts are all done, and end the job."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id):
-        retry_if_taken(self, engine, job_id)
-        finalizing.finalize(engine, job_id)
+        if receive_step(self, engine, job_id)[0] != "done":
+            finalizing.finalize(engine, job_id)
 
 
 @app.task(name="scoreline.events", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)

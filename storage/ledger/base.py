@@ -72,6 +72,8 @@ class Started:
     """Whether the result of the part may already be written although the ledger has not counted the part."""
     budget: int
     """Number of rows that the job may reject."""
+    trace: str = ""
+    """The trace to which the part belongs, as a W3C ``traceparent``; empty if it is not known or nothing is run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +190,7 @@ class Ledger(Protocol):
         recovered: Recovered | None = None,
         work: str = "",
         terms: Terms = NO_TERMS,
+        trace: str = "",
     ) -> bool:
         """Open the ledger of a job unless it is already open, and return whether this call opened it.
 
@@ -201,6 +204,8 @@ class Ledger(Protocol):
             A description of the job's work, which `Watchlist.states` returns. The ledger does not read it.
         terms : Terms, optional
             How the job shares the processes with others.
+        trace : str
+            The trace to which the parts of the job belong (see `Started.trace`).
 
         Raises
         ------

@@ -65,6 +65,7 @@ class MemoryLedger(MemorySteps):
         recovered: Recovered | None = None,
         work: str = "",
         terms: Terms = NO_TERMS,
+        trace: str = "",
     ) -> bool:
         """Open the ledger of a job (see `Ledger.begin`)."""
         with self._lock:
@@ -85,6 +86,7 @@ class MemoryLedger(MemorySteps):
                 stopped="budget" if known.rejected > budget else "",
                 work=work,
                 terms=terms,
+                trace=trace,
             )
             self._jobs.put(job_id, job, LIFE_S)
             return True
@@ -220,6 +222,7 @@ class MemoryLedger(MemorySteps):
             all_done=job.all_done,
             result_may_exist=job.rebuilt or flight.attempts > 1,
             budget=job.budget,
+            trace=job.trace,
         )
 
     def renew(self, lease: PartLease) -> bool:

@@ -71,6 +71,8 @@ class Job:
     work: str = ""
     """See `Ledger.begin`."""
     terms: Terms = NO_TERMS
+    trace: str = ""
+    """See `Ledger.begin`."""
     cost_s: float | None = None
     """Seconds that the last parts of the job took."""
     messages: dict[int, Used] = field(default_factory=dict)

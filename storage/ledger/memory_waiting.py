@@ -13,6 +13,7 @@ from scoreline.storage.ledger.waiting import (
     MAX_CARRIED,
     MAX_WAITING,
     Begun,
+    State,
     WaitingStep,
 )
 
@@ -34,17 +35,43 @@ class MemoryWaitingSteps:
         self._waiting: dict[WaitingStep, float] = {}
         self._taken: dict[WaitingStep, float] = {}
         self._carried: dict[WaitingStep, str] = {}
+        self._traces: dict[WaitingStep, str] = {}
         self._done: dict[WaitingStep, float] = {}
 
     def add(self, step: WaitingStep) -> None:
         """List a step (see `WaitingSteps.add`)."""
         with self._guard:
-            self._waiting.setdefault(step, self._clock())
-            self._done.pop(step, None)
-            if step.carried and len(self._carried) < MAX_CARRIED:
-                self._carried[step] = step.carried
-            while len(self._waiting) > MAX_WAITING:
-                self._drop(next(iter(self._waiting)))
+            self._add(step)
+
+    def offer(self, step: WaitingStep) -> State:
+        """List a step unless its state is known (see `WaitingSteps.offer`)."""
+        with self._guard:
+            if (state := self._state(step)) == "":
+                self._add(step)
+            return state
+
+    def states(self, steps: Sequence[WaitingStep]) -> Sequence[State]:
+        """Return the state of each step (see `WaitingSteps.states`)."""
+        with self._guard:
+            return [self._state(step) for step in steps]
+
+    def _add(self, step: WaitingStep) -> None:
+        self._waiting.setdefault(step, self._clock())
+        self._done.pop(step, None)
+        if step.trace:
+            self._traces[step] = step.trace
+        if step.carried and len(self._carried) < MAX_CARRIED:
+            self._carried[step] = step.carried
+        while len(self._waiting) > MAX_WAITING:
+            self._drop(next(iter(self._waiting)))
+
+    def _state(self, step: WaitingStep) -> State:
+        now = self._clock()
+        if self._taken.get(step, 0.0) > now:
+            return "taken"
+        if self._done.get(step, 0.0) > now:
+            return "done"
+        return "waiting" if step in self._waiting else ""
 
     def take(self, seconds: float) -> WaitingStep | None:
         """Take the step that has waited longest (see `WaitingSteps.take`)."""
@@ -65,12 +92,14 @@ class MemoryWaitingSteps:
             return [self._take(other, seconds) for other in alike[:most]]
 
     def _take(self, step: WaitingStep, seconds: float) -> WaitingStep:
+        trace = self._traces.get(step, "")
         carried = self._drop(step)
         self._taken[step] = self._clock() + seconds
-        return WaitingStep(task=step.task, job_id=step.job_id, carried=carried)
+        return WaitingStep(task=step.task, job_id=step.job_id, carried=carried, trace=trace)
 
     def _drop(self, step: WaitingStep) -> str:
         self._waiting.pop(step, None)
+        self._traces.pop(step, None)
         return self._carried.pop(step, "")
 
     def _drop_old(self) -> None:
@@ -91,10 +120,8 @@ class MemoryWaitingSteps:
     def receive(self, step: WaitingStep) -> tuple[Begun, str]:
         """Record that the message of a step has arrived (see `WaitingSteps.receive`)."""
         with self._guard:
-            carried, now = self._drop(step), self._clock()
-            if self._taken.get(step, 0.0) > now:
-                return "taken", ""
-            return ("done", "") if self._done.get(step, 0.0) > now else ("", carried)
+            carried, state = self._drop(step), self._state(step)
+            return (state, "") if state in ("taken", "done") else ("", carried)
 
     def end(self, step: WaitingStep, *, done: bool = False) -> None:
         """Record that a step is no longer taken (see `WaitingSteps.end`)."""

@@ -172,6 +172,7 @@ class RedisLedger:
         recovered: Recovered | None = None,
         work: str = "",
         terms: Terms = NO_TERMS,
+        trace: str = "",
     ) -> bool:
         """Open the ledger of a job (see `Ledger.begin`)."""
         known = recovered or Recovered(done=frozenset(), rows=0, rejected=0)
@@ -189,6 +190,7 @@ class RedisLedger:
             terms.max_parts or "",
             "" if terms.deadline_s is None else repr(terms.deadline_s),
             work,
+            trace,
         ]
         opened = self._run("begin", self._keys(job_id)[:2], arguments)
         self._renew_expiry(job_id)
@@ -225,13 +227,14 @@ class RedisLedger:
         listed = ",".join(f"{group}={weight}" for group, weight in (weights or {}).items())
         arguments += [lease.job_id, int(weights is not None), listed, EXPECTED_S, LIFE_S]
         answer = self._run("start", [*self._keys(lease.job_id)[:2], self._groups_key()], arguments)
-        to_do, attempt, left, may_exist, budget, job_id, plan_sha256, part = answer
+        to_do, attempt, left, may_exist, budget, job_id, plan_sha256, part, trace = answer
         started = Started(
             to_do=to_do,
             attempt=int(attempt),
             all_done=int(left) == 0,
             result_may_exist=bool(int(may_exist)),
             budget=int(budget),
+            trace=trace,
         )
         return replace(lease, job_id=job_id, plan_sha256=plan_sha256, part=int(part)), started
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from itertools import batched
+from typing import Any, cast
 
 from scoreline.storage.ledger import redis_keys
 from scoreline.storage.ledger.waiting import (
@@ -16,6 +17,7 @@ from scoreline.storage.ledger.waiting import (
     MAX_CARRIED,
     MAX_WAITING,
     Begun,
+    State,
     WaitingStep,
 )
 
@@ -43,13 +45,23 @@ class RedisWaitingSteps:
         now: Callable[[], str],
     ) -> None:
         self._script = script
-        self._keys = [redis_keys.of_bucket(namespace, what) for what in ("waiting", "taken", "carried", "done")]
+        self._keys = [
+            redis_keys.of_bucket(namespace, what) for what in ("waiting", "taken", "carried", "done", "traces")
+        ]
         self._translate_errors = translate_errors
         self._now = now
 
     def add(self, step: WaitingStep) -> None:
         """List a step (see `WaitingSteps.add`)."""
-        self._run("add", step.text, text=step.carried)
+        self._run("add", step.text, text=step.carried, trace=step.trace)
+
+    def offer(self, step: WaitingStep) -> State:
+        """List a step unless its state is known (see `WaitingSteps.offer`)."""
+        return cast(State, self._run("offer", step.text, text=step.carried, trace=step.trace))
+
+    def states(self, steps: Sequence[WaitingStep]) -> Sequence[State]:
+        """Return the state of each step (see `WaitingSteps.states`)."""
+        return cast(list[State], self._run("states", text="\n".join(step.text for step in steps))) if steps else []
 
     def take(self, seconds: float) -> WaitingStep | None:
         """Take the step that has waited longest (see `WaitingSteps.take`)."""
@@ -78,14 +90,15 @@ class RedisWaitingSteps:
         """Record that a step is no longer taken (see `WaitingSteps.end`)."""
         self._run("end", step.text, DONE_KNOWN_S if done else 0)
 
-    def _run(self, action: str, step: str = "", seconds: float = 0, text: str = "", most: int = 1) -> Any:
+    def _run(
+        self, action: str, step: str = "", seconds: float = 0, text: str = "", most: int = 1, trace: str = ""
+    ) -> Any:
         limits = [MAX_WAITING, int(LISTED_S), MAX_CARRIED, ALIKE_LOOKED_AT]
-        arguments = [action, step, self._now(), seconds, *limits, text, most]
+        arguments = [action, step, self._now(), seconds, *limits, text, most, trace]
         with self._translate_errors():
             return self._script(keys=self._keys, args=arguments)
 
 
 def _steps_of(found: Sequence[str]) -> list[WaitingStep]:
-    """Return steps from an answer of the script: for each step its text, and what it carries."""
-    steps = map(WaitingStep.of, found[::2])
-    return [replace(step, carried=carried) for step, carried in zip(steps, found[1::2], strict=True)]
+    """Return steps from an answer of the script: for each step its text, what it carries, and its trace context."""
+    return [replace(WaitingStep.of(text), carried=carried, trace=trace) for text, carried, trace in batched(found, 3)]

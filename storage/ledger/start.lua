@@ -4,7 +4,7 @@
 -- 1 to lease the part that is due, weights of groups ('name=weight,...'), seconds that a part is expected to take if no
 -- part of its job has ended, seconds until the keys of the groups expire. If the job is '', the message names a job
 -- without a ledger; then the script returns '' as the job if no part is due.
--- Returns {what to do, attempt, parts left, 1 if a result may exist, reject budget, job, plan digest, part}. What to do
+-- Returns {what to do, attempt, parts left, 1 if a result may exist, reject budget, job, plan digest, part, trace}. What to do
 -- is 'run', 'done' (the part was already finished), 'busy' (another holder has the lease), 'stopped', 'late' (stopped by
 -- the deadline of the job), or 'unknown' (the part is not due yet and will be dispatched again).
 -- The field c<part> of a part that was chosen is '<seconds charged to its group, or -> <time (s) of the start> <weight>
@@ -12,7 +12,7 @@
 -- '<holder> <job> <part>'. The field w<part> is set if the part waits for its own message.
 local part = tonumber(ARGV[2])
 local names = {'plan', 'parts', 'done', 'stopped', 'rebuilt', 'f' .. part, 'budget', 'group', 'rank', 'deadline', 'cost',
-  'owed', 'listed', 'c' .. part, 'm' .. part, 'w' .. part}
+  'owed', 'listed', 'trace', 'c' .. part, 'm' .. part, 'w' .. part}
 local own = {}
 for place, value in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
   own[names[place]] = value
@@ -25,7 +25,8 @@ if own.plan ~= ARGV[1] and ARGV[7] ~= '' then
 end
 local now, holder, all = clock(ARGV[3]), ARGV[5], shares(KEYS[3])
 local function answer(to_do, attempts, field, result, budget, job, number)
-  return {to_do, attempts, field.parts - field.done, result, budget, job or ARGV[7], field.plan, number or part}
+  return {to_do, attempts, field.parts - field.done, result, budget, job or ARGV[7], field.plan, number or part,
+    field.trace or ''}
 end
 local function late(field)
   return field.deadline and tonumber(field.deadline) <= now and tonumber(field.done) < tonumber(field.parts)
@@ -122,7 +123,7 @@ if ARGV[8] == '1' and ARGV[6] ~= '1' and mine.by ~= holder then
   end
 end
 if ARGV[7] == '' then
-  return {'unknown', 0, 1, 0, 0, '', '', 0}
+  return {'unknown', 0, 1, 0, 0, '', '', 0, ''}
 end
 if own.stopped then
   return answer(own.stopped == 'deadline' and 'late' or 'stopped', 0, own, 0, 0)

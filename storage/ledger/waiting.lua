@@ -1,17 +1,31 @@
--- Lists the steps that wait for a process. KEYS: waiting, taken, carried, done. `carried` is a hash of what steps carry;
--- the others are sorted sets of steps. The score of a waiting step is the time (s) at which it was added. The score of a
+-- Lists the steps that wait for a process. KEYS: waiting, taken, carried, done, traces. `carried` is a hash of what steps
+-- carry, and `traces` is a hash of their trace contexts; the others are sorted sets of steps. The score of a waiting step is the time (s) at which it was added. The score of a
 -- taken or done step is the time at which it no longer counts as taken or done.
 -- ARGV: action, step, time (see clock.lua), seconds for which the step counts as taken or done, maximum number of waiting
 -- steps, seconds for which a step is listed, maximum number of steps that carry data, number of steps that 'alike' looks
--- at, data of the step, maximum number of steps that 'alike' takes. The actions are those of `WaitingSteps`. 'take' and
--- 'alike' return steps, each followed by what it carries; 'begin' returns whether the step can begin, and what it carries.
+-- at, data of the step, maximum number of steps that 'alike' takes, trace context of the step. The actions are those of
+-- `WaitingSteps`. 'take' and 'alike' return steps, each followed by what it carries and by its trace context; 'begin'
+-- returns whether the step can begin, and what it carries; 'offer' returns the state of the step, and 'states' those of
+-- the steps in the data, which are separated by line feeds.
 local action, step, now = ARGV[1], ARGV[2], clock(ARGV[3])
 local until_s = now + tonumber(ARGV[4])
 local function drop(other)
   local carried = redis.call('HGET', KEYS[3], other) or ''
   redis.call('ZREM', KEYS[1], other)
   redis.call('HDEL', KEYS[3], other)
+  redis.call('HDEL', KEYS[5], other)
   return carried
+end
+-- Returns the state of a step: '' if it is not listed, and no process does it or has done it recently.
+local function state(other)
+  local taken, done = redis.call('ZSCORE', KEYS[2], other), redis.call('ZSCORE', KEYS[4], other)
+  if taken and tonumber(taken) > now then
+    return 'taken'
+  end
+  if done and tonumber(done) > now then
+    return 'done'
+  end
+  return redis.call('ZSCORE', KEYS[1], other) and 'waiting' or ''
 end
 local function drop_old()
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[6])) do
@@ -21,8 +35,10 @@ end
 local function take(others)
   local found = {}
   for _, other in ipairs(others) do
+    local trace = redis.call('HGET', KEYS[5], other) or ''
     found[#found + 1] = other
     found[#found + 1] = drop(other)
+    found[#found + 1] = trace
     redis.call('ZADD', KEYS[2], until_s, other)
   end
   if #found > 0 then
@@ -30,8 +46,25 @@ local function take(others)
   end
   return found
 end
+if action == 'offer' then
+  local known = state(step)
+  if known ~= '' then
+    return known
+  end
+  action = 'add'
+elseif action == 'states' then
+  local found = {}
+  for other in string.gmatch(ARGV[9], '[^\n]+') do
+    found[#found + 1] = state(other)
+  end
+  return found
+end
 if action == 'add' then
   redis.call('ZADD', KEYS[1], 'NX', now, step)
+  if ARGV[11] ~= '' then
+    redis.call('HSET', KEYS[5], step, ARGV[11])
+    redis.call('EXPIRE', KEYS[5], ARGV[6])
+  end
   redis.call('ZREM', KEYS[4], step)
   if ARGV[9] ~= '' and redis.call('HLEN', KEYS[3]) >= tonumber(ARGV[7]) then
     for _, other in ipairs(redis.call('HKEYS', KEYS[3])) do -- earlier releases leave data behind
@@ -48,6 +81,7 @@ if action == 'add' then
     drop(other)
   end
   redis.call('EXPIRE', KEYS[1], ARGV[6])
+  return ''
 elseif action == 'take' then
   drop_old()
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
@@ -67,11 +101,9 @@ elseif action == 'alike' then
 elseif action == 'renew' then
   redis.call('ZADD', KEYS[2], 'XX', until_s, step)
 elseif action == 'begin' then
-  local carried, taken, done = drop(step), redis.call('ZSCORE', KEYS[2], step), redis.call('ZSCORE', KEYS[4], step)
-  if taken and tonumber(taken) > now then
-    return {'taken', ''}
-  end
-  return (done and tonumber(done) > now) and {'done', ''} or {'', carried}
+  local carried = drop(step)
+  local known = state(step)
+  return known == '' and {'', carried} or {known, ''}
 elseif action == 'end' then
   redis.call('ZREM', KEYS[2], step)
   if tonumber(ARGV[4]) > 0 then

@@ -36,6 +36,8 @@ class WaitingStep:
     carried: str = field(default="", compare=False, repr=False)
     """What the step needs, so that it need not be read from the bucket; empty if it has to be read. It begins with
     `ALIKE_CHARS` characters that are equal for steps that can be done together."""
+    trace: str = field(default="", compare=False, repr=False)
+    """The trace to which the step belongs, as a W3C ``traceparent``; empty if it is not known."""
 
     @property
     def text(self) -> str:
@@ -51,6 +53,8 @@ class WaitingStep:
 
 type Begun = Literal["", "taken", "done"]
 """Whether a step can begin: ``taken`` by another process, ``done`` by another process, or empty if it can."""
+type State = Literal["", "waiting", "taken", "done"]
+"""The state of a step: as `Begun`, or ``waiting`` if it is listed."""
 
 
 class WaitingSteps(Protocol):
@@ -69,6 +73,14 @@ class WaitingSteps(Protocol):
 
         What the step carries is not kept if `MAX_CARRIED` steps already carry data.
         """
+        ...
+
+    def offer(self, step: WaitingStep) -> State:
+        """List a step as `add` does if its state is empty. Return the state that it had before."""
+        ...
+
+    def states(self, steps: Sequence[WaitingStep]) -> Sequence[State]:
+        """Return the state of each step."""
         ...
 
     def take(self, seconds: float) -> WaitingStep | None:

@@ -15,6 +15,7 @@ from scoreline.storage.errors import LedgerError, ScorelineError
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.tasks.dispatch import trace_context
 from scoreline.tasks.job.documents import Job, mark_active, read_job
 from scoreline.tasks.job.plan_file import PlanFile
 
@@ -65,6 +66,8 @@ class Dispatcher:
     """Returns the number of messages of parts in the queue; None if it is unknown."""
     lists_steps: bool = True
     """Whether the steps that are sent may also be done between two batches of a part (see `Ledger.waiting`)."""
+    trace: Callable[[], str] = trace_context.current
+    """Returns the trace context to send with a message (see `scoreline.tasks.dispatch.trace_context`)."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
 
     def documents(self, job_id: str, *, fresh: bool = False) -> Documents:
@@ -126,7 +129,8 @@ def send_step(dispatcher: Dispatcher, step: str, job_id: str, task: str | None =
     task = task or f"scoreline.{step}"
     if dispatcher.lists_steps and step in _LISTED:
         with contextlib.suppress(LedgerError):  # the list only makes the step begin sooner
-            dispatcher.ledger.waiting.add(WaitingStep(task=task, job_id=job_id, carried=carried))
+            waiting = WaitingStep(task=task, job_id=job_id, carried=carried, trace=dispatcher.trace())
+            dispatcher.ledger.waiting.add(waiting)
     try:
         dispatcher.send(task, job_id=job_id)
     except ScorelineError:  # otherwise the next attempt would wait until the claim expires

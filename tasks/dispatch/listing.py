@@ -64,9 +64,9 @@ class JobListing:
 
         A page takes one request to see that there is an index, one listing of the days, one listing for every 1,000
         jobs of each day that is looked at, and one request for each job that is read: for the entry of a job that has
-        ended, and for ``job.json`` of a job under way. A running job takes one more, for its plan. State, model and
-        time are looked up in the listing. To find labels, a group or a version, entries are read until there are
-        enough.
+        ended, and for ``job.json`` of a job under way. A running job whose ledger an earlier release has opened takes
+        one more, for its plan. State, model and time are looked up in the listing. To find labels, a group or a
+        version, entries are read until there are enough.
         """
         found = 0
         seen: set[str] = set()

@@ -16,6 +16,7 @@ import kombu
 
 from scoreline.storage.errors import QueueUnavailable
 from scoreline.storage.ledger.redis_ledger import host_and_port
+from scoreline.tasks.dispatch import trace_context
 from scoreline.tasks.dispatch.messages import Backlog
 from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.tasks.dispatch.redis_url import is_redis_url
@@ -250,6 +251,7 @@ def send_message(
                 kwargs=kwargs,
                 task_id=secrets.token_hex(8),
                 queue=queue,
+                headers={"traceparent": context} if (context := trace_context.current()) else None,
                 producer=cast(Any, _Terse(producer)),
                 retry=retry,
                 ignore_result=True,

@@ -10,6 +10,11 @@ CLOCK_TASKS = frozenset(
     {"scoreline.reconcile", "scoreline.tick", "scoreline.gc", "scoreline.status", "scoreline.events"}
 )
 """Tasks that must not wait behind the parts of jobs."""
+STEP_TASKS = frozenset({"scoreline.plan", "scoreline.score_staged", "scoreline.finalize"})
+"""Steps of jobs other than parts. They have their own queue, so that a free process does them before parts."""
+PART_TASK = "scoreline.score_part"
+PARTS_PREFIX = "scoreline.parts"
+"""The beginning of the name of each queue for parts."""
 
 
 @dataclass(frozen=True)
@@ -17,30 +22,55 @@ class QueueNames:
     """The names of a deployment's queues. Deployments that share a broker do not read each other's queues."""
 
     jobs: str
-    """Queue for planning, scoring and finalizing jobs, and for the requests of applications."""
+    """Queue for the requests of applications. Earlier releases send all messages of jobs to this queue."""
     clock: str
     """Queue for messages that must not wait behind the parts of jobs: from beat, for webhooks, and for status
     requests."""
+    steps: str
+    """Queue for the steps of jobs other than parts."""
+    parts: str
+    """Queue for the parts of jobs. A process receives its messages only while the other queues are empty."""
 
     @classmethod
     def of(cls, bucket: str) -> QueueNames:
         """Return the queue names for the main bucket of a deployment. If `bucket` is empty, return the shared names.
 
-        The two queues have different prefixes, so their names differ for every bucket.
+        The queues have different prefixes, so their names differ for every bucket.
 
-        >>> QueueNames.of("scores")
-        QueueNames(jobs='scoreline.jobs.scores', clock='scoreline.clock.scores')
+        >>> QueueNames.of("scores").parts
+        'scoreline.parts.scores'
         """
-        return cls(f"{SHARED.jobs}.jobs.{bucket}", f"{SHARED.clock}.{bucket}") if bucket else SHARED
+        if not bucket:
+            return SHARED
+        return cls(
+            jobs=f"{SHARED.jobs}.jobs.{bucket}",
+            clock=f"{SHARED.clock}.{bucket}",
+            steps=f"{SHARED.steps}.{bucket}",
+            parts=f"{SHARED.parts}.{bucket}",
+        )
 
     def of_task(self, name: str) -> str:
         """Return the queue for the messages of a task, such as ``scoreline.plan``."""
-        return self.clock if name in CLOCK_TASKS else self.jobs
+        if name in CLOCK_TASKS:
+            return self.clock
+        if name in STEP_TASKS:
+            return self.steps
+        return self.parts if name == PART_TASK else self.jobs
 
     @property
     def read(self) -> tuple[str, ...]:
         """The queues that a worker reads: those of its deployment, and those that all deployments share."""
-        return tuple(dict.fromkeys((self.jobs, self.clock, SHARED.jobs, SHARED.clock)))
+        return tuple(dict.fromkeys((self.jobs, self.clock, self.steps, self.parts, SHARED.jobs, SHARED.clock)))
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """The queues to which applications send their requests."""
+        return tuple(dict.fromkeys((self.jobs, SHARED.jobs)))
+
+    @property
+    def of_jobs(self) -> tuple[str, ...]:
+        """The queues with the messages of jobs, that is, all except those of the clock."""
+        return tuple(dict.fromkeys((self.jobs, self.steps, self.parts, SHARED.jobs)))
 
     def are_read_by(self, queues: Collection[str]) -> bool:
         """Return whether a worker that reads `queues` belongs to this deployment.
@@ -64,5 +94,6 @@ class QueueNames:
         }
 
 
-SHARED = QueueNames("scoreline", "scoreline.clock")
-"""The queue names of release 0.1.0, which all deployments shared. Applications may still use these queues."""
+SHARED = QueueNames(jobs="scoreline", clock="scoreline.clock", steps="scoreline.steps", parts=PARTS_PREFIX)
+"""The queue names if the bucket is unknown. Release 0.1.0, whose deployments shared the first two, and applications may
+still use these two queues."""

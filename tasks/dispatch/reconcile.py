@@ -260,7 +260,14 @@ def open_ledger(
 
     def begin() -> None:
         dispatcher.ledger.begin(
-            job_id, plan.sha256, plan.parts, budget=budget, recovered=recovered, terms=terms, work=work
+            job_id,
+            plan.sha256,
+            plan.parts,
+            budget=budget,
+            recovered=recovered,
+            terms=terms,
+            work=work,
+            trace=dispatcher.trace(),
         )
 
     try:

@@ -19,6 +19,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.ledger.base import Ledger, Progress
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.backlog.time_left import seconds_of_work
+from scoreline.tasks.backlog.workload import Workload
 from scoreline.tasks.job.documents import Job, Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.plan_file import PlanFile
 
@@ -129,8 +130,14 @@ class StatusReader:
             parts_done=progress.parts_done,
             rows=progress.rows + progress.rows_under_way,
             rejected=progress.rejected,
-            total_rows=self._rows_planned(job.spec.job_id),
+            total_rows=self._rows_in_ledger(progress) or self._rows_planned(job.spec.job_id),
         )
+
+    @staticmethod
+    def _rows_in_ledger(progress: Progress) -> int:
+        """Return the number of rows in the plan according to the ledger; 0 if the ledger does not know it."""
+        work = Workload.of_text(progress.work)
+        return 0 if work is None else work.rows
 
     def answer(self, status: Status) -> dict[str, Any]:
         """Return the status of a job as a dict that may be sent over the broker.

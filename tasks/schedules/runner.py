@@ -50,6 +50,8 @@ class Ticked:
     done: list[str]
     state: State
     """The state of the schedule after the tick."""
+    etag: str | None
+    """ETag of the object with the state when it was read last."""
 
 
 class Runner:
@@ -72,6 +74,7 @@ class Runner:
         """Submit and cancel the jobs that are due for a schedule."""
         done: list[str] = []
         tried: str | None = None
+        etag: str | None = None
         for _ in range(_ROUNDS):
             state, etag = self._state(schedule, now)
             seen, refused = self._follow_current(schedule, state, now, done)
@@ -90,7 +93,7 @@ class Runner:
                     cancelled = self._client.cancel(job_id).state == "cancelled"
                 if cancelled:
                     done.append(f"cancelled {job_id}")
-        return Ticked(done=done, state=state)
+        return Ticked(done=done, state=state, etag=etag)
 
     def ask(self, schedule: Schedule, numbers: dict[str, int], now: datetime) -> None:
         """Add slots to the state, because a user requested them. `numbers` has the job number of each slot."""

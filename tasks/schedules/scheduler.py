@@ -7,7 +7,7 @@ slot therefore gets exactly one job, even if two clocks send ticks, a clock was 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,9 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 
 log = logging.getLogger(__name__)
 
+_LISTED_FROM = 3
+"""Number of schedules from which a tick lists their states, and reads only those that have changed. A listing is one
+request, but a more expensive one than reading a state."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _IN_FORCE_S = 600
 """Seconds between two reads of the stored document with the schedules in force, while the schedules do not change."""
@@ -58,6 +61,21 @@ class Row:
     pending: int = 0
     job_id: str = ""
     """The id of the job of the last slot; empty if no slot has run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Idle:
+    """A schedule for which there was nothing to do."""
+
+    schedule: Schedule
+    etag: str | None
+    """ETag of its state."""
+    next: datetime
+    """Its next slot."""
+
+    def still_holds(self, schedule: Schedule, etag: str | None, now: datetime) -> bool:
+        """Return whether there is nothing to do now, because neither schedule nor state has changed."""
+        return etag is not None and etag == self.etag and schedule == self.schedule and now < self.next
 
 
 class Scheduler:
@@ -93,6 +111,8 @@ class Scheduler:
         """The next slot of any schedule, if nothing was under way after the last tick of this process."""
         self._settled: tuple[str, str, Reading] | None = None
         """The location and the text of the schedules at the last tick, and what was read, unless there was a fault."""
+        self._idle: dict[str, _Idle] = {}
+        """The schedules for which there was nothing to do at the last tick of this process, by name."""
 
     @classmethod
     def from_settings(
@@ -155,12 +175,19 @@ class Scheduler:
         reading = self._put_in_force()
         report: dict[str, list[str]] = {}
         unsettled: list[Schedule] = []
-        idle: list[Schedule] = []
+        idle: dict[str, _Idle] = {}
+        etags = self._changed_states(reading.schedules)
 
         def run(schedule: Schedule) -> list[str]:
+            name, known = schedule.name, self._idle.get(schedule.name)
+            if known is not None and known.still_holds(schedule, etags.get(name), now):
+                idle[name] = known
+                return []
             ticked = self._runner.tick(schedule, now)
             unsettled.extend([schedule] * bool(ticked.state.refusals))
-            idle.extend([schedule] * ticked.state.is_idle)
+            if ticked.state.is_idle:
+                following = schedule.following(now) if schedule.enabled else None
+                idle[name] = _Idle(schedule=schedule, etag=ticked.etag, next=following or _NEVER)
             return ticked.done
 
         def settle(schedule: Schedule) -> list[str]:
@@ -171,10 +198,18 @@ class Scheduler:
             report[schedule.name] = self._guarded(schedule, run)
         for schedule in unsettled:  # webhooks are sent last, because a receiver may be slow
             report[schedule.name] += self._guarded(schedule, settle)
+        self._idle = idle
         if len(idle) == len(reading.schedules) and not reading.faults:
-            slots = (schedule.following(now) for schedule in idle if schedule.enabled)
-            self._due = min((slot for slot in slots if slot is not None), default=_NEVER)
+            self._due = min((known.next for known in idle.values()), default=_NEVER)
         return report
+
+    def _changed_states(self, schedules: Sequence[Schedule]) -> dict[str, str]:
+        """Return the ETags of the states of schedules, by name; empty if each state has to be read."""
+        if len(schedules) < _LISTED_FROM or not self._idle:
+            return {}
+        found = {info.key: info.etag for info in self._main.list(keys.SCHEDULE_STATES)}
+        states = {schedule.name: found.get(keys.schedule_state(schedule.name)) for schedule in schedules}
+        return {name: etag for name, etag in states.items() if etag}
 
     def _may_rest(self, now: datetime) -> bool:
         """Return whether nothing is due, and another tick has read the bucket a short while ago.

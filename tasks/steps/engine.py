@@ -5,13 +5,16 @@ All Celery tasks of a process use the same engine, and pass it to the steps, suc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.objects.requests import Requests
@@ -90,6 +93,8 @@ class Engine(Dispatcher):
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
     checker: Checker | None = None
     """Runs the checks of a job that has all its results, in place of `hold_against_checks`."""
+    span: Callable[[WaitingStep], AbstractContextManager[None]] = lambda step: contextlib.nullcontext()
+    """Returns a block that reports a step which is done without its message to OpenTelemetry."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 

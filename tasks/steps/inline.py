@@ -10,17 +10,46 @@ from typing import Any
 from scoreline.storage import keys
 from scoreline.storage.errors import LedgerError, ObjectNotFound
 from scoreline.storage.ledger.answers import Answer
+from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.carried import Carried, records_key
-from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.engine import BetweenBatches, Engine
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.planner import plan_job
 from scoreline.tasks.steps.score_carried import score_carried, takes_longer
 from scoreline.tasks.steps.score_part import score_part
 
+_LONGEST_CARRIED_S = 2.0
+"""If scoring carried records seems to take longer, they are scored from the bucket, batch by batch."""
 _STEPS_RUN_HERE = frozenset({"scoreline.score_part", "scoreline.finalize"})
+
+
+class _Between:
+    """Does the work of other jobs between two batches of records, with the engine of the process.
+
+    The engine with which the records are scored keeps back messages, and those of other jobs must be sent.
+    """
+
+    def __init__(self, engine: Engine, steps: BetweenBatches) -> None:
+        self._engine, self._steps = engine, steps
+        self._is_first = True
+        self.spent_s, self.requests = 0.0, Requests()
+
+    def begin_part(self) -> None:
+        """Record that the process begins the only part of the records."""
+        self._steps.begin_part()
+
+    def __call__(self, engine: Engine, bundle: Bundle) -> float:
+        """Work for other jobs, except before the first batch. Return the number of seconds that this took."""
+        if self._is_first:  # the records must not wait for the steps that wait behind them
+            self._is_first = False
+            return 0.0
+        seconds = self._steps(self._engine, bundle)
+        self.spent_s, self.requests = self._steps.spent_s, self._steps.requests
+        return seconds
 
 
 def score_records(
@@ -32,7 +61,9 @@ def score_records(
     """
     if carried is None:
         return score_small(engine, job_id, holder, longest_s=longest_s)
-    if score_carried(engine, job_id, carried, longest_s=longest_s):
+    # Other steps cannot pass while carried records are scored
+    longest_carried_s = _LONGEST_CARRIED_S if longest_s is not None or engine.between_batches is not None else None
+    if score_carried(engine, job_id, carried, longest_s=longest_carried_s):
         return True
     try:
         return score_small(engine, job_id, holder, longest_s=longest_s)
@@ -78,7 +109,8 @@ def score_small(engine: Engine, job_id: str, holder: str, *, longest_s: float | 
         else:
             engine.send(name, **kwargs)
 
-    local = replace(engine, send=send, lists_steps=False, between_batches=None)
+    between = None if engine.between_batches is None else _Between(engine, engine.between_batches)
+    local = replace(engine, send=send, lists_steps=False, between_batches=between)
     plan_job(local, job_id)
     try:
         parts = engine.documents(job_id).plan.parts

@@ -54,7 +54,9 @@ def _do(engine: Engine, step: WaitingStep) -> None:
     done = False
     try:
         carried = Carried.of(step.carried)
-        done = carried is not None and score_carried(engine, step.job_id, carried)
+        if carried is not None:
+            with engine.span(step):
+                done = score_carried(engine, step.job_id, carried)
     except Exception as error:  # noqa: BLE001  # the message of the step retries it, or fails the job
         log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
     finally:

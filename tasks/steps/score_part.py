@@ -81,9 +81,7 @@ class LeasedPart:
     is_retry: bool
 
 
-def lease_due_part(
-    engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool = False, shares: bool = True
-) -> LeasedPart | None:
+def lease_due_part(engine: Engine, job_id: str, part: int, holder: str, *, is_retry: bool = False) -> LeasedPart | None:
     """Lease the part that is due, among the parts of all jobs (see `scoreline.storage.ledger.shares`).
 
     Parameters
@@ -92,15 +90,13 @@ def lease_due_part(
         The part that the message names.
     holder, is_retry
         As for `score_part`. A retry is always for the part that the message names.
-    shares : bool
-        Whether any part may be leased. Otherwise only the part that the message names is.
 
     Returns
     -------
     LeasedPart, optional
         The part to score with `score_leased`; None if no part is due.
     """
-    start = functools.partial(_start, engine, job_id, part, holder, is_retry=is_retry, due=shares)
+    start = functools.partial(_start, engine, job_id, part, holder, is_retry=is_retry, due=True)
     return _first_planned(engine, job_id, start)
 
 

@@ -29,6 +29,8 @@ from scoreline.tasks.steps.planner import plan_job
 
 log = logging.getLogger(__name__)
 
+STEPS_OF_JOBS = frozenset({"scoreline.plan", "scoreline.finalize", "scoreline.score_staged"})
+"""The steps of jobs that are listed. All other steps that are listed are requests of applications."""
 LOOK_EVERY_S = 0.2
 """Minimum number of seconds between two looks at the waiting steps."""
 LONGEST_S = 1.0
@@ -36,8 +38,12 @@ LONGEST_S = 1.0
 LONGEST_IN_PART_S = 60.0
 """Number of seconds after which no further step is begun in the same part, so that the part ends within the time limit
 of its task."""
-LONGEST_RECORDS_S = 2.0
-"""If scoring records seems to take longer, they are only planned between two batches, and scored as a part."""
+LONGEST_RECORDS_S = 20.0
+"""If scoring records seems to take longer, they are only planned between two batches, and scored as parts. That is the
+length of a part: the part under way waits no longer than if its process had scored a part of another group first.
+Records that take longer than `LONGEST_S` let shorter steps pass between their own batches."""
+LONGEST_WITHIN_S = 2.0
+"""The same for records that are scored between two batches of such records."""
 MAX_PARTS = 1_000
 """Jobs with more parts are finalized by a task of their own, because checking so many parts takes long."""
 MIN_MEMORY_BYTES = 192 << 20
@@ -59,6 +65,11 @@ class ShortSteps:
     ----------
     has_room : callable
         Returns whether the process can load the first model without evicting the second, which is in use.
+    do_request : callable
+        Does a step that is no step of a job: a request of an application. Returns whether the request is answered. The
+        last argument is the number of seconds that scoring its records may take.
+    model_of_request : callable
+        Returns the model that such a step needs; None if it needs none.
     available : callable
         Returns the available memory in bytes.
     clock : callable
@@ -66,12 +77,21 @@ class ShortSteps:
     """
 
     has_room: Callable[[PinnedModel, Bundle], bool]
+    do_request: Callable[[Engine, WaitingStep, float], bool] = lambda engine, step, longest_s: False
+    model_of_request: Callable[[WaitingStep], PinnedModel | None] = lambda step: None
     available: Callable[[], int] = available_bytes
     clock: Callable[[], float] = time.monotonic
+    longest_records_s: float = LONGEST_RECORDS_S
+    within: ShortSteps | None = field(default=None, init=False)
+    """Does steps between two batches of records that are scored between two batches of a part."""
     spent_s: float = field(default=0.0, init=False)
     requests: Requests = field(default=Requests(), init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
     _refused: dict[WaitingStep, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.longest_records_s > LONGEST_WITHIN_S:
+            self.within = replace(self, longest_records_s=LONGEST_WITHIN_S)
 
     def begin_part(self) -> None:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
@@ -93,8 +113,8 @@ class ShortSteps:
         begun = self.clock()
         if begun - self._looked_s < LOOK_EVERY_S or self.spent_s >= LONGEST_IN_PART_S:
             return 0.0
-        # Steps must neither interrupt each other, nor share documents and objects that the part has in memory
-        within = replace(engine, between_batches=None, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
+        # Steps must not share documents and objects that the part has in memory
+        within = replace(engine, between_batches=self.within, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
         before_s, left, before = self.spent_s, list[WaitingStep](), so_far()
         try:
             while self._may_begin(begun, left) and (step := engine.ledger.waiting.take(engine.lease_s)) is not None:
@@ -117,7 +137,7 @@ class ShortSteps:
     def _do(self, engine: Engine, step: WaitingStep, bundle: Bundle, left: list[WaitingStep]) -> None:
         """Do a step, and count its time. Add it to `left` if another process may be able to do it."""
         waiting, seconds, begun = engine.ledger.waiting, engine.lease_s, self.clock()
-        runs = False
+        runs = done = False
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
                 if not self._has_room(engine, step, bundle):
@@ -126,7 +146,8 @@ class ShortSteps:
                 if not _is_short(engine, step):
                     return
                 runs = True
-                if _run(engine, step):
+                done = self._run(engine, step)
+                if done:
                     log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
         except JobNotFound:
             pass
@@ -141,7 +162,15 @@ class ShortSteps:
             if runs:
                 self.spent_s += self.clock() - begun
             with contextlib.suppress(LedgerError):
-                waiting.end(step)
+                waiting.end(step, done=done)
+
+    def _run(self, engine: Engine, step: WaitingStep) -> bool:
+        """Do a step. Return False if the step is left to its message."""
+        if step.task not in STEPS_OF_JOBS:
+            return self.do_request(engine, step, self.longest_records_s)
+        with engine.span(step):
+            _run(engine, step, self.longest_records_s)
+        return True
 
     def _has_room(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> bool:
         """Return whether the process has room for the model of a step. Finalizing needs no model."""
@@ -151,7 +180,11 @@ class ShortSteps:
         self._refused = {other: at_s for other, at_s in self._refused.items() if at_s > now - _REFUSED_S}
         if step in self._refused:
             return False
-        if self.has_room(read_job(engine.buckets.main, step.job_id).model, bundle):
+        if step.task in STEPS_OF_JOBS:
+            model: PinnedModel | None = read_job(engine.buckets.main, step.job_id).model
+        else:
+            model = self.model_of_request(step)
+        if model is None or self.has_room(model, bundle):
             return True
         self._refused[step] = now
         return False
@@ -168,8 +201,8 @@ def _is_short(engine: Engine, step: WaitingStep) -> bool:
     return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
 
 
-def _run(engine: Engine, step: WaitingStep) -> bool:
-    """Do a step. Return False if its task is unknown, because a later release may list other steps."""
+def _run(engine: Engine, step: WaitingStep, longest_s: float) -> None:
+    """Do a step of a job. Leave records that seem to take longer than `longest_s` to a process that scores parts."""
     match step.task:
         case "scoreline.plan":
             plan_job(engine, step.job_id)
@@ -177,7 +210,4 @@ def _run(engine: Engine, step: WaitingStep) -> bool:
             finalize(engine, step.job_id)
         case "scoreline.score_staged":
             carried = Carried.of(step.carried)
-            score_records(engine, step.job_id, secrets.token_hex(8), carried, longest_s=LONGEST_RECORDS_S)
-        case _:
-            return False
-    return True
+            score_records(engine, step.job_id, secrets.token_hex(8), carried, longest_s=longest_s)

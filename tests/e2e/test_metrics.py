@@ -159,7 +159,7 @@ def test_metrics_count_jobs_rows_parts_and_loads(
     # And `scoreline metrics` reports the current state of queues, workers and services
     assert total(after, "scoreline_model_cache_bytes") >= model.manifest.memory_bytes > 0
     assert total(after, "scoreline_worker_processes") == 2 * after["scoreline_workers",] > 0
-    assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in QueueNames.of("scoreline").read] == [0] * 4
+    assert [after["scoreline_queue_messages", f"queue={queue}"] for queue in QueueNames.of("scoreline").read] == [0] * 6
     assert after["scoreline_redis_memory_bytes",] > 100_000
     assert {key[1]: after[key] for key in after if key[0] == "scoreline_up"} == {
         "service=redis": 1,
@@ -175,7 +175,7 @@ def test_running_parts_are_visible_to_inspect_and_in_metrics(
 ) -> None:
     def under_way() -> tuple[int | None, int]:
         now = client.queue.backlog()
-        return now.unacked, now.waiting["scoreline.jobs.scoreline"]
+        return now.unacked, now.waiting["scoreline.parts.scoreline"]
 
     # Given two processes that each score a part, and one part that waits
     model.gate.unlink(missing_ok=True)
@@ -202,7 +202,7 @@ def test_running_parts_are_visible_to_inspect_and_in_metrics(
     assert len({row["pid"] for row in at_work}) == 2
     assert all(row["seconds"] >= 0 for row in at_work)
     assert now["scoreline_unacked_messages",] == 2
-    assert now["scoreline_queue_messages", "queue=scoreline.jobs.scoreline"] == 1
+    assert now["scoreline_queue_messages", "queue=scoreline.parts.scoreline"] == 1
     assert now["scoreline_unacked_oldest_seconds",] > 0
     assert now["scoreline_jobs_active",] == len(held) >= 1
     assert ended(client, job).rows == 298

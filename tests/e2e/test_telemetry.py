@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import redis
 from celery import Celery
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from scoreline.storage import keys
@@ -30,65 +24,11 @@ from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import ROOT, Stack
 from tests.support.ending import killed_at_end
 from tests.support.estimators import Staged
+from tests.support.telemetry_sink import Sink, attributes
 from tests.support.waiting import HANG_S, wait_until
 
 HIDDEN = {"redis": "hush-of-redis", "webhook": "hush-of-webhooks-of-all-kinds"}
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-
-
-class Sink:
-    """Runs an HTTP server that accepts every request, until its `with` block ends."""
-
-    def __init__(self) -> None:
-        self.received: list[tuple[str, bytes]] = []
-        received = self.received
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                received.append((self.path, gzip.decompress(body) if self.headers["Content-Encoding"] else body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-
-    def __enter__(self) -> Sink:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def environ(self) -> dict[str, str]:
-        return {
-            "SENTRY_DSN": f"http://key@127.0.0.1:{self.port}/1",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
-        }
-
-    def events(self) -> list[dict[str, Any]]:
-        """Return the events in Sentry's envelopes. An envelope has a header line, and two lines for each item."""
-        found = []
-        for path, body in self.received:
-            if path.endswith("/envelope/"):
-                lines = body.splitlines()[1:]
-                items = zip(map(json.loads, lines[::2]), lines[1::2], strict=True)
-                found += [json.loads(item) for header, item in items if header["type"] == "event"]
-        return found
-
-    def spans(self) -> list[Span]:
-        found: list[Span] = []
-        for path, body in self.received:
-            if path == "/v1/traces":
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    found += [span for scope in resource.scope_spans for span in scope.spans]
-        return found
 
 
 @dataclass(frozen=True)
@@ -137,14 +77,6 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
         assert ends == {"good": "succeeded", "bad": "failed"}, log.read_text()
         stack.stop(guard)
         yield Reported(sink=sink, secrets=hidden, good="good", bad="bad", log=log.read_text())
-
-
-def attributes(span: Span) -> dict[str, Any]:
-    return {
-        item.key: item.value.string_value or item.value.int_value
-        for item in span.attributes
-        if item.key.startswith("scoreline.")
-    }
 
 
 def of_job(spans: list[Span], job: str) -> list[Span]:

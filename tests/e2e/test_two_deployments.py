@@ -31,6 +31,6 @@ def test_a_worker_leaves_the_messages_of_another_deployment_alone(
         assert list(client.watch(job.job_id, timeout_s=HANG_S))[-1].state == "succeeded"
     # Then the other job still waits for a worker of its deployment, and neither deployment counts the other's workers
     assert others.status(theirs).state == "submitted"
-    assert others.queue.backlog().waiting["scoreline.jobs.others"] == 1
+    assert others.queue.backlog().waiting["scoreline.steps.others"] == 1
     assert client.queue.workers()
     assert others.queue.workers(timeout_s=0.5) == []

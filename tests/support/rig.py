@@ -9,7 +9,7 @@ import json
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import boto3
 import numpy as np
@@ -158,8 +158,13 @@ class Rig:
 
     @property
     def queue(self) -> str:
-        """The queue with the messages of jobs."""
-        return QueueNames.of(self.store.bucket).jobs
+        """The queue with the messages of parts."""
+        return QueueNames.of(self.store.bucket).parts
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues with the messages of jobs."""
+        return QueueNames.of(self.store.bucket).of_jobs
 
     @property
     def clock_queue(self) -> str:
@@ -238,8 +243,9 @@ class Rig:
         return "\n".join(log.read_text(errors="replace")[-3000:] for log in self.stack.folder.glob("*worker*.log"))
 
     def messages(self) -> list[bytes]:
-        """Return the messages in the queue, without those that a worker holds."""
-        return list(self.redis.lrange(self.queue, 0, -1))  # type: ignore[arg-type]
+        """Return the messages of jobs in the queues, without those that a worker holds."""
+        found = [cast(list[bytes], self.redis.lrange(queue, 0, -1)) for queue in self.queues]
+        return [message for messages in found for message in messages]
 
     # Invariants
 

@@ -13,7 +13,6 @@ from scoreline.storage.errors import InvalidSettings, ScorelineError
 from scoreline.tasks.backlog.dynos import IDLE_S, Policy
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.queue import Queue
-from scoreline.tasks.dispatch.queue_names import SHARED
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.worker.cli.explain import explain
@@ -174,7 +173,7 @@ def _waiting(client: Client) -> Callable[[], int]:
     queue = client.queue
     if not isinstance(queue, Queue):  # only in tests
         return lambda: sum(queue.backlog().waiting.values())
-    names = {queue.names.jobs, SHARED.jobs}
+    names = queue.names.of_jobs
 
     def count() -> int:
         waiting = queue.backlog().waiting

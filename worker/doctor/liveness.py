@@ -24,7 +24,8 @@ def workers(context: Context) -> Iterator[Finding]:
         return
     ours = context.broker.names
     own = {name: queues for name, read in answers.items() if ours.are_read_by(queues := _queue_names(read))}
-    readers = {queue: [name for name, queues in own.items() if queue in queues] for queue in (ours.jobs, ours.clock)}
+    own_queues = (ours.jobs, ours.clock, ours.steps, ours.parts)
+    readers = {queue: [name for name, queues in own.items() if queue in queues] for queue in own_queues}
     others = len(answers) - len(own)
     if not own:
         also = f" ({others} of other applications or buckets {'does' if others == 1 else 'do'})" if others else ""
@@ -37,7 +38,7 @@ def workers(context: Context) -> Iterator[Finding]:
         if not names:
             yield warning(
                 f"no worker reads the queue {queue!r}",
-                f"start workers of this release, without -Q or with both queues: -Q {ours.jobs},{ours.clock}",
+                f"start workers of this release, without -Q or with all queues: -Q {','.join(own_queues)}",
             )
     gauges = context.broker.ask_workers("gauges")
     for name in sorted(readers[ours.jobs]):

@@ -10,17 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 from scoreline.worker.telemetry import faults, traces
+from scoreline.worker.telemetry.traces import context as trace_context
+from scoreline.worker.telemetry.traces import drop, step, turn_to
+
+__all__ = ["connect", "drop", "report", "step", "trace_context", "turn_to"]
 
 
 def connect() -> None:
     """Make each process of a worker set up the services whose variables are set."""
     faults.connect()
     traces.connect()
-
-
-def traces_tasks() -> bool:
-    """Return whether this process reports its tasks to OpenTelemetry."""
-    return traces.is_on()
 
 
 def report(error: BaseException, **where: Any) -> None:

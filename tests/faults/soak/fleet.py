@@ -136,7 +136,8 @@ def faults_of(fleet: Fleet, chance: random.Random, job_ids: Callable[[], list[st
 
     def lose_messages() -> None:
         for message in rig.messages():
-            rig.redis.lrem(rig.queue, 1, message.decode())
+            for queue in rig.queues:
+                rig.redis.lrem(queue, 1, message.decode())
 
     def double_messages() -> None:
         for message in rig.messages():

@@ -41,7 +41,7 @@ def test_messages_that_a_worker_has_taken_are_work(url: str) -> None:
         assert waiting() == 1
         # When workers have taken all of them
         taken = []
-        for name in (NAMES.jobs, NAMES.clock, QueueNames.of("another").jobs):
+        for name in (NAMES.jobs, NAMES.clock, QueueNames.of("another").steps):
             with connection.SimpleQueue(name) as simple:
                 taken.append(simple.get(timeout=HANG_S))
         # Then that of the job counts, until it is acknowledged

@@ -28,6 +28,7 @@ from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Job, Outcome, State, Status, read_job
 from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, entry_of
 from scoreline.tasks.job.job_filter import JobFilter
+from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.worker.cli.main import cli
 from tests.support.counting_store import CountedRequests
@@ -230,15 +231,20 @@ def test_a_job_that_ended_without_a_note_in_the_index_is_listed_as_ended(at: Des
     assert [(job.state, job.error) for job in at.client.jobs(20)] == [("failed", "no")]
 
 
-def test_a_job_under_way_costs_one_request_more_if_it_has_a_plan(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_jobs_under_way_costs_no_more_than_one_of_ended_jobs(at: Desk) -> None:
     for number in range(3):
         at.submit(job_id=f"waits-{number}")
         at.plan(job_id=f"runs-{number}")
     list(at.client.jobs(20))  # the first listing records that the index is complete
     counted = CountedRequests(at.client.folder, "scoreline")
     listing = JobListing(counted, StatusReader(counted, at.engine.ledger))
-    assert len(list(listing.jobs(JobFilter(), 20))) == 6
-    assert counted.requests["get"] <= 6 + 2 * 3
+    found = list(listing.jobs(JobFilter(), 20))
+    assert len(found) == 6
+    assert counted.requests == {"head": 1, "folders": 1, "list": 1, "get": 6}
+    # Though the number of their rows is shown, which is in the plan
+    shown = {job.job_id: job.total_rows for job in found}
+    assert {shown[f"runs-{number}"] for number in range(3)} == {at.client.status("runs-0").total_rows}
+    assert shown["runs-0"] == PlanFile(counted, "runs-0").rows > 0
 
 
 def test_without_a_limit_a_new_job_is_listed_and_a_removed_one_is_not_read(at: Desk) -> None:

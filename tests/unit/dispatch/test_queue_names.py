@@ -15,16 +15,19 @@ BUCKETS = ("a", "clock", "jobs", "clock.a", "a.clock", "jobs.a", "scoreline")
 
 
 def test_no_two_buckets_share_a_queue() -> None:
-    names = [queue for bucket in BUCKETS for queue in (QueueNames.of(bucket).jobs, QueueNames.of(bucket).clock)]
-    assert len({*names, SHARED.jobs, SHARED.clock}) == 2 * len(BUCKETS) + 2
+    names = [name for bucket in BUCKETS for name in QueueNames.of(bucket).read if name not in SHARED.read]
+    assert len({*names, *SHARED.read}) == 4 * len(BUCKETS) + 4
 
 
 def test_a_worker_reads_its_own_queues_and_those_of_earlier_releases() -> None:
-    assert OURS.read == ("scoreline.jobs.ours", "scoreline.clock.ours", "scoreline", "scoreline.clock")
+    own = ("scoreline.jobs.ours", "scoreline.clock.ours", "scoreline.steps.ours", "scoreline.parts.ours")
+    assert OURS.read == (*own, "scoreline", "scoreline.clock")
 
 
-def test_the_clock_does_not_wait_behind_parts() -> None:
-    assert OURS.of_task("scoreline.score_part") == OURS.jobs
+def test_only_parts_are_in_the_queue_of_parts() -> None:
+    assert OURS.of_task("scoreline.score_part") == OURS.parts
+    assert {OURS.of_task(f"scoreline.{name}") for name in ("plan", "score_staged", "finalize")} == {OURS.steps}
+    assert {OURS.of_task(f"scoreline.{name}") for name in ("submit", "score_records")} == {OURS.jobs}
     assert {OURS.of_task(f"scoreline.{name}") for name in ("tick", "reconcile", "status", "events")} == {OURS.clock}
 
 

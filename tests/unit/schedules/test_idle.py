@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -75,7 +76,10 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize("text", ["", NIGHTLY], ids=["no schedule", "a nightly schedule"])
+FIVE = "".join(NIGHTLY.replace("[nightly]", f"[nightly-{number}]") for number in range(5))
+
+
+@pytest.mark.parametrize("text", ["", NIGHTLY, FIVE], ids=["no schedule", "a nightly schedule", "five"])
 def test_an_idle_hour_costs_at_most_200_requests(deployment: Deployment, requests: Counter[str], text: str) -> None:
     if text:
         deployment.client.put(keys.SCHEDULES, text)
@@ -139,3 +143,37 @@ def test_every_tick_reads_the_bucket_if_redis_does_not_answer(
     requests.clear()
     deployment.run(10)
     assert requests["get"] >= 10
+
+
+def test_a_slot_of_one_of_many_schedules_is_run_at_the_tick_after_it(deployment: Deployment) -> None:
+    hourly = NIGHTLY.replace("[nightly]", "[hourly]").replace("30 2 * * *", "0 * * * *")
+    deployment.client.put(keys.SCHEDULES, FIVE + hourly)
+    ran = [deployment.now for _ in range(4 * 120) if any(deployment.tick().values())]
+    assert [moment for moment in ran if moment.minute == 0 and moment.second == 0] == [
+        BEGUN + timedelta(hours=hours) for hours in (1, 2, 3, 4)
+    ]
+
+
+def test_a_slot_that_a_user_asks_for_is_noticed_within_two_ticks(deployment: Deployment) -> None:
+    deployment.client.put(keys.SCHEDULES, FIVE)
+    deployment.run(60)
+    main, key = deployment.client.buckets.main, keys.schedule_state("nightly-3")
+    state = State.from_json(main.get(key).data)
+    main.put(key, replace(state, asked=("2026-11-20T01:30:00+00:00",)).to_json())
+    assert any("submitted" in done for done in deployment.run(2))
+
+
+def test_a_schedule_that_was_changed_is_run_by_its_new_slots(deployment: Deployment) -> None:
+    deployment.client.put(keys.SCHEDULES, FIVE)
+    deployment.run(60)
+    deployment.client.put(keys.SCHEDULES, FIVE.replace("30 2 * * *", "* * * * *"))
+    assert sum("submitted" in done for done in deployment.run(6)) >= 5
+
+
+def test_the_state_of_each_schedule_is_read_if_it_was_deleted(deployment: Deployment) -> None:
+    deployment.client.put(keys.SCHEDULES, FIVE)
+    deployment.run(60)
+    main, key = deployment.client.buckets.main, keys.schedule_state("nightly-3")
+    main.delete(key)
+    deployment.run(4)
+    assert State.from_json(main.get(key).data).is_idle

@@ -21,11 +21,19 @@ from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
-from scoreline.tasks.steps import short_steps
+from scoreline.tasks.steps import inline, short_steps
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.inline import score_small
 from scoreline.tasks.steps.score_part import score_part
-from scoreline.tasks.steps.short_steps import LONGEST_IN_PART_S, LONGEST_S, LOOK_EVERY_S, MIN_MEMORY_BYTES, ShortSteps
+from scoreline.tasks.steps.short_steps import (
+    LONGEST_IN_PART_S,
+    LONGEST_RECORDS_S,
+    LONGEST_S,
+    LONGEST_WITHIN_S,
+    LOOK_EVERY_S,
+    MIN_MEMORY_BYTES,
+    ShortSteps,
+)
 from tests.support.one_job import OneJob
 
 Install = Callable[[Callable[[Engine, WaitingStep], bool]], list[WaitingStep]]
@@ -58,7 +66,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     def put(run: Callable[[Engine, WaitingStep], bool]) -> list[WaitingStep]:
         done: list[WaitingStep] = []
 
-        def hooked(engine: Engine, step: WaitingStep) -> bool:
+        def hooked(engine: Engine, step: WaitingStep, longest_s: float) -> bool:
             done.append(step)
             return run(engine, step)
 
@@ -289,7 +297,7 @@ def test_a_part_fails_at_the_time_limit_unless_it_spent_much_time_on_steps(
         at.verify([])
 
 
-@pytest.mark.parametrize(("pace", "scored"), [(1.0, False), (1e9, True), (None, True)])
+@pytest.mark.parametrize(("pace", "scored"), [(0.1, False), (1.0, True), (1e9, True), (None, True)])
 def test_records_that_take_long_are_only_planned(tmp_path: Path, *, pace: float | None, scored: bool) -> None:
     one = OneJob(tmp_path)
     job = read_job(one.store, "j")
@@ -322,16 +330,55 @@ def test_a_step_is_not_interrupted_by_other_steps_and_shares_nothing_with_the_pa
     at.ledger.waiting.add(end_of("a"))
     score(at, steps())
     (within,) = engines
-    assert within.between_batches is None
+    assert within.between_batches is not at.engine.between_batches
     assert within.kept is not at.engine.kept
     assert within.send == at.engine.send
 
 
-def test_records_that_are_scored_at_once_list_no_step_and_do_none(tmp_path: Path, install: Install) -> None:
-    done = install(ready)
+def test_records_that_are_scored_at_once_list_no_step(tmp_path: Path) -> None:
     one = OneJob(tmp_path)
-    one.ledger.waiting.add(end_of("a"))
     score_small(replace(one.engine, between_batches=steps()), "j", "holder")
     one.verify([])
+    assert one.ledger.waiting.take(1) is None
+
+
+def test_shorter_steps_pass_between_the_batches_of_records_but_no_further(
+    at: OneJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    within = steps(clock=Time()).within
+    assert within is not None
+    assert within.within is None
+    depths: list[int] = []
+
+    def look(engine: Engine, step: WaitingStep, longest_s: float) -> None:
+        depths.append(len(depths))
+        between = engine.between_batches
+        assert (longest_s, between is None) == ((LONGEST_WITHIN_S, True) if depths[-1] else (LONGEST_RECORDS_S, False))
+        if between is not None:
+            at.ledger.waiting.add(end_of("within"))
+            between(engine, engine.models.get(at.documents.job.model))
+
+    monkeypatch.setattr(short_steps, "_run", look)
+    monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
+    monkeypatch.setattr(short_steps, "_is_short", lambda *_: True)
+    at.ledger.waiting.add(end_of("a"))
+    score(at, steps(clock=Time()))
+    assert depths == [0, 1]
+
+
+def test_records_let_steps_of_other_jobs_pass_and_their_messages_are_sent(at: OneJob, install: Install) -> None:
+    sent: list[str] = []
+
+    def send(engine: Engine, step: WaitingStep) -> bool:
+        engine.send("scoreline.finalize", job_id="another")
+        return True
+
+    done = install(send)
+    at.ledger.waiting.add(end_of("a"))
+    engine = replace(at.engine, send=lambda name, **_: sent.append(name))
+    between, bundle = inline._Between(engine, steps()), at.engine.models.get(at.documents.job.model)
+    assert between(at.engine, bundle) == 0.0  # the records themselves do not wait for other steps
     assert done == []
-    assert [one.ledger.waiting.take(1), one.ledger.waiting.take(1)] == [end_of("a"), None]
+    between(at.engine, bundle)
+    assert done == [end_of("a")]
+    assert sent == ["scoreline.finalize"]

@@ -63,7 +63,7 @@ def test_another_worker_gets_the_message_at_once_and_this_process_pauses(
     ((sent),) = task.sent
     assert (sent["countdown"], sent["kwargs"]) == (0, {"job_id": "j", "part": 3, "retried": 3})
     assert sent["max_retries"] >= 3
-    assert sent["queue"] == "scoreline.jobs.own"  # the message always goes to this queue, whatever queue it came from
+    assert sent["queue"] == "scoreline.parts.own"  # the message always goes to this queue, whatever queue it came from
     assert sent["headers"] == {HEADER: {"workers": ["celery@small"], "times": 1}}
     assert pauses == [1.0]
 

@@ -23,7 +23,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_messages_of_parts_are_counted_in_the_queue_of_the_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(queue: Queue) -> Backlog:
-        waiting = dict.fromkeys(queue.names.read, 3) | {queue.names.jobs: 7}
+        waiting = dict.fromkeys(queue.names.read, 3) | {queue.names.parts: 7}
         return Backlog(waiting=waiting, unacked=None, oldest_unacked_s=None)
 
     monkeypatch.setattr(Queue, "backlog", answer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from scoreline.storage.ledger import memory_waiting, redis_waiting
@@ -111,3 +113,43 @@ def test_only_some_steps_carry_data(ledger: Ledger, monkeypatch: pytest.MonkeyPa
     assert [bool(ledger.waiting.receive(carrying(str(number)))[1]) for number in range(3)] == [True, True, False]
     ledger.waiting.add(carrying("4"))
     assert ledger.waiting.receive(carrying("4")) == ("", carrying("4").carried)
+
+
+def test_a_step_is_offered_once_until_it_is_done(ledger: Ledger, clock: Clock) -> None:
+    assert ledger.waiting.offer(carrying("b")) == ""
+    assert ledger.waiting.offer(carrying("b", rest="again")) == "waiting"
+    taken = ledger.waiting.take(LEASE_S)
+    assert taken is not None
+    assert taken.carried == carrying("b").carried
+    assert ledger.waiting.offer(SMALL) == "taken"
+    ledger.waiting.end(SMALL, done=True)
+    assert ledger.waiting.offer(SMALL) == "done"
+    assert ledger.waiting.take(LEASE_S) is None
+    # A process that took it and died has not done it
+    clock.advance(DONE_KNOWN_S)
+    assert ledger.waiting.offer(SMALL) == ""
+
+
+def test_the_states_of_many_steps_are_known_together(ledger: Ledger, clock: Clock) -> None:
+    other = WaitingStep(task="scoreline.submit", job_id="c")
+    for step in (PLAN, SMALL, END):
+        ledger.waiting.add(step)
+        clock.advance(1)
+    ledger.waiting.take(LEASE_S)
+    ledger.waiting.take(LEASE_S)
+    ledger.waiting.end(SMALL, done=True)
+    assert list(ledger.waiting.states([SMALL, other, END, PLAN])) == ["done", "", "waiting", "taken"]
+    assert list(ledger.waiting.states([])) == []
+
+
+def test_a_step_brings_its_trace_once(ledger: Ledger) -> None:
+    ledger.waiting.add(replace(PLAN, trace="00-1-1-01"))
+    ledger.waiting.add(SMALL)
+    first, second = ledger.waiting.take(LEASE_S), ledger.waiting.take(LEASE_S)
+    assert first is not None
+    assert second is not None
+    assert (first.trace, second.trace) == ("00-1-1-01", "")
+    ledger.waiting.add(PLAN)
+    again = ledger.waiting.take(LEASE_S)
+    assert again is not None
+    assert again.trace == ""

@@ -31,9 +31,9 @@ def test_the_smallest_redis_plan_carries_three_times_as_many_planned_jobs(stack:
     # When the memory of the job's keys is measured
     with redis.Redis.from_url(stack.environ["REDIS_URL"]) as server:
         state = f"scoreline:{{{client.buckets.main.bucket}/{job}}}:state"
-        used = [server.memory_usage(key, samples=0) or 0 for key in (names.jobs, state)]
-        first: Any = json.loads(server.lindex(names.jobs, 0))
-        server.delete(names.jobs)
+        used = [server.memory_usage(key, samples=0) or 0 for key in (names.parts, state)]
+        first: Any = json.loads(server.lindex(names.parts, 0))
+        server.delete(names.parts)
     ledger.forget(job)
     # Then the job takes the memory that the doctor calculates, and three times as many jobs fit as in release 0.1.0
     assert 0.8 * BYTES_PER_PART < sum(used) / MAX_WINDOW <= BYTES_PER_PART

@@ -8,7 +8,7 @@ from typing import Any
 from scoreline.tasks.dispatch.queue_names import SHARED
 from scoreline.worker.doctor.liveness import workers
 
-QUEUES = [{"name": "scoreline"}, {"name": "scoreline.clock"}]
+QUEUES = [{"name": name} for name in SHARED.read]
 
 
 def found(gauges: dict[str, Any]) -> list[tuple[str, str]]:
