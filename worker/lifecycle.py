@@ -99,6 +99,7 @@ def engine(app: Celery) -> Engine:
             reconcile_s=settings.reconcile_s,
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
+            profile=settings.profile,
             between_batches=(
                 # The context of a trace is in the message, so with tracing a step must wait for its message
                 None if telemetry.traces_tasks() else ShortSteps(has_room=process.cache.has_room_beside)

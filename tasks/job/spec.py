@@ -97,6 +97,12 @@ class JobSpec:
     """Time in ISO 8601 at which the job ends if it has not ended before. In a request, this may also be a duration from
     the submission."""
 
+    profile: str | None = None
+    """``on`` or ``off``: whether rows and scores are counted (see `scoreline.tasks.quality`). By default, the setting
+    of the workers decides."""
+    segment: str | None = None
+    """A kept column. Rows and scores are also counted by its values."""
+
     @property
     def group_name(self) -> str:
         """The group with which the job shares processes."""
@@ -146,6 +152,14 @@ class JobSpec:
             raise InvalidRequest(f"priority {self.priority!r} is unknown: choose one of {', '.join(PRIORITIES)}")
         if self.deadline is not None:
             resolve_deadline(self.deadline, datetime.now(UTC).isoformat())
+        if self.profile not in (None, "on", "off"):
+            raise InvalidRequest(f"profile {self.profile!r} is neither 'on' nor 'off'")
+        if self.segment is not None and (not self.segment or self.profile == "off"):
+            raise InvalidRequest(
+                f"segment {self.segment!r} needs a profile: leave out --profile off"
+                if self.segment
+                else "segment names no column: name one, or leave it out"
+            )
         for name in ("part_rows", "max_attempts", "max_processes"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -153,7 +167,10 @@ class JobSpec:
         return self
 
     def _check_types(self) -> None:
-        optional = ("method", "only_new", "rejected_of", "partition_by", "group", "priority", "deadline")
+        optional = (
+            *("method", "only_new", "rejected_of", "partition_by", "group", "priority", "deadline"),
+            *("profile", "segment"),
+        )
         for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):

@@ -163,9 +163,14 @@ class ProfileSum:
     def _with_histograms(self, profile: Profile, group: str, segment: str) -> Profile:
         columns = {}
         for key, column in profile.columns.items():
-            found = {name: self._histograms.get((group, segment, column.kind, column.name, name)) for name in _FIELDS}
-            histograms = {name: added.histogram() for name, added in found.items() if added is not None}
-            columns[key] = replace(column, **histograms)
+            histogram, lengths = (
+                self._histograms.get((group, segment, column.kind, column.name, name)) for name in _FIELDS
+            )
+            columns[key] = replace(
+                column,
+                histogram=column.histogram if histogram is None else histogram.histogram(),
+                lengths=column.lengths if lengths is None else lengths.histogram(),
+            )
         return replace(profile, columns=columns)
 
 

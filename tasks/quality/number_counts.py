@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from scoreline.tasks.quality.exact_sums import ExactSum
 from scoreline.tasks.quality.histograms import MAX_BUCKETS, MAX_LEVEL, MIN_LEVEL, Histogram
-
-if TYPE_CHECKING:
-    from scoreline.tasks.quality.counts import Counter
 
 try:
     from scoreline.tasks.quality import counts as counts  # tests use it, too
@@ -45,7 +42,7 @@ class NumberCounts:
     def __init__(self, limit: int = MAX_BUCKETS) -> None:
         self.limit = limit
         compiled = counts is not None and counts.VERSION == VERSION
-        self.counter: Counter | NumpyCounter = counts.Counter(limit) if compiled else NumpyCounter(limit)
+        self.counter: counts.Counter | NumpyCounter = counts.Counter(limit) if compiled else NumpyCounter(limit)
 
     def add(self, values: Any) -> None:
         """Count the values of an ndarray of numbers, shape (n,). Values of other types are converted to float64."""

@@ -81,6 +81,8 @@ class Engine(Dispatcher):
     """Small objects that the current step has read before."""
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
+    profile: bool = True
+    """Whether the rows of jobs are counted that do not say so themselves (see `scoreline.tasks.steps.job_profile`)."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 

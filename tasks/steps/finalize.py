@@ -40,6 +40,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.arrange import arrange, remove_parts
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.job_profile import merge_profile
 from scoreline.tasks.steps.result_files import File
 from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
 
@@ -218,6 +219,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if read_outcome(main, job_id) is not None:
         return None
     success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
+    merge_profile(engine, documents, checked.entries())
     counted = _requests(parts, progress) + requests.so_far() - before
     outcome = replace(outcome, class_a=counted.class_a, class_b=counted.class_b)
     decided = claim_end(main, job_id, outcome)

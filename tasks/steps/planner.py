@@ -26,6 +26,7 @@ from scoreline.tasks.dispatch.reconcile import fail_if_late, open_ledger, reconc
 from scoreline.tasks.inputs.columns import (
     available_columns,
     check_partition,
+    check_segment,
     choose_features,
     named_features,
     resolve_columns,
@@ -194,6 +195,7 @@ def _draft(engine: Engine, job: Job, pace: Pace) -> Draft:
         )
     )
     check_partition(spec, resolved.reads, resolved.keep)
+    check_segment(spec, resolved.reads, resolved.keep)
     columns = Columns(
         features=features,
         keep=resolved.keep,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,7 +20,7 @@ from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.read_part import read_part
+from scoreline.tasks.steps.read_part import Batch, read_part
 from scoreline.tasks.steps.reject_watch import REJECTED_SHOWN, RejectWatch
 
 
@@ -35,6 +36,7 @@ def score_rows(
     timings: Timings,
     note: Callable[[int], int] | None = None,
     write: Callable[[pa.Table], None] | None = None,
+    profile: Callable[[Batch, pa.Table | None, Any], None] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch, while the next batch is fetched and decoded.
 
@@ -51,6 +53,8 @@ def score_rows(
         `Ledger.note_rejects`).
     write : callable, optional
         Called with the scored rows of each batch in the planned schema, so that they need not stay in memory.
+    profile : callable, optional
+        Counts the rows of each batch for the profile (see `PartProfile.add`).
 
     Returns
     -------
@@ -112,10 +116,14 @@ def score_rows(
                 )
             except RejectBudgetExceeded as error:
                 raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error
+            fitted: pa.Table | None = None
             if done.table.num_rows:
                 with timings("align"):
                     fitted = _fit_schema(done.table, schema, f"from {batch.describe(0)} on")
                 write(fitted)
+            if profile is not None:
+                with timings("encode"):
+                    profile(batch, fitted, done.rejected.rows)
             example = ""
             for uri, rows, reasons in batch.rejects(done.rejected):
                 rejected.append(rejects_table(rows, reasons, uri))
