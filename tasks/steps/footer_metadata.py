@@ -13,12 +13,13 @@ from scoreline.storage.objects.base import ObjectStore
 _TAIL = struct.Struct("<I4s")
 """The end of an object: the length of the footer, and the magic number."""
 _FIRST_BYTES = 64 << 10
+_LEAST_BYTES = 16 << 10
 _MAX_BYTES = 64 << 20
 """Maximum size of a footer. A damaged object must not fill the memory."""
 
 
 class FooterReader:
-    """Reads the footers of similar objects. It expects each footer to be about as long as those before.
+    """Reads the footers of similar objects. It expects no footer to be much longer than those before.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ class FooterReader:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._bytes = _FIRST_BYTES
+        self._longest = 0
 
     def read(self, key: str, size: int) -> dict[str, str]:
         """Return the key-value metadata of a footer.
@@ -43,7 +44,8 @@ class FooterReader:
         DocumentCorrupt
             The object is not Parquet.
         """
-        tail = self._read_tail(key, size, self._bytes)
+        longest = self._longest
+        tail = self._read_tail(key, size, max(_LEAST_BYTES, longest + longest // 4) if longest else _FIRST_BYTES)
         if len(tail) < _TAIL.size or tail[-4:] != b"PAR1":
             raise DocumentCorrupt(f"{self._store.uri(key)} does not end as Parquet does: score its rows again")
         length = _TAIL.unpack(tail[-_TAIL.size :])[0] + _TAIL.size
@@ -51,7 +53,7 @@ class FooterReader:
             raise DocumentCorrupt(f"{self._store.uri(key)} has a footer of {length} bytes: score its rows again")
         if length > len(tail):
             tail = self._read_tail(key, size, length)
-        self._bytes = max(8 << 10, length + (length >> 3))
+        self._longest = max(self._longest, length)
         try:
             # Arrow needs only the footer, but expects an object that begins with the magic number
             metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-length:])).metadata or {}
