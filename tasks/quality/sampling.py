@@ -9,15 +9,16 @@ import numpy as np
 from scoreline.tasks.quality.stable_hash import hash_bytes
 from scoreline.tasks.quality.text_counts import mixed_hashes
 
-MAX_ROWS = 1_000_000
-"""Number of rows up to which all rows of a job are counted. With more rows, about as many are counted."""
+MAX_ROWS = 250_000
+"""Number of rows up to which all rows of a job are counted. With more rows, about as many are counted: a logistic
+regression scores so fast that counting each row of 20 columns would take a fifth of its time."""
 
 
 def sampling_rate(rows: int) -> int:
     """Return `one_in` for a job with so many rows: about one in so many rows is counted.
 
-    >>> sampling_rate(0), sampling_rate(1_000_000), sampling_rate(1_000_001), sampling_rate(10_000_000)
-    (1, 1, 2, 10)
+    >>> sampling_rate(0), sampling_rate(250_000), sampling_rate(250_001), sampling_rate(10_000_000)
+    (1, 1, 2, 40)
     """
     return max(1, -(-rows // MAX_ROWS))
 

@@ -77,6 +77,8 @@ def schedule() -> None:
     deadline = "6h"
     partition_by = "region"
     gather = false
+    profile = "on"
+    segment = "region"
     webhook = "https://example.org/hooks/x"
     labels = {team = "risk"}
     format = "csv"
