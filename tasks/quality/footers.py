@@ -22,7 +22,7 @@ from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.typed_json import MALFORMED_GZIP, decode_object
 from scoreline.tasks.quality.histograms import MAX_BUCKETS, MAX_LEVEL, MIN_LEVEL, Histogram
 from scoreline.tasks.quality.number_counts import coarsened, join_buckets
-from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.quality.profile import EMPTY_COLUMN, EMPTY_SEGMENT_COLUMN, Profile
 
 KEY = "scoreline.profile"
 """Key of the profile in the metadata of a footer."""
@@ -187,11 +187,13 @@ def _unpacked(text: str | bytes) -> tuple[Profile, dict[Path, tuple[int, Arrays]
         raise ValueError("its format is unknown")
     at, histograms = 4 + size, {}
     for group, raw in _all_columns(document):
+        empty = EMPTY_COLUMN if group[0] == "whole" else EMPTY_SEGMENT_COLUMN
         for name in _FIELDS:
             if name in raw:
-                limit, arrays, at = _unpack_histogram(raw[name], data, at)
+                limit, arrays, at = _unpack_histogram(raw.pop(name), data, at)
+                if limit != empty.histogram.limit:
+                    raise ValueError("a histogram has another limit")
                 histograms[(*group, raw["kind"], raw["name"], name)] = limit, arrays
-                raw[name] = {"level": MAX_LEVEL, "buckets": [], "counts": [], "limit": limit}
     if at != len(data):
         raise ValueError("its histograms have another size than its columns say")
     return Profile.from_dict(document), histograms

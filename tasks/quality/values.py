@@ -88,6 +88,8 @@ class Values:
             raise ValueError("values with different limits cannot be merged")
         if self.unlisted or other.unlisted:
             raise ValueError("values of which a document lists only the most frequent cannot be merged")
+        if not self.total or not other.total:
+            return other if not self.total else self
         held = ValueSum(self.limit, self.limit_bytes)
         held.add(self.counts, self.total, self.level)
         held.add(other.counts, other.total, other.level)
