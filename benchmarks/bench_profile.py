@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.measure import positive, record_figure
 from scoreline.tasks.quality import footers
 from scoreline.tasks.quality.counting import profile_of
-from scoreline.tasks.steps import job_profile
+from scoreline.tasks.steps.footer_metadata import FooterReader
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
 from scoreline.testing import EagerClient, eager
 
@@ -90,7 +90,7 @@ def measure_merge(parts: int) -> None:
         sizes = [store.head(f"part-{number}.parquet").size for number in range(20)]
 
         def merge(count: int) -> None:
-            added, reader = footers.ProfileSum(), job_profile.FooterReader(store)
+            added, reader = footers.ProfileSum(), FooterReader(store)
             for number in range(count):
                 place = number % 20
                 added.add(reader.read(f"part-{place}.parquet", sizes[place])[footers.KEY])

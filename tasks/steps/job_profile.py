@@ -42,7 +42,7 @@ _THREADS = 16
 def has_profile(engine: Engine, documents: Documents) -> bool:
     """Return whether the parts of a job are counted."""
     spec = documents.job.spec
-    if not documents.plan.parts or not (engine.profile if spec.profile is None else spec.profile == "on"):
+    if not (engine.profile if spec.profile is None else spec.profile == "on"):
         return False
     is_small = documents.plan.rows < MIN_RECORDS
     return not (is_small and records_key(documents.job, engine.buckets.main.bucket) is not None)
@@ -111,7 +111,7 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
     Profile, optional
         The profile, as `Profile.from_dict` reads it from the document; None if no part has a profile.
     """
-    if not has_profile(engine, documents):
+    if not documents.plan.parts or not has_profile(engine, documents):
         return None
     plan, layout = documents.plan, ResultsLayout.of(engine.buckets, documents.job)
     every = -(-plan.parts // MAX_PARTS)

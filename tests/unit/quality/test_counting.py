@@ -23,7 +23,7 @@ from scoreline.tasks.quality.stable_hash import hash_bytes
 from scoreline.tasks.quality.text_counts import hashes_of
 from scoreline.tasks.quality.values import Values
 
-COUNTERS = [NumpyCounter, *([number_counts.counts.Counter] if number_counts.counts is not None else [])]
+COUNTERS: list[Any] = [NumpyCounter, *([number_counts.counts.Counter] if number_counts.counts is not None else [])]
 
 
 def counted(column: Any, *cuts: int) -> ColumnProfile:
@@ -141,7 +141,7 @@ def test_many_values_are_held_alike_in_any_number_of_batches(texts: list[str], s
     array = pa.array(texts, pa.large_string())
     for start in range(0, len(texts), size):
         counts.add(array.slice(start, size))
-    assert counts.values() == Values.of(texts, 8, 40)
+    assert counts.values.values() == Values.of(texts, 8, 40)
 
 
 DAY = dt.date(2026, 11, 29)

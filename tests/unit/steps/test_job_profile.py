@@ -22,6 +22,7 @@ from scoreline.tasks.quality import footers, number_counts, sampling
 from scoreline.tasks.quality.counting import profile_of
 from scoreline.tasks.quality.profile import Profile
 from scoreline.tasks.steps import job_profile
+from scoreline.tasks.steps.footer_metadata import FooterReader
 from scoreline.testing import EagerClient, eager
 
 ROWS = 4_000
@@ -208,15 +209,15 @@ class Damaged:
     """Changes the footers of some parts as they are written."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
-        original = job_profile.pack
+        original = footers.pack
 
         def pack(profile: Profile) -> str:
             return str(change(original(profile), profile))
 
-        monkeypatch.setattr(job_profile, "pack", pack)
+        monkeypatch.setattr("scoreline.tasks.steps.job_profile.pack", pack)
 
 
-DAMAGE = {
+DAMAGE: dict[str, Any] = {
     "cut": lambda text, profile: text[: len(text) // 2],
     "no base64": lambda text, profile: "?" + text,
     "empty": lambda text, profile: "",
@@ -311,16 +312,16 @@ def test_few_records_have_no_profile(client: EagerClient) -> None:
 
 
 def test_an_unavailable_store_makes_finalize_try_again(client: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = job_profile.FooterReader.read
+    original = FooterReader.read
     calls: list[str] = []
 
-    def read(self: job_profile.FooterReader, key: str, size: int) -> dict[str, str]:
+    def read(self: FooterReader, key: str, size: int) -> dict[str, str]:
         calls.append(key)
         if len(calls) == 1:
             raise StoreUnavailable("the store does not answer")
         return original(self, key, size)
 
-    monkeypatch.setattr(job_profile.FooterReader, "read", read)
+    monkeypatch.setattr(FooterReader, "read", read)
     with pytest.raises(StoreUnavailable):
         client.submit("risk", "s3://scoreline/in/rows.parquet", job_id="j")
     assert read_outcome(client.buckets.main, "j") is None
