@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from scoreline.storage.errors import InvalidRequest, JobFailed, require_extra
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.settings import Environment
 from scoreline.tasks.client import Client, stand_in
 from scoreline.tasks.dispatch.memory_queue import MemoryQueue
 from scoreline.tasks.job.documents import read_job
@@ -104,6 +105,7 @@ class EagerClient(Client):
             ledger=ledger,
             send=self._messages.send,
             models=LoadedModels(models=self.models, counters=ledger.counters),
+            profile=Environment(environ).flag("DATA_PROFILE", True),
         )
         worker = EagerWorker(engine=engine, webhooks=webhooks, send=self._record)
         super().__init__(buckets, self._messages, ledger, webhooks)

@@ -447,6 +447,11 @@ def results_manifest(folder: str) -> str:
     return f"{folder}_manifest.json"
 
 
+def results_profile(folder: str) -> str:
+    """Return the key of the profile of a job's rows and scores."""
+    return f"{folder}_profile.json"
+
+
 def success(folder: str) -> str:
     """Return the key of the marker that is written last, after all results of a job are complete."""
     return f"{folder}_SUCCESS"

@@ -101,6 +101,7 @@ def engine(app: Celery) -> Engine:
             reconcile_s=settings.reconcile_s,
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
+            profile=settings.profile,
             between_batches=ShortSteps(
                 has_room=process.cache.has_room_beside,
                 do_request=partial(_do_request, app),

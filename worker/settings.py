@@ -77,6 +77,8 @@ class WorkerSettings:
     """Weights of groups of jobs. A group with the weight 3 gets three times as much time as one with the weight 1."""
     batch_bytes: int
     """Maximum memory of the rows that are scored together, with their features and results."""
+    profile: bool
+    """Whether the rows of jobs are counted that do not say so themselves."""
     remote_control: bool
     """Whether ``celery control`` may change the worker. Anyone with access to the broker can send commands."""
 
@@ -100,6 +102,7 @@ class WorkerSettings:
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
         group_weights = _weights(env)
         batch_bytes = env.number("BATCH_MB", BATCH_BYTES >> 20, minimum=1) << 20
+        profile = env.flag("DATA_PROFILE", True)
         remote_control = env.flag("REMOTE_CONTROL", False)
         env.finish()
         return cls(
@@ -114,6 +117,7 @@ class WorkerSettings:
             parts_per_process=parts_per_process,
             group_weights=group_weights,
             batch_bytes=batch_bytes,
+            profile=profile,
             remote_control=remote_control,
         )
 

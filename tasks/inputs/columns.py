@@ -297,6 +297,30 @@ def _format_names(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_NAMES_SHOWN])) + more
 
 
+def check_segment(spec: JobSpec, schema: pa.Schema, keep: Sequence[str]) -> None:
+    """Check that rows can be counted by the segments that the job requests.
+
+    Raises
+    ------
+    MissingColumns
+        The segment column is not kept.
+    InvalidRequest
+        The values of the segment column have no text.
+    """
+    column = spec.segment
+    if column is None:
+        return
+    if column not in keep:
+        raise MissingColumns(
+            f"rows cannot be counted by {column!r}, which is not among the kept columns "
+            f"({_format_names(keep) or 'none'}): name it with --keep"
+        )
+    kind = schema.field(column).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise InvalidRequest(f"rows cannot be counted by {column!r}, a column of {kind}: name one of texts or numbers")
+
+
 def check_partition(spec: JobSpec, schema: pa.Schema, keep: Sequence[str]) -> None:
     """Check that the results can be partitioned as the job requests.
 

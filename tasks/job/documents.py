@@ -45,7 +45,7 @@ REMOVAL_S = 3600.0
 
 _DOCUMENT = "document"
 """Name of the metadata field of a marker that contains the digest of ``job.json``."""
-_LATER_OPTIONS = ("group", "priority", "max_processes", "checks", "deadline")
+_LATER_OPTIONS = ("group", "priority", "max_processes", "checks", "deadline", "profile", "segment")
 """Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
 than their own."""
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")

@@ -60,6 +60,11 @@ class ResultsLayout:
         return keys.results_manifest(self.folder)
 
     @property
+    def profile(self) -> str:
+        """Key of the profile of the rows and their scores."""
+        return keys.results_profile(self.folder)
+
+    @property
     def success(self) -> str:
         """Key of ``_SUCCESS``, which is written last."""
         return keys.success(self.folder)

@@ -102,6 +102,12 @@ class JobSpec:
     """Time in ISO 8601 at which the job ends if it has not ended before. In a request, this may also be a duration from
     the submission."""
 
+    profile: str | None = None
+    """``on`` or ``off``: whether rows and scores are counted (see `scoreline.tasks.quality`). By default, the setting
+    of the workers decides."""
+    segment: str | None = None
+    """A kept column. Rows and scores are also counted by its values."""
+
     @property
     def group_name(self) -> str:
         """The group with which the job shares processes."""
@@ -153,6 +159,14 @@ class JobSpec:
             raise InvalidRequest(f"checks has more than {MAX_CHECKS_BYTES:,} bytes: check fewer values or columns")
         if self.deadline is not None:
             resolve_deadline(self.deadline, datetime.now(UTC).isoformat())
+        if self.profile not in (None, "on", "off"):
+            raise InvalidRequest(f"profile {self.profile!r} is neither 'on' nor 'off'")
+        if self.segment is not None and (not self.segment or self.profile == "off"):
+            raise InvalidRequest(
+                f"segment {self.segment!r} needs a profile: leave out --profile off"
+                if self.segment
+                else "segment names no column: name one, or leave it out"
+            )
         for name in ("part_rows", "max_attempts", "max_processes"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -160,7 +174,10 @@ class JobSpec:
         return self
 
     def _check_types(self) -> None:
-        optional = ("method", "only_new", "rejected_of", "partition_by", "group", "priority", "checks", "deadline")
+        optional = (
+            *("method", "only_new", "rejected_of", "partition_by", "group", "priority", "checks", "deadline"),
+            *("profile", "segment"),
+        )
         for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):

@@ -191,6 +191,18 @@ class SubmitOptions(RecordsOptions, total=False):
         bool | None,
         Option(help="Gather the parts into fewer, larger files once all of them are scored.", kind="flag"),
     ]
+    profile: Annotated[
+        str | None,
+        Option(
+            help="Count rows and scores while they are scored, and write _profile.json beside the results.",
+            choices=("on", "off"),
+            default="the workers' DATA_PROFILE, on",
+        ),
+    ]
+    segment: Annotated[
+        str | None,
+        Option(help="Also count by the values of this kept column, at most 50.", metavar="COL"),
+    ]
     format: Annotated[
         str | None,
         Option(help="Read every object in this format.", choices=FORMATS, default="by each object's name"),
@@ -281,7 +293,9 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
     "thousands": {"none": ""},
 }
 """Words for characters that are hard to type, by option."""
-_EMPTY_IS_ABSENT = frozenset({"output", "job_id", "features", "group", "priority", "checks", "deadline"})
+_EMPTY_IS_ABSENT = frozenset(
+    {"output", "job_id", "features", "group", "priority", "checks", "deadline", "profile", "segment"}
+)
 
 
 @cache

@@ -101,19 +101,22 @@ class ColumnProfile:
             lengths=self.lengths.merge(other.lengths),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the counts, and for readers the mean and the standard deviation. Unset fields are left out."""
+    def to_json(self, derived: bool = True) -> dict[str, Any]:
+        """Return the counts, and if `derived`, the mean and the standard deviation. Unset fields are left out."""
         document: dict[str, Any] = {"name": self.name, "kind": self.kind, "type": self.type, "rows": self.rows}
         plain = {name: getattr(self, name) for name in _COUNTS}
         document |= {name: count for name, count in plain.items() if count}
         if self.histogram.counts:
-            document |= {"minimum": self.minimum, "maximum": self.maximum, "mean": self.mean, "std": self.std}
+            document |= {"minimum": self.minimum, "maximum": self.maximum}
+            if derived:
+                document |= {"mean": self.mean, "std": self.std}
             document |= {"sum": self.sum.to_json(), "sum_squares": self.sum_squares.to_json()}
-        document["histogram"] = self.histogram.to_json()
-        document["values"] = self.values.to_json()
-        document["lengths"] = self.lengths.to_json()
-        parts = {"histogram": self.histogram.counts, "values": self.values.total, "lengths": self.lengths.counts}
-        return {name: value for name, value in document.items() if value is not None and parts.get(name, True)}
+            document["histogram"] = self.histogram.to_json()
+        if self.values.total:
+            document["values"] = self.values.to_json()
+        if self.lengths.counts:
+            document["lengths"] = self.lengths.to_json()
+        return {name: value for name, value in document.items() if value is not None}
 
     @classmethod
     def from_json(cls, raw: Any, empty: ColumnProfile) -> ColumnProfile:

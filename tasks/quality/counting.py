@@ -38,15 +38,14 @@ class ColumnCounts:
         self._empty = replace(empty, name=name, kind=kind)
         self._rows = self._nulls = 0
         self._type: Type = "empty"
-        self._numbers = NumberCounts(empty.histogram.limit)
+        self._numbers: NumberCounts | None = None
         self._texts: TextCounts | None = None
-        self._lengths: NumberCounts | None = None
 
     def add(self, column: pa.Array | pa.ChunkedArray) -> None:
         """Count the values of a column."""
         self._rows += len(column)
-        self._nulls += column.null_count
         if column.null_count:
+            self._nulls += column.null_count
             column = column.drop_null()
         if not len(column):
             return
@@ -54,51 +53,70 @@ class ColumnCounts:
         self._type = kind if self._type in ("empty", kind) else "mixed"
         for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
             if kind == "number":
-                self._numbers.add(_numbers(chunk))
+                self._number_counts().add(_numbers(chunk))
             elif kind == "time":
-                self._numbers.add(_seconds(chunk))
+                self._number_counts().add(_seconds(chunk))
             elif kind == "boolean":
-                self._add_booleans(chunk)
+                counts = {"true": chunk.true_count, "false": chunk.false_count}
+                self._text_counts().values.add({key: count for key, count in counts.items() if count}, len(chunk))
             elif kind == "text":
-                self._add_texts(chunk)
+                self._text_counts().add(chunk)
 
-    def _add_booleans(self, column: pa.Array) -> None:
-        true = column.true_count
-        counts = {"true": true, "false": len(column) - true}
-        self._values().add_counts({key: count for key, count in counts.items() if count}, len(column))
+    def _number_counts(self) -> NumberCounts:
+        if self._numbers is None:
+            self._numbers = NumberCounts(self._empty.histogram.limit)
+        return self._numbers
 
-    def _add_texts(self, column: pa.Array) -> None:
-        texts = pc.cast(column, pa.large_string())
-        self._values().add(texts)
-        if self._lengths is None:
-            self._lengths = NumberCounts(self._empty.lengths.limit)
-        self._lengths.add(pc.utf8_length(texts).to_numpy())
-
-    def _values(self) -> TextCounts:
+    def _text_counts(self) -> TextCounts:
         if self._texts is None:
-            self._texts = TextCounts(self._empty.values.limit, self._empty.values.limit_bytes)
+            values = self._empty.values
+            self._texts = TextCounts(values.limit, values.limit_bytes, self._empty.lengths.limit)
         return self._texts
 
     def profile(self) -> ColumnProfile:
         """Return the profile of all rows so far."""
-        numbers = self._numbers
+        profile = replace(self._empty, type=self._type, rows=self._rows, nulls=self._nulls)
+        if self._texts is not None:
+            profile = replace(profile, values=self._texts.values.values(), lengths=self._texts.lengths.histogram())
+        if self._numbers is None:
+            return profile
+        counter = self._numbers.counter
         return replace(
-            self._empty,
-            type=self._type,
-            rows=self._rows,
-            nulls=self._nulls,
-            nan=numbers.nan,
-            positive_infinities=numbers.positive_infinities,
-            negative_infinities=numbers.negative_infinities,
-            minimum=numbers.minimum,
-            maximum=numbers.maximum,
-            sum=numbers.sum,
-            sum_squares=numbers.sum_squares,
-            overflows=numbers.overflows,
-            histogram=numbers.histogram(),
-            values=self._empty.values if self._texts is None else self._texts.values(),
-            lengths=self._empty.lengths if self._lengths is None else self._lengths.histogram(),
+            profile,
+            nan=counter.nan,
+            positive_infinities=counter.positive_infinities,
+            negative_infinities=counter.negative_infinities,
+            minimum=counter.minimum,
+            maximum=counter.maximum,
+            sum=self._numbers.sum,
+            sum_squares=self._numbers.sum_squares,
+            overflows=counter.overflows,
+            histogram=self._numbers.histogram(),
         )
+
+
+class GroupCounts:
+    """What is counted of a group of rows and of their scores."""
+
+    def __init__(self, empty: ColumnProfile = EMPTY_COLUMN) -> None:
+        self._empty = empty
+        self._columns: dict[tuple[Kind, str], ColumnCounts] = {}
+        self.rows = 0
+
+    def add(self, columns: Mapping[Kind, pa.Table | pa.RecordBatch], rows: int) -> None:
+        """Count rows: their features and kept columns, and the scores of those that are scored."""
+        self.rows += rows
+        for kind, table in columns.items():
+            for name, column in zip(table.schema.names, table.columns, strict=True):
+                counts = self._columns.get((kind, name))
+                if counts is None:
+                    counts = self._columns[kind, name] = ColumnCounts(name, kind, self._empty)
+                counts.add(column)
+
+    def profile(self) -> Profile:
+        """Return the profile of all rows so far."""
+        columns = by_key(counts.profile() for counts in self._columns.values())
+        return Profile(rows=self.rows, counted=self.rows, columns=columns)
 
 
 def profile_of(
@@ -121,17 +139,11 @@ def profile_of(
     >>> profile.rows, profile.columns["age"].mean, profile.columns["prediction"].histogram.total
     (3, 35.5, 2)
     """
-    table = _table(features)
-    columns: list[ColumnProfile] = []
-    kinds: Mapping[Kind, pa.Table | None] = {"feature": table, "kept": kept, "score": outputs}
-    for kind, part in kinds.items():
-        if part is None:
-            continue
-        for name in part.column_names:
-            counts = ColumnCounts(name, kind)
-            counts.add(part[name])
-            columns.append(counts.profile())
-    return Profile(rows=table.num_rows, counted=table.num_rows, columns=by_key(columns))
+    table = features if isinstance(features, pa.Table) else pa.Table.from_pandas(features, preserve_index=False)
+    kinds: dict[Kind, pa.Table | None] = {"feature": table, "kept": kept, "score": outputs}
+    counts = GroupCounts()
+    counts.add({kind: part for kind, part in kinds.items() if part is not None}, table.num_rows)
+    return counts.profile()
 
 
 def type_of(kind: pa.DataType) -> Type:
@@ -175,7 +187,3 @@ def _seconds(column: pa.Array) -> Any:
     per_second = _EPOCH_UNITS["ms" if pa.types.is_date64(kind) else kind.unit]
     whole, rest = np.divmod(units, per_second)
     return whole + rest / per_second
-
-
-def _table(features: pa.Table | pd.DataFrame) -> pa.Table:
-    return features if isinstance(features, pa.Table) else pa.Table.from_pandas(features, preserve_index=False)

@@ -19,8 +19,8 @@ _DIGITS = re.compile(r"-?[0-9a-f]{1,1024}")
 class ExactSum:
     """An exact sum of finite float64 values.
 
-    >>> ExactSum.of([0.1] * 10).value(), sum([0.1] * 10)
-    (Fraction(18014398509481985, 18014398509481984), 0.9999999999999999)
+    >>> ExactSum.of([1e16, 0.5, -1e16]).value(), 1e16 + 0.5 - 1e16
+    (Fraction(1, 2), 0.0)
     """
 
     units: int = 0

@@ -92,6 +92,8 @@ class Histogram:
         """Return the histogram of the values of both; raises `ValueError` if their limits differ."""
         if self.limit != other.limit:
             raise ValueError(f"histograms with {self.limit} and {other.limit} buckets cannot be merged")
+        if not self.counts or not other.counts:
+            return other if not self.counts else self
         level = min(self.level, other.level)
         counts = _at_level(self.counts, self.level - level)
         for bucket, count in _at_level(other.counts, other.level - level).items():

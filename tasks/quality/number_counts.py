@@ -12,10 +12,20 @@ import numpy as np
 from scoreline.tasks.quality.exact_sums import ExactSum
 from scoreline.tasks.quality.histograms import MAX_BUCKETS, MAX_LEVEL, MIN_LEVEL, Histogram
 
+try:
+    from scoreline.tasks.quality import counts as counts  # tests use it, too
+except ImportError:  # the extension was not built
+    counts = None  # type: ignore[assignment]
+
 _MANTISSA_BITS = 52
 _MANTISSA = (1 << _MANTISSA_BITS) - 1
 _MAGNITUDE = (1 << 63) - 1
 _HALF_BITS = 27
+VERSION = 1
+"""The version of the functions of `counts`. Increase it here and there if they change."""
+_COUNTED_AS_THEY_ARE = "dfbhilqBHILQ"
+"""The characters of the types of NumPy that a counter takes."""
+_SQUARE_MAY_OVERFLOW = 1e154
 _ROWS = 1 << 20
 """Number of values that are counted at a time. Sums of so many halves of mantissas are exact in float64."""
 
@@ -30,15 +40,44 @@ class NumberCounts:
     """
 
     def __init__(self, limit: int = MAX_BUCKETS) -> None:
-        self._limit, self._level = limit, MAX_LEVEL
+        self.limit = limit
+        compiled = counts is not None and counts.VERSION == VERSION
+        self.counter: counts.Counter | NumpyCounter = counts.Counter(limit) if compiled else NumpyCounter(limit)
+
+    def add(self, values: Any) -> None:
+        """Count the values of an ndarray of numbers, shape (n,). Values of other types are converted to float64."""
+        if values.dtype.char not in _COUNTED_AS_THEY_ARE or not values.dtype.isnative:
+            values = values.astype(np.float64)
+        self.counter.add(values)
+
+    @property
+    def sum(self) -> ExactSum:
+        """The sum of the finite numbers."""
+        return ExactSum(self.counter.sum_units)
+
+    @property
+    def sum_squares(self) -> ExactSum:
+        """The sum of the squares."""
+        return ExactSum(self.counter.square_units)
+
+    def histogram(self) -> Histogram:
+        """Return the histogram of the finite numbers."""
+        return Histogram(level=self.counter.level, counts=dict(self.counter.buckets()), limit=self.limit)
+
+
+class NumpyCounter:
+    """Does what `counts.Counter` does, with NumPy."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self.level = limit, MAX_LEVEL
         self._buckets = self._counts = np.empty(0, np.int64)
-        self._units = self._square_units = 0
+        self.sum_units = self.square_units = 0
         self.nan = self.positive_infinities = self.negative_infinities = self.overflows = 0
         self.minimum: float | None = None
         self.maximum: float | None = None
 
     def add(self, values: Any) -> None:
-        """Count the values of an ndarray of numbers, shape (n,). Values of other types are converted to float64."""
+        """Count the values of an ndarray of floats or integers, shape (n,)."""
         for start in range(0, len(values), _ROWS):
             self._add(np.asarray(values[start : start + _ROWS], np.float64))
 
@@ -55,47 +94,25 @@ class NumberCounts:
         low, high = float(x.min()), float(x.max())
         self.minimum = low if self.minimum is None else min(self.minimum, low)
         self.maximum = high if self.maximum is None else max(self.maximum, high)
-        self._units += _sum_units(x)
+        self.sum_units += _sum_units(x)
         with np.errstate(over="ignore", under="ignore"):
             squares = x * x
-        if high >= 1e154 or low <= -1e154:
+        if high >= _SQUARE_MAY_OVERFLOW or low <= -_SQUARE_MAY_OVERFLOW:
             fits = np.isfinite(squares)
             self.overflows += int(len(fits) - fits.sum())
             squares = squares[fits]
-        self._square_units += _sum_units(squares)
-        buckets, counts = np.unique(buckets_of(x, self._level), return_counts=True)
-        self._level, self._buckets, self._counts = join_buckets(
-            self._level,
+        self.square_units += _sum_units(squares)
+        buckets, numbers = np.unique(buckets_of(x, self.level), return_counts=True)
+        self.level, self._buckets, self._counts = join_buckets(
+            self.level,
             np.concatenate([self._buckets, buckets]),
-            np.concatenate([self._counts, counts]),
+            np.concatenate([self._counts, numbers]),
             self._limit,
         )
 
-    @property
-    def sum(self) -> ExactSum:
-        """The sum of the finite numbers."""
-        return ExactSum(self._units)
-
-    @property
-    def sum_squares(self) -> ExactSum:
-        """The sum of the squares."""
-        return ExactSum(self._square_units)
-
-    @property
-    def level(self) -> int:
-        """The level of the histogram."""
-        return self._level
-
-    @property
-    def buckets(self) -> tuple[Any, Any]:
-        """The buckets of the histogram in ascending order, and their counts: ndarrays of int64."""
-        return self._buckets, self._counts
-
-    def histogram(self) -> Histogram:
-        """Return the histogram of the finite numbers."""
-        buckets, counts = self.buckets
-        pairs = zip(buckets.tolist(), counts.tolist(), strict=True)
-        return Histogram(level=self.level, counts=dict(pairs), limit=self._limit)
+    def buckets(self) -> list[tuple[int, int]]:
+        """Return the buckets of the histogram in ascending order, with their counts."""
+        return list(zip(self._buckets.tolist(), self._counts.tolist(), strict=True))
 
 
 def buckets_of(x: Any, level: int) -> Any:

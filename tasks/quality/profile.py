@@ -107,15 +107,21 @@ class Profile:
             other_segments=None if self.other_segments is None else self.other_segments.shortened(number),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the profile as a JSON object. Unset fields are left out."""
+    def to_dict(self, *, derived: bool = True) -> dict[str, Any]:
+        """Return the profile as a JSON object. Unset fields are left out.
+
+        Parameters
+        ----------
+        derived : bool
+            Whether means and standard deviations are included, which `from_dict` does not need.
+        """
         document: dict[str, Any] = {"rows": self.rows, "counted": self.counted, "one_in": self.one_in}
-        document["columns"] = [column.to_json() for column in self.columns.values()]
+        document["columns"] = [column.to_json(derived) for column in self.columns.values()]
         if self.segment:
             document["segment"] = self.segment
-            document["segments"] = {name: profile.to_dict() for name, profile in self.segments.items()}
+            document["segments"] = {name: profile.to_dict(derived=derived) for name, profile in self.segments.items()}
         if self.other_segments is not None:
-            document["other_segments"] = self.other_segments.to_dict()
+            document["other_segments"] = self.other_segments.to_dict(derived=derived)
         return document
 
     @classmethod

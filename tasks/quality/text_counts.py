@@ -8,44 +8,53 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scoreline.tasks.quality.histograms import MAX_BUCKETS
+from scoreline.tasks.quality.number_counts import NumberCounts
 from scoreline.tasks.quality.stable_hash import FINAL, FINAL_SHIFT, WORD_FACTOR, WORD_SHIFT
-from scoreline.tasks.quality.values import MAX_BYTES, MAX_VALUES, Values, key_of
+from scoreline.tasks.quality.values import MAX_BYTES, MAX_VALUES, ValueSum, key_of
 
 
 class TextCounts:
-    """Counts of texts that are added array by array.
+    """Counts of texts and of their lengths, which are added array by array.
 
     Parameters
     ----------
     limit, limit_bytes : int
         Maximum number of values that are held, and of their bytes.
+    buckets : int
+        Maximum number of buckets of the histogram of lengths.
     """
 
-    def __init__(self, limit: int = MAX_VALUES, limit_bytes: int = MAX_BYTES) -> None:
-        self._values = Values(limit=limit, limit_bytes=limit_bytes)
+    def __init__(self, limit: int = MAX_VALUES, limit_bytes: int = MAX_BYTES, buckets: int = MAX_BUCKETS) -> None:
+        self.values = ValueSum(limit, limit_bytes)
+        self.lengths = NumberCounts(buckets)
 
     def add(self, texts: pa.Array) -> None:
-        """Count the values of an array of type large_string without nulls."""
+        """Count an array of texts, or of a dictionary of texts, without nulls."""
         if not len(texts):
             return
-        found = pc.value_counts(texts)
-        values, counts = found.field("values"), found.field("counts").to_numpy()
-        if self._values.level:
-            held = (hashes_of(values) & np.uint64((1 << self._values.level) - 1)) == 0
-            values, counts = values.filter(pa.array(held)), counts[held]
-        self.add_counts(dict(zip(map(key_of, values.to_pylist()), counts.tolist(), strict=True)), len(texts))
+        if self.values.level:  # most values are not held
+            texts = pc.cast(_decoded(texts), pa.large_string())
+            self.lengths.add(pc.utf8_length(texts).to_numpy())
+            held = (hashes_of(texts) & np.uint64((1 << self.values.level) - 1)) == 0
+            values, counts = _counts_of(texts.filter(pa.array(held)))
+        else:
+            values, counts = _counts_of(texts)
+            self.lengths.add(np.repeat(pc.utf8_length(values).to_numpy(), counts))
+        by_key: dict[str, int] = {}
+        for key, count in zip(map(key_of, values.to_pylist()), counts.tolist(), strict=True):
+            by_key[key] = by_key.get(key, 0) + count  # a dictionary may contain a value twice
+        self.values.add(by_key, len(texts), self.values.level)
 
-    def add_counts(self, counts: dict[str, int], total: int) -> None:
-        """Count values that are already counted, all or those that are held."""
-        held = self._values
-        merged = dict(held.counts)
-        for key, count in counts.items():
-            merged[key] = merged.get(key, 0) + count
-        self._values = Values.of_counts(merged, held.total + total, held.level, held.limit, held.limit_bytes)
 
-    def values(self) -> Values:
-        """Return the counts."""
-        return self._values
+def _counts_of(texts: pa.Array) -> tuple[pa.Array, Any]:
+    """Return the different values as large_string, and how often each occurs."""
+    found = pc.value_counts(texts)
+    return pc.cast(_decoded(found.field("values")), pa.large_string()), found.field("counts").to_numpy()
+
+
+def _decoded(texts: pa.Array) -> pa.Array:
+    return texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
 
 
 def hashes_of(texts: pa.LargeStringArray) -> Any:

@@ -64,12 +64,9 @@ class Values:
         limit_bytes: int = MAX_BYTES,
     ) -> Values:
         """Return the counts by key, with as few of the keys as fit into the limits."""
-        if len(counts) > limit or _size(counts) > limit_bytes:
-            hashes = {key: hash_of_key(key) for key in counts}
-            while (len(counts) > limit or _size(counts) > limit_bytes) and level < _MAX_LEVEL:
-                level += 1
-                counts = {key: count for key, count in counts.items() if not hashes[key] & ((1 << level) - 1)}
-        return cls(counts=dict(sorted(counts.items())), total=total, level=level, limit=limit, limit_bytes=limit_bytes)
+        held = ValueSum(limit, limit_bytes)
+        held.add(counts, total, level)
+        return held.values()
 
     @property
     def is_exact(self) -> bool:
@@ -91,17 +88,12 @@ class Values:
             raise ValueError("values with different limits cannot be merged")
         if self.unlisted or other.unlisted:
             raise ValueError("values of which a document lists only the most frequent cannot be merged")
-        level = max(self.level, other.level)
-        counts = self._at_level(level)
-        for key, count in other._at_level(level).items():
-            counts[key] = counts.get(key, 0) + count
-        return self.of_counts(counts, self.total + other.total, level, self.limit, self.limit_bytes)
-
-    def _at_level(self, level: int) -> dict[str, int]:
-        if level == self.level:
-            return dict(self.counts)
-        mask = (1 << level) - 1
-        return {key: count for key, count in self.counts.items() if not hash_of_key(key) & mask}
+        if not self.total or not other.total:
+            return other if not self.total else self
+        held = ValueSum(self.limit, self.limit_bytes)
+        held.add(self.counts, self.total, self.level)
+        held.add(other.counts, other.total, other.level)
+        return held.values()
 
     def shortened(self, number: int = SHOWN) -> Values:
         """Return the most frequent values alone, as documents list them."""
@@ -141,6 +133,55 @@ class Values:
         return cls(counts=counts, **numbers)
 
 
+class ValueSum:
+    """Adds up counts of values.
+
+    Parameters
+    ----------
+    limit, limit_bytes : int
+        Maximum number of values that are held, and of their bytes.
+    """
+
+    def __init__(self, limit: int = MAX_VALUES, limit_bytes: int = MAX_BYTES) -> None:
+        self.limit, self.limit_bytes = limit, limit_bytes
+        self.level = self.total = self._bytes = 0
+        self._counts: dict[str, int] = {}
+
+    def add(self, counts: Mapping[str, int], total: int, level: int = 0) -> None:
+        """Add the counts of values by key. They are complete, or those of the values that are held at a level."""
+        self.total += total
+        if level > self.level:
+            self._raise_to(level)
+        mask, held = ((1 << self.level) - 1) if level < self.level else 0, self._counts
+        for key, count in counts.items():
+            if key in held:
+                held[key] += count
+            elif not mask or not hash_of_key(key) & mask:
+                held[key] = count
+                self._bytes += _bytes_of(key)
+        if len(held) > self.limit or self._bytes > self.limit_bytes:
+            self._raise_until_they_fit()
+
+    def _raise_until_they_fit(self) -> None:
+        while (len(self._counts) > self.limit or self._bytes > self.limit_bytes) and self.level < _MAX_LEVEL:
+            self._raise_to(self.level + 1)
+
+    def _raise_to(self, level: int) -> None:
+        mask = (1 << level) - 1
+        self.level, self._counts = level, {k: n for k, n in self._counts.items() if not hash_of_key(k) & mask}
+        self._bytes = sum(map(_bytes_of, self._counts))
+
+    def values(self) -> Values:
+        """Return the counts so far."""
+        return Values(
+            counts=dict(sorted(self._counts.items())),
+            total=self.total,
+            level=self.level,
+            limit=self.limit,
+            limit_bytes=self.limit_bytes,
+        )
+
+
 def key_of(value: str) -> str:
     """Return the value, or the beginning of a long value with its hash, so that different values stay different."""
     if len(value) <= MAX_CHARACTERS:
@@ -159,5 +200,5 @@ def hash_of_key(key: str) -> int:
     return int(key[-16:], 16)
 
 
-def _size(counts: Mapping[str, int]) -> int:
-    return sum(len(key.encode("utf-8", "surrogatepass")) for key in counts)
+def _bytes_of(key: str) -> int:
+    return len(key.encode("utf-8", "surrogatepass"))

@@ -27,6 +27,7 @@ from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.rejects.report import keys_in_manifest
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.job_profile import PartProfile
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
 from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 from scoreline.tasks.steps.scored_notes import ScoredNotes
@@ -91,7 +92,8 @@ def commit_part(
             results.add(scored)
         progress(results.rows)
 
-    _, rejects = score_rows(engine, documents, planned, budget, timings, note, write, exact=exact)
+    profile = PartProfile(engine, documents, part)
+    _, rejects = score_rows(engine, documents, planned, budget, timings, note, write, profile.add, exact=exact)
     if results.rows + rejects.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.rows} were scored and "
@@ -107,7 +109,7 @@ def commit_part(
         with timings("upload"):
             receipt = _put_rejects(layout, receipt, rejects_body)
     with timings("encode"):
-        body = results.finish()
+        body = results.finish(profile.footer())
         receipt = replace(receipt, sha256=sha256_hex(body))
     counted = requests.so_far() - requests_before
     if engine.between_batches is not None:

@@ -95,6 +95,8 @@ class Engine(Dispatcher):
     """Runs the checks of a job that has all its results, in place of `hold_against_checks`."""
     span: Callable[[WaitingStep], AbstractContextManager[None]] = lambda step: contextlib.nullcontext()
     """Returns a block that reports a step which is done without its message to OpenTelemetry."""
+    profile: bool = True
+    """Whether the rows of jobs are counted that do not say so themselves (see `scoreline.tasks.steps.job_profile`)."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 

@@ -23,6 +23,10 @@ _OF_PROCESS = Requests(class_b=4)
 """Requests of a process for the documents of a job and of its model."""
 _OF_PART = Requests(class_a=1, class_b=1)
 """Requests of a part besides those for its input: to write its results, and to check its receipt."""
+_PROFILE = Requests(class_a=1)
+"""The request that writes the profile of a job."""
+_READ_PROFILE = Requests(class_b=1)
+"""The request that reads the profile of a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,7 @@ def expect_costs(
     *,
     ledger: Ledger,
     prices: Prices | None,
+    profiled: bool,
 ) -> ExpectedCosts:
     """Return what a job is expected to take.
 
@@ -66,6 +71,8 @@ def expect_costs(
         Expected number of requests of the parts for their input.
     prices : Prices, optional
         The user's prices.
+    profiled : bool
+        Whether the job has a profile.
     """
     rows, parts = sum(part.rows for part in made.parts), len(made.parts)
     rows_per_s = pace.rows_per_s or made.rows_per_s
@@ -73,7 +80,8 @@ def expect_costs(
     more = max(0, min(parts, pace.processes) - 1)  # one process has loaded the model to plan the job
     loads = Requests(class_b=more * sum(math.ceil(item.size / REQUEST_BYTES) for item in manifest.artifacts))
     found = planning + AROUND_PARTS + _PLAN_AND_MANIFEST + loads + Requests(class_b=reads)
-    for each, count in ((_OF_PROCESS, more), (_OF_PART, parts)):
+    counted = profiled and parts > 0
+    for each, count in ((_OF_PROCESS, more), (_OF_PART, parts), (_PROFILE, counted), (_READ_PROFILE, counted * parts)):
         found += Requests(class_a=count * each.class_a, class_b=count * each.class_b)
     stored = rows * result_row_bytes
     return ExpectedCosts(

@@ -51,6 +51,7 @@ from scoreline.tasks.steps.arrange import arrange, remove_parts
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.held_checks import hold_against_checks
+from scoreline.tasks.steps.job_profile import merge_profile
 from scoreline.tasks.steps.result_files import File
 from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
 
@@ -238,8 +239,11 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if read_outcome(main, job_id) is not None:
         return None
     success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
+    profile = merge_profile(engine, documents, checked.entries())
     counted = _requests(parts, progress) + requests.so_far() - before
-    evidence = Evidence(buckets=engine.buckets, documents=documents, rows=parts.rows, rejected=parts.rejected)
+    evidence = Evidence(
+        buckets=engine.buckets, documents=documents, rows=parts.rows, rejected=parts.rejected, profile=profile
+    )
     verdict = judge(evidence, engine.checker or partial(hold_against_checks, engine))
     state = "blocked" if verdict.blocked else outcome.state
     outcome = replace(outcome, state=state, checks=recorded(verdict), class_a=counted.class_a, class_b=counted.class_b)

@@ -33,11 +33,13 @@ class _GrowingFile:
             self._out = parquet.open_writer(self._sink, self._schema, parquet.repetitive_columns(rows))
         self._out.write_table(rows, row_group_size=max(1, rows.num_rows))
 
-    def _end(self) -> bytes:
+    def _end(self, more: Mapping[str, str] | None = None) -> bytes:
         """Write the footer, and return the complete file. A file without rows has one empty row group."""
         if self._out is None:
             self._write_group(self._schema.empty_table())
         assert self._out is not None
+        if more:
+            self._out.add_key_value_metadata(dict(more))
         self._out.close()
         return self._sink.getvalue()
 
@@ -75,11 +77,17 @@ class ResultsBuffer(_GrowingFile):
         if self._waiting_bytes >= WAITING_BYTES:
             self._close_group()
 
-    def finish(self) -> bytes:
-        """Return the complete file. No rows can be added after this call."""
+    def finish(self, more: Mapping[str, str] | None = None) -> bytes:
+        """Return the complete file. No rows can be added after this call.
+
+        Parameters
+        ----------
+        more : mapping of str to str, optional
+            Metadata of the footer that is known only now. It is not part of the schema.
+        """
         if self._waiting:
             self._close_group()
-        return self._end()
+        return self._end(more)
 
     def _wait(self, table: pa.Table) -> None:
         if table.num_rows:

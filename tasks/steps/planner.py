@@ -28,6 +28,7 @@ from scoreline.tasks.dispatch.reconcile import fail_if_late, open_ledger, reconc
 from scoreline.tasks.inputs.columns import (
     available_columns,
     check_partition,
+    check_segment,
     choose_features,
     named_features,
     resolve_columns,
@@ -222,6 +223,7 @@ def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | N
         )
     )
     check_partition(spec, resolved.reads, resolved.keep)
+    check_segment(spec, resolved.reads, resolved.keep)
     columns = Columns(
         features=features,
         keep=resolved.keep,

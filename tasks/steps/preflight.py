@@ -175,7 +175,15 @@ def _preflight(engine: Engine, job: Job, prices: Prices | None) -> Preflight:
         result_row_bytes=result,
         warnings=(*made.warnings, *_warnings(made), *_try_objects(engine, job, made)),
         expected=expect_costs(
-            made, pace, manifest, planning, reads.requests, result, ledger=engine.ledger, prices=prices
+            made,
+            pace,
+            manifest,
+            planning,
+            reads.requests,
+            result,
+            ledger=engine.ledger,
+            prices=prices,
+            profiled=job.spec.profile != "off",
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,7 +21,7 @@ from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.read_part import read_part
+from scoreline.tasks.steps.read_part import Batch, read_part
 from scoreline.tasks.steps.reject_watch import REJECTED_SHOWN, RejectWatch
 
 
@@ -36,6 +37,7 @@ def score_rows(
     timings: Timings,
     note: Callable[[int], int] | None = None,
     write: Callable[[pa.Table], None] | None = None,
+    profile: Callable[[Batch, pa.Table | None, Any], None] | None = None,
     *,
     exact: bool = False,
 ) -> tuple[pa.Table, pa.Table]:
@@ -54,6 +56,8 @@ def score_rows(
         `Ledger.note_rejects`).
     write : callable, optional
         Called with the scored rows of each batch in the planned schema, so that they need not stay in memory.
+    profile : callable, optional
+        Counts the rows of each batch for the profile (see `PartProfile.add`).
     exact : bool
         Whether to raise `InputError` if the results have other types than planned, even if they can be converted.
 
@@ -119,6 +123,7 @@ def score_rows(
                 )
             except RejectBudgetExceeded as error:
                 raise _over_budget(watch.over, most, budget, f"In one batch, {describe(error)}") from error
+            fitted: pa.Table | None = None
             if done.table.num_rows:
                 with timings("align"):
                     where = f"from {batch.describe(0)} on"
@@ -126,6 +131,9 @@ def score_rows(
                         raise InputError(f"{where}: the results have other types than those of earlier jobs")
                     fitted = _fit_schema(done.table, schema, where)
                 write(fitted)
+            if profile is not None:
+                with timings("encode"):
+                    profile(batch, fitted, done.rejected.rows)
             example = ""
             for uri, rows, reasons in batch.rejects(done.rejected):
                 rejected.append(rejects_table(rows, reasons, uri))

@@ -54,7 +54,7 @@ def bucket(worker: Stack) -> ObjectStore:
     models = ModelStorageManager.from_env(worker.environ)
     models.publish("documents", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     store = client.buckets.main
-    table = pd.DataFrame({"x": [*np.zeros(99), np.nan]}).to_parquet(index=False)
+    table = pd.DataFrame({"x": [*np.zeros(99), np.nan], "s": ["a", "b"] * 50}).to_parquet(index=False)
     store.put("documents/in.parquet", table)
     for job_id, gather in ((PLAIN, False), (GATHERED, True)):
         where = f"s3://{store.bucket}/documents/"
@@ -68,6 +68,8 @@ def bucket(worker: Stack) -> ObjectStore:
             priority="high",
             max_processes=2,
             deadline="1d",
+            profile="on",
+            segment="s",
             labels={"page": "documents"},
         )
         *_, last = client.watch(job_id, timeout_s=HANG_S)
@@ -133,9 +135,23 @@ def test_receipt_and_footer_have_the_fields_of_the_page(bucket: ObjectStore, tmp
     assert {name.decode() for name in footer if name.startswith(b"scoreline.")} == tables("Receipts")[0]
 
 
+def test_a_profile_has_the_fields_of_the_page(document: Callable[..., Any]) -> None:
+    for job_id in (PLAIN, GATHERED):
+        profile = document(keys.results_profile(FOLDER.format(job_id)))
+        fields, of_column = tables("_profile.json")
+        assert set(profile) == fields - {"other_segments"}
+        assert {name for column in profile["columns"] for name in column} <= of_column
+        assert {column["name"]: column["kind"] for column in profile["columns"]} == {
+            "x": "feature",
+            "s": "kept",
+            "prediction": "score",
+        }
+        assert {name: segment["rows"] for name, segment in profile["segments"].items()} == {"a": 50, "b": 50}
+
+
 def test_rejected_rows_have_the_columns_of_the_page(bucket: ObjectStore, tmp_path: Any) -> None:
     (tmp_path / "part").write_bytes(bucket.get(rejected_key(bucket, FOLDER.format(PLAIN))).data)
-    assert set(pq.read_schema(tmp_path / "part").names) - {"x"} == tables("Rejected rows")[0]
+    assert set(pq.read_schema(tmp_path / "part").names) - {"x", "s"} == tables("Rejected rows")[0]
 
 
 def test_a_model_has_the_fields_of_the_page(bucket: ObjectStore, document: Callable[..., Any]) -> None:

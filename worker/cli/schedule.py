@@ -78,6 +78,8 @@ def schedule() -> None:
     checks = "none"
     partition_by = "region"
     gather = false
+    profile = "on"
+    segment = "region"
     webhook = "https://example.org/hooks/x"
     labels = {team = "risk"}
     format = "csv"

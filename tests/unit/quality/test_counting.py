@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoreline.tasks.quality import number_counts
 from scoreline.tasks.quality.counting import ColumnCounts, profile_of
 from scoreline.tasks.quality.exact_sums import ExactSum
 from scoreline.tasks.quality.histograms import Histogram
-from scoreline.tasks.quality.number_counts import NumberCounts
+from scoreline.tasks.quality.number_counts import NumpyCounter
 from scoreline.tasks.quality.profile import ColumnProfile
 from scoreline.tasks.quality.stable_hash import hash_bytes
 from scoreline.tasks.quality.text_counts import hashes_of
 from scoreline.tasks.quality.values import Values
+
+COUNTERS: list[Any] = [NumpyCounter, *([number_counts.counts.Counter] if number_counts.counts is not None else [])]
 
 
 def counted(column: Any, *cuts: int) -> ColumnProfile:
@@ -31,21 +34,69 @@ def counted(column: Any, *cuts: int) -> ColumnProfile:
     return counts.profile()
 
 
-@given(st.lists(st.floats(), max_size=60), st.integers(3, 20))
-def test_numbers_are_counted_exactly(values: list[float], limit: int) -> None:
-    counts = NumberCounts(limit)
+BOUNDED = st.floats(-1e3, 1e3)
+NUMBERS = st.lists(st.one_of(st.floats(), BOUNDED, st.sampled_from([0.0, -0.0, 5e-324, 1e154, 1.5e154])), max_size=60)
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+@given(values=NUMBERS, limit=st.integers(3, 20), repeat=st.integers(1, 40))
+def test_numbers_are_counted_exactly(counter: Any, values: list[float], limit: int, repeat: int) -> None:
+    counts = counter(limit)
     for start in range(0, len(values), 7):
-        counts.add(np.array(values[start : start + 7]))
+        counts.add(np.array(values[start : start + 7] * repeat))
     finite = [value + 0.0 for value in values if np.isfinite(value)]
     squares = [value * value for value in finite]
-    assert counts.sum == ExactSum.of(finite)
-    assert counts.sum_squares == ExactSum.of([square for square in squares if np.isfinite(square)])
-    assert counts.overflows == sum(np.isinf(square) for square in squares)
-    assert counts.histogram() == Histogram.of(finite, limit)
+    assert counts.sum_units == repeat * ExactSum.of(finite).units
+    assert counts.square_units == repeat * ExactSum.of([square for square in squares if np.isfinite(square)]).units
+    assert counts.overflows == repeat * sum(np.isinf(square) for square in squares)
+    assert (counts.level, dict(counts.buckets())) == in_buckets(finite * repeat, limit)
     assert (counts.minimum, counts.maximum) == (min(finite, default=None), max(finite, default=None))
-    assert counts.nan == sum(np.isnan(value) for value in values)
-    assert counts.positive_infinities == values.count(np.inf)
-    assert counts.negative_infinities == values.count(-np.inf)
+    assert counts.nan == repeat * sum(np.isnan(value) for value in values)
+    assert counts.positive_infinities == repeat * values.count(np.inf)
+    assert counts.negative_infinities == repeat * values.count(-np.inf)
+
+
+def in_buckets(values: list[float], limit: int) -> tuple[int, dict[int, int]]:
+    found = Histogram.of(values, limit)
+    return found.level, dict(found.counts)
+
+
+LARGE = np.random.default_rng(7)
+ARRAYS = {
+    "normal": LARGE.normal(size=5_000),
+    "wide": LARGE.normal(size=5_000) * 10.0 ** LARGE.integers(-300, 300, 5_000),
+    "three steps": LARGE.normal(size=5_000) * 10.0 ** LARGE.integers(-12, 1, 5_000),
+    "large": LARGE.normal(size=5_000) * 1e300,
+    "small": LARGE.normal(size=5_000) * 1e-310,
+    "few": LARGE.integers(-3, 3, 5_000).astype(float),
+    "missing": np.where(LARGE.random(5_000) < 0.3, np.nan, LARGE.normal(size=5_000)),
+    "float32": LARGE.normal(size=5_000).astype(np.float32),
+    "every second": LARGE.normal(size=5_000)[::2],
+    **{
+        kind: LARGE.integers(np.iinfo(kind).min, np.iinfo(kind).max, 5_000, kind, endpoint=True)
+        for kind in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    },
+}
+
+
+@pytest.mark.skipif(number_counts.counts is None, reason="the extension is not built")
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("limit", [3, 512])
+def test_the_extension_counts_as_numpy_does(name: str, limit: int) -> None:
+    values = ARRAYS[name]
+    one, other = (counter(limit) for counter in COUNTERS)
+    for start in range(0, len(values), 2_049):
+        one.add(values[start : start + 2_049])
+        other.add(values[start : start + 2_049])
+    assert one.buckets() == other.buckets()
+    for field in STATE:
+        assert getattr(one, field) == getattr(other, field), field
+
+
+STATE = (
+    *("level", "sum_units", "square_units", "minimum", "maximum"),
+    *("nan", "positive_infinities", "negative_infinities", "overflows"),
+)
 
 
 def test_a_column_is_counted_as_by_pandas() -> None:
@@ -90,7 +141,7 @@ def test_many_values_are_held_alike_in_any_number_of_batches(texts: list[str], s
     array = pa.array(texts, pa.large_string())
     for start in range(0, len(texts), size):
         counts.add(array.slice(start, size))
-    assert counts.values() == Values.of(texts, 8, 40)
+    assert counts.values.values() == Values.of(texts, 8, 40)
 
 
 DAY = dt.date(2026, 11, 29)

@@ -143,6 +143,8 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "part_rows": [(100, 100)],
     "partition_by": [("region", "region")],
     "gather": [(True, True), (False, False)],
+    "profile": [("off", "off"), ("", None)],
+    "segment": [("region", "region"), ("", None)],
     "format": [("csv", "csv")],
     "delimiter": [(";", ";"), ("tab", "\t")],
     "quote": [("'", "'"), ("none", "")],

@@ -190,7 +190,7 @@ def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: E
     made = planner.draft(engine, job(), FAST)
     ((piece,),) = (part.slices for part in made.parts)
     planned = Part(slices=(replace(piece, rows=3 + more),))
-    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", part=lambda _: planned)
+    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", rows=0, part=lambda _: planned)
     with pytest.raises(ScoringError, match=f"planned with {3 + more} rows, but 2 were scored and 1 rejected"):
         commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
     assert list(engine.buckets.main.list("out/")) == []
@@ -507,7 +507,7 @@ class Positive(LinearRegression):
 def test_a_footer_names_the_time_of_the_submission_as_such(engine: Engine) -> None:
     put(engine, "in/a.parquet", id=[1], x=[1.0])
     made = planner.draft(engine, job(), FAST)
-    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", part=lambda _: made.parts[0])
+    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", rows=0, part=lambda _: made.parts[0])
     commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
     data = engine.buckets.main.get("out/job_id=j/part-00000.parquet").data
     footer = pq.read_schema(io.BytesIO(data)).metadata

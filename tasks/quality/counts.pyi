@@ -1,0 +1,38 @@
+from typing import Any
+
+VERSION: int
+
+class Counter:
+    """Counts numbers that are added array by array.
+
+    Parameters
+    ----------
+    limit : int
+        Maximum number of buckets of the histogram.
+    """
+
+    nan: int
+    positive_infinities: int
+    negative_infinities: int
+    overflows: int
+    """Number of finite values whose square is infinite."""
+    numbers: int
+    """Number of finite values."""
+    def __init__(self, limit: int) -> None: ...
+    def add(self, values: Any) -> None:
+        """Count the values of an ndarray of floats or integers of at most 64 bits, shape (n,)."""
+    @property
+    def level(self) -> int:
+        """The level of the histogram."""
+    @property
+    def minimum(self) -> float | None: ...
+    @property
+    def maximum(self) -> float | None: ...
+    @property
+    def sum_units(self) -> int:
+        """The sum of the finite values as a multiple of 2**-1074."""
+    @property
+    def square_units(self) -> int:
+        """The sum of the squares as a multiple of 2**-1074."""
+    def buckets(self) -> list[tuple[int, int]]:
+        """Return the buckets of the histogram in ascending order, with their counts."""

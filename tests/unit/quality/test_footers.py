@@ -1,0 +1,114 @@
+"""Packed profiles are added up as profiles are merged, and damage is noticed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scoreline.storage.errors import DocumentCorrupt
+from scoreline.tasks.quality.footers import ProfileSum, pack, unpack
+from scoreline.tasks.quality.part_counts import PartCounts
+from scoreline.tasks.quality.profile import Profile
+
+SEGMENTS = [f"s{number:02}" for number in range(70)]
+ROWS = st.lists(
+    st.tuples(
+        st.one_of(st.none(), st.floats(), st.integers(-5, 5).map(float)),
+        st.one_of(st.none(), st.text("ab", max_size=3)),
+        st.one_of(st.none(), st.sampled_from(SEGMENTS)),
+    ),
+    max_size=25,
+)
+
+
+def of_rows(rows: list[Any], segment: str = "segment", one_in: int = 1) -> Profile:
+    counts = PartCounts(features=["x", "t"], kept=["segment"], segment=segment, one_in=one_in)
+    batch = pa.RecordBatch.from_pydict(
+        {
+            "x": pa.array([row[0] for row in rows], pa.float64()),
+            "t": pa.array([row[1] for row in rows], pa.string()),
+            "segment": pa.array([row[2] for row in rows], pa.string()),
+        }
+    )
+    rejected = [number for number, row in enumerate(rows) if row[0] is None]
+    results = batch.filter(pa.array([row[0] is not None for row in rows], pa.bool_()))
+    scores = pa.Table.from_batches([results.select(["segment"])])
+    scores = scores.append_column("prediction", pa.array(np.arange(len(scores), dtype=np.int64) % 3))
+    counts.add(batch, scores, rejected, [("s3://bucket/object", np.arange(len(rows)))])
+    return counts.profile()
+
+
+@settings(max_examples=20)  # each example makes many histograms
+@given(st.lists(ROWS, min_size=1, max_size=3))
+def test_packed_profiles_add_up_to_the_merged_profile(parts: list[list[Any]]) -> None:
+    profiles = [of_rows(rows) for rows in parts]
+    merged, added, reversed_ = Profile(), ProfileSum(), ProfileSum()
+    for profile in profiles:
+        merged = merged.merge(profile)
+        assert unpack(pack(profile)) == profile
+        added.add(pack(profile))
+    for profile in reversed(profiles):
+        reversed_.add(pack(profile))
+    assert added.profile() == merged
+    assert json.dumps(added.profile().to_dict()) == json.dumps(reversed_.profile().to_dict())
+
+
+def some_rows(count: int) -> list[Any]:
+    rng = np.random.default_rng(3)
+    return [(float(x), "t", f"s{number % 60:02}") for number, x in enumerate(rng.normal(size=count))]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 100, -1])
+def test_a_cut_text_is_damaged(cut: int) -> None:
+    text = pack(of_rows(some_rows(200)))
+    with pytest.raises(DocumentCorrupt, match=r"^part 3 is damaged: "):
+        ProfileSum().add(text[:cut], "part 3")
+
+
+@given(st.integers(0, 2**32), st.integers(1, 255))
+def test_a_changed_byte_is_noticed_or_harmless(place: int, change: int) -> None:
+    data = bytearray(zlib.decompress(base64.b64decode(PACKED)))
+    data[place % len(data)] ^= change
+    added = ProfileSum()
+    try:
+        added.add(base64.b64encode(zlib.compress(bytes(data))).decode())
+    except DocumentCorrupt:
+        assert added.profiles == 0
+    added.add(PACKED_OTHER)
+    added.profile()
+
+
+PACKED = pack(of_rows(some_rows(100)))
+PACKED_OTHER = pack(Profile())
+
+
+def test_profiles_of_other_samples_or_segments_do_not_fit() -> None:
+    added = ProfileSum()
+    added.add(pack(of_rows(some_rows(10))))
+    for other in (of_rows(some_rows(10), segment=""), of_rows(some_rows(10), one_in=2)):
+        with pytest.raises(DocumentCorrupt, match="different samples or segments"):
+            added.add(pack(other))
+    assert (added.profiles, added.profile().rows) == (1, 10)
+
+
+def test_a_stream_that_grows_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scoreline.tasks.quality.footers.MAX_BYTES", 1_000)
+    with pytest.raises(DocumentCorrupt, match="too large"):
+        ProfileSum().add(base64.b64encode(zlib.compress(b"\0" * 10_000)).decode())
+
+
+@pytest.mark.parametrize("columns", [20, 200])
+def test_a_footer_is_bounded_in_size(columns: int) -> None:
+    x = np.random.default_rng(1).normal(size=(20_000, columns)) * 1e3
+    counts = PartCounts(features=[f"x{number}" for number in range(columns)])
+    batch = pa.RecordBatch.from_arrays(list(x.T.copy()), list(counts.features))
+    counts.add(batch, None, [], [("s3://bucket/object", np.arange(len(x)))])
+    assert len(pack(counts.profile())) <= 1_200 * columns
