@@ -88,7 +88,7 @@ scoreline results s3://bucket/churn/ --rollback --reason "wrong prices"
     metavar="[JOB]",
     help="Let readers take JOB again; without JOB, the newest accepted run before the latest.",
 )
-@click.option("--reason", metavar="TEXT", help="Why readers are to take an earlier run.  [required with --rollback]")
+@click.option("--reason", metavar="TEXT", help="Why readers take an earlier run. Required with --rollback.")
 @click.option(
     "--limit", default=20, show_default=True, type=click.IntRange(min=1), metavar="N", help="Show at most N runs."
 )

@@ -136,9 +136,12 @@ def test_without_another_accepted_run_latest_names_none(jobs: Gated) -> None:
 
 def test_a_withdrawn_job_does_not_come_back_by_a_late_finalizer(jobs: Gated) -> None:
     outcome = jobs.run("a")
+    success = jobs.main.get(keys.success("out/job_id=a/")).data
     jobs.client.reject("a", "no")
+    jobs.main.put(keys.success("out/job_id=a/"), success)  # the command was killed before it deleted this object
     publish_latest(jobs.buckets, read_job(jobs.main, "a"), outcome)
     assert jobs.named is None
+    assert jobs.latest.runs[0].decision == "withdrawn"
 
 
 def test_an_old_job_that_ends_late_is_listed_and_does_not_displace_a_newer_one(jobs: Gated) -> None:
