@@ -27,6 +27,8 @@ _SIZES = ((512, 200), (256, 200), (128, 100), (64, 50), (32, 30), (24, 20), (16,
 """Maximum numbers of buckets and values of each column. The first pair with which the baseline is small enough is
 used."""
 
+_MANY_COLUMNS = 1_000
+"""With more columns, only the last sizes can be small enough, because less than 100 bytes are left for each column."""
 _SIGNS = 1
 """With so few buckets, a histogram counts only how many numbers are negative, zero and positive."""
 
@@ -53,7 +55,8 @@ class Baseline:
         InvalidRequest
             The model has so many features that even their counts are too large.
         """
-        for buckets, values in _SIZES:
+        many = len(self.profile.columns) > _MANY_COLUMNS
+        for buckets, values in _SIZES[-3:] if many else _SIZES:
             profile = _fitted(self.profile, set(self.hidden), buckets, values)
             document = {"format": FORMAT, "rejected": self.rejected, "hidden": list(self.hidden)}
             document |= {"buckets": buckets, "values": values} | profile.to_dict()

@@ -14,8 +14,9 @@ from scoreline.storage.models.manifest import Outputs
 from scoreline.tasks.quality.metrics import classifier_metrics, regressor_metrics
 from scoreline.tasks.quality.text_counts import mixed_hashes
 
-MAX_CELLS = 8_000_000
-"""Maximum number of scores that are held for the metrics, which take 64 MB. Beyond it, some of the rows are used."""
+MAX_CELLS = 4_000_000
+"""Maximum number of scores that are held for the metrics, which take 32 MB: a million rows of two classes. With more,
+only some of the rows are used."""
 _SHOWN = 5
 _MAX_LABELS = 100_000
 """Maximum number of distinct values of a target in a batch, so that a wrong column is not compared value by value."""

@@ -40,10 +40,8 @@ def test_a_small_baseline_is_kept_to_the_bit() -> None:
 
 def test_a_baseline_of_200_features_fits_into_an_attachment() -> None:
     # Given 200 features of random numbers and texts, which do not compress
-    numbers: dict[str, Any] = {f"number_{n}": RNG.lognormal(size=20_000) for n in range(150)}
-    texts: dict[str, Any] = {
-        f"text_{n}": [f"value {k} of {n}" for k in RNG.integers(0, 190, 20_000)] for n in range(50)
-    }
+    numbers: dict[str, Any] = {f"number_{n}": RNG.lognormal(size=4_000) for n in range(150)}
+    texts: dict[str, Any] = {f"text_{n}": [f"value {k} of {n}" for k in RNG.integers(0, 190, 4_000)] for n in range(50)}
     made = of_table(numbers | texts)
     data = made.encode()
     assert len(data) <= MAX_ATTACHMENT_BYTES
@@ -52,7 +50,7 @@ def test_a_baseline_of_200_features_fits_into_an_attachment() -> None:
     assert read.profile.columns["number_7"].mean == made.profile.columns["number_7"].mean
     assert read.profile.columns["number_7"].maximum == made.profile.columns["number_7"].maximum
     assert len(read.profile.columns["number_7"].histogram.counts) >= 16
-    assert read.profile.columns["number_7"].histogram.total == 20_000
+    assert read.profile.columns["number_7"].histogram.total == 4_000
     assert len(read.profile.columns["text_7"].values.counts) >= 20
     assert read.profile.columns["text_7"].values.distinct == 190
     assert read.buckets < 512
@@ -71,8 +69,8 @@ def test_a_coarser_histogram_has_the_counts_that_its_values_would_have() -> None
 
 
 def test_a_baseline_of_too_many_features_is_refused() -> None:
-    names = RNG.integers(0, 1 << 62, 20_000)
-    with pytest.raises(InvalidRequest, match=r"of 20,000 columns has .* at most 100,000: publish without a baseline"):
+    names = RNG.integers(0, 1 << 62, 4_000)
+    with pytest.raises(InvalidRequest, match=r"of 4,000 columns has .* at most 100,000: publish without a baseline"):
         of_table({f"{name:x}": [float(name), 1 / name] for name in names}).encode()
 
 
