@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -169,6 +169,7 @@ class ModelStorageManager:
         progress: Progress | None = None,
         *,
         attachments: Mapping[str, bytes] | None = None,
+        validate: Callable[[Manifest], None] | None = None,
     ) -> Manifest:
         """Store joblib or pickle files as a new version (see `publish`). The files are unpickled in another process.
 
@@ -177,12 +178,16 @@ class ModelStorageManager:
         progress : callable, optional
             ``progress(step, done, total)`` is called after each piece of the files, with numbers of bytes. The total is
             None if it is not known.
+        validate : callable, optional
+            Receives the manifest before it is written. If it raises an error, the version is not published.
         """
         if alias is not None:
             keys.alias(keys.check_name("model", name), alias)  # raise the error for an invalid name before the upload
         if self._try_here:
             self._wait_for_next_version(name)
-        manifest = self._publisher.publish(name, files, metadata or {}, progress, attachments=attachments)
+        manifest = self._publisher.publish(
+            name, files, metadata or {}, progress, attachments=attachments, validate=validate
+        )
         if alias is not None:
             self.alias(name, alias, manifest.version)
         return manifest

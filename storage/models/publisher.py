@@ -58,6 +58,7 @@ class Publisher:
         progress: Progress | None = None,
         *,
         attachments: Mapping[str, bytes] | None = None,
+        validate: Callable[[Manifest], None] | None = None,
     ) -> Manifest:
         """Store a new version and return its manifest.
 
@@ -70,6 +71,8 @@ class Publisher:
         ----------
         attachments : mapping of str to bytes, optional
             Small files to store beside the manifest, by name.
+        validate : callable, optional
+            Receives the manifest before it is written. If it raises an error, the version is not published.
 
         Raises
         ------
@@ -117,6 +120,8 @@ class Publisher:
                 memory_bytes=found.memory_bytes,
                 metadata=dict(metadata) | Additions.of(added, {}).to_metadata(),
             )
+            if validate is not None:
+                validate(manifest)
             self._commit(manifest, added, uploads)
         return manifest
 

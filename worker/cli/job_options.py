@@ -18,13 +18,14 @@ def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         for name, option in reversed(list(described(options).items())):
-            command = _click_option(name, option)(command)
+            command = option_of(name, option)(command)
         return command
 
     return decorate
 
 
-def _click_option(name: str, option: Option) -> Callable[[Any], Any]:
+def option_of(name: str, option: Option) -> Callable[[Any], Any]:
+    """Return a decorator that adds one option to a command."""
     flag = f"--{(option.flag or name).replace('_', '-')}"
     text = f"{option.help}  [default: {option.default}]" if option.default else option.help
     if option.kind == "flag":

@@ -12,9 +12,12 @@ import click
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.hashing import is_sha256_hex, sha256_hex
 from scoreline.storage.models import roles
+from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.contents import Content, open_file
-from scoreline.storage.models.manifest import Role
+from scoreline.storage.models.manifest import Manifest, Role
 from scoreline.storage.process_memory import return_large_blocks
+from scoreline.tasks.quality.checks_file import decode, read_checks
+from scoreline.tasks.quality.model_checks import check_for_model
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.model_access import model_manager
 from scoreline.worker.cli.output import echo
@@ -69,6 +72,12 @@ scoreline models publish churn --from-bucket model=old/rf.joblib \\
     help="Publish only if the file of this NAME has this SHA-256; NAME may be left out if there is one file. Required "
     "for each --from-bucket if MODEL_SIGNING_KEY is set. May be repeated.",
 )
+@click.option(
+    "--checks",
+    metavar="FILE",
+    help="Hold the jobs of this version against the checks in this file, checks.toml. It is compared with the features "
+    "and the outputs of the model.",
+)
 @click.option("--alias", metavar="ALIAS", help="Let this alias name the new version, for example champion.")
 @click.option(
     "--metadata",
@@ -83,6 +92,7 @@ def publish(
     label_encoder: str | None,
     from_bucket: tuple[str, ...],
     sha256: tuple[str, ...],
+    checks: str | None,
     alias: str | None,
     metadata: tuple[str, ...],
 ) -> None:
@@ -114,11 +124,29 @@ def publish(
     files = _with_digests(files, sha256, required=set(adopted) if manager.signs else set())
     if adopted:
         pairs["adopted_from"] = adopted
+    attachments = {} if checks is None else {CHECKS: _read_checks(checks)}
+
+    def validate(manifest: Manifest) -> None:
+        if checks is not None:
+            check_for_model(attachments[CHECKS], manifest, checks)
+
     with ending_on_signals(), publishing_bar(sum(item.content.size or 0 for item in files)) as progress:
-        manifest = manager.publish_files(name, files, alias=alias, metadata=pairs, progress=progress)
+        manifest = manager.publish_files(
+            name, files, alias=alias, metadata=pairs, progress=progress, attachments=attachments, validate=validate
+        )
     _show_roles(files)
     echo(f"SHA-256 of the manifest: {sha256_hex(manifest.to_json())}", err=True)
     click.echo(manifest.ref)
+
+
+def _read_checks(path: str) -> bytes:
+    """Return the content of a file of checks; raises an error if it has faults, before anything is uploaded."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="--checks") from None
+    read_checks(decode(data, path), path)
+    return data
 
 
 def _with_digests(files: Sequence[NewArtifact], given: Iterable[str], required: Collection[str]) -> list[NewArtifact]:
