@@ -18,7 +18,7 @@ from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.submit_options import SubmitOptions, described
 from scoreline.tasks.quality.checks_of import check_text
 from scoreline.worker.cli.help import Command, Group
-from scoreline.worker.cli.job_options import option_of
+from scoreline.worker.cli.job_options import option_of, read_files
 from scoreline.worker.cli.model_access import model_manager
 from scoreline.worker.cli.output import echo, echo_field
 
@@ -84,7 +84,7 @@ def test(model: str, input: str, as_json: bool, **options: object) -> None:
         if not file.is_file():
             raise click.BadParameter(f"there is no file {input}", param_hint="INPUT")
         buckets, uri = WithLocalFiles(client.buckets, file), f"s3://{LOCAL}/{file.resolve().name}"
-    spec = client.submission.spec(model, uri, options).check()  # type: ignore[arg-type]  # click has read the options
+    spec = client.submission.spec(model, uri, read_files(options)).check()  # type: ignore[arg-type]  # click has read the options
     check_text(spec.checks)
     pinned = client.registry.resolve(model)
     job = Job(spec=replace(spec), model=pinned, submitted=datetime.now(UTC).isoformat(timespec="milliseconds"))
