@@ -61,9 +61,9 @@ if TYPE_CHECKING:
         WebhookRefused,
         WebhookUnavailable,
     )
-    from scoreline.storage.models.manager import ModelStorageManager
     from scoreline.tasks.client import Client, cancel, resume, resume_rejected, status, submit, submit_records, watch
     from scoreline.tasks.job.documents import Status
+    from scoreline.tasks.publishing import ModelStorageManager
     from scoreline.tasks.records.job import RecordsJob
     from scoreline.worker.version import __version__
 
@@ -123,7 +123,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ModelStorageManager": "scoreline.storage.models.manager",
+    "ModelStorageManager": "scoreline.tasks.publishing",
     "RecordsJob": "scoreline.tasks.records.job",
     "Status": "scoreline.tasks.job.documents",
     "__version__": "scoreline.worker.version",

@@ -78,8 +78,8 @@ class EagerClient(Client):
 
     def __init__(self, folder: Path, *, run: bool, settings: Mapping[str, str]) -> None:
         with require_extra("scoreline.testing"):
-            from scoreline.storage.models.manager import ModelStorageManager
             from scoreline.storage.models.settings import ModelSettings
+            from scoreline.tasks.publishing import ModelStorageManager
             from scoreline.tasks.steps.eager import EagerWorker, LoadedModels
             from scoreline.tasks.steps.engine import Engine
         environ = {"WEBHOOK_SECRET": "no notification is sent"} | dict(settings)

@@ -40,6 +40,16 @@ class Attachment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is found out about a version before its manifest is written, by loading it from the store."""
+
+    attachments: Mapping[str, bytes] = field(default_factory=dict)
+    """Attachments to store, by name."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Metrics to list in the manifest, by model name."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Additions:
     """The entry of the metadata of a manifest that Scoreline writes itself."""
 

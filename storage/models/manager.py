@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from scoreline.storage import keys
 from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted
@@ -19,19 +19,17 @@ from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.contents import Pickled, StoredFile
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Manifest, PinnedModel
-from scoreline.storage.models.publisher import Progress, Publisher
+from scoreline.storage.models.publisher import Measure, Progress, Publisher
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.models.stream import check_stored
-from scoreline.storage.models.trial_load import NewArtifact
+from scoreline.storage.models.trial_load import NewArtifact, TrialLoad
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings
 
 if TYPE_CHECKING:
     from scoreline.storage.models.bundle import Bundle, ModelLoader
-
-_ARGUMENTS = ("name", "model", "preprocessor", "label_encoder", "alias", "metadata", "attachments")
 
 
 class ModelStorageManager:
@@ -61,6 +59,17 @@ class ModelStorageManager:
         bundle = models.load("churn@champion")
     """
 
+    arguments: tuple[str, ...] = (
+        "name",
+        "model",
+        "preprocessor",
+        "label_encoder",
+        "alias",
+        "metadata",
+        "attachments",
+    )
+    """The arguments of `publish` for users."""
+
     def __init__(
         self,
         store: ObjectStore,
@@ -88,7 +97,7 @@ class ModelStorageManager:
         self._publisher = Publisher(store, signing_key=settings.signing_key, allow_version_skew=skew, try_here=try_here)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> ModelStorageManager:
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Open the bucket that is named in `environ`, by default the environment of this process.
 
         Raises
@@ -100,7 +109,7 @@ class ModelStorageManager:
         return cls.from_settings(StorageSettings.from_env(environ), ModelSettings.from_env(environ))
 
     @classmethod
-    def from_settings(cls, storage: StorageSettings, models: ModelSettings) -> ModelStorageManager:
+    def from_settings(cls, storage: StorageSettings, models: ModelSettings) -> Self:
         """Open the bucket that is named in the settings."""
         buckets = Buckets(storage)
         return cls(buckets.main, cloud_only=storage.cloud_only, use_r2=storage.use_r2, settings=models, buckets=buckets)
@@ -115,6 +124,7 @@ class ModelStorageManager:
         metadata: Mapping[str, Any] | None = None,
         *,
         attachments: Mapping[str, bytes] | None = None,
+        measure: Measure | None = None,
         **unknown: Any,
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
@@ -139,6 +149,8 @@ class ModelStorageManager:
             Any values that JSON supports.
         attachments : mapping of str to bytes, optional
             Small files to store beside the manifest, by name, for example ``checks.toml``. Each may have 100,000 bytes.
+        measure : callable, optional
+            Returns further attachments and metrics of the version (see `Publisher.publish`).
 
         Raises
         ------
@@ -149,7 +161,7 @@ class ModelStorageManager:
             A fresh process cannot load the bundle.
         """
         if unknown:
-            roles.refuse_unknown(unknown, _ARGUMENTS)
+            roles.refuse_unknown(unknown, self.arguments)
         models = dict(model) if isinstance(model, Mapping) else {"model": model}
         steps = [] if preprocessor is None else preprocessor
         steps = list(steps) if isinstance(steps, (list, tuple)) else [steps]
@@ -158,7 +170,7 @@ class ModelStorageManager:
             files.append(NewArtifact(role="preprocessor", name=preprocessor_name(number), data=Pickled(step)))
         if label_encoder is not None:
             files.append(NewArtifact(role="label_encoder", name="label_encoder", data=Pickled(label_encoder)))
-        return self.publish_files(name, files, alias=alias, metadata=metadata, attachments=attachments)
+        return self.publish_files(name, files, alias=alias, metadata=metadata, attachments=attachments, measure=measure)
 
     def publish_files(
         self,
@@ -169,7 +181,8 @@ class ModelStorageManager:
         progress: Progress | None = None,
         *,
         attachments: Mapping[str, bytes] | None = None,
-        validate: Callable[[Manifest], None] | None = None,
+        measure: Measure | None = None,
+        on_loaded: Callable[[TrialLoad], None] | None = None,
     ) -> Manifest:
         """Store joblib or pickle files as a new version (see `publish`). The files are unpickled in another process.
 
@@ -178,15 +191,15 @@ class ModelStorageManager:
         progress : callable, optional
             ``progress(step, done, total)`` is called after each piece of the files, with numbers of bytes. The total is
             None if it is not known.
-        validate : callable, optional
-            Receives the manifest before it is written. If it raises an error, the version is not published.
+        on_loaded : callable, optional
+            Receives the result of the trial load.
         """
         if alias is not None:
             keys.alias(keys.check_name("model", name), alias)  # raise the error for an invalid name before the upload
         if self._try_here:
             self._wait_for_next_version(name)
         manifest = self._publisher.publish(
-            name, files, metadata or {}, progress, attachments=attachments, validate=validate
+            name, files, metadata or {}, progress, attachments=attachments, measure=measure, on_loaded=on_loaded
         )
         if alias is not None:
             self.alias(name, alias, manifest.version)

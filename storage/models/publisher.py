@@ -6,6 +6,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,16 +15,19 @@ from scoreline.storage.errors import InvalidRequest, ModelCorrupt
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import attachments as attached
 from scoreline.storage.models import pins, roles, signatures
-from scoreline.storage.models.attachments import Additions
+from scoreline.storage.models.attachments import Additions, Measured
 from scoreline.storage.models.digests import ChunkDigests, artifact_file
 from scoreline.storage.models.manifest import Artifact, Manifest
 from scoreline.storage.models.new_files import NewFiles
-from scoreline.storage.models.trial_load import NewArtifact, Trial, TrialHere, open_trial
+from scoreline.storage.models.trial_load import NewArtifact, Trial, TrialHere, TrialLoad, open_trial
 from scoreline.storage.objects.base import ObjectStore, create_once
 from scoreline.storage.objects.writer import ObjectWriter
 
 type Progress = Callable[[str, int, int | None], None]
 """Receives what is being done with the files, the number of bytes done, and the number of all bytes if it is known."""
+
+type Measure = Callable[[Manifest], Measured]
+"""Receives the manifest of a version before it is written. All artifacts of the version are stored already."""
 
 
 class Publisher:
@@ -58,7 +62,8 @@ class Publisher:
         progress: Progress | None = None,
         *,
         attachments: Mapping[str, bytes] | None = None,
-        validate: Callable[[Manifest], None] | None = None,
+        measure: Measure | None = None,
+        on_loaded: Callable[[TrialLoad], None] | None = None,
     ) -> Manifest:
         """Store a new version and return its manifest.
 
@@ -71,8 +76,10 @@ class Publisher:
         ----------
         attachments : mapping of str to bytes, optional
             Small files to store beside the manifest, by name.
-        validate : callable, optional
-            Receives the manifest before it is written. If it raises an error, the version is not published.
+        measure : callable, optional
+            Returns further attachments and metrics of the version.
+        on_loaded : callable, optional
+            Receives the result of the trial load, if the bundle can score rows.
 
         Raises
         ------
@@ -106,6 +113,8 @@ class Publisher:
                 uploads.finish(artifacts[-1])
             steps.begin("loading")
             found = trial.result()
+            if on_loaded is not None:
+                on_loaded(found)
             steps.begin("verifying")
             uploads.verify(steps.add)
             manifest = Manifest(
@@ -118,10 +127,16 @@ class Publisher:
                 outputs=found.outputs,
                 libraries=found.libraries,
                 memory_bytes=found.memory_bytes,
-                metadata=dict(metadata) | Additions.of(added, {}).to_metadata(),
+                metadata=dict(metadata),
             )
-            if validate is not None:
-                validate(manifest)
+            measured = Measured()
+            if measure is not None:
+                steps.begin("measuring")
+                measured = measure(manifest)
+                added |= measured.attachments
+                attached.check_new(added, metadata)
+            entry = Additions.of(added, measured.metrics).to_metadata()
+            manifest = replace(manifest, metadata={**metadata, **entry})
             self._commit(manifest, added, uploads)
         return manifest
 

@@ -145,6 +145,16 @@ class ModelRegistry:
             cache.keep_document(key, data)
         return data
 
+    def published(self, name: str, version: str) -> Manifest:
+        """Read and verify the manifest of a version as it is now, with a single read (errors as in `manifest`)."""
+        ref = f"{name}@{version}"
+        try:
+            data = self._read_document(keys.manifest(name, version))
+        except ObjectNotFound:
+            raise ModelNotFound(f"model {ref} was deleted: use another version") from None
+        self._signer(PinnedModel(name=name, version=version, manifest_sha256=sha256_hex(data)), data)
+        return Manifest.from_json(data, ref)
+
     def show(self, ref: str) -> Manifest:
         """Resolve `ref` and read the manifest of the version (errors as in `resolve` and `manifest`)."""
         return self.manifest(self.resolve(ref))

@@ -308,7 +308,7 @@ def test_a_user_can_publish_submit_and_inspect(worker: Stack, cli: Cli, put_tabl
     assert json.loads(cli("status", "typed-1", "--json").stdout)["state"] == "succeeded"
     assert "typed-1" in cli("jobs", COLUMNS="200").stdout
     assert "typed" in cli("models", "list").stdout
-    assert json.loads(cli("models", "show", "typed").stdout)["metadata"] == {"by": "me"}
+    assert json.loads(cli("models", "show", "typed", "--json").stdout)["metadata"] == {"by": "me"}
     version = published.stdout.strip().partition("@")[2]
     assert "challenger" in cli("models", "alias", "typed", "challenger", version).stdout
 

@@ -33,6 +33,7 @@ VARIES = {
     r"^  by       .*CLI\), submitted .* UTC": "by",
     r"\d{8}T\d{6}Z-[0-9a-f]+": "<version>",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d\+00:00)?": "<time>",
+    r"\d{4}-\d\d-\d\d,": "<date>,",
     r"[0-9a-f]{64}": "<sha256>",
     r"about \d+ MiB": "about <n> MiB",
     r"\d+ for the rows": "<n> for the rows",

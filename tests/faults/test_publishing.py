@@ -10,11 +10,12 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
-from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.publishing import ModelStorageManager
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
 
@@ -54,3 +55,37 @@ def test_a_publishing_that_is_stopped_leaves_no_version(rig: Rig, tmp_path: Path
     models = ModelStorageManager.from_env(rig.environ)
     with (tmp_path / "m.joblib").open("rb") as file:
         assert models.load(models.publish("m", joblib.load(file)).ref).models
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("held", ["baseline.json.gz", "data.txt", "manifest.json"])
+def test_no_version_lacks_its_attachments_wherever_publishing_is_stopped(
+    rig: Rig, tmp_path: Path, held: str, number: signal.Signals
+) -> None:
+    # Given a publishing with a baseline, which hangs while it stores an object of the version
+    rows = pd.DataFrame({"x": np.arange(50.0), "y": np.arange(50.0) * 2})
+    joblib.dump(LinearRegression().fit(rows[["x"]], rows["y"]), tmp_path / "m.joblib")
+    rows.to_csv(tmp_path / "train.csv", index=False)
+    rig.chaos(hold=f"{held}? PUT")
+    command = [sys.executable, "-m", "scoreline", "models", "publish", "m", "--model", str(tmp_path / "m.joblib")]
+    command += ["--baseline", str(tmp_path / "train.csv"), "--target", "y"]
+    environ = os.environ | rig.stack.environ | {"R2_TIMEOUT_SECONDS": "1200"}
+    with _started(command, environ) as publishing:
+        rig.wait(rig.held, "the request that is held")
+        # When the command is stopped there, and the request is carried out after all
+        publishing.send_signal(number)
+        publishing.communicate(timeout=HANG_S)
+        rig.chaos()
+        rig.wait(lambda: not rig.held(), "the end of the request")
+    # Then there is no version, or a complete one
+    models = ModelStorageManager.from_env(rig.environ)
+    versions = models.registry.versions("m")
+    assert len(versions) <= (held == "manifest.json")
+    for version in versions:
+        manifest, _ = models.verify(f"m@{version}")
+        assert models.registry.attachment(manifest, "baseline.json.gz")
+    # And the model can be published again
+    again = ModelStorageManager.from_env(rig.environ).publish(
+        "m", joblib.load(tmp_path / "m.joblib"), baseline=tmp_path / "train.csv"
+    )
+    assert models.verify(again.ref)[0] == again

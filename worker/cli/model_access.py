@@ -6,11 +6,14 @@ import os
 from typing import TYPE_CHECKING
 
 from scoreline.storage.errors import InvalidSettings, missing_package
+from scoreline.storage.models.attachments import BASELINE
+from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.tasks.dispatch.connections import Connections
+from scoreline.tasks.quality.baseline import Baseline
 
 if TYPE_CHECKING:
-    from scoreline.storage.models.manager import ModelStorageManager
+    from scoreline.tasks.publishing import ModelStorageManager
 
 
 def model_manager() -> ModelStorageManager:
@@ -19,7 +22,7 @@ def model_manager() -> ModelStorageManager:
     Raises `InvalidSettings` if packages that the manager needs are missing.
     """
     try:
-        from scoreline.storage.models.manager import ModelStorageManager
+        from scoreline.tasks.publishing import ModelStorageManager
 
         return ModelStorageManager.from_env()
     except ModuleNotFoundError as error:
@@ -31,3 +34,9 @@ def model_manager() -> ModelStorageManager:
 def model_registry() -> ModelRegistry:
     """Return the registry, which reads and writes manifests and aliases. It needs only requirements.txt."""
     return Connections(os.environ).registry
+
+
+def read_baseline(registry: ModelRegistry, manifest: Manifest) -> Baseline | None:
+    """Return the baseline of a version, or None if it has none (errors as in `ModelRegistry.attachment`)."""
+    data = registry.attachment(manifest, BASELINE)
+    return None if data is None else Baseline.decode(data, f"the baseline of {manifest.ref}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import click
@@ -11,6 +13,7 @@ import click
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ModelError
 from scoreline.storage.models import signatures
 from scoreline.storage.models.aliases import Alias
+from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.wording import plural
@@ -19,9 +22,13 @@ from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.retention.versions import collect_versions
 from scoreline.worker.cli.convert import convert
 from scoreline.worker.cli.help import Group
-from scoreline.worker.cli.model_access import model_manager, model_registry
+from scoreline.worker.cli.model_access import model_manager, model_registry, read_baseline
+from scoreline.worker.cli.model_view import echo_manifest, summary, version_cells
 from scoreline.worker.cli.output import echo, echo_json, print_table
 from scoreline.worker.cli.publish import publish
+
+_THREADS = 8
+"""Number of manifests that are read at once."""
 
 
 @click.group(
@@ -55,43 +62,69 @@ scoreline models list churn
 def list_models(name: str | None) -> None:
     """List all models, or all versions of a model.
 
-    Without NAME, print each model with its newest version and its aliases. With NAME, print the versions of that model,
-    oldest first.
+    Without NAME, print each model with its newest version, when this version was published, its features, size and
+    metric, and the aliases of the model. With NAME, print the versions of that model, oldest first. The
+    metric is the first of AUC, accuracy, R2 and MAE that `publish --target` has computed.
     """
     registry = model_registry()
     if name is not None:
         registry.resolve(name)
-        aliases = registry.aliases(name)
-        rows = [
-            (version, ", ".join(alias.name for alias in aliases if alias.version == version))
-            for version in registry.versions(name)
-        ]
-        print_table(("version", "aliases"), rows, wrapped=["aliases"])
+        aliases, versions = registry.aliases(name), registry.versions(name)
+        rows = []
+        for version, manifest in zip(versions, _manifests(registry, [(name, v) for v in versions]), strict=True):
+            named = ", ".join(alias.name for alias in aliases if alias.version == version)
+            rows.append((version, *version_cells(manifest), named))
+        headings = ("version", "published", "metrics", "features", "size", "aliases")
+        print_table(headings, rows, wrapped=["aliases", "metrics"])
         return
-    models = []
-    for model in registry.catalog():
+    models, catalog = [], registry.catalog()
+    newest = _manifests(registry, [(model.name, model.versions[-1]) for model in catalog])
+    for model, manifest in zip(catalog, newest, strict=True):
         named = "\n".join(f"{alias.name} -> {alias.version}" for alias in model.aliases)
-        models.append((model.name, str(len(model.versions)), model.versions[-1], named))
-    print_table(("model", "versions", "newest", "aliases"), models, wrapped=["aliases"])
+        models.append((model.name, str(len(model.versions)), model.versions[-1], summary(manifest), named))
+    columns = ("model", "versions", "newest", "about", "aliases")
+    print_table(columns, models, wrapped=["aliases", "about"], cut=["model"])
+
+
+def _manifests(registry: ModelRegistry, versions: Sequence[tuple[str, str]]) -> list[Manifest | None]:
+    """Return the manifests of versions; None for a manifest that cannot be read, or is not trusted."""
+
+    def read(version: tuple[str, str]) -> Manifest | None:
+        try:
+            return registry.published(*version)
+        except ModelError:
+            return None
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifests") as pool:
+        return list(pool.map(read, versions))
 
 
 @models.command(
     epilog="""\
 scoreline models show churn
-scoreline models show churn@champion
+scoreline models show churn@champion --json
 """
 )
 @click.argument("ref")
-def show(ref: str) -> None:
-    """Show the manifest of a version as JSON.
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON, for programs.")
+def show(ref: str, as_json: bool) -> None:
+    """Show a version: its files, features, outputs, metrics and baseline.
 
-    The manifest of REF (NAME, NAME@ALIAS or NAME@VERSION) contains its artifacts, features, classes, outputs, library
-    versions and memory. The digests of single chunks are left out.
+    REF is NAME, NAME@ALIAS or NAME@VERSION. The baseline is the profile of the training data: a line for each feature
+    and score, with mean, standard deviation, share of nulls, and the range or the most frequent value.
+
+    With --json, print the manifest, without the digests of single chunks.
     """
-    shown = asdict(model_registry().show(ref))
-    for artifact in shown["artifacts"]:
-        del artifact["chunks"]
-    echo_json(shown)
+    registry = model_registry()
+    manifest = registry.show(ref)
+    if as_json:
+        shown = asdict(manifest)
+        for artifact in shown["artifacts"]:
+            del artifact["chunks"]
+        echo_json(shown)
+        return
+    aliases = [alias.name for alias in registry.aliases(manifest.name) if alias.version == manifest.version]
+    echo_manifest(manifest, aliases, read_baseline(registry, manifest))
 
 
 @models.command(

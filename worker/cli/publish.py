@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +14,17 @@ from scoreline.storage.hashing import is_sha256_hex, sha256_hex
 from scoreline.storage.models import roles
 from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.contents import Content, open_file
-from scoreline.storage.models.manifest import Manifest, Role
+from scoreline.storage.models.manifest import Role
 from scoreline.storage.process_memory import return_large_blocks
 from scoreline.tasks.quality.checks_file import decode, read_checks
-from scoreline.tasks.quality.model_checks import check_for_model
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.model_access import model_manager
+from scoreline.worker.cli.model_access import model_manager, read_baseline
+from scoreline.worker.cli.model_view import echo_understanding
 from scoreline.worker.cli.output import echo
 from scoreline.worker.cli.publish_progress import ending_on_signals, publishing_bar
 
 if TYPE_CHECKING:
-    from scoreline.storage.models.trial_load import NewArtifact
+    from scoreline.storage.models.trial_load import NewArtifact, TrialLoad
 
 
 @click.command(
@@ -36,6 +36,8 @@ scoreline models publish churn --model model.joblib \\
 scoreline models publish churn --model rf=forest.joblib --model lr=line.joblib
 scoreline models publish churn --from-bucket model=old/rf.joblib \\
     --from-bucket preprocessor=old/scaler.joblib
+scoreline models publish churn --model model.joblib \\
+    --baseline train.parquet --target churned
 """,
 )
 @click.argument("name")
@@ -78,6 +80,23 @@ scoreline models publish churn --from-bucket model=old/rf.joblib \\
     help="Hold the jobs of this version against the checks in this file, checks.toml. It is compared with the features "
     "and the outputs of the model.",
 )
+@click.option(
+    "--baseline",
+    metavar="FILE|URI",
+    help="Profile this training data: a local file, or objects in a bucket (s3://bucket/key), as Parquet, CSV, JSON "
+    "Lines or Arrow. The profile of features and scores is stored with the version; no row is.",
+)
+@click.option(
+    "--target",
+    metavar="COL",
+    help="Compute metrics on this column of the baseline, which has the labels or numbers to predict.",
+)
+@click.option(
+    "--hide-values",
+    multiple=True,
+    metavar="COL",
+    help="Store no value of this feature in the baseline, only counts, mean and deviation. May be repeated.",
+)
 @click.option("--alias", metavar="ALIAS", help="Let this alias name the new version, for example champion.")
 @click.option(
     "--metadata",
@@ -93,6 +112,9 @@ def publish(
     from_bucket: tuple[str, ...],
     sha256: tuple[str, ...],
     checks: str | None,
+    baseline: str | None,
+    target: str | None,
+    hide_values: tuple[str, ...],
     alias: str | None,
     metadata: tuple[str, ...],
 ) -> None:
@@ -104,9 +126,12 @@ def publish(
     namespaces, the trial process has no access to keys or the network. Elsewhere, as in most containers, the trial
     process has this access, and a warning is printed. A file with --sha256 is read once before it is loaded.
 
-    If MODEL_SIGNING_KEY is set, the version is signed. The reference NAME@VERSION is printed on standard output. The
-    role and name of each file are printed on standard error, with the SHA-256 of the manifest: `scoreline models sign`
-    needs this SHA-256. This command needs the packages of ml-requirements.txt.
+    With --baseline, the model is also loaded in this process and scores the training data, as `scoreline submit
+    --dry-run` does. The text values of features are stored, unless --hide-values names them.
+
+    If MODEL_SIGNING_KEY is set, the version is signed. The reference NAME@VERSION is printed on standard output. What
+    was understood is printed on standard error: roles, features, outputs, baseline, metrics and checks, and the SHA-256
+    of the manifest, which `scoreline models sign` needs. This command needs the packages of ml-requirements.txt.
     """
     return_large_blocks()
     manager = model_manager()
@@ -126,15 +151,22 @@ def publish(
         pairs["adopted_from"] = adopted
     attachments = {} if checks is None else {CHECKS: _read_checks(checks)}
 
-    def validate(manifest: Manifest) -> None:
-        if checks is not None:
-            check_for_model(attachments[CHECKS], manifest, checks)
-
     with ending_on_signals(), publishing_bar(sum(item.content.size or 0 for item in files)) as progress:
+        loaded: list[TrialLoad] = []
         manifest = manager.publish_files(
-            name, files, alias=alias, metadata=pairs, progress=progress, attachments=attachments, validate=validate
+            name,
+            files,
+            alias=alias,
+            metadata=pairs,
+            progress=progress,
+            on_loaded=loaded.append,
+            baseline=baseline,
+            target=target,
+            hide_values=hide_values,
+            attachments=attachments,
         )
-    _show_roles(files)
+    _show_roles(files, loaded[0].estimators)
+    echo_understanding(manifest, read_baseline(manager.registry, manifest), loaded[0].notes)
     echo(f"SHA-256 of the manifest: {sha256_hex(manifest.to_json())}", err=True)
     click.echo(manifest.ref)
 
@@ -177,12 +209,12 @@ def _with_digests(files: Sequence[NewArtifact], given: Iterable[str], required: 
     return [replace(item, sha256=digests.get(item.name)) for item in files]
 
 
-def _show_roles(files: Iterable[NewArtifact]) -> None:
-    """Print the role and name of each file, in the order in which the files process rows."""
+def _show_roles(files: Iterable[NewArtifact], estimators: Mapping[str, str]) -> None:
+    """Print the role, name and class of each file, in the order in which the files process rows."""
     order: tuple[Role, ...] = ("preprocessor", "model", "label_encoder")
     for item in sorted(files, key=lambda item: order.index(item.role)):
         named = "" if item.role == "label_encoder" else f" {item.name!r}"
-        echo(f"{item.role.replace('_', ' ')}{named}: {item.source}", indent=2, err=True)
+        echo(f"{item.role.replace('_', ' ')}{named}: {estimators.get(item.name)} in {item.source}", indent=2, err=True)
 
 
 def _from_files(role: Role, default: str, items: Iterable[str]) -> list[NewArtifact]:

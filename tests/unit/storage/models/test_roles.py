@@ -126,10 +126,14 @@ def test_a_misspelt_role_of_an_object_in_the_bucket_is_refused(publish: Any, rol
 
 def test_publishing_prints_each_file_with_the_role_that_it_has(publish: Any) -> None:
     done = publish("--from-bucket", "model:rf=old/rf.joblib", "--from-bucket", "preprocessor=old/scaler.joblib")
-    *roles_shown, digest = done.stderr.splitlines()
-    assert roles_shown == [
-        "preprocessor 'preprocessor': s3://scoreline/old/scaler.joblib",
-        "model 'rf': s3://scoreline/old/rf.joblib",
+    *shown, digest = done.stderr.splitlines()
+    assert shown == [
+        "preprocessor 'preprocessor': StandardScaler in s3://scoreline/old/scaler.joblib",
+        "model 'rf': RandomForestClassifier in s3://scoreline/old/rf.joblib",
+        "features: 2, without names",
+        "outputs: prediction, proba_0, proba_1",
+        "baseline: none (--baseline FILE|URI makes one from the training data)",
+        "checks: none (the default checks apply)",
     ]
     assert done.stdout.startswith("m@")
     pinned = ModelStorageManager.from_env().registry.resolve(done.stdout.strip())

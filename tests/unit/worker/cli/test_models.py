@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import json
+import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
+import numpy as np
+import pandas as pd
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from rich.console import Console
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelInUse
@@ -76,7 +87,7 @@ def test_many_aliases_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert listed.count(manifest.version) == 25
 
 
-def test_all_models_are_listed_by_one_request_and_one_for_each_alias(
+def test_all_models_are_listed_by_one_request_and_one_for_each_alias_and_newest_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given two models with three aliases, one of which cannot be read, and objects that are neither models nor aliases
@@ -104,9 +115,88 @@ def test_all_models_are_listed_by_one_request_and_one_for_each_alias(
     # When the models are listed
     lines = CliRunner().invoke(cli, ["models", "list"]).stdout.splitlines()
     # Then each model has its versions and aliases, and nothing is requested twice
+    about = ["1", "feature,", f"{first.size}", "B"]
     assert [line.split() for line in lines[-2:]] == [
-        ["one", "1", first.version, "live", "->", first.version],
-        ["two", "1", second.version, "live", "->", second.version],
+        ["one", "1", first.version, f"{first.created[:10]},", *about, "live", "->", first.version],
+        ["two", "1", second.version, f"{second.created[:10]},", *about, "live", "->", second.version],
     ]
     aliases = [keys.alias("one", "live"), keys.alias("two", "broken"), keys.alias("two", "live")]
-    assert sorted(asked) == [keys.MODELS, *aliases]
+    manifests = [keys.manifest(made.name, made.version) for made in (first, second)]
+    assert sorted(asked) == sorted([keys.MODELS, *aliases, *manifests])
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Return a function that runs ``scoreline models`` where a model with a baseline is published."""
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    monkeypatch.setenv("STORE_DIR", str(tmp_path / "store"))
+    rows = pd.DataFrame({"plan": ["basic", "pro"] * 40, "age": range(80), "secret": range(80)})
+    y = np.where(rows["age"] % 7 < 3, "yes", "no")
+    model = make_pipeline(
+        make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough"), LogisticRegression(max_iter=999)
+    ).fit(rows, y)
+    joblib.dump(model, tmp_path / "model.joblib")
+    rows.assign(y=y).to_csv(tmp_path / "train.csv", index=False)
+    invoke = CliRunner().invoke
+    options = ["--model", str(tmp_path / "model.joblib"), "--baseline", str(tmp_path / "train.csv"), "--target", "y"]
+    done = invoke(cli, ["models", "publish", "churn", *options, "--alias", "champion", "--hide-values", "secret"])
+    assert done.exit_code == 0, done.output
+    return lambda *words: done if words == ("publish",) else invoke(cli, ["models", *words])
+
+
+def test_publishing_says_what_it_understood(published: Callable[..., Result]) -> None:
+    shown = published("publish").stderr.splitlines()
+    assert shown[0].startswith("model 'model': Pipeline in ")
+    assert shown[1] == "features: 3: plan, age, secret"
+    assert shown[2] == "outputs: prediction, proba_no, proba_yes"
+    assert re.fullmatch(r"baseline: 80 rows, 0 rejected; [\d,]+ bytes", shown[3])
+    assert re.fullmatch(r"metrics on 'y', 80 rows: accuracy 0\.\d+, AUC .*, log loss .*, Brier .*", shown[4])
+    assert shown[5] == "checks: none (the default checks apply)"
+
+
+def test_a_version_is_listed_with_date_metrics_features_size_and_alias(published: Callable[..., Result]) -> None:
+    heading, line = published("list", "churn").stdout.splitlines()
+    assert heading.split() == ["version", "published", "metrics", "features", "size", "aliases"]
+    assert re.fullmatch(r"\S+ +\d{4}-\d\d-\d\d +AUC [01]\.\d{3} +3 +[\d.]+ KiB +champion *", line)
+    assert re.search(r"\d, 3 features, [\d.]+ KiB, AUC [01]\.\d{3} +champion -> ", published("list").stdout)
+
+
+def test_a_version_is_shown_for_people_with_a_line_for_each_feature(published: Callable[..., Result]) -> None:
+    shown = published("show", "churn@champion").stdout
+    for pattern in (
+        r"^  aliases +champion$",
+        r"^  features +3, plan, age, secret$",
+        r"^  classes +no, yes$",
+        r"^plan +basic 50%, 2 values *$",
+        r"^age +39\.5 +23\.24 +0 to 79 *$",
+        r"^secret +39\.5 +23\.24 +\(values are left out\) *$",
+        r"^prediction +no \d+%, \d values? *$",
+        r"^0\.\d to 0\.\d +\d+ +0\.\d{3} +[01]\.\d{3} *$",
+    ):
+        assert re.search(pattern, shown, re.MULTILINE), pattern
+
+
+def test_a_version_is_shown_as_json_for_programs(published: Callable[..., Result]) -> None:
+    shown = json.loads(published("show", "churn", "--json").stdout)
+    assert shown["feature_names"] == ["plan", "age", "secret"]
+    assert "chunks" not in shown["artifacts"][0]
+    assert shown["metadata"]["_scoreline"]["metrics"]["model"]["rows"] == 80
+
+
+def test_a_terminal_of_80_columns_shows_whole_lines(
+    published: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoreline.worker.cli.output.terminal_width", lambda **_: 80)
+    monkeypatch.setattr("scoreline.worker.cli.output.console", lambda: Console(width=80))
+    for words in (("list",), ("list", "churn"), ("show", "churn")):
+        assert max(len(line.rstrip()) for line in published(*words).stdout.splitlines()) <= 80
+
+
+def test_a_version_with_an_unreadable_manifest_is_listed_as_such(
+    published: Callable[..., Result], tmp_path: Path
+) -> None:
+    store = DirectoryStore(tmp_path / "store", "scoreline")
+    (key,) = [info.key for info in store.list("models/") if info.key.endswith("manifest.json")]
+    store.put(key, b"{")
+    assert "unreadable" in published("list", "churn").stdout
+    assert "its manifest is unreadable" in published("list").stdout
