@@ -143,7 +143,7 @@ def install() -> None:
     """Make the environment of the peer."""
     if not (PEER / "bin/python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
-    subprocess.run([str(PEER / "bin/pip"), "install", "-q", "evidently", "pyarrow"], check=True)
+    subprocess.run([str(PEER / "bin/pip"), "install", "-q", "evidently", "pandas<3", "pyarrow"], check=True)
 
 
 def main() -> None:
