@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import manager
-from scoreline.storage.models.attachments import BASELINE, Measured
+from scoreline.storage.models.attachments import BASELINE, CHECKS, Measured
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.publisher import Measure, Progress
 from scoreline.storage.models.trial_load import NewArtifact, TrialLoad
+from scoreline.tasks.quality.checks_file import decode, read_checks
+from scoreline.tasks.quality.model_checks import check_for_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +94,7 @@ class ModelStorageManager(manager.ModelStorageManager):
             alias,
             metadata,
             attachments=attachments,
-            measure=self._with_baseline(measure, baseline, target, hide_values),
+            measure=_with_checks(attachments, self._with_baseline(measure, baseline, target, hide_values)),
             **unknown,
         )
 
@@ -122,7 +124,7 @@ class ModelStorageManager(manager.ModelStorageManager):
             metadata,
             progress,
             attachments=attachments,
-            measure=self._with_baseline(measure, baseline, target, hide_values),
+            measure=_with_checks(attachments, self._with_baseline(measure, baseline, target, hide_values)),
             on_loaded=on_loaded,
         )
 
@@ -156,3 +158,23 @@ class ModelStorageManager(manager.ModelStorageManager):
             )
 
         return with_baseline
+
+
+def _with_checks(attachments: Mapping[str, bytes] | None, measure: Measure | None) -> Measure | None:
+    """Return a function that also compares ``checks.toml``, if it is attached, with the features and outputs.
+
+    Raises
+    ------
+    InvalidRequest
+        The file has faults. Columns are compared when the function is called.
+    """
+    data = (attachments or {}).get(CHECKS)
+    if data is None:
+        return measure
+    read_checks(decode(data))
+
+    def with_checks(manifest: Manifest) -> Measured:
+        check_for_model(data, manifest)
+        return Measured() if measure is None else measure(manifest)
+
+    return with_checks

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 
-from scoreline.storage.errors import InvalidRequest
-from scoreline.storage.models.attachments import CHECKS
+from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, describe
+from scoreline.storage.models.attachments import BASELINE, CHECKS
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.row_rules import RowRule
 from scoreline.storage.tables.schemas import from_text
+from scoreline.storage.typed_json import MALFORMED_GZIP, decode_object
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import Columns
 from scoreline.tasks.quality.check_types import Checks
 from scoreline.tasks.quality.checks_of import checks_of
+from scoreline.tasks.quality.profile import Profile
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.steps.engine import Engine
 
@@ -70,3 +74,21 @@ def _renamed(
         return rules
     read_as = dict(zip(names, features, strict=True))
     return tuple(replace(rule, column=read_as.get(rule.column, rule.column)) for rule in rules)
+
+
+def baseline_of(buckets: Buckets, manifest: Manifest) -> Profile | None:
+    """Return the baseline of a model version; None if it has none.
+
+    Raises
+    ------
+    ModelCorrupt, DocumentCorrupt
+        The baseline is missing or damaged.
+    """
+    data = ModelRegistry(buckets.main).attachment(manifest, BASELINE)
+    if data is None:
+        return None
+    try:
+        raw = decode_object(gzip.decompress(data))
+    except MALFORMED_GZIP as error:
+        raise DocumentCorrupt(f"the baseline of {manifest.ref} is damaged: {describe(error)}") from error
+    return Profile.from_dict(raw, f"the baseline of {manifest.ref}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from scoreline.storage.errors import InvalidRequest
-from scoreline.tasks.job.submit_options import Option, described
+from scoreline.tasks.job.submit_options import Option, SubmitOptions, described
 from scoreline.tasks.quality.checks_file import NONE, decode
 
 
@@ -18,13 +17,14 @@ def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         for name, option in reversed(list(described(options).items())):
-            command = _click_option(name, option)(command)
+            command = option_of(name, option)(command)
         return command
 
     return decorate
 
 
-def _click_option(name: str, option: Option) -> Callable[[Any], Any]:
+def option_of(name: str, option: Option) -> Callable[[Any], Any]:
+    """Return a decorator that adds one option to a command."""
     flag = f"--{(option.flag or name).replace('_', '-')}"
     text = f"{option.help}  [default: {option.default}]" if option.default else option.help
     if option.kind == "flag":
@@ -33,6 +33,29 @@ def _click_option(name: str, option: Option) -> Callable[[Any], Any]:
         return label_option(flag, name, text, option.metavar)
     kind = click.Choice(option.choices) if option.choices else _KINDS[option.kind]
     return click.option(flag, name, type=kind, metavar=option.metavar or None, help=text)
+
+
+def read_files(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a job with the text of each file in place of its path. The word ``none`` stays.
+
+    Raises
+    ------
+    click.BadParameter
+        A file cannot be read.
+    InvalidRequest
+        A file is too large, or is not text.
+    """
+    read = dict(options)
+    for name, option in described(SubmitOptions).items():
+        path = options.get(name)
+        if option.kind == "file" and path and path != NONE:
+            try:
+                read[name] = decode(Path(path).read_bytes(), path)
+            except OSError as error:
+                raise click.BadParameter(
+                    f"cannot read {path}: {error.strerror}", param_hint=f"--{name.replace('_', '-')}"
+                ) from None
+    return read
 
 
 def label_option(flag: str, name: str, text: str, metavar: str = "NAME=VALUE") -> Callable[[Any], Any]:
@@ -69,22 +92,6 @@ class _Names(click.ParamType[Any]):
         return [name.strip() for name in value.split(",")]
 
 
-class _TextFile(click.ParamType[Any]):
-    """A file with text, or the word ``none``. The value is the text."""
-
-    name = "file"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value == NONE:
-            return NONE
-        try:
-            return decode(Path(value).read_bytes(), value)
-        except OSError as error:
-            self.fail(f"cannot read {value}: {error.strerror}", param, ctx)
-        except InvalidRequest as error:
-            self.fail(str(error), param, ctx)
-
-
 class _Types(click.ParamType[Any]):
     """Types by column, written as ``column=type,column=type``."""
 
@@ -103,5 +110,5 @@ _KINDS: dict[str, Any] = {
     "names": _Names(),
     "types": _Types(),
     "character": str,
-    "file": _TextFile(),
+    "file": str,
 }

@@ -17,6 +17,7 @@ from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineE
 from scoreline.worker import logs
 from scoreline.worker.cli import (
     audit,
+    checks,
     dev,
     doctor,
     jobs,
@@ -57,7 +58,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     sections={
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
         "Results": ("results", "accept", "reject"),
-        "Models": ("models",),
+        "Models": ("models", "checks"),
         "Schedules": ("schedule",),
         "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
         "Local": ("demo", "dev"),
@@ -102,6 +103,7 @@ def cli(context: click.Context) -> None:
 
 
 cli.add_command(models.models)
+cli.add_command(checks.checks)
 cli.add_command(submit.submit)
 cli.add_command(jobs.status)
 cli.add_command(jobs.watch)

@@ -12,9 +12,11 @@ import click
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.hashing import is_sha256_hex, sha256_hex
 from scoreline.storage.models import roles
+from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.contents import Content, open_file
 from scoreline.storage.models.manifest import Role
 from scoreline.storage.process_memory import return_large_blocks
+from scoreline.tasks.quality.checks_file import decode, read_checks
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.model_access import model_manager, read_baseline
 from scoreline.worker.cli.model_view import echo_understanding
@@ -73,6 +75,12 @@ scoreline models publish churn --model model.joblib \\
     "for each --from-bucket if MODEL_SIGNING_KEY is set. May be repeated.",
 )
 @click.option(
+    "--checks",
+    metavar="FILE",
+    help="Hold the jobs of this version against the checks in this file, checks.toml. It is compared with the features "
+    "and the outputs of the model.",
+)
+@click.option(
     "--baseline",
     metavar="FILE|URI",
     help="Profile this training data: a local file, or objects in a bucket (s3://bucket/key), as Parquet, CSV, JSON "
@@ -103,6 +111,7 @@ def publish(
     label_encoder: str | None,
     from_bucket: tuple[str, ...],
     sha256: tuple[str, ...],
+    checks: str | None,
     baseline: str | None,
     target: str | None,
     hide_values: tuple[str, ...],
@@ -140,6 +149,8 @@ def publish(
     files = _with_digests(files, sha256, required=set(adopted) if manager.signs else set())
     if adopted:
         pairs["adopted_from"] = adopted
+    attachments = {} if checks is None else {CHECKS: _read_checks(checks)}
+
     with ending_on_signals(), publishing_bar(sum(item.content.size or 0 for item in files)) as progress:
         loaded: list[TrialLoad] = []
         manifest = manager.publish_files(
@@ -152,11 +163,22 @@ def publish(
             baseline=baseline,
             target=target,
             hide_values=hide_values,
+            attachments=attachments,
         )
     _show_roles(files, loaded[0].estimators)
     echo_understanding(manifest, read_baseline(manager.registry, manifest), loaded[0].notes)
     echo(f"SHA-256 of the manifest: {sha256_hex(manifest.to_json())}", err=True)
     click.echo(manifest.ref)
+
+
+def _read_checks(path: str) -> bytes:
+    """Return the content of a file of checks; raises an error if it has faults, before anything is uploaded."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="--checks") from None
+    read_checks(decode(data, path), path)
+    return data
 
 
 def _with_digests(files: Sequence[NewArtifact], given: Iterable[str], required: Collection[str]) -> list[NewArtifact]:

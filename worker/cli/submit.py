@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
@@ -16,7 +16,7 @@ from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.job_options import job_options
+from scoreline.worker.cli.job_options import job_options, read_files
 from scoreline.worker.cli.output import cut, echo, echo_field, print_table, table_widths, terminal_width
 from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.memory import MIB, PROCESS_BYTES
@@ -64,6 +64,7 @@ def submit(
     costs. A dry run fails with the same error as the job would, and needs the packages of
     ml-requirements.txt.
     """
+    options = cast(SubmitOptions, read_files(options))
     client = Client.from_env()
     if dry_run:
         found = client.preflight(model, input, **options)

@@ -171,6 +171,7 @@ def test_a_row_is_rejected_for_the_first_rule_that_it_breaks_with_column_and_rul
         3: ("contract", "age", "'age' is -3, but the contract has min = 0"),
         4: ("contract", "age", "'age' is 143, but the contract has max = 120"),
     }
+    assert len(found) == 4, "a row that breaks several rules is rejected once"
     assert len(set(found.messages)) == len(found.messages), "rows with equal values share a message"
 
 
@@ -239,6 +240,8 @@ def over(count: int) -> Callable[[int], bool]:
     ("limits", "first"),
     [
         ({"max_rejected": 0}, "row 1 of a batch of 5: 'a' is 500.0, but the contract has max = 100"),
+        ({"max_rejected": 2}, "more than 2 rows were rejected"),
+        ({"report": over(3)}, "3 rows were rejected"),
         ({"report": over(1)}, "1 rows were rejected. The first is row 1 of a batch of 5"),
         ({"max_rejected": 1}, "The first is row 3 of a batch of 5: "),
         ({"report": over(2)}, "2 rows were rejected. The first is row 3 of a batch of 5: "),

@@ -1,0 +1,74 @@
+"""Collects what the checks of a job look at, and runs them: the checker of an engine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from scoreline.tasks.job.findings import Finding
+from scoreline.tasks.job.uris import names, parse_uri
+from scoreline.tasks.quality.checks import RunCounts, run_checks
+from scoreline.tasks.quality.gate import Evidence
+from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
+
+
+def check_job(
+    engine: Engine, evidence: Evidence, first_accepted: Profile | None = None, *, now: datetime | None = None
+) -> list[Finding]:
+    """Run the checks of a job that has all its results.
+
+    Only what a check needs is read: the baseline if there is a profile to compare, and the times of the input's objects
+    if there is a limit for them.
+
+    Parameters
+    ----------
+    first_accepted : Profile, optional
+        The profile of the first accepted job of the output, which stands in for a baseline.
+    now : datetime, optional
+        By default, the current time.
+
+    Raises
+    ------
+    ScorelineError
+        The checks or the baseline cannot be read. The gate turns an error that is not transient into a finding.
+    """
+    job, now = evidence.documents.job, now or datetime.now(UTC)
+    manifest = engine.models.manifest(job.model)
+    checks = checks_of_job(engine, job, manifest)
+    if all(check.level == "off" for check in checks.table.values()) and not checks.columns:
+        return []
+    profile, before = evidence.profile, None
+    baseline = baseline_of(engine.buckets, manifest) if isinstance(profile, Profile) else None
+    latest = evidence.accepted_before()
+    accepted = None if latest is None else latest.run
+    if accepted is not None and accepted.job_id != job.spec.job_id:
+        before = RunCounts(rows=accepted.rows + accepted.rejected, rejected=accepted.rejected)
+    freshness = checks.table["freshness"]
+    wants_age = freshness.level != "off" and freshness.limit("max_age") is not None
+    return run_checks(
+        checks,
+        counts=RunCounts(rows=evidence.rows + evidence.rejected, rejected=evidence.rejected),
+        profile=profile,
+        baseline=baseline or first_accepted,
+        baseline_name="the baseline" if baseline else "the first accepted job",
+        last=before,
+        newest_input=newest_input(engine, evidence) if wants_age else None,
+        now=now,
+    )
+
+
+def newest_input(engine: Engine, evidence: Evidence) -> datetime | None:
+    """Return the time at which the newest object of the input was written; None if no listing has its time.
+
+    Objects that were added after the job was planned do not count.
+    """
+    planned = {(piece.bucket, piece.key) for part in evidence.documents.plan for piece in part.slices}
+    newest = 0.0
+    for uri in evidence.documents.job.spec.inputs:
+        bucket, pattern = parse_uri(uri)
+        prefix = pattern[: min((pattern.find(mark) for mark in "*?[" if mark in pattern), default=len(pattern))]
+        for info in engine.buckets[bucket].list(prefix):
+            if (bucket, info.key) in planned and (info.key == pattern or names(pattern, info.key)):
+                newest = max(newest, info.modified)
+    return datetime.fromtimestamp(newest, UTC) if newest else None

@@ -1,0 +1,186 @@
+"""Tries checks on an input without a job: scores the rows in this process, and holds them against the checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from scoreline.storage.errors import ScorelineError, ScoringError, describe
+from scoreline.storage.ledger.base import Ledger
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.job.documents import Job
+from scoreline.tasks.job.findings import Finding
+from scoreline.tasks.job.plan import BATCH_ROWS
+from scoreline.tasks.quality.check_types import Checks
+from scoreline.tasks.quality.checks import RunCounts, run_checks
+from scoreline.tasks.quality.counting import ColumnCounts
+from scoreline.tasks.quality.profile import Kind, Profile, by_key
+from scoreline.tasks.scoring import matrices
+from scoreline.tasks.scoring.contract import Contract
+from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
+from scoreline.tasks.steps.planner import draft
+from scoreline.tasks.steps.preflight import UncachedModels
+from scoreline.tasks.steps.sampling import Draft
+
+MAX_ROWS = 1_000_000
+"""Maximum number of rows that are scored. The drift of more rows is hardly different."""
+LOCAL = "local"
+"""Bucket that stands for the folder of a local file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What the checks found on an input."""
+
+    model: str
+    rows: int
+    """Number of rows that were tried."""
+    rejected: int
+    reasons: Mapping[str, int]
+    """Number of rejected rows by stage and column, such as ``contract age``."""
+    complete: bool
+    """Whether all rows of the input were tried."""
+    has_baseline: bool
+    findings: tuple[Finding, ...]
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a job with this input would be blocked."""
+        return any(finding.level == "block" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``scoreline checks test --json`` prints."""
+        return {
+            "model": self.model,
+            "rows": self.rows,
+            "rejected": self.rejected,
+            "reasons": dict(self.reasons),
+            "complete": self.complete,
+            "has_baseline": self.has_baseline,
+            "blocked": self.blocked,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+class WithLocalFiles(Buckets):
+    """The buckets of the settings, and the folder of a local file as bucket `LOCAL`."""
+
+    def __init__(self, behind: Buckets, file: Path) -> None:
+        super().__init__(behind._settings, fail_fast=True)
+        self._behind = behind
+        folder = file.resolve().parent
+        self._local = DirectoryStore(folder.parent, folder.name)
+        self._local.bucket = LOCAL
+
+    def __getitem__(self, bucket: str) -> ObjectStore:
+        return self._local if bucket == LOCAL else self._behind[bucket]
+
+
+def try_checks(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job: Job) -> Tried:
+    """Score an input in this process, write nothing, and hold the results against the checks of the job.
+
+    Raises
+    ------
+    ScorelineError
+        The error with which the job would fail.
+    """
+    engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=UncachedModels(models=models))
+    try:
+        made = draft(engine, job)
+        return _try(engine, job, made)
+    except ScorelineError:
+        raise
+    except Exception as error:  # an estimator may raise any exception
+        raise ScoringError(describe(error)) from error
+    finally:
+        matrices.MEMORY.release()
+
+
+def _try(engine: Engine, job: Job, made: Draft) -> Tried:
+    manifest = engine.models.manifest(job.model)
+    checks, baseline = checks_of_job(engine, job, manifest), baseline_of(engine.buckets, manifest)
+    counted = _Counted(checks)
+    if made.parts:
+        bundle, columns, contract = engine.models.get(job.model), made.columns, Contract(made.columns.rules)
+        for piece in (piece for part in made.parts for piece in part.slices):
+            if counted.rows >= MAX_ROWS:
+                break
+            for rows in engine.read_slice(piece, columns, job.spec.read, BATCH_ROWS):
+                done = score_batch(
+                    bundle,
+                    rows.batch,
+                    features=columns.features,
+                    keep=columns.keep,
+                    method=job.spec.method,
+                    frames=columns.frames,
+                    contract=contract,
+                )
+                reasons = [f"{why.stage} {why.column or ''}".strip() for why in done.rejected.values()]
+                counted.add(rows.batch, columns.features, done.table, columns.keep)
+                counted.reject([*reasons, *(f"decode {item.column or ''}".strip() for item in rows.malformed)])
+                counted.rows += len(rows.malformed)
+    found = run_checks(
+        checks,
+        counts=RunCounts(rows=counted.rows, rejected=sum(counted.reasons.values())),
+        profile=counted.profile(),
+        baseline=baseline,
+        now=datetime.now(UTC),
+    )
+    return Tried(
+        model=job.model.ref,
+        rows=counted.rows,
+        rejected=sum(counted.reasons.values()),
+        reasons=counted.reasons,
+        complete=counted.rows >= sum(part.rows for part in made.parts),
+        has_baseline=baseline is not None,
+        findings=tuple(found),
+    )
+
+
+class _Counted:
+    """The profile of the rows that were tried, and the reasons for which rows were rejected."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._named = frozenset(checks.named)
+        self._columns: dict[tuple[Kind, str], ColumnCounts] = {}
+        self.rows = 0
+        self._profiled = 0
+        self.reasons: dict[str, int] = {}
+
+    def add(self, batch: pa.RecordBatch, features: tuple[str, ...], results: pa.Table, keep: tuple[str, ...]) -> None:
+        self.rows += batch.num_rows
+        self._profiled += batch.num_rows
+        for name in features:
+            self._add("feature", name, batch.column(name))
+        for name in (name for name in keep if name in self._named and name not in features):
+            self._add("kept", name, batch.column(name))
+        for name in results.column_names:
+            if name not in keep:
+                self._add("score", name, results.column(name))
+
+    def _add(self, kind: Kind, name: str, column: pa.Array | pa.ChunkedArray) -> None:
+        if (kind, name) not in self._columns:
+            self._columns[kind, name] = ColumnCounts(name, kind)
+        self._columns[kind, name].add(column)
+
+    def reject(self, reasons: list[str]) -> None:
+        for reason in reasons:
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def profile(self) -> Profile:
+        columns = by_key(counts.profile() for counts in self._columns.values())
+        return Profile(rows=self._profiled, counted=self._profiled, columns=columns)
+
+
+def _send_nothing(name: str, **_: Any) -> NoReturn:
+    raise AssertionError(f"trying checks must not send {name}")

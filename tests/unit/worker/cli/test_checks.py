@@ -1,0 +1,177 @@
+"""Checks are tried on an input without a job, and a first file is made from the baseline."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+from sklearn.linear_model import LogisticRegression
+
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.quality.checks_file import parse
+from scoreline.tasks.quality.counting import profile_of
+from scoreline.worker.cli.main import cli
+
+ROWS = 2_000
+CHECKS = """\
+[drift]
+level = "block"
+
+[columns]
+age = {min = 0, max = 120}
+country = {in = ["DE", "AT"], kept = true}
+"""
+
+
+def people(seed: int, older: float = 0.0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "age": generator.normal(40, 8, ROWS) + older,
+            "income": np.exp(generator.normal(8, 1, ROWS)),
+            "country": generator.choice(["DE", "AT"], ROWS),
+        }
+    )
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["checks", *words])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    models = ModelStorageManager(DirectoryStore(root, "scoreline"), cloud_only=False, use_r2=False)
+    frame = people(1)
+    features = frame[["age", "income"]]
+    model = LogisticRegression().fit(features, frame["age"] > 40)
+    outputs = pa.table({"prediction": model.predict(features), "proba_True": model.predict_proba(features)[:, 1]})
+    baseline = gzip.compress(json.dumps(profile_of(features, outputs).to_dict()).encode())
+    models.publish("plain", model)
+    models.publish("known", model, attachments={"baseline.json.gz": baseline, "checks.toml": CHECKS.encode()})
+    return root
+
+
+@pytest.fixture(autouse=True)
+def environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    monkeypatch.setenv("STORE_DIR", str(root))
+
+
+def test_an_input_like_the_baseline_passes(tmp_path: Path) -> None:
+    people(2).to_csv(tmp_path / "today.csv", index=False)
+    done = run("test", "known", str(tmp_path / "today.csv"))
+    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "all checks passed")
+
+
+def test_an_input_that_would_be_blocked_ends_with_5_and_says_why(tmp_path: Path) -> None:
+    frame = people(2, older=25)
+    frame.loc[7, "country"] = "XX"
+    frame.loc[[9, 11], "age"] = 300.0
+    frame.to_parquet(tmp_path / "today.parquet")
+    done = run("test", "known", str(tmp_path / "today.parquet"))
+    assert done.exit_code == 5, done.output
+    text = " ".join(done.output.split())
+    assert "2,000 rows, 3 rows rejected; nothing was written or sent" in text
+    assert "2 rows at stage contract for 'age'" in text
+    assert "1 row at stage contract for 'country'" in text
+    assert "block 'age' has drifted from the baseline: its population stability index is" in text
+    assert "a job with this input would be blocked" in text
+    found = json.loads(run("test", "known", str(tmp_path / "today.parquet"), "--json").output)
+    assert (found["rows"], found["rejected"], found["blocked"], found["has_baseline"]) == (ROWS, 3, True, True)
+    assert found["reasons"] == {"contract age": 2, "contract country": 1}
+    assert any(
+        (item["check"], item.get("column"), item["level"]) == ("drift", "age", "block") for item in found["findings"]
+    )
+
+
+def test_a_file_of_checks_comes_before_that_of_the_version(tmp_path: Path, root: Path) -> None:
+    people(2, older=25).to_csv(tmp_path / "today.csv", index=False)
+    (tmp_path / "checks.toml").write_text("[drift]\nlevel = 'warn'\n")
+    done = run("test", "known", str(tmp_path / "today.csv"), "--checks", str(tmp_path / "checks.toml"))
+    assert (done.exit_code, "warn" in done.output) == (0, True)
+    done = run("test", "known", str(tmp_path / "today.csv"), "--checks", "none")
+    assert done.output.splitlines()[-1] == "all checks passed"
+
+
+def test_a_version_without_a_baseline_says_that_little_was_checked(root: Path) -> None:
+    data = people(2).to_csv(index=False).encode()
+    DirectoryStore(root, "scoreline").put("in/today.csv", data)
+    done = run("test", "plain", "s3://scoreline/in/")
+    assert done.exit_code == 0
+    assert "the version has no baseline, so only fixed limits were checked" in " ".join(done.output.split())
+
+
+def test_faults_of_a_file_are_printed_with_their_lines(tmp_path: Path) -> None:
+    people(2).to_csv(tmp_path / "today.csv", index=False)
+    (tmp_path / "checks.toml").write_text("[drif]\n[columns]\nage = {mim = 0}\n")
+    done = run("test", "known", str(tmp_path / "today.csv"), "--checks", str(tmp_path / "checks.toml"))
+    assert isinstance(done.exception, InvalidRequest)
+    assert "line 1: unknown table or key 'drif'; did you mean 'drift'?" in str(done.exception)
+    assert "line 3: unknown key 'mim'; did you mean 'min'?" in str(done.exception)
+    missing = run("test", "known", str(tmp_path / "today.csv"), "--checks", str(tmp_path / "missing.toml"))
+    assert (missing.exit_code, "cannot read" in missing.output) == (2, True)
+    missing = run("test", "known", str(tmp_path / "missing.csv"))
+    assert (missing.exit_code, "there is no file" in missing.output) == (2, True)
+
+
+def test_a_first_file_from_the_baseline_has_no_faults_and_passes(tmp_path: Path) -> None:
+    done = run("infer", "known")
+    assert done.exit_code == 0
+    assert parse(done.output, features=["age", "income"], outputs=["prediction", "proba_True"]).faults == ()
+    assert "\n[columns.age]\n# not_null = true  # as in the baseline\n# min = " in done.output
+    uncommented = done.output.replace("# min", "min").replace("# max", "max").replace("# not_null", "not_null")
+    checks = parse(uncommented, features=["age", "income"], outputs=["prediction", "proba_True"])
+    assert checks.faults == ()
+    assert len(checks.checks.rules) == 6
+    (tmp_path / "checks.toml").write_text(done.output)
+    people(3).to_csv(tmp_path / "today.csv", index=False)
+    done = run("test", "known", str(tmp_path / "today.csv"), "--checks", str(tmp_path / "checks.toml"))
+    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "all checks passed")
+
+
+def test_a_version_without_a_baseline_gives_no_first_file() -> None:
+    done = run("infer", "plain")
+    assert isinstance(done.exception, InvalidRequest)
+    assert "has no baseline: publish it with --baseline FILE" in str(done.exception)
+
+
+def publish(folder: Path, text: str) -> Result:
+    joblib.dump(LogisticRegression().fit(people(1)[["age", "income"]], people(1)["age"] > 40), folder / "m.joblib")
+    (folder / "checks.toml").write_text(text)
+    words = ["models", "publish", "churn", "--model", str(folder / "m.joblib"), "--checks", str(folder / "checks.toml")]
+    return CliRunner().invoke(cli, words)
+
+
+def test_a_version_is_published_with_its_checks(tmp_path: Path) -> None:
+    done = publish(tmp_path, CHECKS + "[columns.proba_True]\nmean = 'off'\n")
+    assert done.exit_code == 0, done.output
+    registry = ModelStorageManager.from_env().registry
+    manifest = registry.show("churn")
+    assert registry.attachment(manifest, "checks.toml") == (tmp_path / "checks.toml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[columns]\nagee = {min = 0}\n", "line 2: unknown column 'agee'; did you mean 'age'?"),
+        ("[columns]\nprediction = {in = [true]}\n", "line 2: 'prediction' is an output, and row rules (in) are for"),
+        ("[columns]\nproba_0x = {drift = 'off'}\n", "line 2: unknown column 'proba_0x'"),
+        ("[rows]\nmim = 5\n", "line 2: unknown key 'mim' of rows"),
+    ],
+)
+def test_a_version_is_not_published_with_checks_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None:
+    before = ModelStorageManager.from_env().registry.versions("churn")
+    done = publish(tmp_path, text)
+    assert isinstance(done.exception, InvalidRequest)
+    assert message in str(done.exception)
+    assert ModelStorageManager.from_env().registry.versions("churn") == before
