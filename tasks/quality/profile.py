@@ -46,7 +46,7 @@ class Profile:
     counted: int = 0
     """Number of rows that are counted: all of them, or a sample."""
     one_in: int = 1
-    """About one in so many rows is counted. A hash of the row number chooses the rows (see `counting.sampled_rows`)."""
+    """About one in so many rows is counted. A hash of the row number chooses the rows (see `sampling.sampled_rows`)."""
     columns: Mapping[str, ColumnProfile] = field(default_factory=dict)
     """The columns by name. If a score has the name of a feature, its key ends in `` (score)``."""
     segment: str = ""

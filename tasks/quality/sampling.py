@@ -12,6 +12,8 @@ from scoreline.tasks.quality.text_counts import mixed_hashes
 MAX_ROWS = 250_000
 """Number of rows up to which all rows of a job are counted. With more rows, about as many are counted: a logistic
 regression scores so fast that counting each row of 20 columns would take a fifth of its time."""
+_BLOCK = 8_192
+"""Number of rows that are hashed at a time. Larger arrays would take new pages of memory for each operation."""
 
 
 def sampling_rate(rows: int) -> int:
@@ -37,5 +39,9 @@ def sampled_rows(uri: str, numbers: Any, one_in: int) -> Any:
         Numbers of rows within the object.
     """
     seed = np.uint64(hash_bytes(uri.encode("utf-8", "surrogatepass")))
-    hashes = mixed_hashes(numbers.astype(np.uint64) + seed)
-    return (hashes >> np.uint64(32)) * np.uint64(one_in) >> np.uint64(32) == 0
+    chosen = np.empty(len(numbers), bool)
+    for start in range(0, len(numbers), _BLOCK):
+        block = numbers[start : start + _BLOCK]
+        hashes = mixed_hashes(block.astype(np.uint64) + seed)
+        chosen[start : start + _BLOCK] = (hashes >> np.uint64(32)) * np.uint64(one_in) >> np.uint64(32) == 0
+    return chosen
