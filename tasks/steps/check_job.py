@@ -1,21 +1,33 @@
-"""Collects what the checks of a job look at, and runs them: the checker of an engine."""
+"""Collects what the checks of a job look at, and runs them, for the gate.
+
+A job is compared with the baseline of its model version, or else with the oldest accepted run of its output that has a
+profile. Its numbers of rows are compared with those of the last accepted run.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import islice
 
+from scoreline.storage import keys
+from scoreline.storage.errors import ObjectNotFound
+from scoreline.storage.typed_json import decode_object
+from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.findings import Finding
-from scoreline.tasks.job.uris import names, parse_uri
+from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
 from scoreline.tasks.quality.checks import RunCounts, run_checks
 from scoreline.tasks.quality.gate import Evidence
+from scoreline.tasks.quality.latest import Latest
+from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.quality.profile import Profile
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
 
+_FIRST_RUNS = 3
+"""Number of the oldest accepted runs of which a profile is looked for."""
 
-def check_job(
-    engine: Engine, evidence: Evidence, first_accepted: Profile | None = None, *, now: datetime | None = None
-) -> list[Finding]:
+
+def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None) -> list[Finding]:
     """Run the checks of a job that has all its results.
 
     Only what a check needs is read: the baseline if there is a profile to compare, and the times of the input's objects
@@ -23,8 +35,6 @@ def check_job(
 
     Parameters
     ----------
-    first_accepted : Profile, optional
-        The profile of the first accepted job of the output, which stands in for a baseline.
     now : datetime, optional
         By default, the current time.
 
@@ -39,8 +49,12 @@ def check_job(
     if all(check.level == "off" for check in checks.table.values()) and not checks.columns:
         return []
     profile, before = evidence.profile, None
-    baseline = baseline_of(engine.buckets, manifest) if isinstance(profile, Profile) else None
     latest = evidence.accepted_before()
+    baseline = name = None
+    if profile is not None:
+        baseline, name = baseline_of(engine.buckets, manifest), "the baseline"
+        if baseline is None and latest is not None:
+            baseline, name = _first_profile(evidence, latest), "the first accepted run"
     accepted = None if latest is None else latest.run
     if accepted is not None and accepted.job_id != job.spec.job_id:
         before = RunCounts(rows=accepted.rows + accepted.rejected, rejected=accepted.rejected)
@@ -50,12 +64,27 @@ def check_job(
         checks,
         counts=RunCounts(rows=evidence.rows + evidence.rejected, rejected=evidence.rejected),
         profile=profile,
-        baseline=baseline or first_accepted,
-        baseline_name="the baseline" if baseline else "the first accepted job",
+        baseline=baseline,
+        baseline_name=name or "the baseline",
         last=before,
         newest_input=newest_input(engine, evidence) if wants_age else None,
         now=now,
     )
+
+
+def _first_profile(evidence: Evidence, latest: Latest) -> Profile | None:
+    """Return the profile of the oldest accepted run that has one; None if none of the oldest runs has one."""
+    spec = evidence.documents.job.spec
+    pointer = Pointer.of(evidence.buckets, spec.output)
+    accepted = (run for run in reversed(latest.runs) if run.decision == "accepted" and run.job_id != spec.job_id)
+    for run in islice(accepted, _FIRST_RUNS):
+        key = f"{keys.output_folder(pointer.prefix, run.job_id)}_profile.json"
+        try:
+            with decoding(pointer.store, key):
+                return Profile.from_dict(decode_object(pointer.store.get(key).data), pointer.store.uri(key))
+        except ObjectNotFound:
+            continue
+    return None
 
 
 def newest_input(engine: Engine, evidence: Evidence) -> datetime | None:
@@ -67,8 +96,7 @@ def newest_input(engine: Engine, evidence: Evidence) -> datetime | None:
     newest = 0.0
     for uri in evidence.documents.job.spec.inputs:
         bucket, pattern = parse_uri(uri)
-        prefix = pattern[: min((pattern.find(mark) for mark in "*?[" if mark in pattern), default=len(pattern))]
-        for info in engine.buckets[bucket].list(prefix):
+        for info in engine.buckets[bucket].list(literal_prefix(pattern)):
             if (bucket, info.key) in planned and (info.key == pattern or names(pattern, info.key)):
                 newest = max(newest, info.modified)
     return datetime.fromtimestamp(newest, UTC) if newest else None

@@ -92,7 +92,7 @@ class Engine(Dispatcher):
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
     checker: Checker | None = None
-    """Runs the checks of a job that has all its results, in place of `hold_against_checks`."""
+    """Runs the checks of a job that has all its results, in place of `check_job`."""
     span: Callable[[WaitingStep], AbstractContextManager[None]] = lambda step: contextlib.nullcontext()
     """Returns a block that reports a step which is done without its message to OpenTelemetry."""
     profile: bool = True

@@ -48,9 +48,9 @@ from scoreline.tasks.quality.pointer import publish_latest
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.arrange import arrange, remove_parts
+from scoreline.tasks.steps.check_job import check_job
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.held_checks import hold_against_checks
 from scoreline.tasks.steps.job_profile import merge_profile
 from scoreline.tasks.steps.result_files import File
 from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
@@ -244,7 +244,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     evidence = Evidence(
         buckets=engine.buckets, documents=documents, rows=parts.rows, rejected=parts.rejected, profile=profile
     )
-    verdict = judge(evidence, engine.checker or partial(hold_against_checks, engine))
+    verdict = judge(evidence, engine.checker or partial(check_job, engine))
     state = "blocked" if verdict.blocked else outcome.state
     outcome = replace(outcome, state=state, checks=recorded(verdict), class_a=counted.class_a, class_b=counted.class_b)
     decided = claim_end(main, job_id, outcome)

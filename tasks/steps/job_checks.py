@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import replace
 
-from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, describe
+from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.attachments import BASELINE, CHECKS
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.row_rules import RowRule
 from scoreline.storage.tables.schemas import from_text
-from scoreline.storage.typed_json import MALFORMED_GZIP, decode_object
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import Columns
+from scoreline.tasks.quality.baseline import Baseline
 from scoreline.tasks.quality.check_types import Checks
 from scoreline.tasks.quality.checks_of import checks_of
 from scoreline.tasks.quality.profile import Profile
@@ -85,10 +84,4 @@ def baseline_of(buckets: Buckets, manifest: Manifest) -> Profile | None:
         The baseline is missing or damaged.
     """
     data = ModelRegistry(buckets.main).attachment(manifest, BASELINE)
-    if data is None:
-        return None
-    try:
-        raw = decode_object(gzip.decompress(data))
-    except MALFORMED_GZIP as error:
-        raise DocumentCorrupt(f"the baseline of {manifest.ref} is damaged: {describe(error)}") from error
-    return Profile.from_dict(raw, f"the baseline of {manifest.ref}")
+    return None if data is None else Baseline.decode(data, f"the baseline of {manifest.ref}").profile

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from scoreline.tasks.job.documents import Outcome
-from scoreline.tasks.steps.check_job import check_job
 from tests.support.gated import OUTPUT, Gated, gated
 
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Gated]:
     with gated(tmp_path) as found:
-        found.at.engine.checker = functools.partial(check_job, found.at.engine)
+        found.at.engine.checker = None
         yield found
 
 
@@ -45,8 +43,16 @@ def test_rows_are_compared_with_the_last_accepted_run(jobs: Gated) -> None:
 
 
 def test_rejected_rows_count_as_rows_of_the_last_run(jobs: Gated) -> None:
-    run(jobs, "one", broken=tuple(range(20)))
+    run(jobs, "one", broken=tuple(range(0, 40, 2)))
     assert said(run(jobs, "two")) == [], "the last run had 40 rows, and not 20"
+
+
+def test_without_a_baseline_scores_are_compared_with_the_first_accepted_run(jobs: Gated) -> None:
+    run(jobs, "one", checks="level = 'block'\n[rows]\nmin = 41\n")  # blocked, so that it does not count
+    assert said(run(jobs, "two")) == []
+    assert said(run(jobs, "three")) == []
+    (message,) = said(run(jobs, "four", broken=tuple(range(20)), checks="[rejects]\nlevel = 'off'\n"))
+    assert message == "50% of 'x' is null or NaN, but 0% in the first accepted run."
 
 
 def test_a_check_that_blocks_keeps_the_job_from_readers(jobs: Gated) -> None:
