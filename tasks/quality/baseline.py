@@ -114,8 +114,8 @@ def _shrink(column: ColumnProfile, buckets: int, values: int) -> ColumnProfile:
         values = min(values, common)
     return replace(
         column,
-        histogram=_coarsen(column.histogram, buckets),
-        lengths=_coarsen(column.lengths, min(buckets, 64)),
+        histogram=column.histogram.coarsened(buckets),
+        lengths=column.lengths.coarsened(min(buckets, 64)),
         values=kept.shortened(values),
     )
 
@@ -126,13 +126,7 @@ def _hide(column: ColumnProfile) -> ColumnProfile:
         column,
         minimum=None,
         maximum=None,
-        histogram=_coarsen(column.histogram, _SIGNS),
+        histogram=column.histogram.coarsened(_SIGNS),
         lengths=Histogram(),
         values=column.values.shortened(0),
     )
-
-
-def _coarsen(histogram: Histogram, buckets: int) -> Histogram:
-    """Return the histogram with at most so many buckets, and with its usual limit."""
-    coarse = replace(histogram, limit=buckets).merge(Histogram(limit=buckets))
-    return replace(coarse, limit=histogram.limit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -99,6 +99,14 @@ class Histogram:
         for bucket, count in _at_level(other.counts, other.level - level).items():
             counts[bucket] = counts.get(bucket, 0) + count
         return self._coarsened(level, counts, self.limit)
+
+    def coarsened(self, buckets: int) -> Histogram:
+        """Return the histogram of the same values with at most so many buckets, as long as the level can be lowered.
+
+        >>> Histogram.of([1.0, 2.0, 3.0, -4.0]).coarsened(2).counts
+        {-1: 1, 1: 3}
+        """
+        return replace(self._coarsened(self.level, dict(self.counts), buckets), limit=self.limit)
 
     @classmethod
     def _coarsened(cls, level: int, counts: dict[int, int], limit: int) -> Histogram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import zlib
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 
+import scoreline
 from docs.generated import DOCS, fill
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
@@ -68,6 +70,7 @@ def bucket(worker: Stack) -> ObjectStore:
             priority="high",
             max_processes=2,
             deadline="1d",
+            checks="[columns.x]\nmax = 50\n[rejects]\nlevel = 'off'\n",
             profile="on",
             segment="s",
             labels={"page": "documents"},
@@ -157,4 +160,13 @@ def test_rejected_rows_have_the_columns_of_the_page(bucket: ObjectStore, tmp_pat
 def test_a_model_has_the_fields_of_the_page(bucket: ObjectStore, document: Callable[..., Any]) -> None:
     (key,) = (info.key for info in bucket.list("models/documents/") if info.key.endswith("/manifest.json"))
     manifest = document(key)
-    assert [set(manifest), set(manifest["artifacts"][0])] == tables("Model manifest")
+    assert [set(manifest), set(manifest["artifacts"][0])] == tables("Model manifest")[:2]
+
+
+def test_a_baseline_has_the_fields_of_the_page(worker: Stack, bucket: ObjectStore) -> None:
+    rows = pd.DataFrame({"x": np.arange(20.0)})
+    manager = scoreline.ModelStorageManager.from_env(worker.environ)
+    made = manager.publish("documents-baseline", LinearRegression().fit(rows, rows["x"]), baseline=rows)
+    data = bucket.get(f"models/{made.name}/{made.version}/baseline.json.gz").data
+    of_profile = {"rows", "counted", "one_in", "columns"}
+    assert set(json.loads(gzip.decompress(data))) == tables("Model manifest")[2] | of_profile

@@ -168,11 +168,11 @@ def test_arranged_files_are_named_in_the_manifest_and_the_parts_are_deleted(
         assert [entry["rows"] for entry in manifest["parts"]] == [300] * 10
         if name == "parts":
             named = {Path(entry["key"]).name for entry in manifest["parts"]}
-            assert found == named | {"_manifest.json", "_SUCCESS"}
+            assert found == named | {"_manifest.json", "_profile.json", "_SUCCESS"}
             continue
         root = manifest["files"][0]["key"].partition("job_id=")[2].partition("/")[0]
         named = {file["key"].partition(f"{root}/")[2] for file in manifest["files"]}
-        assert found == named | {"_manifest.json", "_SUCCESS"}
+        assert found == named | {"_manifest.json", "_profile.json", "_SUCCESS"}
         for file in manifest["files"]:
             data = (folder / file["key"].partition(f"{root}/")[2]).read_bytes()
             assert len(data) == file["bytes"]

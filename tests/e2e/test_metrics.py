@@ -148,6 +148,7 @@ def test_metrics_count_jobs_rows_parts_and_loads(
         "state=partial": 1,
         "state=failed": 1,
         "state=cancelled": 0,
+        "state=blocked": 0,
     }
     # And `scoreline metrics` reports how long parts and loads of models took
     buckets = [more[key] for key in more if key[0] == "scoreline_part_duration_seconds_bucket"]

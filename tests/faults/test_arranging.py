@@ -46,6 +46,7 @@ def verify(rig: Rig, job: Status) -> None:
     manifest = json.loads(rig.store.get(keys.results_manifest(folder)).data)
     assert listed == {file["key"] for file in manifest["files"]} | {
         keys.results_manifest(folder),
+        keys.results_profile(folder),
         keys.success(folder),
     }
     found = []

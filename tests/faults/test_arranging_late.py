@@ -48,7 +48,7 @@ def verify(rig: Rig, job: Status) -> None:
     folder = parse_uri(job.output)[1]
     manifest = json.loads(rig.store.get(keys.results_manifest(folder)).data)
     named = {file["key"].removeprefix(folder) for file in manifest["files"]}
-    assert set(names(rig, job)) == named | {"_SUCCESS", "_manifest.json"}
+    assert set(names(rig, job)) == named | {"_SUCCESS", "_manifest.json", "_profile.json"}
     ids: list[int] = []
     for file in manifest["files"]:
         data = rig.store.get(file["key"]).data
@@ -89,7 +89,7 @@ def test_a_finalizer_does_not_fail_the_job_when_another_has_deleted_the_parts(
     rig.wait(rig.held, "a part about to be read")
     # When another finalizer deletes the parts, and dies before it writes the outcome
     with monkeypatch.context() as patch:
-        patch.setattr(finalize, "record_outcome", lambda *_: None)
+        patch.setattr(finalize, "record_outcome", lambda *_, **__: None)
         finalize.finalize(engine(rig), job.job_id)
     assert not [name for name in names(rig, job) if name.startswith("_parts/")]
     assert rig.client.status(job.job_id).state == "running"
@@ -140,7 +140,7 @@ def test_results_too_large_to_arrange_keep_their_parts_and_a_resumed_job_arrange
     # Then the job ends, and its only result file contains all rows in order
     done = rig.end(job)
     verify(rig, done)
-    assert names(rig, job) == ["_SUCCESS", "_manifest.json", "part-00000.parquet"]
+    assert names(rig, job) == ["_SUCCESS", "_manifest.json", "_profile.json", "part-00000.parquet"]
 
 
 def test_a_file_is_written_again_when_a_part_in_it_has_been_scored_again(rig: Rig) -> None:

@@ -28,6 +28,7 @@ from scoreline.tasks.scoring.refused_before import RefusedBefore, RefusedByModel
 from scoreline.tasks.scoring.rejected_rows import RejectedRows
 from scoreline.tasks.scoring.score import Scored, _remember, score_batch
 from scoreline.tasks.scoring.search import Search
+from scoreline.tasks.steps import planner
 from scoreline.testing import eager
 from tests.support.bundles import bundle
 from tests.support.model_calls import counted_calls
@@ -203,7 +204,10 @@ def test_a_process_remembers_each_model_and_no_more_than_64() -> None:
     assert models.of("a", ["x"]) is not first
 
 
-def test_parts_of_later_jobs_begin_with_what_the_model_refused_before(tmp_path: Any) -> None:
+def test_parts_of_later_jobs_begin_with_what_the_model_refused_before(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "BATCH_S", 60.0)  # however long a call takes, all rows are one batch
     with eager(tmp_path) as client:
         client.models.publish("m", MODEL, alias="new")
         called = []

@@ -12,7 +12,7 @@ from tests.support.line_jobs import desk
 
 
 @pytest.mark.parametrize("gather", [False, True])
-def test_a_job_ends_with_manifest_claim_success_and_outcome_in_this_order(
+def test_a_job_ends_with_manifest_profile_claim_success_and_outcome_in_this_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gather: bool
 ) -> None:
     with desk(tmp_path) as at:
@@ -27,6 +27,7 @@ def test_a_job_ends_with_manifest_claim_success_and_outcome_in_this_order(
 
         monkeypatch.setattr(main, "put", noted)
         finalize(at.engine, job_id)
-        assert written[-6:-1] == ["_manifest.json", "claim-1.json", "_SUCCESS", "latest.json", "outcome.json"]
+        names = ["_manifest.json", "_profile.json", "claim-1.json", "_SUCCESS", "latest.json", "outcome.json"]
+        assert written[-7:-1] == names
         assert written[-1].endswith(f"~line~{job_id}")  # the entry of the index
         assert len(written) == len(set(written))
