@@ -183,6 +183,17 @@ def test_csv_has_every_kind_of_value(jobs: Gated, tmp_path: Path) -> None:
     ]
 
 
+def test_csv_does_not_change_numbers_of_any_type(jobs: Gated, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "price": pa.array([decimal.Decimal("-12345678901234567890.10"), None], pa.decimal128(30, 2)),
+            "coded": pa.array([-1, None]).dictionary_encode(),
+        }
+    )
+    assert export(made_of(jobs, table), tmp_path / "a.csv") == 2
+    assert (tmp_path / "a.csv").read_text() == '"price","coded"\n-12345678901234567890.10,-1\n,\n'
+
+
 @pytest.mark.parametrize("text", RISKY)
 def test_a_text_that_begins_like_a_formula_is_harmless_in_csv(jobs: Gated, tmp_path: Path, text: str) -> None:
     table = pa.table({text: pa.array([text, "x" + text, None]), "n": [-1, 2, 3]})
