@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.inputs import only_new
 from scoreline.tasks.inputs.listing import list_inputs
 from scoreline.tasks.inputs.only_new import remember_scored, unseen
@@ -52,6 +53,27 @@ def test_objects_of_a_job_that_failed_are_still_new(night: Night) -> None:
     night.write(NIGHTLY + "only_new = true\nmax_rejected = 1\n")
     done = run(night, 1)
     assert (done.rows, done.rejected) == (3, 1)
+
+
+def test_objects_of_a_withdrawn_job_are_scored_again_only_once(night: Night) -> None:
+    assert run(night, 0).rows == len(X)
+    night.client.reject(job(0), "wrong prices")
+    assert run(night, 1).rows == len(X)
+    night.client.reject(job(0), "wrong prices of all days")
+    assert run(night, 2).rows == 0, "the second job has scored them"
+
+
+def test_a_withdrawn_job_is_not_accepted_once_a_later_job_has_scored_its_objects(night: Night) -> None:
+    assert run(night, 0).rows == len(X)
+    night.client.reject(job(0), "wrong prices")
+    assert run(night, 1).rows == len(X)
+    with pytest.raises(InvalidRequest, match=r"1 of 1 object of job .* was scored by a later job"):
+        night.client.accept(job(0), "not after all")
+    assert night.outcome(job(0)).state == "blocked"
+    night.client.reject(job(1), "this one instead")
+    night.client.accept(job(0), "not after all")
+    night.client.accept(job(0), "not after all")
+    assert run(night, 2).rows == 0
 
 
 def test_if_two_jobs_record_scored_objects_at_once_none_is_lost(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
