@@ -90,6 +90,16 @@ def test_results_that_are_not_accepted_are_refused_with_what_to_do(jobs: Gated) 
         open_results(jobs.buckets, "s3://scoreline/other/job_id=k/")
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".xlsx"])
+def test_a_run_without_rows_is_not_taken_for_damaged_results(jobs: Gated, tmp_path: Path, suffix: str) -> None:
+    found = made_of(jobs, pa.table({"x": pa.array([], pa.int64())}), parts=0)
+    assert [batch.num_rows for batch in found] == []
+    assert export(found, tmp_path / "a.jsonl") == 0
+    with pytest.raises(InvalidRequest, match="job made has no rows with a result, and so no files"):
+        export(found, tmp_path / f"a{suffix}")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.jsonl"]
+
+
 def damage(jobs: Gated, key: str) -> None:
     jobs.main.put(key, jobs.main.get(key).data[:-1] + b"?")
 
