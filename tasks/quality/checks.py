@@ -111,14 +111,14 @@ _OF_COLUMNS: Mapping[CheckName, Callable[[Compared, Check], Iterator[Finding]]] 
 def _applies(name: CheckName, column: ColumnProfile, checks: Checks) -> bool:
     """Return whether a check applies to a column, unless the file names the check for the column.
 
-    Times move on by themselves, so their range and distribution are not compared. Means and classes are those of
-    scores.
+    Times move on by themselves, and kept columns are often numbers or dates of the day, so their range and distribution
+    are not compared. Means and classes are those of scores.
     """
     if name in checks.columns.get(column.name, {}):
         return True
     if name in ("mean", "classes"):
         return column.kind == "score"
-    return name == "nulls" or column.type != "time"
+    return name == "nulls" or (column.type != "time" and column.kind != "kept")
 
 
 def _safely(name: CheckName, column: str, rule: Check, check: Callable[[Check], Iterator[Finding]]) -> list[Finding]:

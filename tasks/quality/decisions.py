@@ -26,7 +26,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once, if_unchanged
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.job_index import note_decision
-from scoreline.tasks.inputs.only_new import forget_scored, remember_scored
+from scoreline.tasks.inputs.only_new import check_still_new, forget_scored, remember_scored
 from scoreline.tasks.job.documents import (
     WITH_RESULTS,
     Job,
@@ -72,7 +72,8 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
     JobNotFound
         No job has that id, or its results were removed.
     InvalidRequest
-        The job has not ended, or has not all its results, or there is no reason.
+        The job has not ended, or has not all its results, or there is no reason. Or the job was withdrawn, and a later
+        job of its schedule has scored its objects since, or is about to (`only_new`).
     StoreUnavailable
         Transient: try again.
     """
@@ -85,6 +86,8 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
         raise InvalidRequest(
             f"job {job_id} {outcome.state}, so it has not all its results: `scoreline resume {job_id}` scores the rest"
         )
+    if decision == "accepted":
+        _check_not_scored_since(main, job, outcome)
     _record(main, job_id, outcome, decision, reason)
     for _ in range(_TRIES):
         review, etag = read_review(main, job_id)
@@ -94,6 +97,18 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
         if read_review(main, job_id)[1] == etag:
             return Decided(outcome=outcome, latest=_latest_of(buckets, job), publishes=publishes(job, main.bucket))
     raise StoreUnavailable(f"{main.uri(keys.review(job_id))} was changed {_TRIES} times meanwhile: try again")
+
+
+def _check_not_scored_since(main: ObjectStore, job: Job, outcome: Outcome) -> None:
+    """Raise an error if another job has scored, or may be about to score, objects of a job that was withdrawn.
+
+    Otherwise, two accepted runs of a schedule that scores each object only once would have the same rows.
+    """
+    if job.spec.only_new is None or outcome.checks is None or outcome.checks.review is None:
+        return
+    last, _ = read_review(main, job.spec.job_id)
+    if last is not None and last.decision == "withdrawn" and outcome.state == "blocked":
+        check_still_new(main, job.spec.only_new, job.spec.job_id)
 
 
 def check_reason(reason: str) -> str:
@@ -151,11 +166,17 @@ def _carry_out(buckets: Buckets, job: Job, review: Review) -> Outcome:
         if pointer is not None:
             pointer.withdraw(entry)
         layout.store.delete(layout.success)
-        if job.spec.only_new is not None:
+        if job.spec.only_new is not None and not _is_forgotten(outcome, review):
             forget_scored(main, job.spec.only_new, job_id)
     decided = _replace_outcome(main, job_id, review)
     note_decision(main, job, decided)
     return decided
+
+
+def _is_forgotten(outcome: Outcome, review: Review) -> bool:
+    """Return whether the decision before was the same, so that a later job may have scored the objects since."""
+    before = None if outcome.checks is None else outcome.checks.review
+    return before is not None and before.decision == "withdrawn" and review.number <= before.number + 1
 
 
 def _write_success(main: ObjectStore, layout: ResultsLayout, job: Job, outcome: Outcome) -> None:

@@ -78,16 +78,22 @@ def _write_csv(results: Results, path: Path) -> int:
 
 
 def _csv_type(kind: pa.DataType) -> pa.DataType:
-    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    return kind if plain or pa.types.is_date(kind) or pa.types.is_timestamp(kind) else pa.string()
+    if pa.types.is_dictionary(kind):
+        return _csv_type(kind.value_type)
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return (
+        kind
+        if is_number or pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+        else pa.string()
+    )
 
 
 def _csv_column(column: pa.Array) -> pa.Array:
     """Return a column that CSV can hold, in which no text begins like a formula."""
-    if _csv_type(column.type) == column.type and not pa.types.is_string(column.type):
-        return column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if _csv_type(column.type) == column.type and not pa.types.is_string(column.type):
+        return column
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
         texts = column.cast(pa.string())
     else:

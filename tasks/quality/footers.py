@@ -149,6 +149,13 @@ class ProfileSum:
             self._histograms[path] = HistogramSum(limit)
         self._histograms[path].add(arrays)
 
+    @property
+    def columns(self) -> int:
+        """Number of columns so far, those of segments included."""
+        whole, others = self._rest, self._rest.other_segments
+        groups = [whole, *whole.segments.values(), *([] if others is None else [others])]
+        return sum(len(group.columns) for group in groups)
+
     def profile(self) -> Profile:
         """Return the sum of all profiles so far."""
         others = self._rest.other_segments

@@ -49,10 +49,15 @@ class Results:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of every batch."""
+        """The columns of every batch. Raises `InvalidRequest` if the run has no rows and no files."""
         for file in self._files():
             with self._open(file) as opened:
                 return self._whole_schema(opened.schema_arrow)
+        if not self.rows:
+            raise InvalidRequest(
+                f"job {self.job_id} has no rows with a result, and so no files that have columns: there is nothing to "
+                "read"
+            )
         raise ResultsDamaged(f"{self.uri} has no files")
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:

@@ -11,6 +11,7 @@ withdrawn.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,9 +24,10 @@ from scoreline.storage.errors import (
     PreconditionFailed,
 )
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.objects.base import IfMatch, ObjectInfo, if_unchanged
+from scoreline.storage.objects.base import IfMatch, ObjectInfo, exists, if_unchanged
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.audit import record
+from scoreline.tasks.inputs.only_new import forget_scored
 from scoreline.tasks.job.documents import (
     WITH_RESULTS,
     Job,
@@ -141,6 +143,8 @@ def remove(buckets: Buckets, found: Removable) -> Kept | None:
     job_id = found.tombstone.job_id
     if not found.begun and (why := _decide(buckets, found)):
         return Kept(job_id=job_id, why=why)
+    if found.tombstone.state == "blocked":
+        _release(buckets, found.tombstone)
     found.results.delete()
     last = keys.outcome(job_id)
     # Other documents may have been written since
@@ -151,6 +155,21 @@ def remove(buckets: Buckets, found: Removable) -> Kept | None:
     buckets.main.delete(last)
     log.info("job.removed", extra={"job_id": job_id, "objects": found.tombstone.objects, "why": found.tombstone.why})
     return None
+
+
+def _release(buckets: Buckets, tombstone: Tombstone) -> None:
+    """Let a schedule score the objects of a job again that was blocked, and about which nobody has decided.
+
+    Otherwise, no accepted run would ever have the rows of a schedule that scores each object only once. If a person has
+    withdrawn the job, its objects were released at that time, and a later job may have scored them since.
+    """
+    main, job_id = buckets.main, tombstone.job_id
+    outcome = read_outcome(main, job_id)
+    is_decided = outcome is None or (outcome.checks is not None and outcome.checks.review is not None)
+    if tombstone.schedule is None or is_decided or exists(main, keys.review(job_id)):
+        return
+    with contextlib.suppress(ObjectNotFound):  # an earlier attempt has deleted the plan
+        forget_scored(main, tombstone.schedule, job_id)
 
 
 def _decide(buckets: Buckets, found: Removable) -> str:

@@ -248,6 +248,8 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     state = "blocked" if verdict.blocked else outcome.state
     outcome = replace(outcome, state=state, checks=recorded(verdict), class_a=counted.class_a, class_b=counted.class_b)
     decided = claim_end(main, job_id, outcome)
+    if decided is not outcome and read_outcome(main, job_id) is not None:
+        return None  # another finalizer has ended the job, and a person may have withdrawn it since
     if decided.state not in WITH_RESULTS:  # another process cancelled or failed the job, and may have died since
         return decided
     outcome = replace(outcome, state=decided.state, checks=decided.checks)  # another finalizer may have found more

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +37,9 @@ MIN_RECORDS = 1_000
 the time of a small job."""
 MAX_PARTS = 20_000
 """Maximum number of parts whose profiles are merged, some 2 ms each. Of a job with more, every n-th part is read."""
+MAX_COLUMNS = 1_000_000
+"""Maximum number of columns in all profiles that are merged, those of segments included, some 0.1 ms each. Of a job
+with more, every n-th part is read, because finalizing must not take longer than a step may."""
 _THREADS = 16
 
 
@@ -114,14 +118,19 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
     if not documents.plan.parts or not has_profile(engine, documents):
         return None
     plan, layout = documents.plan, ResultsLayout.of(engine.buckets, documents.job)
-    every = -(-plan.parts // MAX_PARTS)
-    added = ProfileSum()
-    for key, text in _footers(layout, ((n, entry) for n, entry in enumerate(entries) if n % every == 0)):
-        try:
-            if text is not None:
-                added.add(text, layout.uri(key))
-        except DocumentCorrupt as error:
-            log.warning("profile.skipped", extra={"job_id": documents.job.spec.job_id, "error": describe(error)})
+    added, reader, numbered = ProfileSum(), FooterReader(layout.store), iter(enumerate(entries))
+
+    def add(chosen: Iterable[tuple[int, Entry]]) -> None:
+        for key, text in _footers(layout, reader, chosen):
+            try:
+                if text is not None:
+                    added.add(text, layout.uri(key))
+            except DocumentCorrupt as error:
+                log.warning("profile.skipped", extra={"job_id": documents.job.spec.job_id, "error": describe(error)})
+
+    add(islice(numbered, 1))  # says how many columns and segments the others have, too
+    every = max(-(-plan.parts // MAX_PARTS), -(-plan.parts * added.columns // MAX_COLUMNS))
+    add((number, entry) for number, entry in numbered if number % every == 0)
     if not added.profiles:
         return None
     profile = added.profile().shortened()
@@ -132,9 +141,10 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
     return profile
 
 
-def _footers(layout: ResultsLayout, entries: Iterable[tuple[int, Entry]]) -> Iterator[tuple[str, str | None]]:
+def _footers(
+    layout: ResultsLayout, reader: FooterReader, entries: Iterable[tuple[int, Entry]]
+) -> Iterator[tuple[str, str | None]]:
     """Yield the key of each part, in order, with its packed profile. Some parts are read at the same time."""
-    reader = FooterReader(layout.store)
 
     def read(key: str, size: int) -> str | None:
         try:

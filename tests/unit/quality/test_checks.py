@@ -148,6 +148,19 @@ def test_times_move_on_unless_a_check_names_the_column() -> None:
     assert named(run(later, "[columns.when]\noutside = {max = '1%'}\n")) == {("outside", "when")}
 
 
+def test_kept_columns_change_from_day_to_day_unless_they_set_a_check() -> None:
+    days = [
+        profile(columns(day), scores(day), id=np.arange(ROWS) + day * ROWS, batch=[f"day {day}"] * ROWS)
+        for day in (1, 2)
+    ]
+    assert run(days[1], baseline=days[0]) == []
+    found = run(days[1], "[columns.batch]\nkept = true\noutside = {max = '1%'}\n", baseline=days[0])
+    assert named(found) == {("outside", "batch")}
+    rule = "[columns.id]\nkept = true\nnot_null = true\n"
+    assert run(days[1], rule, baseline=days[0]) == []
+    assert named(run(days[1], rule + "drift = {psi = 0.2}\n", baseline=days[0])) == {("drift", "id")}
+
+
 LAST = RunCounts(rows=ROWS, rejected=10)
 
 

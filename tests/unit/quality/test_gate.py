@@ -116,6 +116,23 @@ def test_all_finalizers_follow_the_verdict_in_the_claim(jobs: Gated, first: tupl
     assert exists(jobs.main, KEY) == (not first)
 
 
+def test_a_slow_finalizer_does_not_give_a_run_back_that_was_withdrawn_meanwhile(jobs: Gated) -> None:
+    jobs.run("before")
+    jobs.score("j")
+    engine = jobs.at.engine
+
+    def slowly(evidence: Evidence) -> tuple[Finding, ...]:
+        engine.checker = lambda _: ()
+        jobs.finalize("j")  # by another process
+        jobs.client.reject("j", "wrong prices")
+        return ()
+
+    engine.checker = slowly
+    finalize(engine, "j")
+    assert (jobs.outcome("j").state, jobs.named) == ("blocked", "before")
+    assert not jobs.has_success("j")
+
+
 def test_the_checks_see_numbers_documents_and_the_last_accepted_run(jobs: Gated) -> None:
     seen: list[tuple[int, int, str, str | None]] = []
 

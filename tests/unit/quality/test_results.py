@@ -90,6 +90,16 @@ def test_results_that_are_not_accepted_are_refused_with_what_to_do(jobs: Gated) 
         open_results(jobs.buckets, "s3://scoreline/other/job_id=k/")
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".xlsx"])
+def test_a_run_without_rows_is_not_taken_for_damaged_results(jobs: Gated, tmp_path: Path, suffix: str) -> None:
+    found = made_of(jobs, pa.table({"x": pa.array([], pa.int64())}), parts=0)
+    assert [batch.num_rows for batch in found] == []
+    assert export(found, tmp_path / "a.jsonl") == 0
+    with pytest.raises(InvalidRequest, match="job made has no rows with a result, and so no files"):
+        export(found, tmp_path / f"a{suffix}")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.jsonl"]
+
+
 def damage(jobs: Gated, key: str) -> None:
     jobs.main.put(key, jobs.main.get(key).data[:-1] + b"?")
 
@@ -181,6 +191,17 @@ def test_csv_has_every_kind_of_value(jobs: Gated, tmp_path: Path) -> None:
         "[1, 2]",
         '{"a": "=2"}',
     ]
+
+
+def test_csv_does_not_change_numbers_of_any_type(jobs: Gated, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "price": pa.array([decimal.Decimal("-12345678901234567890.10"), None], pa.decimal128(30, 2)),
+            "coded": pa.array([-1, None]).dictionary_encode(),
+        }
+    )
+    assert export(made_of(jobs, table), tmp_path / "a.csv") == 2
+    assert (tmp_path / "a.csv").read_text() == '"price","coded"\n-12345678901234567890.10,-1\n,\n'
 
 
 @pytest.mark.parametrize("text", RISKY)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.inputs import only_new
 from scoreline.tasks.inputs.listing import list_inputs
 from scoreline.tasks.inputs.only_new import remember_scored, unseen
 from scoreline.tasks.job.documents import Outcome, read_job
+from scoreline.tasks.job.results_keep import ResultsKeep
+from scoreline.tasks.retention.due_jobs import Due
+from scoreline.tasks.retention.policies import Policies
+from scoreline.tasks.retention.removal import Removable, examine, remove
 from tests.unit.schedules.conftest import NIGHTLY, SLOT, Night, X
 
 DAY = timedelta(days=1)
@@ -52,6 +58,49 @@ def test_objects_of_a_job_that_failed_are_still_new(night: Night) -> None:
     night.write(NIGHTLY + "only_new = true\nmax_rejected = 1\n")
     done = run(night, 1)
     assert (done.rows, done.rejected) == (3, 1)
+
+
+def test_objects_of_a_withdrawn_job_are_scored_again_only_once(night: Night) -> None:
+    assert run(night, 0).rows == len(X)
+    night.client.reject(job(0), "wrong prices")
+    assert run(night, 1).rows == len(X)
+    night.client.reject(job(0), "wrong prices of all days")
+    assert run(night, 2).rows == 0, "the second job has scored them"
+
+
+def test_a_withdrawn_job_is_not_accepted_once_a_later_job_has_scored_its_objects(night: Night) -> None:
+    assert run(night, 0).rows == len(X)
+    night.client.reject(job(0), "wrong prices")
+    assert run(night, 1).rows == len(X)
+    with pytest.raises(InvalidRequest, match=r"1 of 1 object of job .* was scored by a later job"):
+        night.client.accept(job(0), "not after all")
+    assert night.outcome(job(0)).state == "blocked"
+    night.client.reject(job(1), "this one instead")
+    night.client.accept(job(0), "not after all")
+    night.client.accept(job(0), "not after all")
+    assert run(night, 2).rows == 0
+
+
+def remove_old(night: Night, day: int) -> None:
+    """Remove the job of a slot as if it had ended long ago."""
+    buckets, due = night.client.buckets, Due(job_id=job(day), why="it is old")
+    found = examine(buckets, Policies(default=ResultsKeep(days=30)), due, time.time() + 100 * DAY.total_seconds())
+    assert isinstance(found, Removable), found
+    assert remove(buckets, found) is None
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_objects_of_a_job_that_was_blocked_until_its_removal_are_scored_again(night: Night, withdrawn: bool) -> None:
+    night.write(NIGHTLY + "only_new = true\nchecks = \"[rows]\\nlevel = 'block'\\nmin = 100\"\n")
+    assert run(night, 0).state == "blocked"
+    night.write(NIGHTLY + "only_new = true\n")
+    if withdrawn:
+        night.client.reject(job(0), "wrong prices")
+        assert run(night, 1).rows == len(X)
+    else:
+        assert run(night, 1).rows == 0, "a person may accept the blocked job"
+    remove_old(night, 0)
+    assert run(night, 2).rows == (0 if withdrawn else len(X))
 
 
 def test_if_two_jobs_record_scored_objects_at_once_none_is_lost(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,6 +304,19 @@ def test_each_part_costs_one_ranged_read_and_the_job_one_write(
     assert names["on"] == sorted([*names["off"], "/_profile.json"])
 
 
+def test_many_columns_and_segments_are_merged_from_fewer_parts(
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_profile, "MAX_COLUMNS", 60)
+    covered = {}
+    for segment in (None, "country"):
+        scored(client, f"by-{segment}", keep="country", segment=segment, part_rows=500)
+        found = document(client, f"by-{segment}")
+        covered[segment] = found["parts"], found["parts_covered"]
+    # Seven columns, and the same of each of three countries, of which the country itself is not one
+    assert covered == {None: (6, 6), "country": (6, 2)}
+
+
 def test_few_records_have_no_profile(client: EagerClient) -> None:
     client.submit_records("risk", DATA[FEATURES][:50], job_id="few")
     client.submit_records("risk", DATA[FEATURES], job_id="many")
