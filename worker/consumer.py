@@ -83,6 +83,11 @@ class _TolerantChannel(SharingChannel):
     def _receive_one(self, client: Any) -> Any:
         return self._read(partial(super()._receive_one, client))  # type: ignore[misc]
 
+    def basic_get(self, queue: str, no_ack: bool = False, **options: Any) -> Any:
+        """Return a message, or None if the queue is empty or the message is malformed."""
+        found = self._read(partial(super().basic_get, queue, no_ack, **options))
+        return None if found is True else found
+
     def _read(self, read: Callable[[], Any]) -> Any:
         try:
             return read()
