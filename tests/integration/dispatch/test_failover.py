@@ -89,7 +89,7 @@ def test_a_client_writes_to_the_new_server_after_at_most_one_transient_error(tmp
                 call()
         assert "a message" in failed
         assert all("read only" in error for error in failed.values())
-        assert (ledger.processes(), second.llen(queue.names.jobs)) == (2, 1)
+        assert (ledger.processes(), second.llen(queue.names.steps)) == (2, 1)
         assert ledger.counters.read().loads["m"].count == 1
         ledger.disconnect()
 

@@ -55,7 +55,7 @@ def part(
 def test_counters_begin_at_zero_and_add_up(counters: Counters) -> None:
     before = counters.read()
     assert (before.rows, before.parts_scored, before.part_seconds) == (0, 0, 0.0)
-    assert before.jobs == {"succeeded": 0, "partial": 0, "failed": 0, "cancelled": 0}
+    assert before.jobs == {"succeeded": 0, "partial": 0, "failed": 0, "cancelled": 0, "blocked": 0}
     assert before.loads == {}
     part(counters, rows=90, rejected=10, seconds=0.2)
     part(counters, rows=5, seconds=0.3)
