@@ -84,6 +84,18 @@ class HeldRequests:
         connections = Connections(os.environ, MAIN_PROCESS)
         return cls(consumer, handle, connections.queue_names, connections.ledger.waiting)
 
+    def return_from(self, lost: HeldRequests) -> None:
+        """Return the messages to their queues that were received over a lost connection and not acknowledged.
+
+        Redis would deliver them again only after the visibility timeout. Other brokers do it as soon as the connection
+        is lost. Messages that are in their queue again, or acknowledged, stay as they are.
+        """
+        if self._consumer.connection.transport.driver_type == "redis":
+            delivered = lost._channel.qos._delivered
+            for tag in list(delivered):
+                self._channel.qos.restore_by_tag(tag)
+                delivered.pop(tag, None)  # otherwise kombu returns it once more, although a worker has it by then
+
     def look(self) -> None:
         """Acknowledge the requests that are done, and receive others if all children are busy.
 
