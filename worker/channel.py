@@ -17,19 +17,34 @@ from kombu.utils.scheduling import round_robin_cycle
 from scoreline.storage.ledger import shared_connection
 from scoreline.tasks.dispatch.queue_names import PARTS_PREFIX
 
+MOST_BEFORE_PARTS = 50
+"""Number of messages of other queues after which a process prefers the queues of parts once. Otherwise, a stream of
+records that keeps all processes busy would stop all other jobs."""
+
 
 class PartsLast(round_robin_cycle):  # type: ignore[type-arg]  # the class cannot be subscripted
     """Order in which a process reads its queues: in turns, but the queues of parts only while the others are empty.
+
+    After `MOST_BEFORE_PARTS` other messages, the queues of parts come first, once.
 
     A part takes about 20 seconds, and the steps of jobs and the requests of applications mostly take less than one.
     Processes share their time by parts (see `scoreline.storage.ledger.shares`), so parts lose little by waiting.
     """
 
     items: list[str]
+    _others = 0
+    """Number of messages of other queues since the queues of parts came first."""
 
     def consume(self, n: int) -> list[str]:  # type: ignore[override]  # kombu iterates twice
         """Return the first `n` queues."""
-        return sorted(self.items[:n], key=lambda name: name.startswith(PARTS_PREFIX))
+        parts_first = self._others >= MOST_BEFORE_PARTS
+        return sorted(self.items[:n], key=lambda name: name.startswith(PARTS_PREFIX) != parts_first)
+
+    def rotate(self, last_used: str) -> Any:
+        """Record that a message of a queue was received."""
+        is_part, had_turn = last_used.startswith(PARTS_PREFIX), self._others >= MOST_BEFORE_PARTS
+        self._others = 0 if is_part or had_turn else self._others + 1
+        return super().rotate(last_used)
 
 
 class SharingChannel(redis.Channel):

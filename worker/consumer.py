@@ -33,16 +33,21 @@ class TaskConsumer(Consumer):
     """
 
     connection_errors: tuple[type[BaseException], ...]
+    _held: HeldRequests | None = None
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Set timers in the event loop: one closes idle connections, the other receives requests for busy processes.
 
-        Celery cancels the timers when it loses the broker.
+        Celery cancels the timers when it loses the broker, and calls this method again once it is connected again.
         """
         super().register_with_event_loop(hub)
         idle_s = WorkerSettings.from_env(os.environ).redis_idle_s
         hub.call_repeatedly(min(1.0, idle_s), shared_connection.close_idle, idle_s)
-        hub.call_repeatedly(LOOK_EVERY_S, HeldRequests.of(self, self.create_task_handler()).look)
+        held = HeldRequests.of(self, self.create_task_handler())
+        if self._held is not None:
+            held.return_from(self._held)
+        self._held = held
+        hub.call_repeatedly(LOOK_EVERY_S, held.look)
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """Return a function that handles a message, or drops the message if it is malformed."""
@@ -82,6 +87,11 @@ class _TolerantChannel(SharingChannel):
 
     def _receive_one(self, client: Any) -> Any:
         return self._read(partial(super()._receive_one, client))  # type: ignore[misc]
+
+    def basic_get(self, queue: str, no_ack: bool = False, **options: Any) -> Any:
+        """Return a message, or None if the queue is empty or the message is malformed."""
+        found = self._read(partial(super().basic_get, queue, no_ack, **options))
+        return None if found is True else found
 
     def _read(self, read: Callable[[], Any]) -> Any:
         try:

@@ -84,6 +84,18 @@ class HeldRequests:
         connections = Connections(os.environ, MAIN_PROCESS)
         return cls(consumer, handle, connections.queue_names, connections.ledger.waiting)
 
+    def return_from(self, lost: HeldRequests) -> None:
+        """Return the messages to their queues that were received over a lost connection and not acknowledged.
+
+        Redis would deliver them again only after the visibility timeout. Other brokers do it as soon as the connection
+        is lost. Messages that are in their queue again, or acknowledged, stay as they are.
+        """
+        if self._consumer.connection.transport.driver_type == "redis":
+            delivered = lost._channel.qos._delivered
+            for tag in list(delivered):
+                self._channel.qos.restore_by_tag(tag)
+                delivered.pop(tag, None)  # otherwise kombu returns it once more, although a worker has it by then
+
     def look(self) -> None:
         """Acknowledge the requests that are done, and receive others if all children are busy.
 
@@ -120,7 +132,7 @@ class HeldRequests:
             self._handle(held.message)
 
     def _receive(self, most_queued: int) -> None:
-        for queue in self._names.requests:
+        for queue in filter(self._consumer.task_consumer.consuming_from, self._names.requests):
             while self._has_room(most_queued) and (message := self._next(queue)) is not None:
                 self._sort(message)
 
@@ -143,7 +155,8 @@ class HeldRequests:
         return not channel.client.exists(*(channel._q_for_pri(queue, step) for step in channel.priority_steps))
 
     def _prepared(self, message: Any) -> Any:
-        """Return a message as a consumer receives it."""
+        """Return a message as a consumer receives it. A channel of AMQP returns a message of another library."""
+        message = self._channel.message_to_python(message)
         message.accept = self._consumer.task_consumer.accept
         return message
 
@@ -153,17 +166,19 @@ class HeldRequests:
         if isinstance(task, str) and task not in REQUEST_TASKS and self._names.of_task(task) != self._names.jobs:
             self._move(message, self._names.of_task(task))
             return
-        packed = self._packed(message)
-        if packed is None:
+        step = self._step(message)
+        if step is None:
             self._handle(message)
             return
-        held = _Held(message, packed.step, time.monotonic())
+        held = _Held(message, step, time.monotonic())
         self._held.append(held)
         self._waiting.offer(held.step)  # if it is taken or done, the next look finds out
 
-    def _packed(self, message: Any) -> PackedRequest | None:
+    def _step(self, message: Any) -> WaitingStep | None:
+        """Return the request in a message; None if only Celery can do what the message says."""
         try:
-            return None if fault_of(message.headers, message.properties) else PackedRequest.of_message(message)
+            packed = None if fault_of(message.headers, message.properties) else PackedRequest.of_message(message)
+            return packed.step if packed is not None else None
         except Exception:  # noqa: BLE001  # the message is malformed, which Celery's handler reports
             return None
 

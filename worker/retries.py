@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
+from celery.states import RETRY
 
 from scoreline.storage.errors import (
     InvalidRequest,
@@ -147,12 +148,14 @@ def receive_step(task: Task[Any, Any], engine: Engine, job_id: str) -> tuple[Beg
 def ignore_if_done(task: Task[Any, Any]) -> None:
     """Drop the message of a request if another process has done the request between two batches of a part.
 
-    The application has its answer already. While another process does the request, retry the message, once.
+    The application has its answer already. While another process does the request, retry the message, once. Celery
+    stores that as the state of the request. If it has thereby overwritten a failure, the request is done again.
     """
     request_id = str(task.request.id)
     if is_between_batches(task) or not is_name(request_id):
         return
-    if receive_step(task, lifecycle.engine(task.app), request_id)[0] == "done":
+    is_done = receive_step(task, lifecycle.engine(task.app), request_id)[0] == "done"
+    if is_done and task.backend.get_state(request_id) != RETRY:
         raise Ignore
 
 

@@ -11,8 +11,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from celery import Celery, Task
 from celery.app.trace import trace_task_ret
+from celery.exceptions import Ignore, Reject
 
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.ledger.waiting import WaitingStep
@@ -26,6 +28,10 @@ _MARK = "scoreline_between_batches"
 scoring its records may take."""
 
 
+class _Seconds(float):
+    """The value of `_MARK`. No message can contain it, although Celery adds the headers of a message to the context."""
+
+
 class LeftToMessage(BaseException):
     """Raised to end a request without an answer. Celery stores an answer for each `Exception`."""
 
@@ -36,13 +42,13 @@ class _Interrupted(BaseException):
 
 def is_between_batches(task: Task[Any, Any]) -> bool:
     """Return whether a task is done between two batches of a part, without its message."""
-    return bool(task.request.get(_MARK))
+    return isinstance(task.request.get(_MARK), _Seconds)
 
 
 def longest_between_batches_s(task: Task[Any, Any]) -> float | None:
     """Return how many seconds a request may take that is done between two batches; None if it has its message."""
-    seconds: float | None = task.request.get(_MARK)
-    return seconds
+    seconds = task.request.get(_MARK)
+    return float(seconds) if isinstance(seconds, _Seconds) else None
 
 
 @contextlib.contextmanager
@@ -77,17 +83,24 @@ def run_request(app: Celery, step: WaitingStep, longest_s: float) -> bool:
         **packed.properties,
         "properties": packed.properties,
         "delivery_info": {"exchange": "", "routing_key": None, "priority": None, "redelivered": False},
-        _MARK: longest_s,
+        _MARK: _Seconds(longest_s),
     }
     try:
-        trace_task_ret(
+        _, answer, _ = trace_task_ret(
             step.task, step.job_id, request, packed.body, packed.content_type, packed.content_encoding, app=app
         )
     except LeftToMessage:
         return False
     except _Interrupted:
         raise SoftTimeLimitExceeded from None
-    return True
+    return not _is_unanswered(answer)
+
+
+def _is_unanswered(answer: Any) -> bool:
+    """Return whether Celery itself has failed, for example at storing the answer, and not the task."""
+    if not isinstance(answer, ExceptionInfo) or not answer.internal:
+        return False
+    return answer.type is None or not issubclass(answer.type, Ignore | Reject)
 
 
 def model_of_request(registry: ModelRegistry, step: WaitingStep) -> PinnedModel | None:

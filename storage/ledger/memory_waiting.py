@@ -120,14 +120,16 @@ class MemoryWaitingSteps:
     def receive(self, step: WaitingStep) -> tuple[Begun, str]:
         """Record that the message of a step has arrived (see `WaitingSteps.receive`)."""
         with self._guard:
-            carried, state = self._drop(step), self._state(step)
-            return (state, "") if state in ("taken", "done") else ("", carried)
+            if (state := self._state(step)) == "taken":  # if it was added since, it must be done once more
+                return state, ""
+            carried = self._drop(step)
+            return ("done", "") if state == "done" else ("", carried)
 
     def end(self, step: WaitingStep, *, done: bool = False) -> None:
         """Record that a step is no longer taken (see `WaitingSteps.end`)."""
         with self._guard:
             self._taken.pop(step, None)
-            if done:
+            if done and step not in self._waiting:
                 now = self._clock()
                 self._done = {other: until for other, until in self._done.items() if until > now}
                 self._done[step] = now + DONE_KNOWN_S

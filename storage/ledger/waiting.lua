@@ -101,12 +101,15 @@ elseif action == 'alike' then
 elseif action == 'renew' then
   redis.call('ZADD', KEYS[2], 'XX', until_s, step)
 elseif action == 'begin' then
-  local carried = drop(step)
   local known = state(step)
-  return known == '' and {'', carried} or {known, ''}
+  if known == 'taken' then -- if it was added since, it must be done once more
+    return {known, ''}
+  end
+  local carried = drop(step)
+  return known == 'done' and {known, ''} or {'', carried}
 elseif action == 'end' then
   redis.call('ZREM', KEYS[2], step)
-  if tonumber(ARGV[4]) > 0 then
+  if tonumber(ARGV[4]) > 0 and not redis.call('ZSCORE', KEYS[1], step) then
     redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
     redis.call('ZADD', KEYS[4], until_s, step)
     redis.call('EXPIRE', KEYS[4], math.ceil(tonumber(ARGV[4])))

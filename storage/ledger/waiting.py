@@ -119,6 +119,7 @@ class WaitingSteps(Protocol):
         Parameters
         ----------
         done : bool
-            Whether nothing of the step is left to do. If so, `receive` returns ``done`` for `DONE_KNOWN_S`.
+            Whether nothing of the step is left to do. If so, `receive` returns ``done`` for `DONE_KNOWN_S`, unless the
+            step was added again since it was taken.
         """
         ...

@@ -29,7 +29,7 @@ class QueueNames:
     steps: str
     """Queue for the steps of jobs other than parts."""
     parts: str
-    """Queue for the parts of jobs. A process receives its messages only while the other queues are empty."""
+    """Queue for the parts of jobs. A process prefers the other queues (see `scoreline.worker.channel`)."""
 
     @classmethod
     def of(cls, bucket: str) -> QueueNames:

@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import amqp
 import pytest
 from celery import Celery
 from kombu import Connection
+from kombu.transport import pyamqp
 
 from scoreline.storage.errors import LedgerUnavailable
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
@@ -28,6 +30,7 @@ class Desk:
 
     def __init__(self, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ledger, self.handled, self.now = MemoryLedger(), list[str](), 0.0
+        self.consumed = set(NAMES.read)
         self.busy: set[object] = set()
         self.active: set[object] = set()
         monkeypatch.setattr(
@@ -38,7 +41,9 @@ class Desk:
         consumer = SimpleNamespace(
             connection=connection,
             pool=SimpleNamespace(num_processes=2),
-            task_consumer=SimpleNamespace(accept={"application/json"}),
+            task_consumer=SimpleNamespace(
+                accept={"application/json"}, consuming_from=lambda queue: queue in self.consumed
+            ),
             connection_errors=(OSError,),
         )
         self.held = HeldRequests(consumer, self.handle, NAMES, self.ledger.waiting)
@@ -116,6 +121,46 @@ def test_no_request_is_received_while_a_child_is_free(at: Desk) -> None:
     at.send()
     at.held.look()
     assert at.size(NAMES.jobs) == 1  # the consumer of Celery receives it
+
+
+def test_no_request_is_received_from_a_queue_that_the_worker_does_not_read(at: Desk) -> None:
+    at.consumed -= {NAMES.jobs}
+    own, shared = at.send(), at.send(queue=SHARED.jobs)
+    at.held.look()
+    assert at.states(own, shared) == ["", "waiting"]
+    assert at.size(NAMES.jobs) == 1
+
+
+def test_a_request_from_an_amqp_broker_is_held_as_one_from_redis(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel of AMQP returns messages of its own library, which lack what kombu's messages have."""
+    raw = amqp.Message(
+        '[[], {"model": "m"}, {}]',
+        application_headers={"task": "scoreline.submit", "id": "r"},
+        content_type="application/json",
+        content_encoding="utf-8",
+    )
+    raw.delivery_info = {"delivery_tag": 7, "exchange": "", "routing_key": NAMES.jobs}
+    timed = amqp.Message(
+        raw.body,
+        application_headers={"task": "scoreline.submit", "id": "t", "x-death": datetime.now(UTC)},
+        content_type="application/json",
+    )
+    timed.delivery_info = {"delivery_tag": 8}
+    found, acknowledged = [timed, raw], list[int]()
+    channel: Any = SimpleNamespace(
+        basic_get=lambda queue: found.pop() if found else None,
+        message_to_python=lambda message: pyamqp.Message(message, channel=channel),
+        basic_ack=lambda tag, **_: acknowledged.append(tag),
+        no_ack_consumers=set(),
+    )
+    monkeypatch.setattr(at.held, "_channel", channel)
+    at.held.look()
+    step = at.ledger.waiting.take(60)
+    assert step is not None
+    assert (step.task, step.job_id) == ("scoreline.submit", "r")
+    at.ledger.waiting.end(step, done=True)
+    at.held.look()
+    assert (acknowledged, at.handled) == ([7], ["t"])  # JSON has no times, so Celery does the other one
 
 
 def test_a_request_goes_to_a_child_when_one_is_free(at: Desk) -> None:

@@ -91,6 +91,18 @@ def test_a_message_finds_that_its_step_is_done(ledger: Ledger, clock: Clock) -> 
     assert ledger.waiting.receive(SMALL) == ("", "")
 
 
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_step_that_is_added_while_it_is_done_is_done_once_more(ledger: Ledger, *, arrives: bool) -> None:
+    """The process may have begun before that happened for which the step was added again."""
+    ledger.waiting.add(END)
+    assert ledger.waiting.take(60) == END
+    ledger.waiting.add(END)
+    if arrives:
+        assert ledger.waiting.receive(END) == ("taken", "")
+    ledger.waiting.end(END, done=True)
+    assert ledger.waiting.receive(END) == ("", "")
+
+
 def test_steps_that_can_be_done_together_are_taken_together(ledger: Ledger) -> None:
     first = carrying("1")
     for step in (first, PLAN, carrying("2", "b"), carrying("3"), SMALL, carrying("4"), carrying("5")):
