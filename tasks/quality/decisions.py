@@ -84,7 +84,8 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
         raise InvalidRequest(f"job {job_id} is under way: wait for its end with `scoreline watch {job_id}`")
     if outcome.state not in WITH_RESULTS:
         raise InvalidRequest(
-            f"job {job_id} {outcome.state}, so it has not all its results: `scoreline resume {job_id}` scores the rest"
+            f"job {job_id} {outcome.state}, so its results are not complete: `scoreline resume {job_id}` scores the "
+            "rest"
         )
     if decision == "accepted":
         _check_not_scored_since(main, job, outcome)
@@ -276,7 +277,7 @@ def _run_of(buckets: Buckets, document: Latest, output: str, job_id: str) -> Run
         raise InvalidRequest(f"job {job_id} is no run of {output}: its output is {job.spec.output}")
     if outcome is None or outcome.state not in WITH_RESULTS:
         state = "is under way" if outcome is None else outcome.state
-        raise InvalidRequest(f"job {job_id} {state}, so it has not all its results")
+        raise InvalidRequest(f"job {job_id} {state}, so its results are not complete: name an accepted run")
     if outcome.state == "blocked" or not publishes(job, buckets.main.bucket):
         raise InvalidRequest(
             f"job {job_id} is not accepted: look at `scoreline status {job_id}`, then accept it with `scoreline accept "

@@ -169,7 +169,10 @@ def _of_job(buckets: Buckets, job_id: str, output: str | None = None) -> Results
             f"{buckets[bucket].uri(folder)}, and accepted with `scoreline accept {job_id} --reason TEXT`"
         )
     if outcome.state not in COMPLETE:
-        raise InvalidRequest(f"job {job_id} {outcome.state}, so it has not all its results")
+        raise InvalidRequest(
+            f"job {job_id} {outcome.state}, so its results are not complete: "
+            f"`scoreline resume {job_id}` scores the rest"
+        )
     return _results(buckets[bucket], folder, job_id, outcome.rows, published(buckets[bucket], folder))
 
 

@@ -94,5 +94,9 @@ def _undecided(main: ObjectStore, output: str, blocked: Iterable[Status]) -> Ite
             rejected=outcome.rejected,
             who="checks" if review is None else review.who,
             decided="" if review is None else review.at,
-            reason="; ".join(finding.message for finding in findings) if review is None else review.reason,
+            reason=" ".join(_sentence(finding.message) for finding in findings) if review is None else review.reason,
         )
+
+
+def _sentence(message: str) -> str:
+    return message if message.endswith((".", "…")) else f"{message}."

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from scoreline.storage.errors import DocumentCorrupt, InvalidRequest
+from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, one_line
 from scoreline.storage.keys import check_name
 from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.job.spec import JobSpec, check_apart
@@ -221,7 +221,7 @@ def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None
     try:
         check_text(sound.get("checks") or None)
     except InvalidRequest as error:
-        faults.append(("checks", str(error)))
+        faults.append(("checks", one_line(error)))
     if webhooks is not None and "webhook" in sound:
         try:
             webhooks.check(sound["webhook"])

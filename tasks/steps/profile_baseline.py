@@ -209,7 +209,10 @@ def _draft(engine: Engine, job: Job, data: TrainingData) -> Draft:
         if data.target is None or repr(data.target) not in str(error):
             raise
         draft(engine, _job(engine, engine.models.manifest(job.model), job.spec.inputs[0], "none"))
-        raise MissingColumns(f"the baseline has no column {data.target!r}, which is to be the target") from error
+        raise MissingColumns(
+            f"the baseline has no column {data.target!r}, which is to be the target: name the column of the "
+            "training data that holds what the model was fitted to predict"
+        ) from error
     if not made.parts:
         raise InputError("the baseline has no rows")
     return made
@@ -241,8 +244,8 @@ def _opened(source: str | Path | pd.DataFrame) -> Iterator[tuple[Path | None, st
         return
     path = Path(source).expanduser().resolve()
     if not path.is_file():
-        what = "is a folder: name a file in it" if path.is_dir() else "does not exist"
-        raise InvalidRequest(f"the baseline {source} {what}, or give objects in a bucket as s3://bucket/key")
+        what = "is a folder: name a file in it" if path.is_dir() else "does not exist: name a file with training data"
+        raise InvalidRequest(f"the baseline {source} {what}; objects in a bucket are given as s3://bucket/key")
     yield path.parent, f"s3://{_LOCAL}/{path.name}", str(Path(source).parent)
 
 

@@ -20,6 +20,7 @@ from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.plan import BATCH_ROWS
 from scoreline.tasks.quality.check_types import Checks
+from scoreline.tasks.quality.check_values import did_you_mean
 from scoreline.tasks.quality.checks import RunCounts, run_checks
 from scoreline.tasks.quality.counting import ColumnCounts
 from scoreline.tasks.quality.profile import Kind, Profile, by_key
@@ -51,6 +52,8 @@ class Tried:
     complete: bool
     """Whether all rows of the input were tried."""
     has_baseline: bool
+    unknown: Mapping[str, str]
+    """Columns that the checks name and a job with this input does not have, each with advice."""
     findings: tuple[Finding, ...]
 
     @property
@@ -67,6 +70,7 @@ class Tried:
             "reasons": dict(self.reasons),
             "complete": self.complete,
             "has_baseline": self.has_baseline,
+            "unknown": list(self.unknown),
             "blocked": self.blocked,
             "findings": [finding.to_dict() for finding in self.findings],
         }
@@ -143,6 +147,7 @@ def _try(engine: Engine, job: Job, made: Draft) -> Tried:
         reasons=counted.reasons,
         complete=counted.rows >= sum(part.rows for part in made.parts),
         has_baseline=baseline is not None,
+        unknown=counted.unknown(),
         findings=tuple(found),
     )
 
@@ -152,6 +157,7 @@ class _Counted:
 
     def __init__(self, checks: Checks) -> None:
         self._named = frozenset(checks.named)
+        self._kept = frozenset(checks.kept)
         self._columns: dict[tuple[Kind, str], ColumnCounts] = {}
         self.rows = 0
         self._profiled = 0
@@ -167,6 +173,13 @@ class _Counted:
         for name in results.column_names:
             if name not in keep:
                 self._add("score", name, results.column(name))
+
+    def unknown(self) -> dict[str, str]:
+        """Return the columns that only the checks have, each with advice. A kept column has vanished instead."""
+        names = [name for _, name in self._columns]
+        if not any(kind == "score" for kind, _ in self._columns):
+            return {}
+        return {name: did_you_mean(name, names) for name in sorted(self._named - self._kept - set(names))}
 
     def _add(self, kind: Kind, name: str, column: pa.Array | pa.ChunkedArray) -> None:
         if (kind, name) not in self._columns:

@@ -106,6 +106,8 @@ def _show(tried: Tried) -> None:
         echo_field("note", "the input has more rows than were tried")
     if not tried.has_baseline:
         echo_field("note", "the version has no baseline, so only fixed limits were checked")
+    for name, advice in tried.unknown.items():
+        echo_field("note", f"the checks name the column {name!r}, which a job with this input does not have{advice}")
     for finding in tried.findings:
         echo_field(finding.level, finding.message)
     if not tried.findings:

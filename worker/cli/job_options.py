@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from scoreline.tasks.job.submit_options import Option, SubmitOptions, described
-from scoreline.tasks.quality.checks_file import NONE, decode
+from scoreline.tasks.quality.checks_file import NONE, decode, read_checks
 
 
 def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
@@ -43,7 +43,7 @@ def read_files(options: Mapping[str, Any]) -> dict[str, Any]:
     click.BadParameter
         A file cannot be read.
     InvalidRequest
-        A file is too large, or is not text.
+        A file is too large, is not text, or has faults; the message names the file.
     """
     read = dict(options)
     for name, option in described(SubmitOptions).items():
@@ -55,6 +55,7 @@ def read_files(options: Mapping[str, Any]) -> dict[str, Any]:
                 raise click.BadParameter(
                     f"cannot read {path}: {error.strerror}", param_hint=f"--{name.replace('_', '-')}"
                 ) from None
+            read_checks(read[name], path)
     return read
 
 

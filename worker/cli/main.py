@@ -8,6 +8,7 @@ import gc
 import io
 import logging
 import os
+import re
 import sys
 
 import click
@@ -126,6 +127,17 @@ cli.add_command(dev.dev)
 cli.add_command(dev.demo)
 
 
+def _show_error(error: ScorelineError) -> None:
+    """Print an error on one line; of a file with faults, each fault on a line of its own."""
+    first, *faults = _FAULTS.split(str(error)) if isinstance(error, InvalidRequest) else [""]
+    echo(f"error: {' '.join(first.split()) if faults else explain(error)}", err=True)
+    for fault in faults:
+        echo(f"  {' '.join(fault.split())}", indent=4, err=True)
+
+
+_FAULTS = re.compile(r"\n  (?=line [0-9]+: )")
+
+
 def main() -> None:
     """Run a command. For an expected error, print one line instead of a traceback, and set the exit code."""
     before = gc.get_threshold()
@@ -141,7 +153,7 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except ScorelineError as error:
-        echo(f"error: {explain(error)}", err=True)
+        _show_error(error)
         sys.exit(2 if isinstance(error, (InvalidRequest, InvalidSettings)) else 1)
     finally:
         gc.set_threshold(*before)

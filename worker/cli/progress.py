@@ -154,8 +154,8 @@ def _show_checks(job: Status) -> None:
     if (left := len(job.checks.findings) - _FINDINGS_SHOWN) > 0:
         echo_field("", f"… and {plural(left, 'more finding')}; use --json to see all")
     if (review := job.checks.review) is not None:
-        done = "accepted" if review.decision == "accepted" else "rejected"
-        echo_field(done, f"by {review.who} on {review.at[:16].replace('T', ' ')} UTC: {review.reason}")
+        at = review.at[:16].replace("T", " ")
+        echo_field("decision", f"{review.decision} by {review.who} on {at} UTC: {review.reason}")
 
 
 def _left(job: Status) -> str:
@@ -172,8 +172,8 @@ def _hints(job: Status) -> Iterator[str]:
     """Yield hints on what to do about rejected rows or a failed job."""
     if job.state == "blocked":
         if job.checks is None or job.checks.review is None:
-            yield f"scoreline accept {job.job_id} --reason TEXT gives the results to readers although checks object"
-            yield f"scoreline reject {job.job_id} --reason TEXT says for good that they are not for readers"
+            yield f"scoreline accept {job.job_id} --reason TEXT gives the results to readers all the same"
+            yield f"scoreline reject {job.job_id} --reason TEXT records that readers do not get the results"
         else:
             yield f"scoreline accept {job.job_id} --reason TEXT gives the results back to readers"
         return

@@ -17,7 +17,7 @@ from scoreline.tasks.quality.decisions import Decided
 from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.quality.runs import ListedRun
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.output import echo, echo_field, print_table
+from scoreline.worker.cli.output import echo, print_table
 
 _NEWEST = ""
 """Value of --rollback without a job."""
@@ -27,7 +27,7 @@ _NEWEST = ""
 @click.argument("job")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it is shown with the run and in the audit.")
 def accept(job: str, reason: str) -> None:
-    """Give the results of a job to readers, although its checks object.
+    """Give readers the results of a job that its checks block.
 
     JOB gets its _SUCCESS, and becomes the latest run of its output unless a newer run is the latest. JOB may also be a
     job that was withdrawn, or that ran before there was a latest.json. The command may be repeated: it does what is
@@ -49,7 +49,7 @@ def reject(job: str, reason: str) -> None:
     is missing.
     """
     decided = Client.from_env().reject(job, reason)
-    echo(f"rejected {job}")
+    echo(f"withdrew {job}")
     _show_latest(decided, job)
 
 
@@ -59,9 +59,9 @@ def _show_latest(decided: Decided, job_id: str) -> None:
     elif decided.latest is None:
         echo("no run of its output is accepted now: readers of latest.json find no files", err=True)
     elif decided.latest == job_id:
-        echo("it is the latest run of its output", err=True)
+        echo(f"{job_id} is now the latest run of its output", err=True)
     else:
-        echo(f"the latest run of its output is {decided.latest}", err=True)
+        echo(f"the latest run of its output is job {decided.latest}", err=True)
 
 
 @click.command(
@@ -102,7 +102,7 @@ def results(
     readers take: the newest run that its checks or a person accepted. The list says who accepted, withdrew or blocked
     each run, and why.
 
-    With --rollback, readers take an earlier run until a newer run than those before is accepted.
+    With --rollback, readers take an earlier run again, until a run is accepted that is newer than all runs so far.
 
     With --to, the rows of the latest run, or of JOB, are written. Each file of the results is compared with its digest
     first. FILE appears when it is complete. In .csv and .xlsx, texts that begin like a formula (with = + - @, a tab or
@@ -118,7 +118,8 @@ def results(
         _export(client, target, path)
         return
     if "://" not in target:
-        raise click.UsageError(f"{target!r} is a job: name an output, such as s3://bucket/results/churn/, or use --to")
+        what = "is no URI" if "/" in target else "is a job"
+        raise click.UsageError(f"{target!r} {what}: name an output, such as s3://bucket/results/churn/, or use --to")
     if rollback is not None:
         _roll_back(client, target, rollback or None, reason or "")
         return
@@ -142,12 +143,12 @@ def _roll_back(client: Client, output: str, job_id: str | None, reason: str) -> 
     if after.job_id is None:
         echo("no run is accepted: another process has withdrawn it meanwhile", err=True)
         sys.exit(1)
-    echo(f"the latest run is {after.job_id}")
+    echo(f"the latest run is now job {after.job_id}")
 
 
 def _show(client: Client, output: str, runs: list[ListedRun], limit: int) -> None:
     if not runs:
-        echo(f"no run of {output} is accepted, withdrawn or blocked")
+        echo(f"no run of {output} is accepted, withdrawn or blocked{_where(output)}")
         return
     rows = [
         [run.job_id, run.state, f"{run.rows:,}", f"{run.rejected:,}", _day(run.at), run.who] for run in runs[:limit]
@@ -159,11 +160,20 @@ def _show(client: Client, output: str, runs: list[ListedRun], limit: int) -> Non
     document, _ = Pointer.of(client.buckets, output).read()
     if document is not None and document.history and document.history[0].action == "rollback":
         last = document.history[0]
-        echo_field("rollback", f"{last.who} went back from {last.before} on {_day(last.at)}: {last.reason}")
+        moved = f"from job {last.before} to job {last.after}"
+        echo(f"{last.who} went back {moved} on {_day(last.at)} UTC: {last.reason}", indent=2)
     if len(runs) > limit:
         echo(f"older runs than the newest {limit:,} are left out: see --limit", err=True)
     if document is not None and document.older_runs:
         echo(f"{plural(document.older_runs, 'older run')} can be found with `scoreline jobs` and `audit`", err=True)
+
+
+def _where(output: str) -> str:
+    """Return advice for an address that has no runs."""
+    folder = output.removesuffix("/").rpartition("/")
+    if folder[2].startswith("job_id="):
+        return f": this is the folder of one job, so name the output, {folder[0]}/"
+    return ": `scoreline jobs` lists jobs, and `scoreline status JOB` shows in which output its results are"
 
 
 def _day(moment: str) -> str:

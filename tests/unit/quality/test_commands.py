@@ -44,14 +44,16 @@ def test_accept_and_reject_say_which_run_readers_take(jobs: Gated, run: Callable
     jobs.run("b", BLOCKS)
     done = run("accept", "b", "--reason", "a holiday")
     assert (done.exit_code, done.stdout) == (0, "accepted b\n")
-    assert done.stderr == "it is the latest run of its output\n"
+    assert done.stderr == "b is now the latest run of its output\n"
     status = run("status", "b")
     assert status.exit_code == 0
-    assert "  accepted by alice on " in status.output
+    assert "  decision accepted by alice on " in status.output
     assert status.output.rstrip().endswith("UTC: a holiday")
     done = run("reject", "b", "--reason", "not a holiday")
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "rejected b\n", "the latest run of its output is a\n")
-    assert "  hint     scoreline accept b --reason TEXT gives the results back" in run("status", "b").output
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "withdrew b\n", "the latest run of its output is job a\n")
+    status = run("status", "b")
+    assert "  decision withdrawn by alice on " in status.output
+    assert "  hint     scoreline accept b --reason TEXT gives the results back" in status.output
     assert run("reject", "a", "--reason", "x").stderr.startswith("no run of its output is accepted now")
     assert run("accept", "b").exit_code == 2
     assert run("accept", "none", "--reason", "x").exit_code != 0
@@ -60,7 +62,9 @@ def test_accept_and_reject_say_which_run_readers_take(jobs: Gated, run: Callable
 def test_results_list_accepted_withdrawn_and_blocked_runs(
     jobs: Gated, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run("results", OUTPUT).output == f"no run of {OUTPUT} is accepted, withdrawn or blocked\n"
+    none = run("results", OUTPUT).output
+    assert none.startswith(f"no run of {OUTPUT} is accepted, withdrawn or blocked: `scoreline jobs` lists jobs")
+    assert f"name the output, {OUTPUT}\n" in run("results", f"{OUTPUT}job_id=a/").output
     for name, finding in (("a", WARNS), ("b", WARNS), ("c", WARNS), ("d", BLOCKS)):
         jobs.run(name, finding)
     jobs.run("elsewhere", BLOCKS, output="s3://scoreline/other/")
@@ -73,17 +77,17 @@ def test_results_list_accepted_withdrawn_and_blocked_runs(
         ("a", "accepted", "checks"),
     ]
     back = run("results", OUTPUT, "--rollback", "--reason", "wrong prices")
-    assert (back.exit_code, back.output) == (0, "the latest run is a\n")
+    assert (back.exit_code, back.output) == (0, "the latest run is now job a\n")
     monkeypatch.setattr(output, "terminal_width", lambda **_: 80)
     shown = run("results", OUTPUT[:-1]).output
     assert shown.splitlines()[0].split() == ["job", "state", "rows", "rejected", "time", "by"]
     assert "c: withdrawn: too many nulls\n" in shown
-    assert "d: blocked: half of the rows are missing\n" in shown
-    assert "  rollback alice went back from b on " in shown
+    assert "d: blocked: half of the rows are missing.\n" in shown
+    assert "alice went back from job b to job a on " in shown
     assert max(map(len, shown.splitlines())) <= 80
     assert "older runs than the newest 2 are left out" in run("results", OUTPUT, "--limit", "2").stderr
     named = run("results", OUTPUT, "--rollback", "b", "--reason", "right prices")
-    assert named.output == "the latest run is b\n"
+    assert named.output == "the latest run is now job b\n"
 
 
 def test_rows_are_written_to_a_file(jobs: Gated, run: Callable[..., Result], tmp_path: Path) -> None:
@@ -99,6 +103,7 @@ def test_rows_are_written_to_a_file(jobs: Gated, run: Callable[..., Result], tmp
     ("words", "message"),
     [
         (("j",), "'j' is a job: name an output"),
+        (("results/churn/",), "'results/churn/' is no URI: name an output"),
         ((OUTPUT, "--rollback"), "--rollback requires --reason"),
         ((OUTPUT, "--rollback", "a", "--to", "a.csv", "--reason", "x"), "--to and --rollback cannot be combined"),
         ((OUTPUT, "--to", "a.txt"), "none of the suffixes"),

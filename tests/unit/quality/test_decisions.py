@@ -270,7 +270,7 @@ def test_a_job_without_all_its_results_cannot_be_accepted(jobs: Gated) -> None:
     with pytest.raises(InvalidRequest, match="is under way: wait for its end"):
         jobs.client.accept("j", "x")
     jobs.client.cancel("j")
-    with pytest.raises(InvalidRequest, match=r"job j cancelled, so it has not all its results: .scoreline resume j"):
+    with pytest.raises(InvalidRequest, match=r"job j cancelled, so its results are not complete: .scoreline resume j"):
         jobs.client.reject("j", "x")
 
 

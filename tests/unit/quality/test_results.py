@@ -84,7 +84,7 @@ def test_results_that_are_not_accepted_are_refused_with_what_to_do(jobs: Gated) 
     with pytest.raises(InvalidRequest, match="is under way"):
         open_results(jobs.buckets, "k")
     jobs.client.cancel("k")
-    with pytest.raises(InvalidRequest, match="job k cancelled, so it has not all its results"):
+    with pytest.raises(InvalidRequest, match="job k cancelled, so its results are not complete"):
         open_results(jobs.buckets, "k")
     with pytest.raises(InvalidRequest, match="job k is no run of s3://scoreline/other/"):
         open_results(jobs.buckets, "s3://scoreline/other/job_id=k/")

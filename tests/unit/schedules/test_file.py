@@ -101,6 +101,13 @@ def test_every_fault_is_named_with_its_line_and_leaves_the_other_schedules_usabl
         assert "hourly" in {schedule.name for schedule in parsed.schedules}
 
 
+def test_faults_of_the_checks_of_a_schedule_are_on_one_line() -> None:
+    text = SOUND + "checks = '''\n[rows]\nmni = 5\nrise = 1\n'''\n"
+    (fault,) = parse(text).faults
+    assert "\n" not in str(fault)
+    assert "has 2 faults: line 2: unknown key 'mni' of rows; did you mean 'min'? line 3: rise" in str(fault)
+
+
 def test_all_faults_of_a_schedule_are_named_at_once() -> None:
     text = SOUND.replace('cron = "30 2', 'cron = "99 2').replace('"5"', '"few"').replace('"queue"', '"kill"')
     text = text.replace("enabled = false", 'enabled = "no"\nwebhook = "https://elsewhere.example/"\nformat = "xlsx"')

@@ -217,8 +217,7 @@ def test_an_estimator_that_fails_is_an_error_of_scoring(models: ModelStorageMana
 
 
 def test_the_attachments_of_the_caller_are_kept(models: ModelStorageManager) -> None:
-    made = models.publish(
-        "m", MODEL, label_encoder=ENCODER, baseline=DATA, attachments={"checks.toml": b"[rows]\nmin = 1\n"}
-    )
+    checks = {"checks.toml": b"[rows]\nmin = 1\n"}
+    made = models.publish("m", MODEL, label_encoder=ENCODER, baseline=DATA, attachments=checks)
     assert set(made.attachments) == {"baseline.json.gz", "checks.toml"}
     assert json.loads(made.to_json())["metadata"]["_scoreline"].keys() == {"attachments"}

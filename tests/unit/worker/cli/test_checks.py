@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import sys
 from pathlib import Path
 
 import joblib
@@ -17,9 +17,10 @@ from sklearn.linear_model import LogisticRegression
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.quality.baseline import Baseline
 from scoreline.tasks.quality.checks_file import parse
 from scoreline.tasks.quality.counting import profile_of
-from scoreline.worker.cli.main import cli
+from scoreline.worker.cli.main import cli, main
 
 ROWS = 2_000
 CHECKS = """\
@@ -55,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features = frame[["age", "income"]]
     model = LogisticRegression().fit(features, frame["age"] > 40)
     outputs = pa.table({"prediction": model.predict(features), "proba_True": model.predict_proba(features)[:, 1]})
-    baseline = gzip.compress(json.dumps(profile_of(features, outputs).to_dict()).encode())
+    baseline = Baseline(profile=profile_of(features, outputs)).encode()
     models.publish("plain", model)
     models.publish("known", model, attachments={"baseline.json.gz": baseline, "checks.toml": CHECKS.encode()})
     return root
@@ -109,6 +110,29 @@ def test_a_version_without_a_baseline_says_that_little_was_checked(root: Path) -
     done = run("test", "plain", "s3://scoreline/in/")
     assert done.exit_code == 0
     assert "the version has no baseline, so only fixed limits were checked" in " ".join(done.output.split())
+
+
+def test_a_misspelt_column_of_a_check_is_noted(tmp_path: Path) -> None:
+    people(2).to_csv(tmp_path / "today.csv", index=False)
+    (tmp_path / "checks.toml").write_text("[columns]\nagee = {nulls = 'off'}\nincome = {nulls = 'off'}\n")
+    done = run("test", "known", str(tmp_path / "today.csv"), "--checks", str(tmp_path / "checks.toml"))
+    (note,) = (line for line in done.output.splitlines() if line.startswith("  note"))
+    assert "the checks name the column 'agee'" in note
+    assert note.endswith("; did you mean 'age'?")
+
+
+def test_faults_of_a_file_are_printed_line_by_line_below_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.toml").write_text("[drif]\n[columns]\nage = {mim = 0}\n")
+    words = ["submit", "known", "s3://scoreline/in/", "--checks", str(tmp_path / "mine.toml")]
+    monkeypatch.setattr(sys, "argv", ["scoreline", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    first, *faults = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert first == f"error: {tmp_path / 'mine.toml'} has 2 faults:"
+    assert [fault[:10] for fault in faults] == ["  line 1: ", "  line 3: "]
 
 
 def test_faults_of_a_file_are_printed_with_their_lines(tmp_path: Path) -> None:
