@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scoreline.tasks.job.findings import Finding, Level
 from scoreline.tasks.quality.check_types import Check
 from scoreline.tasks.quality.check_values import CheckName
-from scoreline.tasks.quality.drift import Measure, drift_of_numbers, drift_of_values, exceeded
+from scoreline.tasks.quality.drift import Measure, drift_of_numbers, drift_of_values, exceeded, noise_of_mean
 from scoreline.tasks.quality.histograms import bucket_of
 from scoreline.tasks.quality.profile import ColumnProfile
 
@@ -123,7 +123,7 @@ def check_drift(pair: Compared, rule: Check) -> Iterator[Finding]:
     least = rule.limit("min_rows") or 0
     numbers = min(now.numbers, before.numbers) >= max(least, 1)
     texts = min(now.values.total, before.values.total) >= max(least, 1)
-    measures = drift_of_numbers(before.histogram, now.histogram, before.std) if numbers else []
+    measures = drift_of_numbers(before.histogram, now.histogram, before.std, now.std) if numbers else []
     measures += drift_of_values(before.values, now.values) if texts else []
     too_far = exceeded(measures, rule.limits)
     if too_far:
@@ -146,7 +146,7 @@ def check_mean(pair: Compared, rule: Check) -> Iterator[Finding]:
         yield pair.found("mean", rule, f"{said}; at most {number(most)} is expected.", mean, most)
     elif shift is not None and before is not None and before.mean is not None and before.std:
         moved = abs(mean - before.mean) / before.std
-        if moved >= shift and moved > _Z * math.sqrt(1 / now.numbers + 1 / before.numbers):
+        if moved >= shift and moved > noise_of_mean(before.numbers, before.std, now.numbers, now.std or 0.0):
             message = (
                 f"{said}, but {number(before.mean)} in {pair.baseline_name}: {number(moved)} standard deviations away; "
                 f"less than {number(shift)} is expected."
