@@ -172,6 +172,15 @@ def test_amounts_with_a_long_tail_are_not_taken_for_drift(seed: int) -> None:
     assert run(days[1], "[outside]\nlevel = 'off'\n", baseline=days[0]) == []
 
 
+def test_a_few_values_beyond_the_range_are_expected_of_a_small_run() -> None:
+    def small(outside: int) -> Profile:
+        return profile({"age": [40.0] * (200 - outside) + [1000.0] * outside})
+
+    checks = "[drift]\nlevel = 'off'\n[vanished]\nlevel = 'off'\n"
+    assert run(small(3), checks) == []
+    assert named(run(small(5), checks)) == {("outside", "age")}
+
+
 LAST = RunCounts(rows=ROWS, rejected=10)
 
 
