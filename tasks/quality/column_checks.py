@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from scoreline.tasks.job.findings import Finding, Level
 from scoreline.tasks.quality.check_types import Check
 from scoreline.tasks.quality.check_values import CheckName
-from scoreline.tasks.quality.drift import Measure, drift_of_numbers, drift_of_values, exceeded
+from scoreline.tasks.quality.drift import Measure, drift_of_numbers, drift_of_values, exceeded, noise_of_mean
 from scoreline.tasks.quality.histograms import bucket_of
 from scoreline.tasks.quality.profile import ColumnProfile
 
 MAX_CLASSES = 50
 """Maximum number of different predictions that count as classes."""
 _OUTSIDE_ROWS = 20.0
-"""Values outside of the baseline's range that are expected by chance, at most: of a baseline with n values, a share of
-20 / n of other values lies outside of its range about four times in a hundred million."""
+"""New texts that are expected by chance, at most, if no text of the baseline is rare: 20 / n of a baseline with n
+texts."""
+_CHANCE = 1e-6
+"""A finding must be less likely than this if nothing has changed."""
 _Z = 4.75
 _NAMED = 3
 _MEASURES = {
@@ -85,13 +87,23 @@ def check_outside(pair: Compared, rule: Check) -> Iterator[Finding]:
     above += 0 if before.positive_infinities else now.positive_infinities
     total = now.numbers + now.negative_infinities + now.positive_infinities
     share = (below + above) / total if total else 0.0
-    if share > max(most, _OUTSIDE_ROWS / before.numbers):
+    if share > most and _outside_by_chance(below + above, total, before.numbers) < _CHANCE:
         sides = [f"{percent(count / total)} {where}" for count, where in ((below, "below"), (above, "above")) if count]
         message = (
             f"{percent(share)} of the values of {pair.name} lie outside of the range of {pair.baseline_name}, "
             f"{number(before.minimum)} to {number(before.maximum)}: {' and '.join(sides)} it."
         )
         yield pair.found("outside", rule, message, share, most)
+
+
+def _outside_by_chance(outside: int, total: int, before: int) -> float:
+    """Return the probability that so many of `total` values, or more, lie outside of the range of `before` values.
+
+    If all come from one distribution, the order of all values is random. The number outside is then distributed as
+    negative binomial, since it counts the values beyond the two extremes of the baseline.
+    """
+    share = total / (total + before)
+    return float(share**outside * (1 + outside * (1 - share)))
 
 
 def _new_values(pair: Compared, before: ColumnProfile, rule: Check, most: float) -> Iterator[Finding]:
@@ -123,7 +135,7 @@ def check_drift(pair: Compared, rule: Check) -> Iterator[Finding]:
     least = rule.limit("min_rows") or 0
     numbers = min(now.numbers, before.numbers) >= max(least, 1)
     texts = min(now.values.total, before.values.total) >= max(least, 1)
-    measures = drift_of_numbers(before.histogram, now.histogram, before.std) if numbers else []
+    measures = drift_of_numbers(before.histogram, now.histogram, before.std, now.std) if numbers else []
     measures += drift_of_values(before.values, now.values) if texts else []
     too_far = exceeded(measures, rule.limits)
     if too_far:
@@ -146,7 +158,7 @@ def check_mean(pair: Compared, rule: Check) -> Iterator[Finding]:
         yield pair.found("mean", rule, f"{said}; at most {number(most)} is expected.", mean, most)
     elif shift is not None and before is not None and before.mean is not None and before.std:
         moved = abs(mean - before.mean) / before.std
-        if moved >= shift and moved > _Z * math.sqrt(1 / now.numbers + 1 / before.numbers):
+        if moved >= shift and moved > noise_of_mean(before.numbers, before.std, now.numbers, now.std or 0.0):
             message = (
                 f"{said}, but {number(before.mean)} in {pair.baseline_name}: {number(moved)} standard deviations away; "
                 f"less than {number(shift)} is expected."

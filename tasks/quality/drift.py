@@ -54,13 +54,17 @@ class Measure:
     """The value that chance exceeds once in a million times."""
 
 
-def drift_of_numbers(baseline: Histogram, current: Histogram, std: float | None) -> list[Measure]:
+def drift_of_numbers(
+    baseline: Histogram, current: Histogram, std: float | None, current_std: float | None = None
+) -> list[Measure]:
     """Return the measures of two histograms; empty if one has no values.
 
     Parameters
     ----------
     std : float or None
         Standard deviation of the baseline. Without it, or if it is 0, ``wasserstein`` is left out.
+    current_std : float, optional
+        Standard deviation of the current values; by default, that of the baseline.
     """
     n, m = baseline.total, current.total
     if not n or not m:
@@ -82,9 +86,19 @@ def drift_of_numbers(baseline: Histogram, current: Histogram, std: float | None)
             abs(a - b) * (following - middle)
             for (a, b), middle, following in zip(below, middles, middles[1:], strict=False)
         )
-        noise = _Z * math.sqrt(1 / n + 1 / m)
+        noise = noise_of_mean(n, std, m, std if current_std is None else current_std)
         measures.append(Measure(name="wasserstein", value=moved / std, noise=noise))
     return measures
+
+
+def noise_of_mean(n: int, std: float, m: int, current_std: float) -> float:
+    """Return the difference of two means that chance exceeds once in a million times, in deviations of the baseline.
+
+    Each sample counts with its own deviation (Welch, 1947), because the few largest ones of values with a long tail,
+    such as amounts of money, decide about both the mean and the deviation of a sample. The current values count with at
+    least the deviation of the baseline: a sample without any of the rare values has a deviation of 0.
+    """
+    return _Z * math.sqrt(1 / n + max(1.0, current_std / std) ** 2 / m)
 
 
 def drift_of_values(baseline: Values, current: Values) -> list[Measure]:

@@ -56,8 +56,8 @@ def submit(
     IPC. CSV and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
 
     Prints the id of the job. With --watch, also shows the progress of the job, and the exit code is the outcome of the
-    job: 0 succeeded, 1 failed, 3 partial (some rows were rejected), 4 cancelled, 6 not known (Redis or the bucket does
-    not answer).
+    job: 0 succeeded, 1 failed, 3 partial (some rows were rejected), 4 cancelled, 5 blocked (its checks object), 6 not
+    known (Redis or the bucket does not answer).
 
     With --dry-run, prints the planned parts with the reason for their size, the work and the requests that the job
     takes, the columns, a scored sample, and the memory that a worker needs. If PRICES_FILE is set, also prints the

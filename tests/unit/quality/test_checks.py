@@ -161,6 +161,26 @@ def test_kept_columns_change_from_day_to_day_unless_they_set_a_check() -> None:
     assert named(run(days[1], rule + "drift = {psi = 0.2}\n", baseline=days[0])) == {("drift", "id")}
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_amounts_with_a_long_tail_are_not_taken_for_drift(seed: int) -> None:
+    # Of a few amounts, the largest decide about mean and deviation, which differ between any two days
+    generator = np.random.default_rng(seed)
+    days = []
+    for _ in range(2):
+        spent = np.where(generator.random(1_000) < 0.97, 0.0, generator.lognormal(5, 2, 1_000))
+        days.append(profile({"spent": spent}, {"prediction": np.exp(generator.normal(10, 2, 1_000))}))
+    assert run(days[1], "[outside]\nlevel = 'off'\n", baseline=days[0]) == []
+
+
+def test_a_few_values_beyond_the_range_are_expected_of_a_small_run() -> None:
+    def small(outside: int) -> Profile:
+        return profile({"age": [40.0] * (200 - outside) + [1000.0] * outside})
+
+    checks = "[drift]\nlevel = 'off'\n[vanished]\nlevel = 'off'\n"
+    assert run(small(3), checks) == []
+    assert named(run(small(5), checks)) == {("outside", "age")}
+
+
 LAST = RunCounts(rows=ROWS, rejected=10)
 
 
