@@ -93,7 +93,10 @@ class Histogram:
         if self.limit != other.limit:
             raise ValueError(f"histograms with {self.limit} and {other.limit} buckets cannot be merged")
         if not self.counts or not other.counts:
-            return other if not self.counts else self
+            found = other if not self.counts else self
+            if len(found.counts) <= self.limit:
+                return found
+            return self._coarsened(found.level, dict(found.counts), self.limit)
         level = min(self.level, other.level)
         counts = _at_level(self.counts, self.level - level)
         for bucket, count in _at_level(other.counts, other.level - level).items():
