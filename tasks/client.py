@@ -367,7 +367,7 @@ class Client:
             check_still_new(self.buckets.main, schedule, job.spec.job_id)
 
     def accept(self, job_id: str, reason: str) -> Decided:
-        """Give the results of a job to readers, although its checks or a person object.
+        """Give the results of a job to readers, although its checks or a person block them.
 
         The job gets its ``_SUCCESS``, and becomes the latest run of its output unless a newer run is the latest. The
         same call again does no harm, and finishes a call that was interrupted.
@@ -382,7 +382,7 @@ class Client:
         JobNotFound
             No job has that id, or its results were removed.
         InvalidRequest
-            The job has not ended, or has not all its results, or there is no reason.
+            The job has not ended, its results are not complete, or there is no reason.
         StoreUnavailable
             Transient: try again.
         """

@@ -150,7 +150,7 @@ class RecordsOptions(TypedDict, total=False):
         str | None,
         Option(
             help="Hold the rows and the results against the checks in this file, in the format of checks.toml; 'none' "
-            "checks nothing. Python and schedules give the text of the file.",
+            "checks nothing. In Python and in schedules, the value is the text of the file.",
             kind="file",
             metavar="FILE|none",
             default="those of the model version, which may be the defaults",

@@ -14,7 +14,7 @@ def infer_checks(ref: str, baseline: Profile) -> str:
     """
     lines = [
         f"# Checks of {ref}, made from its baseline",
-        f"# ({baseline.rows:,} rows). See the reference of checks.toml.",
+        f"# ({baseline.rows:,} rows). docs/reference/checks.md describes each check.",
         'level = "warn"  # "block" keeps results from readers until a person accepts them',
         "",
         "[rows]",

@@ -20,6 +20,7 @@ A missing value breaks only ``not_null``. A row that breaks several rules is rej
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -55,9 +56,10 @@ class Contract:
         faults = []
         for rule in self.rules:
             if rule.column not in schema.names:
+                near = difflib.get_close_matches(rule.column, schema.names, n=1)
                 faults.append(
                     f"{rule.column!r} has row rules ({rule}), but it is neither a feature nor a kept column of this "
-                    "job: keep it (--keep), or correct checks.toml"
+                    f"job{f' (did you mean {near[0]!r}?)' if near else ''}: keep it (--keep), or correct checks.toml"
                 )
                 continue
             kind = schema.field(rule.column).type

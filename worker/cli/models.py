@@ -80,8 +80,9 @@ def list_models(name: str | None) -> None:
     models, catalog = [], registry.catalog()
     newest = _manifests(registry, [(model.name, model.versions[-1]) for model in catalog])
     for model, manifest in zip(catalog, newest, strict=True):
-        named = "\n".join(f"{alias.name} -> {alias.version}" for alias in model.aliases)
-        models.append((model.name, str(len(model.versions)), model.versions[-1], summary(manifest), named))
+        last = model.versions[-1]
+        named = "\n".join(f"{it.name} -> {'newest' if it.version == last else it.version}" for it in model.aliases)
+        models.append((model.name, str(len(model.versions)), last, summary(manifest), named))
     columns = ("model", "versions", "newest", "about", "aliases")
     print_table(columns, models, wrapped=["aliases", "about"], cut=["model"])
 

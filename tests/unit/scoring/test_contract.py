@@ -125,6 +125,11 @@ def test_a_rule_fits_its_column_and_a_slice_of_the_column(case: str) -> None:
         (pa.dictionary(pa.int8(), pa.string()), rule("pattern", "(?=a)"), "is not a regular expression of RE2"),
         (pa.list_(pa.int64()), rule("in", [1]), "does not apply to this type"),
         (pa.float64(), rule("not_null", column="y"), "'y' has row rules (not_null), but it is neither a feature nor"),
+        (
+            pa.float64(),
+            rule("not_null", column="xx"),
+            "of this job (did you mean 'x'?): keep it (--keep)",
+        ),
     ],
 )
 def test_a_rule_that_does_not_fit_its_column_is_refused_before_the_job(
