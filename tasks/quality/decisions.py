@@ -72,8 +72,8 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
     JobNotFound
         No job has that id, or its results were removed.
     InvalidRequest
-        The job has not ended, its results are not complete, or there is no reason. Or the job was withdrawn, and a later
-        job of its schedule has scored its objects since, or is about to (`only_new`).
+        The job has not ended, its results are not complete, or there is no reason. Or the job was withdrawn, and a
+        later job of its schedule has scored its objects since, or is about to (`only_new`).
     StoreUnavailable
         Transient: try again.
     """
