@@ -152,7 +152,9 @@ class HeldRequests:
         channel = self._channel
         if self._consumer.connection.transport.driver_type != "redis":
             return False
-        return not channel.client.exists(*(channel._q_for_pri(queue, step) for step in channel.priority_steps))
+        names = [channel._q_for_pri(queue, step) for step in channel.priority_steps]
+        with channel.conn_or_acquire() as client:  # `channel.client` would keep a connection of its own
+            return not client.exists(*names)
 
     def _prepared(self, message: Any) -> Any:
         """Return a message as a consumer receives it. A channel of AMQP returns a message of another library."""

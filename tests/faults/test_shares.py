@@ -70,8 +70,10 @@ def test_a_job_ends_at_its_deadline_and_is_resumed(rig_at_work: Rig) -> None:
     assert outcome is not None
     assert outcome.reason == "deadline"
     # Then it is resumed without a deadline, and its results are kept
+    rig.chaos(hold="part-00039.parquet")  # so that it has not ended when it is resumed again
     rig.client.resume(job.job_id)
     with pytest.raises(NothingToResume, match="under way"):
         rig.client.resume(job.job_id, deadline="1h")
+    rig.chaos()
     rig.rows = 40 * 100
     rig.verify(rig.end(job))
