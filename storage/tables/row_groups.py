@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,7 +80,7 @@ class RowGroup:
         return self.decoded_bytes <= BLOCK_BYTES and largest <= _BLOCK_COLUMN_BYTES
 
 
-class RowGroupReader(Protocol):
+class RowGroupReader(ABC):
     """Reads the batches of a row group in order.
 
     A batch begins and ends at multiples of the batch size, or where reading begins or ends.
@@ -88,29 +88,33 @@ class RowGroupReader(Protocol):
 
     row: int
     """Number of the first row of the next batch."""
+    _batch: pa.RecordBatch | None
+    """The batch that `peek` has returned last, until it is consumed."""
 
+    @abstractmethod
     def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
         """Return the next batch without consuming it, or None at the end.
 
         The rows from `start` to `stop` are needed now. Rows before `start` may be left out.
         """
-        ...
 
     def advance(self) -> None:
         """Go on to the batch after the one that `peek` returned."""
-        ...
+        if self._batch is not None:
+            self.row += self._batch.num_rows
+            self._batch = None
 
     def can_reach(self, row: int) -> bool:
         """Return whether the reader can still reach a row of the group, without starting again."""
-        ...
+        return self.row <= row
 
+    @abstractmethod
     def close(self) -> None:
         """Release all memory."""
-        ...
 
 
-class StreamingReader:
-    """Decodes all columns together, page by page.
+class StreamingReader(RowGroupReader):
+    """Decodes all columns together, page by page. To reach a row, it decodes all rows before it.
 
     Parameters
     ----------
@@ -133,23 +137,13 @@ class StreamingReader:
         self._release = release
         self._columns = columns
         self._batches = opened.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False)
-        self._batch: pa.RecordBatch | None = None
+        self._batch = None
 
     def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
         """Return the next batch (see `RowGroupReader.peek`)."""
         if self._batch is None and (batch := next(self._batches, None)) is not None:
             self._batch = batch.select(self._columns)
         return self._batch
-
-    def advance(self) -> None:
-        """Go on to the next batch (see `RowGroupReader.advance`)."""
-        if self._batch is not None:
-            self.row += self._batch.num_rows
-            self._batch = None
-
-    def can_reach(self, row: int) -> bool:
-        """Return whether a row can be read (see `RowGroupReader.can_reach`). All rows before it are decoded, too."""
-        return self.row <= row
 
     def close(self) -> None:
         """Release all memory (see `RowGroupReader.close`)."""

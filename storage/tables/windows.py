@@ -17,7 +17,7 @@ from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
-from scoreline.storage.tables.row_groups import Planned, RowGroup
+from scoreline.storage.tables.row_groups import Planned, RowGroup, RowGroupReader
 
 _SEVERAL = 0.7
 """If several windows are needed, each has at most this share of the maximum size. The reason is that the last batch of
@@ -39,7 +39,7 @@ _BLOCK_COLUMNS = 32
 column is larger."""
 
 
-class WideReader:
+class WideReader(RowGroupReader):
     """Decodes the columns one after another, for the rows of one window at a time.
 
     Each window takes a pass over the row group. A row group that is not wide is a single window.
@@ -71,7 +71,7 @@ class WideReader:
         self.row = row
         self._stop = 0
         self._window: PackedWindow | None = None
-        self._batch: pa.RecordBatch | None = None
+        self._batch = None
 
     def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
         """Return the next batch (see `RowGroupReader.peek`)."""
@@ -82,16 +82,6 @@ class WideReader:
                 self._window = self._decode(stop)
             self._batch = self._window.take()
         return self._batch
-
-    def advance(self) -> None:
-        """Go on to the next batch (see `RowGroupReader.advance`)."""
-        if self._batch is not None:
-            self.row += self._batch.num_rows
-            self._batch = None
-
-    def can_reach(self, row: int) -> bool:
-        """Return whether a row can be read (see `RowGroupReader.can_reach`)."""
-        return self.row <= row
 
     def close(self) -> None:
         """Release all memory (see `RowGroupReader.close`)."""
