@@ -78,7 +78,7 @@ def _first_profile(evidence: Evidence, latest: Latest) -> Profile | None:
     pointer = Pointer.of(evidence.buckets, spec.output)
     accepted = (run for run in reversed(latest.runs) if run.decision == "accepted" and run.job_id != spec.job_id)
     for run in islice(accepted, _FIRST_RUNS):
-        key = f"{keys.output_folder(pointer.prefix, run.job_id)}_profile.json"
+        key = keys.results_profile(keys.output_folder(pointer.prefix, run.job_id))
         try:
             with decoding(pointer.store, key):
                 return Profile.from_dict(decode_object(pointer.store.get(key).data), pointer.store.uri(key))

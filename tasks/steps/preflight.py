@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 
-from scoreline.storage.errors import ScorelineError, ScoringError, describe
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
@@ -27,9 +26,9 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import BATCH_ROWS, evenly_spaced
 from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import describe_rejected
-from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.steps.dry_engine import dry_engine, explaining_estimators
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.expected_costs import ExpectedCosts, expect_costs
 from scoreline.tasks.steps.expected_reads import expect_reads
@@ -126,22 +125,15 @@ def preflight(
     ScorelineError
         The error with which the job would fail.
     """
-    engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=UncachedModels(models=models))
-    try:
+    with dry_engine(buckets, ledger, UncachedModels(models=models)) as engine:
         return _preflight(engine, job, prices)
-    finally:
-        matrices.MEMORY.release()
 
 
 def _preflight(engine: Engine, job: Job, prices: Prices | None) -> Preflight:
     buckets = engine.buckets
     pace, before = Pace.of(engine.ledger, job), requests.so_far()
-    try:
+    with explaining_estimators():
         made = draft(engine, job, pace)
-    except ScorelineError:
-        raise
-    except Exception as error:  # an estimator may raise any exception
-        raise ScoringError(describe(error)) from error
     planning = requests.so_far() - before
     names = available_columns(made.surveyed).names
     used = {*made.columns.features, *made.columns.keep}
@@ -219,7 +211,3 @@ def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
             uri = engine.buckets[piece.bucket].uri(piece.key)
             tried = rows.batch.num_rows + len(rows.malformed)
             yield f"{uri}: {len(rejected)} of {plural(tried, 'row')} tried cannot be scored: {rejected[0]}"
-
-
-def _send_nothing(name: str, **_: Any) -> NoReturn:
-    raise AssertionError(f"a preflight must not send {name}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -43,9 +43,9 @@ from scoreline.tasks.quality.counting import ColumnCounts
 from scoreline.tasks.quality.profile import Profile, by_key
 from scoreline.tasks.quality.target import TargetMetrics
 from scoreline.tasks.rejects.table import describe_rejected
-from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.steps.dry_engine import dry_engine, explaining_estimators
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.planner import draft
 from scoreline.tasks.steps.read_part import Batch, read_part
@@ -91,18 +91,12 @@ def measure_baseline(
     """
     with _opened(data.source) as (folder, uri, shown):
         sources = _Sources(main, buckets, folder)
-        with _explained(shown):
-            engine = Engine(
-                buckets=sources, ledger=MemoryLedger(), send=_send_nothing, models=_OneModel(manifest, load)
-            )
-            try:
-                return _measure(engine, data, manifest, uri)
-            except ScorelineError:
-                raise
-            except Exception as error:  # an estimator may raise any exception
-                raise ScoringError(describe(error)) from error
-            finally:
-                matrices.MEMORY.release()
+        with (
+            _explained(shown),
+            dry_engine(sources, MemoryLedger(), _OneModel(manifest, load)) as engine,
+            explaining_estimators(),
+        ):
+            return _measure(engine, data, manifest, uri)
 
 
 def _measure(engine: Engine, data: TrainingData, manifest: Manifest, uri: str) -> Measured:
@@ -321,7 +315,3 @@ class _OneModel:
     def manifest(self, pinned: PinnedModel) -> Manifest:
         """Return the manifest."""
         return self._manifest
-
-
-def _send_nothing(name: str, **_: Any) -> NoReturn:
-    raise AssertionError(f"a baseline must not send {name}")

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 
-from scoreline.storage.errors import ScorelineError, ScoringError, describe
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
@@ -24,9 +23,9 @@ from scoreline.tasks.quality.check_values import did_you_mean
 from scoreline.tasks.quality.checks import RunCounts, run_checks
 from scoreline.tasks.quality.counting import ColumnCounts
 from scoreline.tasks.quality.profile import Kind, Profile, by_key
-from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.steps.dry_engine import dry_engine, explaining_estimators
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
 from scoreline.tasks.steps.planner import draft
@@ -98,16 +97,8 @@ def try_checks(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, jo
     ScorelineError
         The error with which the job would fail.
     """
-    engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=UncachedModels(models=models))
-    try:
-        made = draft(engine, job)
-        return _try(engine, job, made)
-    except ScorelineError:
-        raise
-    except Exception as error:  # an estimator may raise any exception
-        raise ScoringError(describe(error)) from error
-    finally:
-        matrices.MEMORY.release()
+    with dry_engine(buckets, ledger, UncachedModels(models=models)) as engine, explaining_estimators():
+        return _try(engine, job, draft(engine, job))
 
 
 def _try(engine: Engine, job: Job, made: Draft) -> Tried:
@@ -193,7 +184,3 @@ class _Counted:
     def profile(self) -> Profile:
         columns = by_key(counts.profile() for counts in self._columns.values())
         return Profile(rows=self._profiled, counted=self._profiled, columns=columns)
-
-
-def _send_nothing(name: str, **_: Any) -> NoReturn:
-    raise AssertionError(f"trying checks must not send {name}")
