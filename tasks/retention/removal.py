@@ -158,7 +158,7 @@ def remove(buckets: Buckets, found: Removable) -> Kept | None:
 
 
 def _release(buckets: Buckets, tombstone: Tombstone) -> None:
-    """Let a schedule score the objects of a job again that was blocked, and about which nobody has decided.
+    """Let a schedule score the objects of a blocked job again if no person has decided about the job.
 
     Otherwise, no accepted run would ever have the rows of a schedule that scores each object only once. If a person has
     withdrawn the job, its objects were released at that time, and a later job may have scored them since.

@@ -45,7 +45,7 @@ class BatchRejects:
         Returns the object and the row number from which a row of the batch comes.
     before : int
         Number of rejected rows that are no longer in the batch, because they break a rule of the contract. They count
-        against `max_rejected`, and `report` is told of them.
+        against `max_rejected`, and are reported to `report`.
     """
 
     rejected: dict[int, Rejection]

@@ -18,9 +18,10 @@ class KnownColumns:
     """The columns of the plans of this process. It is thread-safe.
 
     A job is like an earlier one if both have the same model version, method, features, kept columns and row rules, and
-    if the columns of their input have the same types. The model may still return another type for other values. Whoever
-    plans a job by these columns must therefore compare the results with their schema before it writes them (see
-    `forget`). Then the plan is the same as without `KnownColumns`, as long as the sample would have contained all rows.
+    if the columns of their input have the same types. The model may still return another type for other values. The
+    results of a job that is planned by these columns must therefore be compared with their schema before they are
+    written (see `forget`). Then the plan is the same as without `KnownColumns`, as long as the sample would have
+    contained all rows.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Readers of ``latest.json`` see one complete accepted run at every moment, whatever dies and whoever decides."""
+"""Readers of ``latest.json`` see one complete accepted run at every moment, whatever dies or is decided."""
 
 from __future__ import annotations
 

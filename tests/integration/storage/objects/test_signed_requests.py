@@ -370,7 +370,7 @@ def test_a_write_whose_answer_is_lost_is_resolved_as_by_the_client(
                 result = "refused"
             assert proxy.left <= 0
             found[what] = result, direct.get(key).data
-    # Then the caller learns the same, whoever has sent the first request
+    # Then the caller learns the same, by whichever way the first request was sent
     assert found["without the client"] == found["by the client"]
     assert found["by the client"] == ("written" if mode == "overwrite" else "refused", b"new")
 
