@@ -43,6 +43,7 @@
     │   ├── LedgerLost
     │   │   └── LedgerCorrupt
     │   └── LedgerUnavailable      transient
+    ├── AlertUndelivered           the service of a recipient does not take an alert
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── PlatformRefused            Heroku refuses to change the number of dynos
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
@@ -268,6 +269,10 @@ class LedgerUnavailable(LedgerError):
 
 class WebhookRefused(ScorelineError):
     """Raised when the receiver of a webhook rejects it."""
+
+
+class AlertUndelivered(ScorelineError):
+    """Raised when the service of a recipient does not take an alert."""
 
 
 class PlatformRefused(ScorelineError):

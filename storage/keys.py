@@ -30,6 +30,9 @@ JOBS = "jobs/"
 JOBS_ACTIVE = "jobs/active/"
 JOBS_INDEX = "jobs/index/"
 JOBS_INDEX_BUILT = "jobs/index/built.json"
+ALERTS = "jobs/_alerts/"
+"""Alerts that are not sent yet. The id of a job cannot begin with an underscore."""
+ALERTS_SENT = "jobs/_alerts-sent/"
 RESERVED_JOB_IDS = frozenset({"active", "index"})
 """Names of folders in ``jobs/`` that do not belong to a job."""
 MODELS = "models/"
@@ -332,6 +335,16 @@ def retention_state() -> str:
 def retention_clock() -> str:
     """Return the key of an object that is written to read the clock of the store."""
     return f"{JOBS}_retention/clock"
+
+
+def alert(alert_id: str) -> str:
+    """Return the key of an alert that is not sent yet."""
+    return f"{ALERTS}{check_name('alert', alert_id)}.json"
+
+
+def alert_sent(alert_id: str) -> str:
+    """Return the key of the object that says that an alert was sent."""
+    return f"{ALERTS_SENT}{check_name('alert', alert_id)}"
 
 
 def schedule_state(name: str) -> str:

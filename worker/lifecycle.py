@@ -21,6 +21,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.settings import StorageSettings
+from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import CLIENT, WORKER, Connections
 from scoreline.tasks.dispatch.queue import send_message
@@ -95,6 +96,7 @@ def engine(app: Celery) -> Engine:
             models=process.cache,
             send=send,
             on_fault=telemetry.report,
+            alerts=AlertSettings.from_env(os.environ).events,
             parts_per_process=settings.parts_per_process,
             weights=settings.group_weights,
             lease_s=settings.lease_s,
@@ -134,6 +136,7 @@ def client(app: Celery) -> Client:
     if process.client is None:
         connections, webhooks = Connections(os.environ, CLIENT, app=app), WebhookSettings.from_env(os.environ)
         process.client = Client(connections.buckets, connections.queue, engine(app).ledger, webhooks)
+        process.client.submission.dispatcher.alerts = engine(app).alerts
         process.client.submission.dispatcher.trace = telemetry.trace_context
         process.client.submission.carries_records = connections.queue_settings.carries_records
         guard = partial(check_outside_schedules, connections.buckets.main)

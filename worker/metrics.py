@@ -34,6 +34,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.messages import Backlog
 from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.schedules.in_force import InForce, read_in_force
+from scoreline.tasks.schedules.successes import Successes
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Bucket:
     jobs_active: int
     schedules: int
     schedule_faults: int
+    successes: Mapping[str, float]
+    """The latest slot of each schedule whose job succeeded, in seconds since 1970."""
 
 
 class Deployment(Collector):
@@ -77,6 +80,7 @@ class Deployment(Collector):
     def __init__(self, client: Client, deadline_s: float = DEADLINE_S) -> None:
         self._client = client
         self._deadline_s = deadline_s
+        self._successes = Successes()
 
     def registry(self) -> CollectorRegistry:
         """Return a registry that contains only this collector."""
@@ -125,7 +129,12 @@ class Deployment(Collector):
         main = self._client.buckets.main
         active = sum(1 for _ in main.list(keys.JOBS_ACTIVE))
         in_force = read_in_force(main) or InForce()
-        return Bucket(jobs_active=active, schedules=len(in_force.tables), schedule_faults=len(in_force.faults))
+        return Bucket(
+            jobs_active=active,
+            schedules=len(in_force.tables),
+            schedule_faults=len(in_force.faults),
+            successes=self._successes.of(main, in_force.tables),
+        )
 
 
 def query_all(probes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
@@ -230,6 +239,14 @@ def _bucket_metrics(bucket: Bucket) -> Iterator[Metric]:
         "they were before.",
         bucket.schedule_faults,
     )
+    latest = GaugeMetricFamily(
+        "scoreline_schedule_last_success_timestamp_seconds",
+        "The latest slot whose job succeeded or was partial, in seconds since 1970, for each schedule in force.",
+        labels=["schedule"],
+    )
+    for name, slot in sorted(bucket.successes.items()):
+        latest.add_metric([name], slot)
+    yield latest
 
 
 def _queue_metrics(backlog: Backlog) -> Iterator[Metric]:

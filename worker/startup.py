@@ -27,6 +27,7 @@ from scoreline.storage.audit import run_as
 from scoreline.storage.container_memory import limit_bytes
 from scoreline.storage.errors import ScorelineError, StoreError, describe
 from scoreline.storage.settings import StorageSettings
+from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.dispatch.connections import WORKER, Connections, share_connection
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 from scoreline.worker import lifecycle, memory, model_processes, telemetry
@@ -66,6 +67,7 @@ def connect(app: Celery) -> None:
 def fit_into_memory(conf: Any, options: Mapping[str, Any]) -> None:
     """Set the number of processes and the memory of each process. A setting or option may fix the number."""
     settings = WorkerSettings.from_env(os.environ)
+    AlertSettings.from_env(os.environ)  # a mistake there must not stay unnoticed until something fails at night
     connections = Connections(os.environ)
     registry = connections.registry
     preloaded = largest = 0

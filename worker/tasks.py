@@ -23,6 +23,8 @@ from scoreline.storage.errors import (
     describe,
 )
 from scoreline.storage.ledger.waiting import WaitingStep
+from scoreline.tasks.alerts.sending import send_waiting
+from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.dispatch import reconcile as reconciling
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, check_known
@@ -298,8 +300,10 @@ def gc() -> None:
 
 @app.task(name="scoreline.tick")
 def tick() -> None:
-    """Submit the jobs of all due schedules. Beat requests this every 30 seconds."""
-    lifecycle.engine(app).ledger.note_tick()
+    """Submit the jobs of all due schedules, and send alerts. Beat requests this every 30 seconds."""
+    engine = lifecycle.engine(app)
+    engine.ledger.note_tick()
     for name, done in lifecycle.scheduler(app).tick().items():
         if done:
             log.info("schedule.ticked", extra={"schedule": name, "done": done})
+    send_waiting(engine.buckets.main, engine.ledger, AlertSettings.from_env(os.environ))  # last, as it may be slow

@@ -378,6 +378,14 @@ class Ledger(Protocol):
         """Return True if no process has called this method with the same `what` in the last `seconds`."""
         ...
 
+    def set_flag(self, name: str, seconds: float) -> None:
+        """Set a flag for `seconds`, or until `take_flag` takes it."""
+        ...
+
+    def take_flag(self, name: str) -> bool:
+        """Take a flag that was set. Return whether it was set; of several processes, one takes it."""
+        ...
+
     def note_processes(self, count: int, seconds: float) -> None:
         """Remember for `seconds` that `count` processes can score parts."""
         ...

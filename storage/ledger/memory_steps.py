@@ -66,6 +66,18 @@ class MemorySteps:
                 self._notes.put(f"once {what}", 1, seconds)
             return first
 
+    def set_flag(self, name: str, seconds: float) -> None:
+        """Set a flag (see `Ledger.set_flag`)."""
+        with self._lock:
+            self._notes.put(f"flag {name}", 1, seconds)
+
+    def take_flag(self, name: str) -> bool:
+        """Take a flag that was set (see `Ledger.take_flag`)."""
+        with self._lock:
+            was_set = self._notes.get(f"flag {name}") is not None
+            self._notes.remove(f"flag {name}")
+            return was_set
+
     def note_processes(self, count: int, seconds: float) -> None:
         """Remember how many processes can score parts (see `Ledger.note_processes`)."""
         with self._lock:

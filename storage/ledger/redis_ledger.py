@@ -334,6 +334,16 @@ class RedisLedger:
         with self._translate_errors():
             return bool(self._redis.set(key, "1", px=int(1000 * seconds), nx=True))
 
+    def set_flag(self, name: str, seconds: float) -> None:
+        """Set a flag (see `Ledger.set_flag`)."""
+        with self._translate_errors():
+            self._redis.set(redis_keys.of_bucket(self._namespace, f"flag:{name}"), "1", px=int(1000 * seconds))
+
+    def take_flag(self, name: str) -> bool:
+        """Take a flag that was set (see `Ledger.take_flag`)."""
+        with self._translate_errors():
+            return bool(self._redis.delete(redis_keys.of_bucket(self._namespace, f"flag:{name}")))
+
     def note_processes(self, count: int, seconds: float) -> None:
         """Remember how many processes can score parts (see `Ledger.note_processes`)."""
         with self._translate_errors():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -16,6 +16,8 @@ from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch import trace_context
+from scoreline.tasks.dispatch.outbox import Outbox
+from scoreline.tasks.job.alert import Event
 from scoreline.tasks.job.documents import Job, mark_active, read_job
 from scoreline.tasks.job.plan_file import PlanFile
 
@@ -68,6 +70,8 @@ class Dispatcher:
     """Whether the steps that are sent may also be done between two batches of a part (see `Ledger.waiting`)."""
     trace: Callable[[], str] = trace_context.current
     """Returns the trace context to send with a message (see `scoreline.tasks.dispatch.trace_context`)."""
+    alerts: Collection[Event] = ()
+    """The events of which people want to hear (see `scoreline.tasks.alerts`)."""
     _documents: OrderedDict[str, Documents] = field(default_factory=OrderedDict)
 
     def documents(self, job_id: str, *, fresh: bool = False) -> Documents:
@@ -101,6 +105,11 @@ class Dispatcher:
         self._documents[documents.job.spec.job_id] = documents
         while len(self._documents) > _DOCUMENTS_KEPT:
             self._documents.popitem(last=False)
+
+    @property
+    def outbox(self) -> Outbox:
+        """The alerts that are not sent yet."""
+        return Outbox(main=self.buckets.main, ledger=self.ledger, events=self.alerts)
 
     def mark_active(self, job_id: str) -> None:
         """Put a job on the reconciler's watchlist, and write the marker of a job under way (see `mark_active`)."""

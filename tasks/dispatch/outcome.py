@@ -23,6 +23,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.job_index import note_end, note_run, noting_end
+from scoreline.tasks.job.alert import alert_of_end
 from scoreline.tasks.job.documents import (
     WITH_RESULTS,
     Job,
@@ -117,7 +118,8 @@ def record_outcome(
     if not _write(dispatcher, job_id, outcome):
         log.info("outcome.exists", extra={"job_id": job_id})
     elif outcome.state == "failed":
-        log.error("job.ended", extra={"job_id": job_id, "state": outcome.state, "error": outcome.error})
+        told = {"state": outcome.state, "error": outcome.error, "reason": outcome.reason}
+        log.error("job.ended", extra={"job_id": job_id, **told})
         dispatcher.ledger.counters.count_job(outcome.state)
         dispatcher.on_fault(cause or JobFailed(outcome.error), job_id=job_id)
     else:
@@ -181,6 +183,7 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | Non
         return
     dispatcher.ledger.close(job_id)
     job = job or read_job(main, job_id)
+    dispatcher.outbox.leave(alert_of_end(job, outcome))
     if webhook_pending(main, job, run):
         note_end(main, job, outcome)
         send_step(dispatcher, "events", job_id)  # the marker stays until the notification is delivered

@@ -18,7 +18,7 @@ from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
 from scoreline.tasks.quality.checks_of import check_text
-from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule
+from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule, clock_time
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
 _TEXT = ("a string", lambda value: isinstance(value, str))
@@ -62,6 +62,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "overlap": _TEXT,
     "enabled": _FLAG,
     "only_new": _FLAG,
+    "check_in": _TEXT,
     "results_keep": (
         'a number of runs such as 30, or of days such as "90d"',
         lambda value: type(value) in (str, int) and _parses(value),
@@ -181,6 +182,8 @@ def slots_as_globs(template: str) -> str:
 def spec_of(schedule: Schedule, slot: datetime, output: str, number: int = 1) -> JobSpec:
     """Return the spec of a slot's job (see `Schedule.job_id`). `output` is the default output."""
     options: dict[str, Any] = {name: value for name, value in schedule.options.items() if name != "webhook"}
+    if clock_time(options.get("deadline") or ""):  # people are told that the slot is late; its job goes on
+        del options["deadline"]
     return spec_from(
         render(schedule, schedule.model, slot),
         [render(schedule, uri, slot) for uri in schedule.inputs],
@@ -222,11 +225,12 @@ def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None
         check_text(sound.get("checks") or None)
     except InvalidRequest as error:
         faults.append(("checks", one_line(error)))
-    if webhooks is not None and "webhook" in sound:
-        try:
-            webhooks.check(sound["webhook"])
-        except InvalidRequest as error:
-            faults.append(("webhook", str(error)))
+    for key in ("webhook", "check_in"):
+        if webhooks is not None and key in sound:
+            try:
+                webhooks.check(sound[key])
+            except InvalidRequest as error:
+                faults.append((key, str(error)))
     return sorted(faults, key=lambda fault: list(table).index(fault[0]) if fault[0] in table else -1)
 
 
@@ -280,9 +284,8 @@ def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
             return str(error)
         return ""
 
-    of_jobs = sorted(
-        sound.keys() - {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "results_keep", "webhook"}
-    )
+    own = {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "results_keep", "webhook", "check_in"}
+    of_jobs = sorted(sound.keys() - own)
     if whole := fault(*of_jobs):
         faults = [(key, f"{key}: {found}") for key in of_jobs if (found := fault(key))]
         return faults or [(next((key for key in of_jobs if whole.startswith(key)), ""), whole)]

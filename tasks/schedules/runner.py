@@ -24,10 +24,12 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.inputs.only_new import remember_scored
 from scoreline.tasks.job.documents import COMPLETE, decoding, read_job, read_outcome, read_tombstone
 from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.schedules.check_in import check_in
 from scoreline.tasks.schedules.file import render, spec_of
 from scoreline.tasks.schedules.refusals import settle
 from scoreline.tasks.schedules.reruns import is_of_slot, is_tombstone_of_slot
 from scoreline.tasks.schedules.schedule import Refusal, Schedule, State, decide
+from scoreline.tasks.schedules.slot_alerts import SlotAlerts
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Runner:
         self._client = client
         self._on_fault = on_fault
         self._main = client.buckets.main
+        self._alerts = SlotAlerts(client.submission.dispatcher.outbox)
 
     def tick(self, schedule: Schedule, now: datetime) -> Ticked:
         """Submit and cancel the jobs that are due for a schedule."""
@@ -82,8 +85,11 @@ class Runner:
             same = step.state == state and etag is not None
             if same and (step.cancel is None or step.cancel == tried):
                 break
-            if not same and not self._swap(schedule, step.state, etag):
-                continue  # another tick has changed the state: read its decision
+            if not same:
+                self._alerts.leave_ended(schedule, state, step.state, now)
+                if not self._swap(schedule, step.state, etag):
+                    continue  # another tick has changed the state: read its decision
+                self._check_in(schedule, state, seen)
             if refused is not None:
                 done.append(self._count_refused(seen.refusals[-1], refused))
             if step.cancel is not None and step.cancel != tried:
@@ -93,6 +99,7 @@ class Runner:
                     cancelled = self._client.cancel(job_id).state == "cancelled"
                 if cancelled:
                     done.append(f"cancelled {job_id}")
+        self._alerts.leave_late(schedule, state, now)
         return Ticked(done=done, state=state, etag=etag)
 
     def ask(self, schedule: Schedule, numbers: dict[str, int], now: datetime) -> None:
@@ -165,6 +172,11 @@ class Runner:
         if found is None or not is_tombstone_of_slot(found, schedule, datetime.fromisoformat(slot)):
             return self._evade(schedule, state, slot, done)
         return replace(state.noted([slot], found.state, f"the results were removed: {found.why}"), current=None)
+
+    def _check_in(self, schedule: Schedule, before: State, after: State) -> None:
+        """Call the outside monitor of a schedule if the job of a slot has ended."""
+        if schedule.check_in and before.current is not None and after.current is None and after.history:
+            check_in(schedule.check_in, self._client.webhooks, schedule.name, after.history[-1].state)
 
     def _spec(self, schedule: Schedule, state: State, slot: str) -> JobSpec:
         output = self._client.default_output(schedule.model)

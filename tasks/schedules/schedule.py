@@ -11,9 +11,10 @@ elapsed time: an hourly schedule has 23 slots when the clock jumps ahead, and 25
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -60,6 +61,9 @@ class Schedule:
     """How long results are kept: a number of days such as ``90d``, or a number of runs. By default, RESULTS_KEEP
     decides."""
 
+    check_in: str | None = None
+    """Address to call when the job of a slot has ended, so that an outside monitor notices if nothing ends any more."""
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """The inputs as a tuple."""
@@ -82,6 +86,17 @@ class Schedule:
             found += more
             after = more[-1]
         return [slot for slot in found if slot >= first]
+
+    def due_by(self, slot: datetime) -> datetime | None:
+        """Return when a slot is late, in UTC: at the time of day in `deadline` that follows the slot. None if never."""
+        found = clock_time(self.options.get("deadline") or "")
+        if found is None:
+            return None
+        local = slot.astimezone(ZoneInfo(self.zone))
+        due = local.replace(hour=found.hour, minute=found.minute, second=0, microsecond=0)
+        if due <= local:
+            due = (local + timedelta(days=1)).replace(hour=found.hour, minute=found.minute, second=0, microsecond=0)
+        return due.astimezone(UTC)
 
     def following(self, moment: datetime) -> datetime:
         """Return the first slot after `moment`, in the schedule's zone."""
@@ -107,6 +122,15 @@ class Schedule:
         """
         suffix = f"-{number}" if number > 1 else ""
         return f"{self.name}-{slot.astimezone(UTC):%Y%m%dT%H%M%SZ}{suffix}"
+
+
+def clock_time(text: str) -> time | None:
+    """Return a time of day such as ``06:00``; None if the text is something else.
+
+    >>> clock_time("06:30"), clock_time("6h"), clock_time("2026-11-29T06:00:00Z")
+    (datetime.time(6, 30), None, None)
+    """
+    return time.fromisoformat(text) if re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ from scoreline.tasks.schedules.reruns import Latest, check_rerun, latest_job
 from scoreline.tasks.schedules.runner import OnFault, Runner, ignore, job_of, read_state, taken_by_another
 from scoreline.tasks.schedules.schedule import Schedule
 from scoreline.tasks.schedules.settings import ScheduleSettings
+from scoreline.tasks.schedules.slot_alerts import leave_of_faults
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 
 log = logging.getLogger(__name__)
@@ -235,6 +236,7 @@ class Scheduler:
         for fault in reading.faults:
             log.error("schedule.invalid", extra={"file": reading.source, "error": str(fault)})
         if reading.document != (last or InForce(source=reading.source)):
+            leave_of_faults(self._client.submission.dispatcher.outbox, last, reading.document)
             record_changes(self._main, last, reading.document)
             self._main.put(keys.SCHEDULES_IN_FORCE, reading.document.to_json())
         self._settled = None if found is None or reading.faults else (*found, reading)

@@ -19,6 +19,7 @@ from celery.worker.control import Panel
 import scoreline
 from docs import generated
 from docs.generated import DOCS, ROOT
+from scoreline.tasks.alerts.recipients import parse_recipients
 from scoreline.tasks.quality.checks_file import parse as parse_checks
 from scoreline.tasks.schedules.file import parse
 from scoreline.worker.cli.progress import EXIT_CODES
@@ -104,6 +105,9 @@ def test_schedules_and_checks_have_no_fault(page: Path) -> None:
         assert tables
         if "cron" in text:
             assert parse(text).faults == ()
+        elif "urls" in text:
+            named = {name: "mailto://x" for table in tables.values() for name in table["urls"]}
+            assert parse_recipients(text, named)[1] == ()
         else:
             assert parse_checks(text).faults == ()
 

@@ -17,6 +17,7 @@ from scoreline.storage.audit import run_as
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
 from scoreline.worker import logs
 from scoreline.worker.cli import (
+    alerts,
     audit,
     checks,
     dev,
@@ -61,7 +62,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         "Results": ("results", "accept", "reject"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
-        "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
+        "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit", "alerts"),
         "Local": ("demo", "dev"),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -121,6 +122,7 @@ cli.add_command(workers.workers)
 cli.add_command(scale.scale)
 cli.add_command(metrics.metrics)
 cli.add_command(audit.audit)
+cli.add_command(alerts.alerts)
 cli.add_command(doctor.doctor)
 cli.add_command(retention.gc)
 cli.add_command(dev.dev)

@@ -13,6 +13,8 @@ import click
 
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError, describe
 from scoreline.storage.wording import plural
+from scoreline.tasks.alerts.sending import send_waiting
+from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.client import Client
 from scoreline.tasks.schedules.checks import deployment_faults
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
@@ -61,6 +63,8 @@ def schedule() -> None:
     # How long to keep results: days, or a number of runs [default: the
     # setting RESULTS_KEEP]. See `scoreline gc`.
     results_keep = "90d"
+    # An outside monitor, which is called when a run has ended.
+    check_in = "https://hc.example.org/ping/nightly"
     enabled = true
 
     \b
@@ -74,6 +78,8 @@ def schedule() -> None:
     group = "reports"
     priority = "low"
     max_processes = 2
+    # "6h" ends the job after six hours. A time of day, such as "06:00" in
+    # the time zone of the schedule, only sends an alert if a run is late.
     deadline = "6h"
     checks = "none"
     partition_by = "region"
@@ -172,15 +178,18 @@ def _faults_now(parsed: Parsed, text: str) -> list[Fault]:
 
 @schedule.command(epilog="scoreline schedule tick\n")
 def tick() -> None:
-    """Run the schedules that are due.
+    """Run the schedules that are due, and send alerts.
 
     Beat requests such a run every 30 seconds. Use this command if another clock, such as Heroku Scheduler, replaces
     beat. A slot runs once, even if this command is called several times.
 
     The exit code is 1 if a job could not be submitted, or if the text of the schedules has a fault.
     """
-    scheduler = _scheduler()
+    client, alerts = Client.from_env(), AlertSettings.from_env(os.environ)
+    client.submission.dispatcher.alerts = alerts.events
+    scheduler = Scheduler.from_settings(client, ScheduleSettings.from_env(os.environ))
     report = scheduler.tick()
+    send_waiting(client.buckets.main, client.ledger, alerts)
     for name, done in report.items():
         echo(f"{name}: {'; '.join(done) or 'nothing is due'}", indent=2)
     wrong = any(line.startswith(("failed", "refused")) for done in report.values() for line in done)

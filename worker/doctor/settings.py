@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from scoreline.storage.errors import InvalidSettings
+from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.retention.settings import RetentionSettings
 from scoreline.worker import logs
 from scoreline.worker.doctor.check import Finding, error, ok, warning
@@ -20,6 +21,7 @@ def settings(context: Context) -> Iterator[Finding]:
         lambda: context.worker,
         lambda: context.webhooks,
         lambda: context.schedules,
+        lambda: AlertSettings.from_env(context.environ),
         lambda: RetentionSettings.from_env(context.environ),
         lambda: logs.form_from_env(context.environ),
     )
