@@ -51,7 +51,7 @@ def test_a_job_of_another_group_is_scored_beside_a_long_one_even_if_redis_is_emp
     ended = rig.end(short)
     assert (ended.state, ended.parts_done) == ("succeeded", 4)
     now = rig.client.status("long")
-    assert not now.ended
+    assert not now.ended, f"{now.error}\n{rig.logs()}"
     assert now.parts_done < 100
     rig.client.cancel("long")
 
