@@ -38,12 +38,13 @@
     │   ├── InvalidKey
     │   ├── NotAnObjectStore       another kind of server answers
     │   └── StoreUnavailable       transient
-    ├── LedgerError                the ledger cannot be used
+    ├── LedgerError                transient: the ledger cannot be used
     │   ├── LedgerFenced
     │   ├── LedgerLost
     │   │   └── LedgerCorrupt
     │   └── LedgerUnavailable      transient
     ├── AlertUndelivered           the service of a recipient does not take an alert
+    │   └── LedgerUnavailable
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── PlatformRefused            Heroku refuses to change the number of dynos
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
@@ -246,7 +247,13 @@ class StoreUnavailable(StoreError):
 
 
 class LedgerError(ScorelineError):
-    """Raised when the ledger of a job cannot be used."""
+    """Raised when the ledger of a job cannot be used.
+
+    All such errors are transient, because a ledger that was lost or overwritten is rebuilt from the bucket. No job
+    fails because of its ledger.
+    """
+
+    transient = True
 
 
 class LedgerFenced(LedgerError):
@@ -263,8 +270,6 @@ class LedgerCorrupt(LedgerLost):
 
 class LedgerUnavailable(LedgerError):
     """Raised when Redis, where the ledger is stored, cannot be reached."""
-
-    transient = True
 
 
 class WebhookRefused(ScorelineError):

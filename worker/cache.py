@@ -17,6 +17,8 @@ from scoreline.tasks.scoring.model_calls import ModelExit, call_model
 
 log = logging.getLogger(__name__)
 
+LONGEST_TURN_S = 10.0
+"""Maximum number of seconds in which a model may be loaded in place of one in use, and the latter again."""
 _COMPILED_SHARE = 1 / 3
 """Maximum memory of the compiled form of a model, as a share of the model's own memory."""
 
@@ -100,22 +102,40 @@ class ModelCache:
             entry = self._entries.get(pinned)
         return entry.bundle.manifest if entry else self._models.registry.manifest(pinned)
 
-    def has_room_beside(self, pinned: PinnedModel, in_use: Bundle) -> bool:
-        """Return whether `get` can return a bundle without evicting another one, which is in use.
+    def has_room_beside(self, pinned: PinnedModel, *in_use: Bundle) -> bool:
+        """Return whether `get` can return a bundle without evicting the others, which are in use.
 
-        If the result is true, the bundle in use becomes the last one to be evicted. The other bundle counts as if it
-        were compiled, with the largest compiled form that is possible.
+        If the result is true, the bundles in use become the last ones to be evicted. The bundle counts as if it were
+        compiled, with the largest compiled form that is possible.
         """
         with self._lock:
             if pinned in self._entries:
                 return True
-        size = self._models.registry.manifest(pinned).memory_bytes * (1 + _COMPILED_SHARE)
+        size = self._largest_bytes(pinned)
+        used = {_pin_of(bundle): bundle.memory_bytes for bundle in in_use}
         with self._lock:
-            used = _pin_of(in_use)
-            if used not in self._entries:  # its memory is no longer counted
+            if not used.keys() <= self._entries.keys():  # the memory of one of them is no longer counted
                 return False
-            self._entries.move_to_end(used)
-        return size + in_use.memory_bytes <= self._max_bytes
+            for pin in used:
+                self._entries.move_to_end(pin)
+        return size + sum(used.values()) <= self._max_bytes
+
+    def can_take_turns(self, pinned: PinnedModel, in_use: Bundle) -> bool:
+        """Return whether a bundle can soon be loaded in place of another one, which is then loaded again.
+
+        This is expected to take at most `LONGEST_TURN_S`, by the time in which the bundle in use was loaded. A
+        preloaded bundle stays, because its memory is shared, and would not be shared if it were loaded again.
+        """
+        size = self._largest_bytes(pinned)
+        with self._lock:
+            entry = self._entries.get(_pin_of(in_use))
+        if entry is None or entry.preloaded or size > self._max_bytes:
+            return False
+        return in_use.load_seconds * (1 + size / max(1, in_use.memory_bytes)) <= LONGEST_TURN_S
+
+    def _largest_bytes(self, pinned: PinnedModel) -> float:
+        """Return the memory of a bundle with the largest compiled form that is possible."""
+        return self._models.registry.manifest(pinned).memory_bytes * (1 + _COMPILED_SHARE)
 
     def evict_all(self) -> None:
         """Evict every bundle. The memory of a bundle in use is freed at the end of the part that uses it."""

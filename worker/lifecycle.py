@@ -106,6 +106,7 @@ def engine(app: Celery) -> Engine:
             profile=settings.profile,
             between_batches=ShortSteps(
                 has_room=process.cache.has_room_beside,
+                can_take_turns=process.cache.can_take_turns,
                 do_request=partial(_do_request, app),
                 model_of_request=lambda step: model_of_request(client(app).submission.registry, step),
             ),

@@ -62,7 +62,8 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
 
     After a transient error, the message is retried up to `MAX_RETRIES` times; after an unknown error, up to
     `MAX_UNKNOWN_RETRIES` times. After any other error, the job fails, unless another worker may succeed (see
-    `pass_on`). A message is dropped if its job does not exist.
+    `pass_on`). A message is dropped if its job does not exist. No job fails because of its ledger: if the ledger cannot
+    be used in any retry, the message is dropped, and the reconciler continues the job.
     """
     drop_unless_job_id(job_id)
     try:
@@ -86,6 +87,9 @@ def retry_or_fail(task: Task[Any, Any], job_id: str) -> Iterator[None]:
         allowed = MAX_RETRIES if getattr(error, "transient", False) else 0 if known else MAX_UNKNOWN_RETRIES
         if retries_made(task) < allowed:
             raise retry_later(task, error) from None  # Celery would store the chained errors, too
+        if isinstance(error, LedgerError):
+            log.error("message.left", extra={"job_id": job_id, "task": task.name, "error": describe(error)})
+            return
         outcome.fail_job(lifecycle.engine(task.app), job_id, error)
 
 

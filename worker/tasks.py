@@ -19,6 +19,8 @@ from scoreline.storage.errors import (
     JobFailed,
     JobNotFound,
     LedgerError,
+    LedgerFenced,
+    LedgerLost,
     ScorelineError,
     describe,
 )
@@ -225,10 +227,12 @@ def _score_leased(self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart
         try:
             done = _score_part(engine, leased)
         except ScorelineError as error:
-            if not error.transient:
+            if not error.transient or isinstance(error, LedgerLost | LedgerFenced):
                 raise
             if retries_made(self) < MAX_RETRIES:
                 raise retry_later(self, error, retried=retries + 1) from error
+            if isinstance(error, LedgerError):  # nothing can be counted, and the part is not at fault
+                raise
             parts.count_part(engine, job_id, part, failure=f"gave up: {describe(error)}")
     lifecycle.share_models()
     return done

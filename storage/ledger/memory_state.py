@@ -124,6 +124,8 @@ class Expiring[V]:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._values: dict[str, tuple[V, float]] = {}
+        self._puts = 0
+        """Number of calls of `put` since expired values were deleted."""
 
     def __len__(self) -> int:
         return len(self._values)
@@ -134,9 +136,16 @@ class Expiring[V]:
         return value if end_s > self._clock() else None
 
     def put(self, key: str, value: V, life_s: float) -> None:
-        """Set a value, and delete all values that have expired."""
+        """Set a value. Now and then, delete all values that have expired.
+
+        Deleting them looks at all values. If each call did that, the time would grow with the square of the number of
+        jobs.
+        """
         now = self._clock()
-        self._values = {key: kept for key, kept in self._values.items() if kept[1] > now}
+        self._puts += 1
+        if self._puts > len(self._values) / 2:
+            self._values = {key: kept for key, kept in self._values.items() if kept[1] > now}
+            self._puts = 0
         self._values[key] = value, now + life_s
 
     def keep(self, key: str, life_s: float) -> None:

@@ -52,6 +52,8 @@ notice too late that the job exceeds its budget. The finalizer counts all of the
 LIST_EVERY = 10
 """Number of rounds between two listings of the markers. A listing finds jobs that are missing in the watchlist, but
 costs money."""
+_MOST_REBUILDS = 3
+"""Maximum number of times that a ledger is rebuilt in one go. The message or the next round then tries again."""
 SLICE_JOBS = 500
 """Number of jobs that are checked in one round trip to Redis."""
 
@@ -184,7 +186,9 @@ def reconcile_job(
             return "ended"
         return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
     due = _due(dispatcher, job_id, documents, queue_is_long)
-    if due is None or due.stopped == "closed":
+    for _ in range(_MOST_REBUILDS):  # Redis may be emptied again while the ledger is rebuilt
+        if due is not None and due.stopped != "closed":
+            break
         if clean_up_if_ended(dispatcher, job_id):  # the job ended meanwhile
             return "ended"
         if due is not None:  # this ledger belongs to an earlier run of the job
@@ -193,7 +197,9 @@ def reconcile_job(
         log.warning("ledger.rebuilt", extra={"job_id": job_id})
         if clean_up_if_ended(dispatcher, job_id):  # the job was cancelled while `recover` listed the bucket
             return "ended"
-        due = dispatcher.ledger.dispatch(job_id, documents.plan.sha256, dispatcher.window())
+        due = _due(dispatcher, job_id, documents, queue_is_long=False)
+    if due is None:
+        raise LedgerLost(f"the ledger of job {job_id} was lost {_MOST_REBUILDS} times while it was rebuilt: try again")
     for part in due.parts:
         dispatcher.send("scoreline.score_part", job_id=job_id, part=part)
     if due.all_done or due.stopped:

@@ -16,7 +16,7 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.findings import Checks, Finding
 from scoreline.tasks.quality.latest import Latest
-from scoreline.tasks.quality.pointer import Pointer, publishes
+from scoreline.tasks.quality.pointer import LatestRead, Pointer, publishes
 from scoreline.tasks.quality.verdict import Verdict
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 
@@ -37,13 +37,15 @@ class Evidence:
     rejected: int
     profile: Any = None
     """The profile of the job; None if it has none."""
+    latest: LatestRead | None = None
+    """Returns ``latest.json`` of the output, if the caller has already read it."""
 
     def accepted_before(self) -> Latest | None:
         """Return which run readers of the output take now; None if there is none. Raises `DocumentCorrupt`."""
         job = self.documents.job
         if not publishes(job, self.buckets.main.bucket):
             return None
-        return Pointer.of(self.buckets, job.spec.output).read()[0]
+        return (self.latest or Pointer.of(self.buckets, job.spec.output).read)()[0]
 
 
 type Checker = Callable[[Evidence], Iterable[Finding]]

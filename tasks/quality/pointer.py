@@ -70,16 +70,34 @@ def publishes(job: Job, main: str) -> bool:
     return not (of_records and spec.output == f"s3://{main}/results/{job.model.name}/")
 
 
-def publish_latest(buckets: Buckets, job: Job, outcome: Outcome) -> None:
+type LatestRead = Callable[[], tuple[Latest | None, str | None]]
+"""Returns a document as `Pointer.read` does."""
+
+
+def publish_latest(
+    buckets: Buckets,
+    job: Job,
+    outcome: Outcome,
+    *,
+    read: LatestRead | None = None,
+    results: Published | None = None,
+) -> None:
     """Name a job that its checks have accepted in the ``latest.json`` of its output, if the job belongs there.
 
     The job has its results already, so it ends even if the document cannot be changed. Only a store that does not
     answer is an error, after which the finalizer tries again.
+
+    Parameters
+    ----------
+    read : callable, optional
+        Returns the document, if the caller has read it. The document is read again only if it has changed since.
+    results : Published, optional
+        What readers need of the job, if the caller has just written it. By default, it is read from the bucket.
     """
     if not publishes(job, buckets.main.bucket):
         return
     try:
-        Pointer.of(buckets, job.spec.output).publish(job, RunEntry.of(job, outcome), outcome.checks)
+        Pointer.of(buckets, job.spec.output).publish(RunEntry.of(job, outcome), outcome.checks, read, results)
     except ScorelineError as error:
         if error.transient:
             raise
@@ -152,10 +170,17 @@ class Pointer:
                 "then `scoreline accept JOB --reason TEXT` names a run again"
             ) from error
 
-    def publish(self, job: Job, entry: RunEntry, checks: Checks | None) -> None:
+    def publish(
+        self,
+        entry: RunEntry,
+        checks: Checks | None,
+        read: LatestRead | None = None,
+        results: Published | None = None,
+    ) -> None:
         """Note a run that its checks have accepted, and name it unless a newer run is named. Repeated calls do nothing.
 
-        The results must be complete, with ``_SUCCESS``, and the job must not have ended for its readers.
+        The results must be complete, with ``_SUCCESS``, and the job must not have ended for its readers. The other
+        parameters are those of `publish_latest`.
         """
 
         def decide(document: Latest) -> Move | None:
@@ -165,9 +190,11 @@ class Pointer:
             return Move(document=noted(document, entry), to=[entry] if becomes else None)
 
         def load(job_id: str) -> Published:
+            if results is not None:
+                return replace(results, checks=checks)
             return published(self.store, keys.output_folder(self.prefix, job_id), checks)
 
-        self._change(decide, "finalize", entry, load, removable=False)
+        self._change(decide, "finalize", entry, load, removable=False, read=read)
 
     def protect(self, entry: RunEntry) -> None:
         """Keep the results of a run from being removed if the run is about to become the latest by `accept`."""
@@ -236,6 +263,7 @@ class Pointer:
         load: Callable[[str], Published] | None = None,
         *,
         removable: bool = True,
+        read: LatestRead | None = None,
     ) -> None:
         """Change the document until no other process changes it meanwhile.
 
@@ -249,11 +277,14 @@ class Pointer:
             Returns what readers need of the run that becomes the latest; by default, `load`.
         removable : bool
             Whether retention may remove the run that becomes the latest at any moment.
+        read : callable, optional
+            Returns the document that the caller has read.
         """
         gone: list[str] = []
         pause_s = _FIRST_PAUSE_S
         for _ in range(_TRIES):
-            found, etag = self.read()
+            found, etag = (read or self.read)()
+            read = None
             document = found or Latest()
             move = decide(document)
             if move is None:

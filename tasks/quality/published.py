@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scoreline.storage import keys
@@ -65,6 +65,31 @@ def published(store: ObjectStore, folder: str, checks: Checks | None = None) -> 
         partition_by=found.partition_by,
         checks=checks,
     )
+
+
+def published_of(
+    store: ObjectStore,
+    folder: str,
+    manifest_sha256: str,
+    number: int,
+    entries: Iterable[Mapping[str, Any]],
+    *,
+    partition_by: str | None = None,
+) -> Published:
+    """Return what readers need of the run in a folder, as `published` does, without reading it.
+
+    Parameters
+    ----------
+    number : int
+        Number of files.
+    entries : iterable of mapping
+        The entries of the files in the manifest, in order.
+    """
+    results = Published(results=store.uri(folder), manifest_sha256=manifest_sha256, files=None)
+    if number > MAX_FILES:
+        return results
+    files = tuple(_file_of(store, raw) for raw in entries)
+    return replace(results, files=files, partition_by=partition_by)
 
 
 def read_manifest(store: ObjectStore, folder: str) -> Listing:

@@ -48,6 +48,34 @@ class ModelSource(Protocol):
         ...
 
 
+@dataclass
+class ModelInUse:
+    """The model of a part under way. Between two batches, it may leave the memory to the model of another job.
+
+    No other object may keep the bundle between two batches, because its memory could not be used otherwise.
+    """
+
+    models: ModelSource
+    pinned: PinnedModel
+    _bundle: Bundle | None = field(default=None, repr=False)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model, which is loaded if it is not in memory."""
+        if self._bundle is None:
+            self._bundle = self.models.get(self.pinned)
+        return self._bundle
+
+    @property
+    def loaded(self) -> Bundle | None:
+        """The model; None if it is not in memory."""
+        return self._bundle
+
+    def release(self) -> None:
+        """Let the model leave the memory until it is used again."""
+        self._bundle = None
+
+
 class BetweenBatches(Protocol):
     """Works for other jobs between two batches of a part."""
 
@@ -60,12 +88,12 @@ class BetweenBatches(Protocol):
         """Record that the process begins a part."""
         ...
 
-    def __call__(self, engine: Engine, bundle: Bundle) -> float:
+    def __call__(self, engine: Engine, model: ModelInUse) -> float:
         """Work for other jobs, and return the number of seconds that this took.
 
         Parameters
         ----------
-        bundle : Bundle
+        model : ModelInUse
             The model of the part.
         """
         ...

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
@@ -44,16 +44,17 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_failures import read_failures
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.quality.gate import Evidence, judge, recorded
-from scoreline.tasks.quality.pointer import publish_latest
+from scoreline.tasks.quality.latest import Published
+from scoreline.tasks.quality.pointer import LatestRead, publish_latest
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.arrange import arrange, remove_parts
+from scoreline.tasks.steps.before_end import published_now, read_before_end, write_before_end
 from scoreline.tasks.steps.check_job import check_job
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.job_profile import merge_profile
 from scoreline.tasks.steps.result_files import File
-from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
+from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ _PACE_ALWAYS_S = 1.0
 """The pace of a job is recorded if its average part takes at least `_PACE_ALWAYS_S` seconds. It is also recorded if the
 average part has at least `_PACE_MIN_ROWS` rows and takes at least `_PACE_MIN_S` seconds. In shorter parts, overhead
 dominates."""
-AROUND_PARTS = Requests(class_a=9, class_b=17)
+AROUND_PARTS = Requests(class_a=9, class_b=13)
 """Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
 the job ends, also for ``latest.json``. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
 _MAX_UNCOUNTED = 3
@@ -92,24 +93,35 @@ def finalize(engine: Engine, job_id: str) -> None:
     documents = found.result()
     with hold_step(engine, job_id, "finalize"):
         progress = replace(progress, failures=read_failures(main, job_id, progress.failures))
-        outcome = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
-        if outcome is not None:
+        end = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
+        if end is not None:
             remove_blocks(main, documents, run)
-        if outcome is not None and outcome.state in WITH_RESULTS:
-            _complete(engine, documents, outcome)
-        elif outcome is not None:
-            end_job(engine, job_id, outcome)
-    if outcome is None:  # the job has ended meanwhile, or some of its parts have to be scored again
+        if end is not None and end.outcome.state in WITH_RESULTS:
+            _complete(engine, documents, end)
+        elif end is not None:
+            end_job(engine, job_id, end.outcome)
+    if end is None:  # the job has ended meanwhile, or some of its parts have to be scored again
         reconcile_job(engine, job_id)
 
 
-def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """How a job ends, and what this process knows from ending it."""
+
+    outcome: Outcome
+    latest: LatestRead | None = None
+    """See `BeforeEnd.latest`."""
+    results: Published | None = None
+    """What readers need of the job; None if it has to be read from the bucket."""
+
+
+def _complete(engine: Engine, documents: Documents, end: _End) -> None:
     """End a job whose ``_SUCCESS`` exists, or which is blocked.
 
     The parts of a blocked job stay even if they are arranged: they show a later finalizer that they are done. The
     outcome is written last, because readers of an outcome expect that everything else is written.
     """
-    job, main = documents.job, engine.buckets.main
+    job, main, outcome = documents.job, engine.buckets.main, end.outcome
     write_answer(engine.buckets, documents, outcome)
     if job.spec.only_new is not None:
         try:
@@ -117,14 +129,14 @@ def _complete(engine: Engine, documents: Documents, outcome: Outcome) -> None:
         except DocumentCorrupt as error:  # until the record is repaired, no later job of the schedule can be planned
             log.error("only_new.not_recorded", extra={"job_id": job.spec.job_id, "error": describe(error)})
     if outcome.state != "blocked":
-        publish_latest(engine.buckets, job, outcome)
+        publish_latest(engine.buckets, job, outcome, read=end.latest, results=end.results)
         if job.spec.arranged:
             remove_parts(engine, job)
     record_outcome(engine, job.spec.job_id, outcome, job=job)
 
 
-def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
-    """Return the outcome of a job that stopped before all parts were scored."""
+def _stopped(documents: Documents, run: Run, progress: Progress) -> _End:
+    """Return the end of a job that stopped before all parts were scored."""
     plan = documents.plan
     why: Reason
     if progress.stopped == "budget":
@@ -145,7 +157,7 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
         part, reason = min(progress.failures.items())
         summary = f"stopped after {plural(len(progress.failures), 'part')} failed"
         error = f"{summary}; part {part}: {reason}"
-    return Outcome(
+    outcome = Outcome(
         state="failed",
         rows=progress.rows,
         rejected=progress.rejected,
@@ -158,28 +170,29 @@ def _stopped(documents: Documents, run: Run, progress: Progress) -> Outcome:
         failures={str(part): reason for part, reason in progress.failures.items()},
         run=run.number,
     )
+    return _End(outcome=outcome)
 
 
-def _close(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
+def _close(engine: Engine, documents: Documents, run: Run, progress: Progress) -> _End | None:
     """Check and publish the results, unless they are arranged and ``_SUCCESS`` already exists."""
     if not documents.job.spec.arranged:
         return _publish(engine, documents, run, progress)
-    if (outcome := _succeeded(engine, documents, run)) is not None:
-        return outcome
-    outcome = _publish(engine, documents, run, progress)
-    if outcome is not None and outcome.state == "failed":  # another finalizer may have succeeded and deleted the parts
-        return _succeeded(engine, documents, run) or outcome
-    return outcome
+    if (end := _succeeded(engine, documents, run)) is not None:
+        return end
+    end = _publish(engine, documents, run, progress)
+    if end is not None and end.outcome.state == "failed":  # another finalizer may have succeeded and deleted the parts
+        return _succeeded(engine, documents, run) or end
+    return end
 
 
-def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None:
-    """Return the outcome of a job whose ``_SUCCESS`` exists; None if it does not."""
+def _succeeded(engine: Engine, documents: Documents, run: Run) -> _End | None:
+    """Return the end of a job whose ``_SUCCESS`` exists; None if it does not."""
     layout = ResultsLayout.of(engine.buckets, documents.job)
     success = read_success(layout.store, layout.folder, documents.plan.sha256)
     if success is None:
         return None
     claimed = read_claim(engine.buckets.main, documents.job.spec.job_id, run.number)
-    return Outcome(
+    outcome = Outcome(
         state="partial" if success["rejected"] else "succeeded",
         rows=success["rows"],
         rejected=success["rejected"],
@@ -190,17 +203,18 @@ def _succeeded(engine: Engine, documents: Documents, run: Run) -> Outcome | None
         run=run.number,
         checks=None if claimed is None else claimed.checks,
     )
+    return _End(outcome=outcome)
 
 
-def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> Outcome | None:
+def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress) -> _End | None:
     """Check every part; if none is missing, write the manifest, run the checks of the job, and claim its end.
 
     Then write ``_SUCCESS``, unless the job is blocked.
 
     Returns
     -------
-    Outcome, optional
-        The outcome; None if the job has ended meanwhile, or if parts must be scored again.
+    _End, optional
+        The end of the job; None if the job has ended meanwhile, or if parts must be scored again.
     """
     job, plan, before = documents.job, documents.plan, requests.so_far()
     parts, checked = _check(engine, documents, run, progress.failures)
@@ -234,15 +248,20 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         result_bytes=parts.bytes,
     )
     if error:
-        return outcome
-    main, job_id = engine.buckets.main, job.spec.job_id
-    if read_outcome(main, job_id) is not None:
+        return _End(outcome=outcome)
+    main, job_id, layout = engine.buckets.main, job.spec.job_id, ResultsLayout.of(engine.buckets, job)
+    found = read_before_end(engine, documents, checked.entries())
+    if found.has_ended:
         return None
-    success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
-    profile = merge_profile(engine, documents, checked.entries())
+    written = write_before_end(layout, documents, parts, checked.entries, files, found.merged)
     counted = _requests(parts, progress) + requests.so_far() - before
     evidence = Evidence(
-        buckets=engine.buckets, documents=documents, rows=parts.rows, rejected=parts.rejected, profile=profile
+        buckets=engine.buckets,
+        documents=documents,
+        rows=parts.rows,
+        rejected=parts.rejected,
+        profile=None if found.merged is None else found.merged.profile,
+        latest=found.latest,
     )
     verdict = judge(evidence, engine.checker or partial(check_job, engine))
     state = "blocked" if verdict.blocked else outcome.state
@@ -251,13 +270,16 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if decided is not outcome and read_outcome(main, job_id) is not None:
         return None  # another finalizer has ended the job, and a person may have withdrawn it since
     if decided.state not in WITH_RESULTS:  # another process cancelled or failed the job, and may have died since
-        return decided
+        return _End(outcome=decided)
     outcome = replace(outcome, state=decided.state, checks=decided.checks)  # another finalizer may have found more
-    layout = ResultsLayout.of(engine.buckets, job)
+    end = _End(outcome=outcome)
     if outcome.state != "blocked":
-        create_once(layout.store, layout.success, success)
+        create_once(layout.store, layout.success, written.success)
+        if found.latest is not None:
+            results = published_now(layout, documents, written, checked.entries, files)
+            end = _End(outcome=outcome, latest=found.latest, results=results)
     _note_pace(engine, job, parts, plan.parts)
-    return outcome
+    return end
 
 
 def _requests(parts: PartTotals, progress: Progress) -> Requests:

@@ -10,13 +10,12 @@ from typing import Any
 from scoreline.storage import keys
 from scoreline.storage.errors import LedgerError, ObjectNotFound
 from scoreline.storage.ledger.answers import Answer
-from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.carried import Carried, records_key
-from scoreline.tasks.steps.engine import BetweenBatches, Engine
+from scoreline.tasks.steps.engine import BetweenBatches, Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.planner import plan_job
 from scoreline.tasks.steps.score_carried import score_carried, takes_longer
@@ -42,12 +41,12 @@ class _Between:
         """Record that the process begins the only part of the records."""
         self._steps.begin_part()
 
-    def __call__(self, engine: Engine, bundle: Bundle) -> float:
+    def __call__(self, engine: Engine, model: ModelInUse) -> float:
         """Work for other jobs, except before the first batch. Return the number of seconds that this took."""
         if self._is_first:  # the records must not wait for the steps that wait behind them
             self._is_first = False
             return 0.0
-        seconds = self._steps(self._engine, bundle)
+        seconds = self._steps(self._engine, model)
         self.spent_s, self.requests = self._steps.spent_s, self._steps.requests
         return seconds
 

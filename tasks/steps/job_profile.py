@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -100,8 +101,18 @@ class PartProfile:
             self._counts = None
 
 
-def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]) -> Profile | None:
-    """Merge the profiles of a job's parts, and write ``_profile.json``. Repeated calls write the same bytes.
+@dataclass(frozen=True, kw_only=True)
+class MergedProfile:
+    """The profile of a job."""
+
+    profile: Profile
+    """The profile, as `Profile.from_dict` reads it from the document."""
+    body: bytes
+    """The document ``_profile.json``."""
+
+
+def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]) -> MergedProfile | None:
+    """Merge the profiles of a job's parts. Repeated calls return the same bytes.
 
     Each part takes one ranged request, for the end of its object. The memory does not grow with the number of parts.
 
@@ -112,8 +123,8 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
 
     Returns
     -------
-    Profile, optional
-        The profile, as `Profile.from_dict` reads it from the document; None if no part has a profile.
+    MergedProfile, optional
+        The profile; None if no part has a profile.
     """
     if not documents.plan.parts or not has_profile(engine, documents):
         return None
@@ -137,8 +148,12 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
     head = {"job_id": documents.job.spec.job_id, "parts": plan.parts, "parts_covered": added.profiles}
     document = {"format": 1, **head, "rows_planned": plan.rows, **profile.to_dict()}
     body = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    layout.store.put(layout.profile, body, metadata={"plan": plan.sha256})
-    return profile
+    return MergedProfile(profile=profile, body=body)
+
+
+def write_profile(layout: ResultsLayout, documents: Documents, merged: MergedProfile) -> None:
+    """Write ``_profile.json``. Repeated calls write the same bytes."""
+    layout.store.put(layout.profile, merged.body, metadata={"plan": documents.plan.sha256})
 
 
 def _footers(

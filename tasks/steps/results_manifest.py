@@ -283,14 +283,23 @@ def _separated(items: Iterable[str]) -> Iterator[str]:
     yield (last or "") + "\n"
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenManifest:
+    """A manifest that is in the bucket."""
+
+    sha256: str
+    success: bytes
+    """The content of ``_SUCCESS``, which contains the digest of the manifest."""
+
+
 def write_manifest(
     layout: ResultsLayout,
     documents: Documents,
     totals: PartTotals,
     entries: Callable[[], Iterable[Entry]],
     files: Sequence[File] | None = None,
-) -> bytes:
-    """Write the manifest. Return the content of ``_SUCCESS``, which contains the digest of the manifest.
+) -> WrittenManifest:
+    """Write the manifest.
 
     Parameters
     ----------
@@ -309,7 +318,7 @@ def write_manifest(
     if files is not None:
         head |= {"partition_by": job.spec.partition_by}
     digest = create_manifest(layout, lambda: manifest_lines(head, (entry.text for entry in entries()), files))
-    return encode_success(
+    success = encode_success(
         job,
         rows=totals.rows,
         rejected=totals.rejected,
@@ -318,3 +327,4 @@ def write_manifest(
         plan_sha256=plan.sha256,
         files=None if files is None else len(files),
     )
+    return WrittenManifest(sha256=digest, success=success)

@@ -282,7 +282,7 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
     written = pool.submit(write_manifest, layout, documents, totals, lambda: [entry])
     apart = None if in_outcome else pool.submit(_write_results, work, results)
     decided = claim_end(main, job_id, outcome)
-    success = written.result()
+    success = written.result().success
     if apart is not None:
         apart.result()
     if decided.state not in COMPLETE:

@@ -20,7 +20,7 @@ from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
-from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.read_part import Batch, read_part
 from scoreline.tasks.steps.reject_watch import REJECTED_SHOWN, RejectWatch
 
@@ -79,7 +79,8 @@ def score_rows(
     """
     job, columns = documents.job, documents.plan.columns
     schema = from_text(columns.schema)
-    bundle = engine.models.get(job.model)
+    model = ModelInUse(engine.models, job.model)
+    model.bundle  # noqa: B018  # loaded before the time is measured
     timings.begin()
     check_stopped = _stop_check(engine, job.spec.job_id)
     scored: list[pa.Table] = []
@@ -103,11 +104,11 @@ def score_rows(
         ends.callback(gone.append, True)
         for batch in batches:
             if engine.between_batches is not None:
-                timings.pause(engine.between_batches(engine, bundle))
+                timings.pause(engine.between_batches(engine, model))
             check_stopped()
             try:
                 done = score_batch(
-                    bundle,
+                    model.bundle,
                     batch.rows,
                     features=columns.features,
                     keep=columns.keep,

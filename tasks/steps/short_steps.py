@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from scoreline.storage.container_memory import available_bytes
 from scoreline.storage.errors import JobNotFound, LedgerError, PartInterrupted, describe
@@ -22,7 +23,7 @@ from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.records.carried import Carried
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
-from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.inline import score_records
 from scoreline.tasks.steps.planner import plan_job
@@ -48,10 +49,37 @@ MAX_PARTS = 1_000
 """Jobs with more parts are finalized by a task of their own, because checking so many parts takes long."""
 MIN_MEMORY_BYTES = 192 << 20
 """Memory that must be available to begin a step. A step takes up to 90 MiB besides its model."""
+PATIENCE_S = 0.5
+"""Seconds for which a step waits for a process with room for its model beside the one in use. Busy processes look for
+steps as often. After that time, a process loads the model in place of the one in use."""
+TURNS_EVERY = 9
+"""If models take turns, the part goes on for this many times as long as the turn took. A process therefore spends at
+most a tenth of its time on turns."""
 _REFUSED_S = 2.0
 """Seconds for which a process does not look again at a step that it cannot do."""
+_FORGOTTEN_S = 60.0
+"""Seconds after which a refused step that did not come back is forgotten."""
 _MAX_LEFT = 20
 """Number of steps without room for their model after which a look ends."""
+
+
+class Room(Protocol):
+    """Says whether a process has room for a model."""
+
+    def __call__(self, pinned: PinnedModel, *in_use: Bundle) -> bool:
+        """Return whether a model can be loaded without evicting the others, which are in use."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Refusal:
+    """A step without room for its model."""
+
+    model: PinnedModel
+    first_s: float
+    """Time at which this process refused the step first."""
+    at_s: float
+    """Time at which this process looked for room last."""
 
 
 @dataclass(kw_only=True)
@@ -64,7 +92,9 @@ class ShortSteps:
     Parameters
     ----------
     has_room : callable
-        Returns whether the process can load the first model without evicting the second, which is in use.
+        Returns whether the process can load the first model without evicting the others, which are in use.
+    can_take_turns : callable
+        Returns whether the first model can soon be loaded in place of the second, which is in use.
     do_request : callable
         Does a step that is no step of a job: a request of an application. Returns whether the request is answered. The
         last argument is the number of seconds that scoring its records may take.
@@ -76,7 +106,8 @@ class ShortSteps:
         Returns a time in seconds, like `time.monotonic`.
     """
 
-    has_room: Callable[[PinnedModel, Bundle], bool]
+    has_room: Room
+    can_take_turns: Callable[[PinnedModel, Bundle], bool] = lambda model, in_use: False
     do_request: Callable[[Engine, WaitingStep, float], bool] = lambda engine, step, longest_s: False
     model_of_request: Callable[[WaitingStep], PinnedModel | None] = lambda step: None
     available: Callable[[], int] = available_bytes
@@ -87,7 +118,10 @@ class ShortSteps:
     spent_s: float = field(default=0.0, init=False)
     requests: Requests = field(default=Requests(), init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
-    _refused: dict[WaitingStep, float] = field(default_factory=dict, init=False)
+    _refused: dict[WaitingStep, _Refusal] = field(default_factory=dict, init=False)
+    _outer: ModelInUse | None = field(default=None, init=False)
+    """The model of the part, if these are steps between two batches of records."""
+    _next_turn_s: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
         if self.longest_records_s > LONGEST_WITHIN_S:
@@ -97,13 +131,13 @@ class ShortSteps:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
         self.spent_s, self.requests = 0.0, Requests()
 
-    def __call__(self, engine: Engine, bundle: Bundle) -> float:
+    def __call__(self, engine: Engine, model: ModelInUse) -> float:
         """Do the steps that wait, at most every `LOOK_EVERY_S` seconds. Return the number of seconds that they took.
 
         Parameters
         ----------
-        bundle : Bundle
-            The model of the part, which stays in memory.
+        model : ModelInUse
+            The model of the part. It stays in memory, unless a step has waited that no process has room for.
 
         Raises
         ------
@@ -115,32 +149,77 @@ class ShortSteps:
             return 0.0
         # Steps must not share documents and objects that the part has in memory
         within = replace(engine, between_batches=self.within, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
+        if self.within is not None:
+            self.within._outer = model
         before_s, left, before = self.spent_s, list[WaitingStep](), so_far()
         try:
-            while self._may_begin(begun, left) and (step := engine.ledger.waiting.take(engine.lease_s)) is not None:
-                self._do(within, step, bundle, left)
-        except LedgerError:  # the messages are still in the queue
-            pass
+            self._do_all(within, model, left, frozenset())
+            if turns := self._due_turns(model, left):
+                self._take_turns(within, model, left, turns)
         finally:
-            with contextlib.suppress(LedgerError):
-                for step in left:  # for other processes
-                    engine.ledger.waiting.add(step)
+            self._put_back(engine, left)
             self._looked_s = self.clock()
             self.requests += so_far() - before
         return self.spent_s - before_s
+
+    def _do_all(
+        self, engine: Engine, model: ModelInUse, left: list[WaitingStep], turns: frozenset[PinnedModel]
+    ) -> None:
+        """Do the steps that wait, for a while. Models in `turns` may be loaded in place of the model in use."""
+        begun = self.clock()
+        with contextlib.suppress(LedgerError):  # the messages are still in the queue
+            while self._may_begin(begun, left) and (step := engine.ledger.waiting.take(engine.lease_s)) is not None:
+                self._do(engine, step, model, left, turns)
+
+    def _put_back(self, engine: Engine, left: list[WaitingStep]) -> None:
+        """List steps again, for other processes."""
+        with contextlib.suppress(LedgerError):
+            for step in left:
+                engine.ledger.waiting.add(step)
+        left.clear()
+
+    def _due_turns(self, model: ModelInUse, left: list[WaitingStep]) -> frozenset[PinnedModel]:
+        """Return the models that are to be loaded in place of the model in use, because their steps have waited."""
+        now = self.clock()
+        if self.within is None or now < self._next_turn_s or self.spent_s >= LONGEST_IN_PART_S:
+            return frozenset()
+        refused = [self._refused[step] for step in left if step in self._refused]
+        models = {refusal.model for refusal in refused if now - refusal.first_s >= PATIENCE_S}
+        return frozenset(other for other in models if self.can_take_turns(other, model.bundle))
+
+    def _take_turns(
+        self, engine: Engine, model: ModelInUse, left: list[WaitingStep], turns: frozenset[PinnedModel]
+    ) -> None:
+        """Do steps with their models in place of the model of the part, and load the latter again."""
+        self._put_back(engine, left)
+        before_s, begun = self.spent_s, self.clock()
+        try:
+            self._do_all(engine, model, left, turns)
+            model.bundle  # noqa: B018  # the time of loading it counts as that of the other jobs
+        finally:
+            took_s = self.clock() - begun
+            self.spent_s = before_s + took_s
+            self._next_turn_s = self.clock() + TURNS_EVERY * took_s
 
     def _may_begin(self, begun: float, left: list[WaitingStep]) -> bool:
         if self.clock() - begun >= LONGEST_S or self.spent_s >= LONGEST_IN_PART_S or len(left) >= _MAX_LEFT:
             return False
         return self.available() >= MIN_MEMORY_BYTES
 
-    def _do(self, engine: Engine, step: WaitingStep, bundle: Bundle, left: list[WaitingStep]) -> None:
+    def _do(
+        self,
+        engine: Engine,
+        step: WaitingStep,
+        model: ModelInUse,
+        left: list[WaitingStep],
+        turns: frozenset[PinnedModel],
+    ) -> None:
         """Do a step, and count its time. Add it to `left` if another process may be able to do it."""
         waiting, seconds, begun = engine.ledger.waiting, engine.lease_s, self.clock()
         runs = done = False
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
-                if not self._has_room(engine, step, bundle):
+                if not self._has_room(engine, step, model, turns):
                     left.append(step)
                     return
                 if not _is_short(engine, step):
@@ -172,22 +251,41 @@ class ShortSteps:
             _run(engine, step, self.longest_records_s)
         return True
 
-    def _has_room(self, engine: Engine, step: WaitingStep, bundle: Bundle) -> bool:
-        """Return whether the process has room for the model of a step. Finalizing needs no model."""
+    def _has_room(
+        self, engine: Engine, step: WaitingStep, model: ModelInUse, turns: frozenset[PinnedModel] = frozenset()
+    ) -> bool:
+        """Return whether the process has room for the model of a step. Finalizing needs no model.
+
+        If the model of the step is one of `turns`, make room by releasing the model in use.
+        """
         if step.task == "scoreline.finalize":
             return True
         now = self.clock()
-        self._refused = {other: at_s for other, at_s in self._refused.items() if at_s > now - _REFUSED_S}
-        if step in self._refused:
+        self._refused = {other: known for other, known in self._refused.items() if now - known.at_s < _FORGOTTEN_S}
+        known = self._refused.get(step)
+        if known is not None and not turns and now - known.at_s < _REFUSED_S:
             return False
+        needed = known.model if known is not None else self._model_of(engine, step)
+        if turns and needed in turns:
+            log.info("model.released", extra={"model": model.pinned.ref, "job_id": step.job_id})
+            model.release()
+        elif needed is not None and turns:
+            return False
+        elif needed is not None and not self._fits(needed, model):
+            self._refused[step] = _Refusal(model=needed, first_s=now if known is None else known.first_s, at_s=now)
+            return False
+        self._refused.pop(step, None)
+        return True
+
+    def _model_of(self, engine: Engine, step: WaitingStep) -> PinnedModel | None:
         if step.task in STEPS_OF_JOBS:
-            model: PinnedModel | None = read_job(engine.buckets.main, step.job_id).model
-        else:
-            model = self.model_of_request(step)
-        if model is None or self.has_room(model, bundle):
-            return True
-        self._refused[step] = now
-        return False
+            return read_job(engine.buckets.main, step.job_id).model
+        return self.model_of_request(step)
+
+    def _fits(self, needed: PinnedModel, model: ModelInUse) -> bool:
+        """Return whether the process has room for a model beside those in use."""
+        in_use = (model.loaded, None if self._outer is None else self._outer.loaded)
+        return self.has_room(needed, *(bundle for bundle in in_use if bundle is not None))
 
 
 def _is_short(engine: Engine, step: WaitingStep) -> bool:

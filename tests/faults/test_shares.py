@@ -47,12 +47,14 @@ def test_a_job_of_another_group_is_scored_beside_a_long_one_even_if_redis_is_emp
     long = rig.submit(120, job_id="long", group="bulk")
     rig.wait_for_parts(long, 4)
     rig.redis.flushall()
-    short = rig.submit(4, job_id="short", group="web", priority="low")
+    short = rig.submit(4, job_id="short", group="web", priority="low", folder="short")
     ended = rig.end(short)
-    assert (ended.state, ended.parts_done) == ("succeeded", 4)
-    now = rig.client.status("long")
-    assert not now.ended, f"{now.error}\n{rig.logs()}"
+    assert (ended.state, ended.parts_done) == ("succeeded", 4), (ended.error, rig.logs())
+    now, progress = rig.client.status("long"), rig.client.ledger.progress("long")
+    assert not now.ended, (now.error, rig.logs())
     assert now.parts_done < 100
+    assert progress is not None
+    assert progress.failures == {}
     rig.client.cancel("long")
 
 

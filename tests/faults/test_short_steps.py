@@ -22,7 +22,7 @@ from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.plan import BATCH_ROWS
 from scoreline.tasks.steps.short_steps import LOOK_EVERY_S
-from tests.support.estimators import TRIAL_ROWS, Turnstile
+from tests.support.estimators import TRIAL_ROWS, Paced, Turnstile
 from tests.support.proving import proved_here
 from tests.support.rig import Rig
 from tests.support.telemetry_sink import Sink, attributes
@@ -36,10 +36,11 @@ RECORDS = [{"id": n, "x": float(n)} for n in range(5)]
 class Held:
     """A job with a single part, whose batches wait until the test lets them pass."""
 
-    def __init__(self, rig: Rig, folder: Path, batches: int = 2) -> None:
+    def __init__(self, rig: Rig, folder: Path, batches: int = 2, ballast_bytes: int = 0) -> None:
         self.rig, self.folder = rig, folder
         folder.mkdir()
         model = Turnstile(str(folder), lasts=LOOK_EVERY_S).fit(pd.DataFrame({"x": [0.0]}))
+        model.ballast_ = np.ones(ballast_bytes // 8)
         with proved_here():
             ModelStorageManager.from_env(rig.environ).publish(folder.name, model)
         self.job: Status = rig.submit(1, rows=batches * BATCH_ROWS, model=folder.name)
@@ -59,6 +60,28 @@ class Held:
         (self.folder / "all").touch()
         self.rig.rows = self.rows
         self.rig.verify(self.rig.end(self.job))
+
+
+def test_records_do_not_wait_if_there_is_no_room_for_their_model_beside_that_of_the_part(
+    rig: Rig, tmp_path: Path
+) -> None:
+    # Given a process with room for one of two models, at a part with the first one
+    large, batches = 6 << 20, 12
+    other = Paced()
+    other.ballast_ = np.ones(large // 8)
+    rig.publish(other)
+    long = Held(rig, tmp_path / "long", batches, large)
+    rig.start_worker(1, MODEL_CACHE_MB="10")
+    long.wait_for_batch(0)
+    # When records for the second model are submitted, and all batches but the last one pass
+    scored = rig.client.submit_records("paced", RECORDS)
+    for number in range(batches - 1):
+        long.let_pass(number)
+    # Then the records are scored before the part ends, and the part is scored as if alone
+    assert [row["prediction"] for row in scored.wait(timeout_s=HANG_S)] == [3.0 * n + 1 for n in range(5)]
+    assert rig.client.status(long.job.job_id).parts_done == 0
+    long.end()
+    assert "model.released" in rig.logs()
 
 
 def test_records_and_planning_do_not_wait_for_a_long_part(rig: Rig, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import redis
 
 from scoreline.storage import keys
+from scoreline.storage.errors import ObjectNotFound
 from scoreline.storage.ledger.redis_ledger import RedisLedger
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
@@ -131,23 +132,36 @@ class Rig:
             ModelStorageManager.from_env(self.environ).publish("paced", model)
 
     def put_input(self, parts: int, rows: int = 100, folder: str = "in") -> str:
-        """Write two files of row groups with `rows` rows, and return the URI of their folder."""
+        """Write two files of row groups with `rows` rows, and return the URI of their folder.
+
+        An earlier job may still read the folder. An input that differs would fail all of its parts that are left.
+        """
         self.rows = parts * rows
         for number, groups in enumerate((range(parts // 2), range(parts // 2, parts))):
             ids = np.arange(groups.start * rows, groups.stop * rows)
+            key = f"{folder}/{number}.parquet"
             if len(ids):
-                self.put_table(f"{folder}/{number}.parquet", ids, rows)
+                data = self._table(ids, rows)
+                with contextlib.suppress(ObjectNotFound):
+                    assert self.store.get(key).data == data, f"an earlier job reads {key}: name another folder"
+                self.store.put(key, data)
         return self.store.uri(f"{folder}/")
 
     def put_table(self, key: str, ids: Any, row_group_size: int) -> None:
+        self.store.put(key, self._table(ids, row_group_size))
+
+    @staticmethod
+    def _table(ids: Any, row_group_size: int) -> bytes:
         table = pa.table({"id": ids, "x": ids.astype(float)})
         sink = io.BytesIO()
         pq.write_table(table, sink, row_group_size=row_group_size)
-        self.store.put(key, sink.getvalue())
+        return sink.getvalue()
 
-    def submit(self, parts: int, *, rows: int = 100, model: str = "paced", **options: Any) -> Status:
+    def submit(
+        self, parts: int, *, rows: int = 100, model: str = "paced", folder: str = "in", **options: Any
+    ) -> Status:
         """Submit a job of `parts` parts."""
-        uri = self.put_input(parts, rows)
+        uri = self.put_input(parts, rows, folder)
         return self.client.submit(model, uri, part_rows=rows, **options)
 
     # Faults and their observation

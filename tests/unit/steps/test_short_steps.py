@@ -22,7 +22,7 @@ from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import inline, short_steps
-from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.inline import score_small
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
@@ -110,7 +110,7 @@ def test_the_list_is_looked_at_only_so_often(at: OneJob, install: Install) -> No
     take = at.ledger.waiting.take
     at.ledger.waiting.take = lambda seconds: looks.append(seconds) or take(seconds)  # type: ignore[method-assign,func-returns-value]
     for _ in range(5):
-        between(at.engine, at.engine.models.get(at.documents.job.model))
+        between(at.engine, ModelInUse(at.engine.models, at.documents.job.model))
     assert len(looks) == 1
 
 
@@ -124,7 +124,7 @@ def test_after_a_second_the_part_goes_on(at: OneJob, install: Install) -> None:
     done = install(slowly)
     for number in range(5):
         at.ledger.waiting.add(end_of(str(number)))
-    seconds = steps(clock=time)(at.engine, at.engine.models.get(at.documents.job.model))
+    seconds = steps(clock=time)(at.engine, ModelInUse(at.engine.models, at.documents.job.model))
     assert len(done) == 2
     assert seconds == pytest.approx(1.2 * LONGEST_S)
 
@@ -136,7 +136,7 @@ def test_the_time_of_other_jobs_does_not_count_as_work_on_the_part(at: OneJob) -
         def begin_part(self) -> None:
             self.spent_s = 0.0
 
-        def __call__(self, engine: Engine, bundle: Bundle) -> float:
+        def __call__(self, engine: Engine, model: ModelInUse) -> float:
             self.spent_s += 1000.0
             return 1000.0
 
@@ -199,7 +199,7 @@ PLAN = WaitingStep(task="scoreline.plan", job_id="j")
 
 def planned(one: OneJob, between: ShortSteps) -> bool:
     """Look at the waiting steps once, and return whether the job is planned."""
-    between(one.engine, one.engine.models.get(PinnedModel(name="m", version="1", manifest_sha256="")))
+    between(one.engine, ModelInUse(one.engine.models, PinnedModel(name="m", version="1", manifest_sha256="")))
     return exists(one.store, keys.plan("j"))
 
 
@@ -207,7 +207,7 @@ def test_a_model_that_has_no_room_beside_the_one_in_use_is_left_to_another_proce
     one = OneJob(tmp_path)
     time, asked = Time(0.0), []
 
-    def room(pinned: PinnedModel, in_use: Bundle) -> bool:
+    def room(pinned: PinnedModel, *in_use: Bundle) -> bool:
         asked.append(pinned)
         return False
 
@@ -240,7 +240,7 @@ def test_finalizing_that_may_take_long_is_left_to_its_message(
     one.run(2)
     if why == "many parts":
         monkeypatch.setattr(short_steps, "MAX_PARTS", 0)
-    steps()(one.engine, one.engine.models.get(one.documents.job.model))
+    steps()(one.engine, ModelInUse(one.engine.models, one.documents.job.model))
     assert (read_outcome(one.store, "j") is not None) == (why == "")
     one.run()
     assert one.outcome.state == "succeeded"
@@ -264,10 +264,10 @@ def test_after_a_minute_of_steps_a_part_does_no_more(at: OneJob, install: Instal
     between = steps(clock=time)
     between.spent_s = LONGEST_IN_PART_S
     at.ledger.waiting.add(end_of("a"))
-    between(at.engine, at.engine.models.get(at.documents.job.model))
+    between(at.engine, ModelInUse(at.engine.models, at.documents.job.model))
     assert done == []
     between.begin_part()
-    between(at.engine, at.engine.models.get(at.documents.job.model))
+    between(at.engine, ModelInUse(at.engine.models, at.documents.job.model))
     assert done == [end_of("a")]
 
 
@@ -356,7 +356,7 @@ def test_shorter_steps_pass_between_the_batches_of_records_but_no_further(
         assert (longest_s, between is None) == ((LONGEST_WITHIN_S, True) if depths[-1] else (LONGEST_RECORDS_S, False))
         if between is not None:
             at.ledger.waiting.add(end_of("within"))
-            between(engine, engine.models.get(at.documents.job.model))
+            between(engine, ModelInUse(engine.models, at.documents.job.model))
 
     monkeypatch.setattr(short_steps, "_run", look)
     monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
@@ -376,9 +376,9 @@ def test_records_let_steps_of_other_jobs_pass_and_their_messages_are_sent(at: On
     done = install(send)
     at.ledger.waiting.add(end_of("a"))
     engine = replace(at.engine, send=lambda name, **_: sent.append(name))
-    between, bundle = inline._Between(engine, steps()), at.engine.models.get(at.documents.job.model)
-    assert between(at.engine, bundle) == 0.0  # the records themselves do not wait for other steps
+    between, model = inline._Between(engine, steps()), ModelInUse(at.engine.models, at.documents.job.model)
+    assert between(at.engine, model) == 0.0  # the records themselves do not wait for other steps
     assert done == []
-    between(at.engine, bundle)
+    between(at.engine, model)
     assert done == [end_of("a")]
     assert sent == ["scoreline.finalize"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.testing import eager
-from scoreline.worker.cache import ModelCache
+from scoreline.worker.cache import LONGEST_TURN_S, ModelCache
 from scoreline.worker.shared_memory import Board
 
 
@@ -201,3 +202,28 @@ def test_a_model_in_use_is_evicted_last_if_another_one_fits_beside_it(models: Mo
     assert held(cache) == ["a-40", "c-45+15"]
     cache.evict_all()
     assert not cache.has_room_beside(pin("d-10"), in_use)  # the memory of the model in use is not counted any more
+
+
+def test_all_models_in_use_count_when_another_one_is_to_be_loaded_beside_them(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    first, second = cache.get(pin("a-40")), cache.get(pin("b-30"))
+    assert cache.has_room_beside(pin("c-20"), first, second)
+    assert not cache.has_room_beside(pin("c-40"), first, second)
+    assert cache.has_room_beside(pin("c-40"), first)
+
+
+def test_a_small_model_can_take_turns_with_one_that_was_loaded_quickly(models: Models) -> None:
+    cache = ModelCache(models, 100)  # type: ignore[arg-type]
+    in_use = cache.get(pin("a-80"))
+    in_use = replace(in_use, load_seconds=0.6 * LONGEST_TURN_S)
+    assert cache.can_take_turns(pin("b-30"), in_use)
+    assert not cache.can_take_turns(pin("b-70"), in_use)  # it takes as long as the model in use, nearly
+    assert not cache.can_take_turns(pin("b-101"), in_use)
+    cache.evict_all()
+    assert not cache.can_take_turns(pin("b-30"), in_use)
+
+
+def test_a_preloaded_model_takes_no_turns(models: Models) -> None:
+    shared = ModelCache(models, 100).get(pin("a-80"))  # type: ignore[arg-type]
+    cache = ModelCache(models, 100, [shared])  # type: ignore[arg-type]
+    assert not cache.can_take_turns(pin("b-30"), shared)

@@ -10,6 +10,10 @@ import pytest
 
 from scoreline.storage.errors import (
     InputNotFound,
+    LedgerCorrupt,
+    LedgerError,
+    LedgerFenced,
+    LedgerLost,
     LedgerUnavailable,
     ModelCorrupt,
     ModelUnloadable,
@@ -19,8 +23,10 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.ledger.waiting import WaitingStep
+from scoreline.tasks.dispatch import reconcile as reconciling
 from scoreline.tasks.job.documents import Outcome, read_delivery, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
+from scoreline.tasks.steps import finalize as finalizing
 from scoreline.tasks.steps import inline, planner
 from scoreline.tasks.steps import score_part as parts
 from scoreline.tasks.steps.score_rows import PartStopped
@@ -193,6 +199,28 @@ def test_a_step_fails_its_job_after_the_retries_that_its_error_allows(
     tasks.plan.apply(kwargs={"job_id": job_id})
     assert failing.calls == calls
     assert str(error) in outcome(at, job_id).error
+
+
+@pytest.mark.parametrize("error", [LedgerLost, LedgerFenced, LedgerCorrupt, LedgerUnavailable])
+@pytest.mark.parametrize("name", ["plan", "finalize", "score_part"])
+def test_no_job_fails_because_of_its_ledger(
+    name: str, error: type[LedgerError], at: Desk, fail: Callable[..., Failing]
+) -> None:
+    job_id = at.submit() if name == "plan" else at.plan()
+    # Given a ledger that cannot be used, and cannot be rebuilt either
+    owner, function = {
+        "plan": (planner, "plan_job"),
+        "finalize": (finalizing, "finalize"),
+        "score_part": (parts, "score_leased"),
+    }[name]
+    fail(owner, function, error("Redis was emptied"))
+    fail(reconciling, "reconcile_job", error("Redis was emptied"))
+    task: Any = getattr(tasks, name)
+    # When the message has used up its retries
+    task.apply(kwargs={"job_id": job_id} | ({"part": 0} if name == "score_part" else {}))
+    # Then the job is still under way
+    assert read_outcome(at.client.buckets.main, job_id) is None
+    assert not at.engine.ledger.progress(job_id) or at.progress(job_id).failures == {}
 
 
 def test_a_step_goes_on_after_an_outage(at: Desk, fail: Callable[..., Failing]) -> None:
