@@ -42,9 +42,8 @@
     │   ├── LedgerFenced
     │   ├── LedgerLost
     │   │   └── LedgerCorrupt
-    │   └── LedgerUnavailable      transient
-    ├── AlertUndelivered           the service of a recipient does not take an alert
     │   └── LedgerUnavailable
+    ├── AlertUndelivered           the service of a recipient does not take an alert
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── PlatformRefused            Heroku refuses to change the number of dynos
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import contextlib
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from queue import Empty, SimpleQueue
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 from scoreline.storage.objects.caching import CachingStore
-from scoreline.storage.tables.base import Pinned
-from scoreline.storage.tables.ranged import changed
+from scoreline.storage.tables.base import Listed, Pinned
+from scoreline.storage.tables.ranged import RangedFile, changed
 
 SMALL_BYTES = 1 << 20
 """Maximum size in bytes of an object that is read whole. Up to this size, a second request takes more time than
@@ -17,6 +21,14 @@ OBJECTS_AT_ONCE = 32
 answers after 30 ms, but a process takes only a millisecond for each object, and would wait if it fetched fewer
 objects."""
 _KEPT_BYTES = 4 << 20
+"""Maximum size of the objects that a planner keeps in memory to sample their rows."""
+_KEPT_FOR_PARTS_BYTES = 64 << 20
+_OVERHEAD_BYTES = 2 << 10
+"""Maximum size of the objects that a planner keeps for parts of the job, if all objects of the job are small, and the
+memory that each object takes besides its bytes."""
+KEPT_S = 20.0
+"""Seconds for which unused objects are kept for parts, as readers are. A process that has more parts of the job to
+score begins the next part within a second."""
 
 
 def hold(source: Pinned) -> Pinned:
@@ -41,31 +53,106 @@ def held_bytes(source: Pinned) -> bytes | None:
     return None if stored is None or stored.info.etag != source.etag else stored.data
 
 
-@dataclass
 class KeptObjects:
-    """Small objects that a planner keeps in memory, up to a total of `_KEPT_BYTES`.
+    """Small objects that a process has read to plan a job, so that the process need not read them again.
 
-    After the survey, a planner may read an object again to score a sample of its rows.
+    After the survey, a planner may read an object again to score a sample of its rows. Parts that the process scores
+    next may read it, too. An object is handed on only to a part that reads all of its rows. Of an object in several
+    parts, all parts therefore find the same version in the store, or fail.
+
+    This class needs no locks (see `scoreline.storage.prefetch.prefetched`), because single operations of a dict are
+    atomic.
+
+    Parameters
+    ----------
+    for_parts : bool
+        Whether parts of the job may follow in this process. If not, only objects for the sample are kept.
+    kept_s : float
+        Seconds for which unused objects are kept for parts.
     """
 
-    _objects: dict[tuple[str, str], Pinned] = field(default_factory=dict, repr=False)
-    _bytes: int = 0
+    def __init__(self, *, for_parts: bool = False, kept_s: float = KEPT_S) -> None:
+        self._for_parts = for_parts
+        self._kept_s = kept_s
+        self._most_bytes = _KEPT_BYTES
+        self._objects: dict[tuple[str, str], tuple[Pinned, int]] = {}
+        self._bytes = 0
+        self._used: SimpleQueue[bool] | None = None
 
-    def reserve(self, source: Pinned) -> bool:
+    def begin(self, objects: Iterable[Listed]) -> None:
+        """Forget all objects, before the objects of another job are surveyed.
+
+        If all of them are small, more of them are kept, because no large object will need the memory.
+        """
+        self.clear()
+        all_small = self._for_parts and all(source.size <= SMALL_BYTES for source in objects)
+        self._most_bytes = _KEPT_FOR_PARTS_BYTES if all_small else _KEPT_BYTES
+
+    def reserve(self, source: Listed) -> bool:
         """Reserve memory for an object. Return whether there was enough memory."""
-        fits = 0 < source.size <= min(SMALL_BYTES, _KEPT_BYTES - self._bytes)
-        self._bytes += source.size if fits else 0
+        is_early = self._bytes + source.size <= _KEPT_BYTES
+        largest = SMALL_BYTES if is_early else RangedFile.WHOLE_BYTES  # of larger ones, planning reads only the footer
+        taken = self._bytes + source.size + _OVERHEAD_BYTES
+        fits = 0 < source.size <= largest and (is_early or taken <= self._most_bytes)
+        self._bytes = taken if fits else self._bytes
         return fits
 
-    def add(self, held: Pinned) -> None:
-        """Keep an object that `hold` has read. Call `reserve` first."""
-        self._objects[held.uri, held.etag] = held
+    def add(self, held: Pinned, rows: int) -> None:
+        """Keep an object of so many rows that `hold` has read. Call `reserve` first."""
+        self._objects[held.uri, held.etag] = held, rows
 
     def find(self, source: Pinned) -> Pinned:
         """Return the object in memory if it is kept; otherwise `source`."""
-        return self._objects.get((source.uri, source.etag), source)
+        found, _ = self._objects.get((source.uri, source.etag), (source, 0))
+        return found
+
+    def hand_on(self) -> None:
+        """Keep the objects for parts of the job, until they are unused for some time."""
+        if not self._for_parts or not self._objects:
+            self.clear()
+            return
+        used = self._used = SimpleQueue()
+        threading.Thread(target=self._expire, args=(used,), name="kept-objects", daemon=True).start()
+
+    def take(self, objects: Iterable[tuple[Pinned, int]]) -> list[Pinned]:
+        """Return the objects for a part, from memory if they are kept, and then no longer keep them.
+
+        If none of the objects is kept, all kept objects are forgotten, because the part is of another job or has
+        objects that were not kept.
+
+        Parameters
+        ----------
+        objects : iterable of tuple of Pinned and int
+            The objects, and how many rows of each the part reads.
+        """
+        taken, found = [], False
+        for source, rows in objects:
+            name = source.uri, source.etag
+            held, whole = self._objects.get(name, (source, -1))
+            if whole == rows:
+                self._objects.pop(name, None)
+                found = True
+                source = held
+            taken.append(source)
+        used = self._used
+        if not found:
+            self.clear()
+        elif used is not None:
+            used.put(True)
+        return taken
 
     def clear(self) -> None:
         """Forget all objects."""
         self._objects.clear()
         self._bytes = 0
+        used, self._used = self._used, None
+        if used is not None:
+            used.put(False)
+
+    def _expire(self, used: SimpleQueue[bool]) -> None:
+        with contextlib.suppress(Empty):
+            while used.get(timeout=self._kept_s):
+                pass
+            return
+        if self._used is used:
+            self.clear()

@@ -147,12 +147,14 @@ def survey_inputs(
             return _FOOTER_BYTES
         return max(_FOOTER_BYTES, min(source.size, _TEXT_BYTES))
 
+    if kept is not None:
+        kept.begin(objects)
     reserved = ((source, kept is not None and kept.reserve(source)) for source in objects)
     ahead = map_ahead(survey, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
     with contextlib.closing(ahead) as surveys:
         for source, is_kept, kind, surveyed in surveys:
             if kept is not None and is_kept:
-                kept.add(source)
+                kept.add(source, sum(span.rows for span in surveyed.spans))
             found.append(
                 SurveyedObject(
                     file=InputFile(

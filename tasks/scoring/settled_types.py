@@ -107,7 +107,8 @@ def scored_as_float(field: pa.Field) -> bool:
 
 def describe_types(reads: pa.Schema, features: Iterable[str]) -> dict[str, str]:
     """Return a readable name for the type in which each feature is scored."""
-    return {name: _described(reads.field(name)) for name in features if name in reads.names}
+    fields = {field.name: field for field in reads}  # `Schema.names` makes a list of all names at each access
+    return {name: _described(fields[name]) for name in features if name in fields}
 
 
 def _described(field: pa.Field) -> str:

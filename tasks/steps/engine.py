@@ -113,8 +113,8 @@ class Engine(Dispatcher):
     """The checks of model versions that this process has read."""
     batch_bytes: int = BATCH_BYTES
     """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
-    kept: KeptObjects = field(default_factory=KeptObjects)
-    """Small objects that the current step has read before."""
+    kept: KeptObjects = field(default_factory=lambda: KeptObjects(for_parts=True))
+    """Small objects that the current step, or the planning of the job, has read before."""
     known_columns: KnownColumns = field(default_factory=KnownColumns)
     """The columns of the results of earlier small jobs of this process."""
     between_batches: BetweenBatches | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.options import ReadOptions
-from scoreline.storage.tables.small_objects import SMALL_BYTES
+from scoreline.storage.tables.small_objects import SMALL_BYTES, KeptObjects
 from scoreline.storage.tables.stored_columns import stored_share
 from scoreline.tasks.job.plan import InputFile, Slice
 from scoreline.tasks.steps.engine import Engine
@@ -78,12 +78,18 @@ def expect_reads(engine: Engine, made: Draft, options: ReadOptions, processes: i
     columns = [name for name in made.columns.names if name not in made.columns.folders]
     batch_rows = engine.batch_size(made.columns).rows_to_read
     requests = total = 0
+    kept, again, again_bytes = KeptObjects(for_parts=True), 0, 0
+    kept.begin(item.file for item in made.surveyed)
     for item in objects:
         parts = read[item.bucket, item.key]
-        if item.size <= SMALL_BYTES:  # each part fetches the whole object
+        if kept.reserve(item) and parts == 1:  # the process that planned the job does not fetch it again
+            again, again_bytes = again + 1, again_bytes + item.size
+        elif item.size <= SMALL_BYTES:  # each part fetches the whole object
             requests, total = requests + parts, total + parts * item.size
         else:  # for the footer, or for the beginning of a text
             requests += min(parts, processes or 1)
+    by_others = 1 - 1 / (processes or 1)
+    requests, total = requests + math.ceil(by_others * again), total + int(by_others * again_bytes)
     sizes: list[int] = []
     estimates = 0.0
     ratio, request_bytes = 1.0, float(REQUEST_BYTES)

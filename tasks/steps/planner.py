@@ -101,7 +101,7 @@ def _plan(engine: Engine, job: Job) -> tuple[bool, Documents | None]:
     if fail_if_late(engine, job):
         return False, None
     try:
-        data = make_plan(engine, job)
+        data = make_plan(engine, job, hand_on=True)
     except UNLOADABLE_HERE:  # another worker may be able to load the model
         raise
     except ScorelineError as error:
@@ -128,12 +128,19 @@ def _plan(engine: Engine, job: Job) -> tuple[bool, Documents | None]:
     return True, documents
 
 
-def make_plan(engine: Engine, job: Job, pace: Pace | None = None, known_columns: KnownColumns | None = None) -> bytes:
+def make_plan(
+    engine: Engine,
+    job: Job,
+    pace: Pace | None = None,
+    known_columns: KnownColumns | None = None,
+    *,
+    hand_on: bool = False,
+) -> bytes:
     """Draft a plan and encode it.
 
     Parameters and errors are those of `draft`. By default, the pace is read from the ledger.
     """
-    made = draft(engine, job, pace or Pace.of(engine.ledger, job), known_columns)
+    made = draft(engine, job, pace or Pace.of(engine.ledger, job), known_columns, hand_on=hand_on)
     identity = {
         "bucket": engine.buckets.main.bucket,
         "job_id": job.spec.job_id,
@@ -168,7 +175,14 @@ class Pace:
         )
 
 
-def draft(engine: Engine, job: Job, pace: Pace | None = None, known_columns: KnownColumns | None = None) -> Draft:
+def draft(
+    engine: Engine,
+    job: Job,
+    pace: Pace | None = None,
+    known_columns: KnownColumns | None = None,
+    *,
+    hand_on: bool = False,
+) -> Draft:
     """List the input, check it against the model, score a sample, and cut the input into parts.
 
     This function does not use the ledger or the queue, and writes nothing.
@@ -181,16 +195,24 @@ def draft(engine: Engine, job: Job, pace: Pace | None = None, known_columns: Kno
     known_columns : KnownColumns, optional
         The columns of the results of earlier jobs. A job with a few records and the columns of an earlier job is not
         sampled. The caller must compare the columns with those of the results (see `KnownColumns`).
+    hand_on : bool
+        Whether small objects stay in memory for parts of the job that this process scores next.
 
     Raises
     ------
     ScorelineError
         The job cannot be scored. Other exceptions from an estimator are not caught.
     """
+    is_drafted = False
     try:
-        return _draft(engine, job, pace or Pace(), known_columns)
+        made = _draft(engine, job, pace or Pace(), known_columns)
+        is_drafted = True
+        return made
     finally:
-        engine.kept.clear()
+        if is_drafted and hand_on:
+            engine.kept.hand_on()
+        else:
+            engine.kept.clear()
         matrices.MEMORY.release()
 
 

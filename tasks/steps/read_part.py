@@ -14,7 +14,7 @@ import pyarrow as pa
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import ALIGNED_ROWS, MalformedRow, Pinned, Rows
 from scoreline.storage.tables.options import ReadOptions
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, held_bytes, hold
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.features import Rejection
@@ -133,11 +133,14 @@ type _Object = tuple[Sequence[Slice], Pinned]
 
 
 def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:
-    """Yield the objects of slices. Small objects are held in memory, and are fetched before they are needed."""
-    objects: list[_Object] = []
-    for _, group in groupby(slices, key=lambda piece: (piece.bucket, piece.key, piece.etag)):
-        pieces = list(group)
-        objects.append((pieces, engine.kept.find(Pinned.of(engine.buckets[pieces[0].bucket], pieces[0]))))
+    """Yield the objects of slices. Small objects are held in memory, and are fetched before they are needed.
+
+    Objects that this process has just read to plan the job are not fetched again.
+    """
+    groups = [list(group) for _, group in groupby(slices, key=lambda piece: (piece.bucket, piece.key, piece.etag))]
+    sources = [Pinned.of(engine.buckets[pieces[0].bucket], pieces[0]) for pieces in groups]
+    rows = [sum(piece.rows for piece in pieces) for pieces in groups]
+    objects: list[_Object] = list(zip(groups, engine.kept.take(zip(sources, rows, strict=True)), strict=True))
     if len(objects) > 1 and any(map(_size_to_hold, objects)):
         yield from map_ahead(_hold, objects, threads=OBJECTS_AT_ONCE, weigh=_size_to_hold, budget=AHEAD_BYTES)
     else:
@@ -145,7 +148,7 @@ def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:
 
 
 def _hold(item: _Object) -> _Object:
-    return (item[0], hold(item[1])) if _size_to_hold(item) else item
+    return (item[0], hold(item[1])) if _size_to_hold(item) and held_bytes(item[1]) is None else item
 
 
 def _size_to_hold(item: _Object) -> int:

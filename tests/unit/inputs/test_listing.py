@@ -46,12 +46,15 @@ class Begun:
         self._meeting.wait(HANG_S)
         return Survey(schema=pa.schema([]), spans=())
 
+    def begin(self, _: Any) -> None:
+        """Keep nothing of an earlier job."""
+
     def reserve(self, _: Pinned) -> bool:
         """Count an object. The last counted object may still wait for memory, so that its survey has not begun."""
         self._taken += 1
         return True
 
-    def add(self, _: Pinned) -> None:
+    def add(self, _: Pinned, rows: int) -> None:
         """Record how many surveys had begun when this survey ended."""
         self.ahead.append(self._taken - 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,8 +23,8 @@ def test_if_two_processes_plan_a_job_at_once_the_first_plan_counts(
         make_plan = planner.make_plan
         others = [lambda: plan_job(at.engine, job_id)]
 
-        def slowly(*arguments: object) -> bytes:
-            data = make_plan(*arguments)  # type: ignore[arg-type]
+        def slowly(*arguments: Any, **options: Any) -> bytes:
+            data = make_plan(*arguments, **options)
             if others:  # before the plan is written, the input is replaced, and another process plans the job
                 at.client.put("in/a.parquet", pd.DataFrame({"x": [1.0] * 20}))
                 others.pop()()

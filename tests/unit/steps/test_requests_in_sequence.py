@@ -73,10 +73,10 @@ def test_a_job_on_one_object_is_planned_with_few_requests_one_after_another(at: 
         ("get", "outcome.json"),  # after the ledger is open, because a job that is cancelled later closes it
     ]
     assert len(asked) - sum(len(group) - 1 for group in groups) == MOST_TO_PLAN
-    # And the first part needs no documents
+    # And the first part needs no documents, and has the object in memory
     at.store.requests.clear()
     score_part(at.engine, job_id, 0, "holder")
-    assert [operation for operation, _ in at.store.requests] == ["get", "put"]
+    assert [operation for operation, _ in at.store.requests] == ["put"]
 
 
 def test_a_job_with_one_part_is_finalized_with_few_requests_one_after_another(at: Desk) -> None:

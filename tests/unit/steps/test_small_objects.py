@@ -6,11 +6,13 @@ import io
 import json
 import threading
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,9 +22,11 @@ from scoreline.storage.errors import InputChanged, InputError, RejectBudgetExcee
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE
+from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, held_bytes
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
 from scoreline.tasks.job.documents import Job
@@ -33,7 +37,8 @@ from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps import planner, read_part
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.score_rows import score_rows
-from tests.support.one_model import Models
+from scoreline.testing import eager
+from tests.support.one_model import LINE, Models
 from tests.support.waiting import HANG_S
 
 FAST = planner.Pace(rows_per_s=1e6, processes=1)
@@ -250,6 +255,139 @@ def test_a_small_object_takes_two_requests_planning_included(
     scored, _ = score(engine, made)
     assert set(counts.values()) == {2}, counts
     assert scored.num_rows == sum(part.rows for part in made.parts)
+
+
+def kept_by(engine: Engine, made: Any) -> list[str]:
+    """Return the keys of the objects that the process has kept for parts."""
+    sources = [Pinned.of(engine.buckets.main, piece) for part in made.parts for piece in part.slices]
+    return sorted({source.key for source in sources if held_bytes(engine.kept.find(source)) is not None})
+
+
+def test_the_process_that_plans_a_job_does_not_fetch_small_objects_again_to_score_them(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = put_with_rejects_at_seams(engine)
+    expected, expected_rejects = score(engine, max_rejected="100%")
+    counts = count_gets(engine, monkeypatch)
+    made = planner.draft(engine, job(max_rejected="100%"), FAST, hand_on=True)
+    assert len(kept_by(engine, made)) == 5
+    scored, rejected = score(engine, made, max_rejected="100%")
+    assert set(counts.values()) == {1}, counts
+    assert scored.equals(expected)
+    assert rejected.equals(expected_rejects)
+    assert places(rejected) == refused
+    # And the memory is free again: a second attempt at the part fetches the objects
+    assert kept_by(engine, made) == []
+    assert score(engine, made, max_rejected="100%")[0].equals(expected)
+    assert set(counts.values()) == {2}, counts
+
+
+def test_a_job_that_is_planned_and_scored_by_one_process_takes_one_request_for_a_small_object(tmp_path: Path) -> None:
+    with eager(tmp_path) as client:
+        client.models.publish("line", LINE)
+        for number in range(5):
+            client.put(f"in/{number}.parquet", pd.DataFrame({"x": np.arange(10.0) + number}))
+        with pytest.MonkeyPatch.context() as patched:
+            counts: Counter[str] = Counter()
+            get = DirectoryStore.get
+
+            def counted(self: DirectoryStore, key: str, **options: Any) -> Any:
+                counts[key] += key.startswith("in/")
+                return get(self, key, **options)
+
+            patched.setattr(DirectoryStore, "get", counted)
+            done = client.submit("line", "s3://scoreline/in/")
+        assert (done.state, done.rows) == ("succeeded", 50)
+        assert {counts[f"in/{number}.parquet"] for number in range(5)} == {1}
+
+
+def test_an_object_in_several_parts_is_read_again_by_each(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given an object of which each part reads some rows
+    put(engine, "a.parquet", id=np.arange(100), x=np.arange(100.0))
+    made = planner.draft(engine, job(part_rows=40), FAST, hand_on=True)
+    assert len(made.parts) > 1
+    documents = Documents(job=job(), plan=SimpleNamespace(columns=made.columns))  # type: ignore[arg-type]
+    # When the object is replaced
+    put(engine, "a.parquet", id=np.arange(100), x=-np.arange(100.0))
+    # Then no part scores the old rows, because another process would not have them
+    for part in made.parts:
+        with pytest.raises(InputChanged, match=r"s3://data/in/a\.parquet"):
+            score_rows(engine, documents, part, 1_000, Timings())
+
+
+def test_an_object_that_was_replaced_after_it_was_planned_is_not_found_for_the_new_plan(engine: Engine) -> None:
+    put(engine, "a.parquet", id=[1], x=[1.0])
+    planner.draft(engine, job(), FAST, hand_on=True)
+    put(engine, "a.parquet", id=[1], x=[2.0])
+    other = replace(engine, kept=KeptObjects())
+    made = planner.draft(other, job(), FAST)
+    assert score(engine, made)[0]["prediction"].to_pylist() == [5.0]
+
+
+def test_kept_objects_make_room_for_parts_of_other_jobs(engine: Engine) -> None:
+    put(engine, "a.parquet", id=[1], x=[1.0])
+    made = planner.draft(engine, job(), FAST, hand_on=True)
+    engine.buckets.main.put("else/b.parquet", engine.buckets.main.get("in/a.parquet").data)
+    other = replace(engine, kept=KeptObjects())
+    score(engine, planner.draft(other, job(inputs=("s3://data/else/",)), FAST))
+    assert kept_by(engine, made) == []
+
+
+def test_objects_are_not_kept_if_planning_fails_or_another_job_is_planned(engine: Engine) -> None:
+    put(engine, "a.parquet", id=[1], x=[1.0])
+    made = planner.draft(engine, job(), FAST, hand_on=True)
+    engine.buckets.main.put("else/b.parquet", b"damaged")
+    with pytest.raises(UnreadableInput):
+        planner.draft(engine, job(inputs=("s3://data/else/",)), FAST, hand_on=True)
+    assert kept_by(engine, made) == []
+    put(engine, "c.parquet", id=[1], y=[1.0])
+    with pytest.raises(InputError):
+        planner.draft(engine, job(), FAST, hand_on=True)
+    assert kept_by(engine, made) == []
+
+
+def test_unused_objects_are_forgotten_after_some_time(engine: Engine) -> None:
+    engine.kept = KeptObjects(for_parts=True, kept_s=0.0)
+    put(engine, "a.parquet", id=[1], x=[1.0])
+    threads = set(threading.enumerate())
+    made = planner.draft(engine, job(), FAST, hand_on=True)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(HANG_S)
+    assert kept_by(engine, made) == []
+    # And objects in use are kept, and their thread ends with them
+    engine.kept = KeptObjects(for_parts=True, kept_s=HANG_S)
+    made = planner.draft(engine, job(), FAST, hand_on=True)
+    (thread,) = {item for item in threading.enumerate() if item.name == "kept-objects"} - threads
+    score(engine, made)
+    assert thread.is_alive()
+    engine.kept.clear()
+    thread.join(HANG_S)
+    assert not thread.is_alive()
+
+
+@dataclass(frozen=True)
+class Sized:
+    key: str
+    size: int
+    etag: str = "e"
+
+
+@pytest.mark.parametrize(
+    ("for_parts", "sizes", "kept"),
+    [
+        (True, [200_000] * 1_000, 332),  # 64 MiB, with 2 KiB for each object
+        (True, [200_000] * 1_000 + [SMALL_BYTES + 1], 20),  # a large object needs the memory
+        (False, [200_000] * 1_000, 20),
+        (True, [1_000_000] * 10, 4),  # of further objects, planning reads only the footer
+        (True, [0, 5, 0], 1),
+    ],
+)
+def test_kept_objects_take_a_bounded_memory(for_parts: bool, sizes: list[int], kept: int) -> None:
+    objects = [Sized(str(number), size) for number, size in enumerate(sizes)]
+    found = KeptObjects(for_parts=for_parts)
+    for _ in range(2):  # the second job finds as much room as the first
+        found.begin(objects)
+        assert sum(map(found.reserve, objects)) == kept
 
 
 def test_each_small_object_that_is_fetched_has_a_connection_that_is_kept() -> None:
