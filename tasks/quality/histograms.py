@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from functools import cached_property
 from typing import Any
 
 MAX_LEVEL = 20
@@ -48,7 +48,7 @@ class Histogram:
             counts[bucket] = counts.get(bucket, 0) + 1
         return cls._coarsened(MAX_LEVEL, counts, limit)
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of values."""
         return sum(self.counts.values())
@@ -133,11 +133,11 @@ class Histogram:
         if len(buckets) > limit:
             raise ValueError("a histogram has too many buckets")
         most = _INFINITY_BITS >> (_MANTISSA_BITS - level)
-        if any(type(item) is not int for item in buckets) or any(type(item) is not int or item < 1 for item in counts):
+        if {*map(type, buckets), *map(type, counts)} - {int} or min(counts, default=1) < 1:
             raise TypeError("a bucket or a count of a histogram is not a whole number")
-        if any(not -most - 1 <= bucket <= most + 1 for bucket in buckets):
+        if buckets and not -most - 1 <= min(buckets) <= max(buckets) <= most + 1:
             raise ValueError("a bucket of a histogram is out of range")
-        if any(low >= high for low, high in pairwise(buckets)):
+        if buckets != sorted(set(buckets)):
             raise ValueError("the buckets of a histogram are not in ascending order")
         return cls(level=level, counts=dict(zip(buckets, counts, strict=True)), limit=limit)
 
