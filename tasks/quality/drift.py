@@ -44,6 +44,8 @@ _Z = 4.75
 _KOLMOGOROV = 2.69
 """Quantile of the Kolmogorov distribution that is exceeded once in a million times: sqrt(-log(1e-6 / 2) / 2)."""
 _HALF = 0.5
+_TINY = 1e-300
+"""Takes the place of a share of 0, whose logarithm is infinite. Its product with the logarithm is still 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,8 @@ def drift_of_numbers(
         return []
     level = min(baseline.level, current.level)
     (old, old_counts), (new, new_counts) = _at(baseline, level), _at(current, level)
-    buckets = np.union1d(old, new)
+    both = np.sort(np.concatenate([old, new]), kind="stable")
+    buckets = both[np.append(True, both[1:] != both[:-1])]
     before, now = np.zeros(len(buckets), np.int64), np.zeros(len(buckets), np.int64)
     before[np.searchsorted(buckets, old)] = old_counts
     now[np.searchsorted(buckets, new)] = new_counts
@@ -163,25 +166,20 @@ def _psi(before: Sequence[int], now: Sequence[int]) -> list[Measure]:
     Without drift, the index is distributed as chi-squared with one degree of freedom less than there are groups, times
     ``1 / n + 1 / m`` (Yurdakul, Statistical Properties of Population Stability Index, 2018).
     """
-    shares = _smoothed(before, now)
-    value = sum((b - a) * math.log(b / a) for a, b in shares)
-    return [Measure(name="psi", value=value, noise=_chi_squared(len(shares) - 1) * _rate(before, now))]
+    shares = np.array([before, now], np.float64) + _HALF
+    a, b = shares / shares.sum(axis=1, keepdims=True)
+    value = float(((b - a) * np.log(b / a)).sum())
+    return [Measure(name="psi", value=value, noise=_chi_squared(len(before) - 1) * _rate(before, now))]
 
 
 def _js(before: Sequence[int], now: Sequence[int]) -> list[Measure]:
     """Return the Jensen-Shannon distance. Without drift, eight times its divergence is distributed as the index is."""
-    n, m = sum(before), sum(now)
-    bits = 0.0
-    for a, b in ((a / n, b / m) for a, b in zip(before, now, strict=True)):
-        middle = (a + b) / 2
-        bits += sum(_HALF * share * math.log2(share / middle) for share in (a, b) if share)
+    shares = np.array([before, now], np.float64)
+    shares /= shares.sum(axis=1, keepdims=True)
+    shares, middles = np.maximum(shares, _TINY), np.maximum(shares.mean(axis=0), _TINY)
+    bits = _HALF * float((shares * np.log2(shares / middles)).sum())
     noise = _chi_squared(len(before) - 1) * _rate(before, now) / 8 / math.log(2)
     return [Measure(name="js", value=math.sqrt(max(0.0, bits)), noise=math.sqrt(noise))]
-
-
-def _smoothed(before: Sequence[int], now: Sequence[int]) -> list[tuple[float, float]]:
-    n, m = sum(before) + _HALF * len(before), sum(now) + _HALF * len(now)
-    return [((a + _HALF) / n, (b + _HALF) / m) for a, b in zip(before, now, strict=True)]
 
 
 def _rate(before: Sequence[int], now: Sequence[int]) -> float:
