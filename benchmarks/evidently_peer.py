@@ -1,4 +1,7 @@
-"""Compare two Parquet files with Evidently's drift preset. Runs in the environment of `bench_detection`."""
+"""Compare pairs of Parquet files with Evidently's drift preset. Runs in the environment of `bench_detection`.
+
+Each line of the standard input names two files, separated by a tab, and gives one line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,17 @@ warnings.filterwarnings("ignore")
 
 
 def main() -> None:
-    """Print the columns that have drifted, the CPU seconds, and the memory of this process."""
+    """Print the columns that have drifted, the CPU seconds, and the memory of this process, for each line."""
+    for line in sys.stdin:
+        print(json.dumps(compare(*line.rstrip("\n").split("\t"))), flush=True)
+
+
+def compare(before_path: str, now_path: str) -> dict[str, object]:
+    """Return the columns that have drifted, the CPU seconds, and the memory of this process."""
     from evidently import Report
     from evidently.presets import DataDriftPreset
 
-    before, now = (pd.read_parquet(path) for path in sys.argv[1:3])
+    before, now = pd.read_parquet(before_path), pd.read_parquet(now_path)
     begun = time.process_time()
     found = Report([DataDriftPreset()]).run(now, before).dict()
     spent = time.process_time() - begun
@@ -32,7 +41,7 @@ def main() -> None:
         if metric["value"] < threshold if is_p_value else metric["value"] >= threshold:
             drifted.append(column)
     mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"drifted": drifted, "cpu_s": spent, "mib": mib}))
+    return {"drifted": drifted, "cpu_s": spent, "mib": mib}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,9 +16,6 @@ from scoreline.tasks.quality.profile import ColumnProfile
 
 MAX_CLASSES = 50
 """Maximum number of different predictions that count as classes."""
-_OUTSIDE_ROWS = 20.0
-"""New texts that are expected by chance, at most, if no text of the baseline is rare: 20 / n of a baseline with n
-texts."""
 _CHANCE = 1e-6
 """A finding must be less likely than this if nothing has changed."""
 _Z = 4.75
@@ -81,8 +79,9 @@ def check_outside(pair: Compared, rule: Check) -> Iterator[Finding]:
         return
     level = now.histogram.level
     lowest, highest = bucket_of(before.minimum, level), bucket_of(before.maximum, level)
-    below = sum(count for bucket, count in now.histogram.counts.items() if bucket < lowest)
-    above = sum(count for bucket, count in now.histogram.counts.items() if bucket > highest)
+    buckets, counts = list(now.histogram.counts), list(now.histogram.counts.values())
+    below = sum(counts[: bisect_left(buckets, lowest)])
+    above = sum(counts[bisect_right(buckets, highest) :])
     below += 0 if before.negative_infinities else now.negative_infinities
     above += 0 if before.positive_infinities else now.positive_infinities
     total = now.numbers + now.negative_infinities + now.positive_infinities
@@ -106,6 +105,23 @@ def _outside_by_chance(outside: int, total: int, before: int) -> float:
     return float(share**outside * (1 + outside * (1 - share)))
 
 
+def _new_by_chance(new: int, total: int, before: int, rare: int) -> float:
+    """Return a bound of the probability that so many of `total` values, or more, do not occur among `before` values.
+
+    As many values are still unseen as occur once (Good, 1953). If all come from one distribution, the order of all
+    values is random: the number of those that do not occur before the next value that occurs in the baseline is
+    distributed geometrically, and that of `rare` + 1 such values as negative binomial. The bound is Chernoff's.
+    """
+    share, draws = total / (total + before), new + rare
+    found = new / draws if draws else 0.0
+    if found <= share:
+        return 1.0
+    exponent = new * math.log(found / share)
+    if rare:
+        exponent += rare * math.log((1 - found) / (1 - share))
+    return math.exp(-exponent)
+
+
 def _new_values(pair: Compared, before: ColumnProfile, rule: Check, most: float) -> Iterator[Finding]:
     if not before.values.is_exact:  # it is not known which values the baseline has
         return
@@ -116,7 +132,8 @@ def _new_values(pair: Compared, before: ColumnProfile, rule: Check, most: float)
     }
     rare = sum(1 for count in before.values.counts.values() if count == 1)
     share = sum(new.values()) / pair.now.values.total
-    if share > max(most, (_OUTSIDE_ROWS + 2 * rare) / before.values.total):
+    chance = _new_by_chance(sum(new.values()), pair.now.values.total, before.values.total, rare)
+    if share > most and chance < _CHANCE:
         named = ", ".join(f"{_short(value)} ({count:,})" for value, count in list(new.items())[:_NAMED])
         more = f" and {len(new) - _NAMED:,} more" if len(new) > _NAMED else ""
         message = f"{percent(share)} of the values of {pair.name} do not occur in {pair.baseline_name}: {named}{more}."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any, Literal, get_args
 
-from scoreline.tasks.quality.exact_sums import ExactSum
+from scoreline.tasks.quality.exact_sums import SCALE_BITS, ExactSum
 from scoreline.tasks.quality.histograms import Histogram
 from scoreline.tasks.quality.values import Values
 
@@ -59,7 +59,7 @@ class ColumnProfile:
     @property
     def mean(self) -> float | None:
         """Mean of the finite numbers, rounded once; None without one, or if float64 cannot hold it."""
-        return _rounded(self.sum.value() / self.numbers) if self.numbers else None
+        return rounded_quotient(self.sum.units, self.numbers << SCALE_BITS) if self.numbers else None
 
     @property
     def std(self) -> float | None:
@@ -67,8 +67,8 @@ class ColumnProfile:
         count = self.numbers
         if count < 2 or self.overflows:
             return None
-        squares = self.sum_squares.value() - self.sum.value() ** 2 / count
-        variance = _rounded(max(squares, Fraction(0)) / (count - 1))
+        squares = ((self.sum_squares.units * count) << SCALE_BITS) - self.sum.units**2
+        variance = rounded_quotient(max(squares, 0), (count * (count - 1)) << (2 * SCALE_BITS))
         return None if variance is None else math.sqrt(variance)
 
     def quantile(self, share: float) -> float | None:
@@ -101,8 +101,14 @@ class ColumnProfile:
             lengths=self.lengths.merge(other.lengths),
         )
 
-    def to_json(self, derived: bool = True) -> dict[str, Any]:
-        """Return the counts, and if `derived`, the mean and the standard deviation. Unset fields are left out."""
+    def to_json(self, derived: bool = True, describe: Callable[[Histogram], Any] = Histogram.to_json) -> dict[str, Any]:
+        """Return the counts, and if `derived`, the mean and the standard deviation. Unset fields are left out.
+
+        Parameters
+        ----------
+        describe : callable
+            Returns what stands for a histogram.
+        """
         document: dict[str, Any] = {"name": self.name, "kind": self.kind, "type": self.type, "rows": self.rows}
         plain = {name: getattr(self, name) for name in _COUNTS}
         document |= {name: count for name, count in plain.items() if count}
@@ -111,11 +117,11 @@ class ColumnProfile:
             if derived:
                 document |= {"mean": self.mean, "std": self.std}
             document |= {"sum": self.sum.to_json(), "sum_squares": self.sum_squares.to_json()}
-            document["histogram"] = self.histogram.to_json()
+            document["histogram"] = describe(self.histogram)
         if self.values.total:
             document["values"] = self.values.to_json()
         if self.lengths.counts:
-            document["lengths"] = self.lengths.to_json()
+            document["lengths"] = describe(self.lengths)
         return {name: value for name, value in document.items() if value is not None}
 
     @classmethod
@@ -166,9 +172,10 @@ def _common_type(one: Type, other: Type) -> Type:
     return other if one == "empty" else "mixed"
 
 
-def _rounded(value: Fraction) -> float | None:
+def rounded_quotient(numerator: int, denominator: int) -> float | None:
+    """Return the nearest float64, as Python's division of integers does; None if the quotient is too large."""
     try:
-        return float(value)
+        return numerator / denominator
     except OverflowError:
         return None
 

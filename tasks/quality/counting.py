@@ -38,22 +38,36 @@ class ColumnCounts:
         self._empty = replace(empty, name=name, kind=kind)
         self._rows = self._nulls = 0
         self._type: Type = "empty"
+        self._arrow_type: pa.DataType | None = None
+        self._counted_as: Type = "empty"
         self._numbers: NumberCounts | None = None
         self._texts: TextCounts | None = None
 
-    def add(self, column: pa.Array | pa.ChunkedArray) -> None:
-        """Count the values of a column."""
-        self._rows += len(column)
+    def add(self, column: pa.Array | pa.ChunkedArray, rows: Any = None) -> None:
+        """Count the values of a column.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, optional
+            Positions of the rows that are counted; by default, all of them.
+        """
+        if column.type != self._arrow_type:
+            self._arrow_type, self._counted_as = column.type, type_of(column.type)
+        kind = self._counted_as
+        if isinstance(column, pa.ChunkedArray) and column.num_chunks == 1:
+            column = column.chunk(0)
+        if rows is not None and (kind != "number" or column.null_count or isinstance(column, pa.ChunkedArray)):
+            column, rows = column.take(pa.array(rows)), None
+        self._rows += len(column) if rows is None else len(rows)
         if column.null_count:
             self._nulls += column.null_count
             column = column.drop_null()
         if not len(column):
             return
-        kind = type_of(column.type)
         self._type = kind if self._type in ("empty", kind) else "mixed"
         for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
             if kind == "number":
-                self._number_counts().add(_numbers(chunk))
+                self._number_counts().add(_numbers(chunk), rows)
             elif kind == "time":
                 self._number_counts().add(_seconds(chunk))
             elif kind == "boolean":
@@ -103,15 +117,28 @@ class GroupCounts:
         self._columns: dict[tuple[Kind, str], ColumnCounts] = {}
         self.rows = 0
 
-    def add(self, columns: Mapping[Kind, pa.Table | pa.RecordBatch], rows: int) -> None:
-        """Count rows: their features and kept columns, and the scores of those that are scored."""
+    def add(
+        self,
+        columns: Mapping[Kind, pa.Table | pa.RecordBatch],
+        rows: int,
+        chosen: Mapping[Kind, Any] | None = None,
+    ) -> None:
+        """Count rows: their features and kept columns, and the scores of those that are scored.
+
+        Parameters
+        ----------
+        rows : int
+            Number of rows that are counted.
+        chosen : mapping, optional
+            Positions of the rows that are counted in the columns of each kind: ndarray of int64; by default, all rows.
+        """
         self.rows += rows
         for kind, table in columns.items():
             for name, column in zip(table.schema.names, table.columns, strict=True):
                 counts = self._columns.get((kind, name))
                 if counts is None:
                     counts = self._columns[kind, name] = ColumnCounts(name, kind, self._empty)
-                counts.add(column)
+                counts.add(column, None if chosen is None else chosen[kind])
 
     def profile(self) -> Profile:
         """Return the profile of all rows so far."""

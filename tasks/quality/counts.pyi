@@ -19,8 +19,14 @@ class Counter:
     numbers: int
     """Number of finite values."""
     def __init__(self, limit: int) -> None: ...
-    def add(self, values: Any) -> None:
-        """Count the values of an ndarray of floats or integers of at most 64 bits, shape (n,)."""
+    def add(self, values: Any, rows: Any = None) -> None:
+        """Count the values of an ndarray of floats or integers of at most 64 bits, shape (n,).
+
+        Parameters
+        ----------
+        rows : ndarray of int64, optional
+            Positions of the values that are counted; by default, all of them.
+        """
     @property
     def level(self) -> int:
         """The level of the histogram."""
@@ -34,5 +40,5 @@ class Counter:
     @property
     def square_units(self) -> int:
         """The sum of the squares as a multiple of 2**-1074."""
-    def buckets(self) -> list[tuple[int, int]]:
-        """Return the buckets of the histogram in ascending order, with their counts."""
+    def buckets(self) -> tuple[bytearray, bytearray]:
+        """Return the buckets of the histogram in any order, and their counts, as arrays of int64."""

@@ -20,12 +20,14 @@ The noise matters for a few thousand rows or fewer; beyond, thresholds decide.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from typing import Any
 
-from scoreline.tasks.quality.histograms import Histogram, coarser, middles_of
+import numpy as np
+
+from scoreline.tasks.quality.histograms import Histogram
+from scoreline.tasks.quality.number_counts import arrays_of, coarsened, edges_of, join_buckets
 from scoreline.tasks.quality.values import Values
 
 PSI_GROUPS = 10
@@ -42,6 +44,8 @@ _Z = 4.75
 _KOLMOGOROV = 2.69
 """Quantile of the Kolmogorov distribution that is exceeded once in a million times: sqrt(-log(1e-6 / 2) / 2)."""
 _HALF = 0.5
+_TINY = 1e-300
+"""Takes the place of a share of 0, whose logarithm is infinite. Its product with the logarithm is still 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,22 +74,21 @@ def drift_of_numbers(
     if not n or not m:
         return []
     level = min(baseline.level, current.level)
-    old, new = _at(baseline, level), _at(current, level)
-    buckets = sorted({*old, *new})
-    before, now = [old.get(bucket, 0) for bucket in buckets], [new.get(bucket, 0) for bucket in buckets]
+    (old, old_counts), (new, new_counts) = _at(baseline, level), _at(current, level)
+    both = np.sort(np.concatenate([old, new]), kind="stable")
+    buckets = both[np.append(True, both[1:] != both[:-1])]
+    before, now = np.zeros(len(buckets), np.int64), np.zeros(len(buckets), np.int64)
+    before[np.searchsorted(buckets, old)] = old_counts
+    now[np.searchsorted(buckets, new)] = new_counts
     measures = [
         *_psi(*_grouped(before, now, PSI_GROUPS)),
         *_js(*_grouped(before, now, JS_GROUPS)),
     ]
-    below = list(zip(_shares_below(before), _shares_below(now), strict=True))
-    ks = max(abs(a - b) for a, b in below)
+    apart = np.abs(np.cumsum(before) / n - np.cumsum(now) / m)
+    ks = float(apart.max())
     measures.append(Measure(name="ks", value=ks, noise=_KOLMOGOROV * math.sqrt(1 / n + 1 / m)))
     if std:
-        middles = middles_of(level, buckets)
-        moved = sum(
-            abs(a - b) * (following - middle)
-            for (a, b), middle, following in zip(below, middles, middles[1:], strict=False)
-        )
+        moved = float((apart[:-1] * np.diff(_middles(buckets, level))).sum())
         noise = noise_of_mean(n, std, m, std if current_std is None else current_std)
         measures.append(Measure(name="wasserstein", value=moved / std, noise=noise))
     return measures
@@ -127,36 +130,34 @@ def _is_known(value: str, values: Values) -> bool:
     return value in values.counts or values.is_exact
 
 
-def _at(histogram: Histogram, level: int) -> Mapping[int, int]:
+def _at(histogram: Histogram, level: int) -> tuple[Any, Any]:
+    """Return the buckets of a lower level in ascending order, and their counts."""
+    buckets, counts = arrays_of(histogram.counts)
     if level == histogram.level:
-        return histogram.counts
-    counts: dict[int, int] = {}
-    for bucket, count in histogram.counts.items():
-        within = coarser(bucket, histogram.level - level)
-        counts[within] = counts.get(within, 0) + count
-    return counts
+        return buckets, counts
+    return join_buckets(level, coarsened(buckets, histogram.level - level), counts, len(buckets))[1:]
 
 
-def _shares_below(counts: Sequence[int]) -> list[float]:
-    total = sum(counts)
-    return [count / total for count in accumulate(counts)]
+def _middles(buckets: Any, level: int) -> Any:
+    """Return the middle of each bucket; if one of its edges is infinite, the other one."""
+    low, high = edges_of(buckets, level)
+    low, high = np.where(np.isfinite(low), low, high), np.where(np.isfinite(high), high, low)
+    return low / 2 + high / 2
 
 
-def _grouped(before: Sequence[int], now: Sequence[int], groups: int) -> tuple[list[int], list[int]]:
+def _grouped(before: Any, now: Any, groups: int) -> tuple[list[int], list[int]]:
     """Join buckets into groups with about equal shares of the baseline.
 
     A bucket with many values, such as 0, is a group of its own. So are the buckets below and above the baseline's
     range, if they have values.
     """
-    inside = [place for place, count in enumerate(before) if count]
-    first, stop = inside[0], inside[-1] + 1
-    ends, total = list(accumulate(before)), sum(before)
-    cuts = {bisect_left(ends, total * number / groups) + 1 for number in range(1, groups)}
-    edges = sorted({0, first, *cuts, stop, len(before)})
-    old = [sum(before[start:end]) for start, end in pairwise(edges)]
-    new = [sum(now[start:end]) for start, end in pairwise(edges)]
-    filled = [place for place in range(len(old)) if old[place] or new[place]]
-    return [old[place] for place in filled], [new[place] for place in filled]
+    inside = np.flatnonzero(before)
+    ends = np.cumsum(before)
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, groups) / groups) + 1
+    starts = np.array(sorted({0, int(inside[0]), *cuts.tolist(), int(inside[-1]) + 1} - {len(before)}))
+    old, new = np.add.reduceat(before, starts), np.add.reduceat(now, starts)
+    filled = (old > 0) | (new > 0)
+    return old[filled].tolist(), new[filled].tolist()
 
 
 def _psi(before: Sequence[int], now: Sequence[int]) -> list[Measure]:
@@ -165,25 +166,20 @@ def _psi(before: Sequence[int], now: Sequence[int]) -> list[Measure]:
     Without drift, the index is distributed as chi-squared with one degree of freedom less than there are groups, times
     ``1 / n + 1 / m`` (Yurdakul, Statistical Properties of Population Stability Index, 2018).
     """
-    shares = _smoothed(before, now)
-    value = sum((b - a) * math.log(b / a) for a, b in shares)
-    return [Measure(name="psi", value=value, noise=_chi_squared(len(shares) - 1) * _rate(before, now))]
+    shares = np.array([before, now], np.float64) + _HALF
+    a, b = shares / shares.sum(axis=1, keepdims=True)
+    value = float(((b - a) * np.log(b / a)).sum())
+    return [Measure(name="psi", value=value, noise=_chi_squared(len(before) - 1) * _rate(before, now))]
 
 
 def _js(before: Sequence[int], now: Sequence[int]) -> list[Measure]:
     """Return the Jensen-Shannon distance. Without drift, eight times its divergence is distributed as the index is."""
-    n, m = sum(before), sum(now)
-    bits = 0.0
-    for a, b in ((a / n, b / m) for a, b in zip(before, now, strict=True)):
-        middle = (a + b) / 2
-        bits += sum(_HALF * share * math.log2(share / middle) for share in (a, b) if share)
+    shares = np.array([before, now], np.float64)
+    shares /= shares.sum(axis=1, keepdims=True)
+    shares, middles = np.maximum(shares, _TINY), np.maximum(shares.mean(axis=0), _TINY)
+    bits = _HALF * float((shares * np.log2(shares / middles)).sum())
     noise = _chi_squared(len(before) - 1) * _rate(before, now) / 8 / math.log(2)
     return [Measure(name="js", value=math.sqrt(max(0.0, bits)), noise=math.sqrt(noise))]
-
-
-def _smoothed(before: Sequence[int], now: Sequence[int]) -> list[tuple[float, float]]:
-    n, m = sum(before) + _HALF * len(before), sum(now) + _HALF * len(now)
-    return [((a + _HALF) / n, (b + _HALF) / m) for a, b in zip(before, now, strict=True)]
 
 
 def _rate(before: Sequence[int], now: Sequence[int]) -> float:

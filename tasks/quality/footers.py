@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.typed_json import MALFORMED_GZIP, decode_object
 from scoreline.tasks.quality.histograms import MAX_BUCKETS, MAX_LEVEL, MIN_LEVEL, Histogram
-from scoreline.tasks.quality.number_counts import coarsened, join_buckets
+from scoreline.tasks.quality.number_counts import ArrayCounts, arrays_of, coarsened, join_buckets
 from scoreline.tasks.quality.profile import EMPTY_COLUMN, EMPTY_SEGMENT_COLUMN, Profile
 
 KEY = "scoreline.profile"
@@ -42,12 +43,8 @@ column, and field."""
 
 def pack(profile: Profile) -> str:
     """Return a profile as a text of ASCII characters."""
-    arrays: list[bytes] = []
-    document = profile.to_dict(derived=False) | {"format": _FORMAT}
-    for _, raw in _all_columns(document):
-        for name in _FIELDS:
-            if name in raw:
-                raw[name] = _pack_histogram(raw[name], arrays)
+    arrays: list[bytes] = []  # of each histogram in the order in which `_all_columns` finds it
+    document = profile.to_dict(derived=False, describe=partial(_pack_histogram, arrays)) | {"format": _FORMAT}
     head = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     data = b"".join([struct.pack("<I", len(head)), head, *arrays])
     return base64.b64encode(zlib.compress(data, 1)).decode()
@@ -100,8 +97,8 @@ class HistogramSum:
 
     def histogram(self) -> Histogram:
         """Return the histogram of all values so far."""
-        pairs = zip(self._buckets.tolist(), self._counts.tolist(), strict=True)
-        return Histogram(level=self._level, counts=dict(pairs), limit=self.limit)
+        counts = ArrayCounts(self._buckets.copy(), self._counts.copy())
+        return Histogram(level=self._level, counts=counts, limit=self.limit)
 
 
 class ProfileSum:
@@ -217,16 +214,16 @@ def _all_columns(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], di
             yield group, column
 
 
-def _pack_histogram(raw: Mapping[str, Any], arrays: list[bytes]) -> dict[str, int]:
+def _pack_histogram(arrays: list[bytes], histogram: Histogram) -> dict[str, int]:
     """Append the buckets, each as the distance to the one before, and the counts. Return what describes them."""
-    buckets, counts = np.array(raw["buckets"], np.int64), np.array(raw["counts"], np.int64)
-    distances = np.diff(buckets)
+    buckets, counts = arrays_of(histogram.counts)
+    distances = buckets[1:] - buckets[:-1]
     widths = [_width(array) for array in (distances, counts)]
     for array, width in zip((distances, counts), widths, strict=True):
         arrays.append(array.astype(f"<u{width}").tobytes())
-    described = {"level": raw["level"], "size": len(buckets), "first": int(buckets[0])}
+    described = {"level": histogram.level, "size": len(buckets), "first": int(buckets[0])}
     described |= {"distance_bytes": widths[0], "count_bytes": widths[1]}
-    return described | ({"limit": raw["limit"]} if "limit" in raw else {})
+    return described if histogram.limit == MAX_BUCKETS else described | {"limit": histogram.limit}
 
 
 def _unpack_histogram(raw: Mapping[str, Any], data: bytes, at: int) -> tuple[int, Arrays, int]:

@@ -8,11 +8,11 @@ therefore depend only on the values, not on their order or on the histograms tha
 
 from __future__ import annotations
 
-import math
 import operator
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 MAX_LEVEL = 20
@@ -49,7 +49,7 @@ class Histogram:
             counts[bucket] = counts.get(bucket, 0) + 1
         return cls._coarsened(MAX_LEVEL, counts, limit)
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of values."""
         return sum(self.counts.values())
@@ -154,25 +154,6 @@ def bucket_of(value: float, level: int = MAX_LEVEL) -> int:
     (bits,) = struct.unpack("<Q", struct.pack("<d", abs(value)))
     bucket = int(bits >> (_MANTISSA_BITS - level)) + 1
     return bucket if value > 0 else -bucket
-
-
-def middles_of(level: int, buckets: Sequence[int]) -> list[float]:
-    """Return the middle between the edges of each bucket; of a bucket without end, its finite edge.
-
-    All edges are decoded in one call, because a job may compare 512 buckets of each of thousands of columns.
-
-    >>> middles_of(0, [bucket_of(-3.0, 0), 0, bucket_of(1.0, 0)])
-    [-3.0, 0.0, 1.5]
-    """
-    shift = _MANTISSA_BITS - level
-    edges = [number << shift for bucket in buckets for number in (abs(bucket) - (bucket != 0), abs(bucket))]
-    if max(edges, default=0) > _INFINITY_BITS:
-        edges = [min(bits, _INFINITY_BITS) for bits in edges]
-    values = struct.unpack(f"<{len(edges)}d", struct.pack(f"<{len(edges)}Q", *edges))
-    sizes = (
-        near if math.isinf(far) else near / 2 + far / 2 for near, far in zip(values[::2], values[1::2], strict=True)
-    )
-    return [size if bucket >= 0 else -size for bucket, size in zip(buckets, sizes, strict=True)]
 
 
 def coarser(bucket: int, levels: int) -> int:

@@ -301,11 +301,13 @@ def replaces(document: Latest, entry: RunEntry, *, by_person: bool) -> bool:
     """Return whether an accepted run becomes the latest. An older run never replaces a newer one.
 
     After a person went back to a run, only a newer run than those before replaces it, or a run that a person accepts.
+    This also holds if the run is withdrawn then, and there is none before it.
     """
-    if (run := document.run) is None:
+    run = document.run
+    if run is not None and entry.job_id == run.job_id:
         return True
-    floor = run.place if by_person or document.floor is None else max(run.place, document.floor)
-    return entry.place > floor or entry.job_id == run.job_id
+    floors = [None if run is None else run.place, None if by_person else document.floor]
+    return all(floor is None or entry.place > floor for floor in floors)
 
 
 def before(document: Latest, place: Place, without: Sequence[str] = ()) -> RunEntry | None:

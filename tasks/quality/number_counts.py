@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ _MANTISSA_BITS = 52
 _MANTISSA = (1 << _MANTISSA_BITS) - 1
 _MAGNITUDE = (1 << 63) - 1
 _HALF_BITS = 27
-VERSION = 1
+_INFINITY = 0x7FF << _MANTISSA_BITS
+VERSION = 2
 """The version of the functions of `counts`. Increase it here and there if they change."""
 _COUNTED_AS_THEY_ARE = "dfbhilqBHILQ"
 """The characters of the types of NumPy that a counter takes."""
@@ -44,11 +46,17 @@ class NumberCounts:
         compiled = counts is not None and counts.VERSION == VERSION
         self.counter: counts.Counter | NumpyCounter = counts.Counter(limit) if compiled else NumpyCounter(limit)
 
-    def add(self, values: Any) -> None:
-        """Count the values of an ndarray of numbers, shape (n,). Values of other types are converted to float64."""
+    def add(self, values: Any, rows: Any = None) -> None:
+        """Count the values of an ndarray of numbers, shape (n,). Values of other types are converted to float64.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, optional
+            Positions of the values that are counted; by default, all of them.
+        """
         if values.dtype.char not in _COUNTED_AS_THEY_ARE or not values.dtype.isnative:
             values = values.astype(np.float64)
-        self.counter.add(values)
+        self.counter.add(values, rows)
 
     @property
     def sum(self) -> ExactSum:
@@ -62,7 +70,59 @@ class NumberCounts:
 
     def histogram(self) -> Histogram:
         """Return the histogram of the finite numbers."""
-        return Histogram(level=self.counter.level, counts=dict(self.counter.buckets()), limit=self.limit)
+        buckets, counts = (np.frombuffer(array, np.int64) for array in self.counter.buckets())
+        order = np.argsort(buckets)
+        return Histogram(level=self.counter.level, counts=ArrayCounts(buckets[order], counts[order]), limit=self.limit)
+
+
+class ArrayCounts(Mapping[int, int]):
+    """The counts of a histogram as arrays. A dictionary is made when a single bucket is looked up.
+
+    Parameters
+    ----------
+    buckets, counts : ndarray of int64, shape (n,)
+        Buckets in ascending order, and their counts.
+    """
+
+    def __init__(self, buckets: Any, counts: Any) -> None:
+        self.buckets, self.counts = buckets, counts
+        self._by_bucket: dict[int, int] | None = None
+
+    def _dict(self) -> dict[int, int]:
+        if self._by_bucket is None:
+            self._by_bucket = dict(zip(self.buckets.tolist(), self.counts.tolist(), strict=True))
+        return self._by_bucket
+
+    def __getitem__(self, bucket: int) -> int:
+        return self._dict()[bucket]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._dict())
+
+    def __len__(self) -> int:
+        return len(self.buckets)
+
+    def keys(self) -> KeysView[int]:
+        """Return the buckets."""
+        return self._dict().keys()
+
+    def values(self) -> ValuesView[int]:
+        """Return the counts."""
+        return self._dict().values()
+
+    def items(self) -> ItemsView[int, int]:
+        """Return the buckets with their counts."""
+        return self._dict().items()
+
+    def __repr__(self) -> str:
+        return repr(self._dict())
+
+
+def arrays_of(counts: Mapping[int, int]) -> tuple[Any, Any]:
+    """Return the buckets and counts of a histogram as ndarrays of int64."""
+    if isinstance(counts, ArrayCounts):
+        return counts.buckets, counts.counts
+    return np.fromiter(counts, np.int64, len(counts)), np.fromiter(counts.values(), np.int64, len(counts))
 
 
 class NumpyCounter:
@@ -76,8 +136,9 @@ class NumpyCounter:
         self.minimum: float | None = None
         self.maximum: float | None = None
 
-    def add(self, values: Any) -> None:
-        """Count the values of an ndarray of floats or integers, shape (n,)."""
+    def add(self, values: Any, rows: Any = None) -> None:
+        """Count the values of an ndarray of floats or integers, shape (n,), or only those at the positions `rows`."""
+        values = values if rows is None else values[rows]
         for start in range(0, len(values), _ROWS):
             self._add(np.asarray(values[start : start + _ROWS], np.float64))
 
@@ -110,9 +171,9 @@ class NumpyCounter:
             self._limit,
         )
 
-    def buckets(self) -> list[tuple[int, int]]:
-        """Return the buckets of the histogram in ascending order, with their counts."""
-        return list(zip(self._buckets.tolist(), self._counts.tolist(), strict=True))
+    def buckets(self) -> tuple[Any, Any]:
+        """Return the buckets of the histogram in ascending order, and their counts: ndarrays of int64."""
+        return self._buckets, self._counts
 
 
 def buckets_of(x: Any, level: int) -> Any:
@@ -122,6 +183,17 @@ def buckets_of(x: Any, level: int) -> Any:
     buckets = np.where(bits < 0, -buckets, buckets)
     buckets[x == 0] = 0
     return buckets
+
+
+def edges_of(buckets: Any, level: int) -> tuple[Any, Any]:
+    """Return the lower and the upper edge of each bucket (see `Histogram.edges`): ndarrays of float64."""
+    shift = np.uint64(_MANTISSA_BITS - level)
+    sizes = np.abs(buckets).astype(np.uint64)
+    near, far = (
+        np.minimum(bits << shift, np.uint64(_INFINITY)).view(np.float64)
+        for bits in (np.maximum(sizes, np.uint64(1)) - np.uint64(1), sizes)
+    )
+    return np.where(buckets < 0, -far, near), np.where(buckets < 0, -near, far)
 
 
 def join_buckets(level: int, buckets: Any, counts: Any, limit: int) -> tuple[int, Any, Any]:

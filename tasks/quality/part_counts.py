@@ -16,7 +16,7 @@ from scoreline.tasks.quality.profile import EMPTY_SEGMENT_COLUMN, MAX_SEGMENTS, 
 from scoreline.tasks.quality.sampling import sampled_rows
 from scoreline.tasks.quality.values import key_of
 
-type Columns = dict[Kind, pa.Table]
+type Columns = dict[Kind, pa.Table | pa.RecordBatch]
 
 
 @dataclass(kw_only=True)
@@ -64,22 +64,22 @@ class PartCounts:
         scores = None
         if results is not None:
             scores = results.drop_columns([name for name in self.kept if name in results.schema.names])
-        if self.one_in > 1:
-            chosen = np.concatenate([sampled_rows(uri, numbers, self.one_in) for uri, numbers in sources])
-            if scores is not None:
-                scores = _filtered(scores, np.delete(chosen, rejected) if len(rejected) else chosen)
-            if len(rejected):
-                rejected = np.flatnonzero(np.isin(np.flatnonzero(chosen), rejected))
-            batch = batch.select([*self.features, *kept]).filter(pa.array(chosen))
-        rows = pa.Table.from_batches([batch])
-        columns: Columns = {"feature": rows.select(list(self.features)), "kept": rows.select(kept)}
+        columns: Columns = {"feature": batch.select(list(self.features)), "kept": batch.select(kept)}
         if scores is not None:
             columns["score"] = scores
-        self._whole.add(columns, rows.num_rows)
+        if self.one_in == 1:
+            self._whole.add(columns, batch.num_rows)
+            if self.segment:
+                self._add_segments(batch.column(self.segment), columns, rejected)
+            return
+        chosen, of_scores, of_rejected = _chosen(sources, rejected, self.one_in)
+        places = {kind: of_scores if kind == "score" else chosen for kind in columns}
+        self._whole.add(columns, len(chosen), places)
         if self.segment:
-            self._add_segments(rows.column(self.segment), columns, rejected)
+            taken = {kind: table.take(pa.array(places[kind])) for kind, table in columns.items()}
+            self._add_segments(batch.column(self.segment).take(pa.array(chosen)), taken, of_rejected)
 
-    def _add_segments(self, values: pa.ChunkedArray, columns: Columns, rejected: Any) -> None:
+    def _add_segments(self, values: pa.Array, columns: Columns, rejected: Any) -> None:
         """Count rows by segment. The first segments in order of their values are kept, as in `Profile.merge`."""
         names, codes = segments_of(values)
         kept = sorted({*self._segments, *names})[:MAX_SEGMENTS]
@@ -110,18 +110,33 @@ class PartCounts:
         return replace(whole, segments=segments, other_segments=others if others.rows else None)
 
 
-def _filtered(table: pa.Table, mask: Any) -> pa.Table:
-    """Filter batch by batch, which takes a tenth of the time that `Table.filter` takes for so few rows."""
-    batches, start = [], 0
-    for batch in table.to_batches():
-        batches.append(batch.filter(pa.array(mask[start : start + batch.num_rows])))
-        start += batch.num_rows
-    return pa.Table.from_batches(batches, table.schema)
+def _chosen(sources: Sequence[tuple[str, Any]], rejected: Any, one_in: int) -> tuple[Any, Any, Any]:
+    """Choose the rows that are counted: ndarrays of int64.
+
+    Returns
+    -------
+    chosen : ndarray
+        Their positions in the batch.
+    of_scores : ndarray
+        The positions of their scores, among the rows that are not rejected.
+    of_rejected : ndarray
+        The positions, within `chosen`, of the rows that are rejected.
+    """
+    start, found = 0, []
+    for uri, numbers in sources:
+        found.append(sampled_rows(uri, numbers, one_in) + start)
+        start += len(numbers)
+    chosen = np.concatenate(found)
+    if not len(rejected):
+        return chosen, chosen, chosen[:0]
+    before = np.searchsorted(rejected, chosen)
+    is_rejected = np.searchsorted(rejected, chosen, "right") > before
+    return chosen, (chosen - before)[~is_rejected], np.flatnonzero(is_rejected)
 
 
-def segments_of(values: pa.ChunkedArray) -> tuple[list[str], Any]:
+def segments_of(values: pa.Array) -> tuple[list[str], Any]:
     """Return the names of the segments in a column, and the position of each row's segment among them."""
-    encoded = values.combine_chunks()
+    encoded = values
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode("encode")
     texts = pc.cast(encoded.dictionary, pa.string()).to_pylist()
@@ -134,7 +149,7 @@ def segments_of(values: pa.ChunkedArray) -> tuple[list[str], Any]:
     return [names[place] for place in present], codes
 
 
-def _by_group(table: pa.Table, codes: Any, groups: int) -> list[pa.Table]:
+def _by_group(table: pa.Table | pa.RecordBatch, codes: Any, groups: int) -> list[pa.Table | pa.RecordBatch]:
     """Return the rows of each group, in order."""
     sorted_rows = table.take(pa.array(np.argsort(codes, kind="stable")))
     bounds = [0, *np.cumsum(np.bincount(codes, minlength=groups)).tolist()]

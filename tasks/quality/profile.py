@@ -6,7 +6,7 @@ Profiles of different rows can be merged in any order, and the result is the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -107,21 +107,27 @@ class Profile:
             other_segments=None if self.other_segments is None else self.other_segments.shortened(number),
         )
 
-    def to_dict(self, *, derived: bool = True) -> dict[str, Any]:
+    def to_dict(
+        self, *, derived: bool = True, describe: Callable[[Histogram], Any] = Histogram.to_json
+    ) -> dict[str, Any]:
         """Return the profile as a JSON object. Unset fields are left out.
 
         Parameters
         ----------
         derived : bool
             Whether means and standard deviations are included, which `from_dict` does not need.
+        describe : callable
+            Returns what stands for a histogram.
         """
         document: dict[str, Any] = {"rows": self.rows, "counted": self.counted, "one_in": self.one_in}
-        document["columns"] = [column.to_json(derived) for column in self.columns.values()]
+        document["columns"] = [column.to_json(derived, describe) for column in self.columns.values()]
         if self.segment:
             document["segment"] = self.segment
-            document["segments"] = {name: profile.to_dict(derived=derived) for name, profile in self.segments.items()}
+            document["segments"] = {
+                name: profile.to_dict(derived=derived, describe=describe) for name, profile in self.segments.items()
+            }
         if self.other_segments is not None:
-            document["other_segments"] = self.other_segments.to_dict(derived=derived)
+            document["other_segments"] = self.other_segments.to_dict(derived=derived, describe=describe)
         return document
 
     @classmethod

@@ -17,7 +17,7 @@ from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
 from scoreline.tasks.quality.checks import RunCounts, run_checks
 from scoreline.tasks.quality.gate import Evidence
-from scoreline.tasks.quality.latest import Latest
+from scoreline.tasks.quality.latest import Latest, RunEntry
 from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.quality.profile import Profile
 from scoreline.tasks.steps.engine import Engine
@@ -54,10 +54,11 @@ def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None
     if profile is not None:
         baseline, name = baseline_of(engine.buckets, manifest), "the baseline"
         if baseline is None and latest is not None:
-            baseline, name = _first_profile(evidence, latest), "the first accepted run"
+            pointer = Pointer.of(evidence.buckets, job.spec.output)
+            baseline, name = first_profile(pointer, latest, job.spec.job_id), "the first accepted run"
     accepted = None if latest is None else latest.run
     if accepted is not None and accepted.job_id != job.spec.job_id:
-        before = RunCounts(rows=accepted.rows + accepted.rejected, rejected=accepted.rejected)
+        before = counts_of(accepted)
     freshness = checks.table["freshness"]
     wants_age = freshness.level != "off" and freshness.limit("max_age") is not None
     return run_checks(
@@ -72,11 +73,20 @@ def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None
     )
 
 
-def _first_profile(evidence: Evidence, latest: Latest) -> Profile | None:
-    """Return the profile of the oldest accepted run that has one; None if none of the oldest runs has one."""
-    spec = evidence.documents.job.spec
-    pointer = Pointer.of(evidence.buckets, spec.output)
-    accepted = (run for run in reversed(latest.runs) if run.decision == "accepted" and run.job_id != spec.job_id)
+def counts_of(run: RunEntry) -> RunCounts:
+    """Return the numbers of rows of an accepted run."""
+    return RunCounts(rows=run.rows + run.rejected, rejected=run.rejected)
+
+
+def first_profile(pointer: Pointer, latest: Latest, without: str = "") -> Profile | None:
+    """Return the profile of the oldest accepted run that has one; None if none of the oldest runs has one.
+
+    Parameters
+    ----------
+    without : str
+        A job that is left out.
+    """
+    accepted = (run for run in reversed(latest.runs) if run.decision == "accepted" and run.job_id != without)
     for run in islice(accepted, _FIRST_RUNS):
         key = keys.results_profile(keys.output_folder(pointer.prefix, run.job_id))
         try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
@@ -22,9 +23,12 @@ from scoreline.tasks.quality.check_types import Checks
 from scoreline.tasks.quality.check_values import did_you_mean
 from scoreline.tasks.quality.checks import RunCounts, run_checks
 from scoreline.tasks.quality.counting import ColumnCounts
+from scoreline.tasks.quality.latest import Latest
+from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.quality.profile import Kind, Profile, by_key
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.steps.check_job import counts_of, first_profile
 from scoreline.tasks.steps.dry_engine import dry_engine, explaining_estimators
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
@@ -51,6 +55,8 @@ class Tried:
     complete: bool
     """Whether all rows of the input were tried."""
     has_baseline: bool
+    compared_with: str
+    """The accepted run with whose numbers of rows those of the input are compared; empty if with none."""
     unknown: Mapping[str, str]
     """Columns that the checks name and a job with this input does not have, each with advice."""
     findings: tuple[Finding, ...]
@@ -69,6 +75,7 @@ class Tried:
             "reasons": dict(self.reasons),
             "complete": self.complete,
             "has_baseline": self.has_baseline,
+            "compared_with": self.compared_with,
             "unknown": list(self.unknown),
             "blocked": self.blocked,
             "findings": [finding.to_dict() for finding in self.findings],
@@ -89,21 +96,38 @@ class WithLocalFiles(Buckets):
         return self._local if bucket == LOCAL else self._behind[bucket]
 
 
-def try_checks(buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job: Job) -> Tried:
+def try_checks(
+    buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job: Job, *, against_runs: bool = False
+) -> Tried:
     """Score an input in this process, write nothing, and hold the results against the checks of the job.
+
+    Parameters
+    ----------
+    against_runs : bool
+        Whether to compare with the accepted runs of the job's output, too, as the gate of a job does.
 
     Raises
     ------
+    InvalidRequest
+        The output has no accepted run.
     ScorelineError
         The error with which the job would fail.
     """
+    pointer, latest = Pointer.of(buckets, job.spec.output), None
+    if against_runs:
+        latest, _ = pointer.read()
+        if latest is None or latest.run is None:
+            raise InvalidRequest(f"no run of {job.spec.output} is accepted, so there is none to compare with")
     with dry_engine(buckets, ledger, UncachedModels(models=models)) as engine, explaining_estimators():
-        return _try(engine, job, draft(engine, job))
+        return _try(engine, job, draft(engine, job), pointer, latest)
 
 
-def _try(engine: Engine, job: Job, made: Draft) -> Tried:
+def _try(engine: Engine, job: Job, made: Draft, pointer: Pointer, latest: Latest | None) -> Tried:
     manifest = engine.models.manifest(job.model)
     checks, baseline = checks_of_job(engine, job, manifest), baseline_of(engine.buckets, manifest)
+    has_baseline, name = baseline is not None, "the baseline"
+    if baseline is None and latest is not None:
+        baseline, name = first_profile(pointer, latest), "the first accepted run"
     counted = _Counted(checks)
     if made.parts:
         bundle, columns, contract = engine.models.get(job.model), made.columns, Contract(made.columns.rules)
@@ -124,11 +148,15 @@ def _try(engine: Engine, job: Job, made: Draft) -> Tried:
                 counted.add(rows.batch, columns.features, done.table, columns.keep)
                 counted.reject([*reasons, *(f"decode {item.column or ''}".strip() for item in rows.malformed)])
                 counted.rows += len(rows.malformed)
+    complete = counted.rows >= sum(part.rows for part in made.parts)
+    last = latest.run if latest is not None and complete else None
     found = run_checks(
         checks,
         counts=RunCounts(rows=counted.rows, rejected=sum(counted.reasons.values())),
         profile=counted.profile(),
         baseline=baseline,
+        baseline_name=name,
+        last=None if last is None else counts_of(last),
         now=datetime.now(UTC),
     )
     return Tried(
@@ -136,8 +164,9 @@ def _try(engine: Engine, job: Job, made: Draft) -> Tried:
         rows=counted.rows,
         rejected=sum(counted.reasons.values()),
         reasons=counted.reasons,
-        complete=counted.rows >= sum(part.rows for part in made.parts),
-        has_baseline=baseline is not None,
+        complete=complete,
+        has_baseline=has_baseline,
+        compared_with="" if last is None else last.job_id,
         unknown=counted.unknown(),
         findings=tuple(found),
     )

@@ -388,7 +388,8 @@ def test_the_source_distribution_has_each_file_of_an_extension(tmp_path: Path) -
     sources = [
         path.relative_to(ROOT)
         for suffix in ("pyx", "pxd", "pxi", "pyi")
-        for path in (ROOT / "storage").rglob(f"*.{suffix}")
+        for folder in ("storage", "tasks")
+        for path in (ROOT / folder).rglob(f"*.{suffix}")
     ]
     for source in sources:
         (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
@@ -406,7 +407,8 @@ def test_an_extension_is_built_again_if_a_file_that_it_includes_changes(monkeypa
     monkeypatch.setattr("setuptools.setup", lambda **options: given.update(options))
     runpy.run_path("setup.py")
     depends = {file for extension in given["ext_modules"] for file in extension.depends}
-    assert depends == {str(path.relative_to(ROOT)) for path in (ROOT / "storage").rglob("*.px[id]")} != set()
+    included = [path for folder in ("storage", "tasks", "worker") for path in (ROOT / folder).rglob("*.px[id]")]
+    assert depends == {str(path.relative_to(ROOT)) for path in included} != set()
 
 
 def test_docker_sees_what_it_copies_and_nothing_else() -> None:

@@ -63,13 +63,19 @@ scoreline checks test churn s3://bucket/in/2026-11-29/ --checks checks.toml
 @click.argument("model")
 @click.argument("input")
 @_options
+@click.option(
+    "--output",
+    metavar="URI",
+    help="Compare with the accepted runs of this output, too, s3://bucket/prefix/.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def test(model: str, input: str, as_json: bool, **options: object) -> None:
+def test(model: str, input: str, output: str | None, as_json: bool, **options: object) -> None:
     """Hold an input against checks, without a job.
 
     MODEL is NAME, NAME@ALIAS or NAME@VERSION. INPUT is a file on this computer, or an object, prefix or glob in a
     bucket. Up to a million rows are scored in this process. Nothing is written or sent. The rows and their scores are
-    compared with the baseline of the version; numbers of rows are not compared with those of earlier runs.
+    compared with the baseline of the version. With --output, the numbers of rows are compared with those of the last
+    accepted run of this output, and without a baseline, its first accepted run takes the place of one.
 
     Prints one line for each finding. The exit code is 5 if a job with this input would be blocked, and 0 otherwise.
     This command needs the packages of ml-requirements.txt.
@@ -84,11 +90,11 @@ def test(model: str, input: str, as_json: bool, **options: object) -> None:
         if not file.is_file():
             raise click.BadParameter(f"there is no file {input}", param_hint="INPUT")
         buckets, uri = WithLocalFiles(client.buckets, file), f"s3://{LOCAL}/{file.resolve().name}"
-    spec = client.submission.spec(model, uri, read_files(options)).check()  # type: ignore[arg-type]  # click has read the options
+    spec = client.submission.spec(model, uri, read_files({**options, "output": output})).check()  # type: ignore[arg-type]  # click has read the options
     check_text(spec.checks)
     pinned = client.registry.resolve(model)
     job = Job(spec=replace(spec), model=pinned, submitted=datetime.now(UTC).isoformat(timespec="milliseconds"))
-    tried = try_checks(buckets, client.ledger, manager, job)
+    tried = try_checks(buckets, client.ledger, manager, job, against_runs=output is not None)
     if as_json:
         click.echo(json.dumps(tried.to_dict(), indent=1))
     else:
@@ -104,7 +110,9 @@ def _show(tried: Tried) -> None:
         echo_field("rejected", f"{plural(count, 'row')} at stage {stage}{f' for {column!r}' if column else ''}")
     if not tried.complete:
         echo_field("note", "the input has more rows than were tried")
-    if not tried.has_baseline:
+    if tried.compared_with:
+        echo_field("note", f"the numbers of rows were compared with those of job {tried.compared_with}")
+    elif not tried.has_baseline:
         echo_field("note", "the version has no baseline, so only fixed limits were checked")
     for name, advice in tried.unknown.items():
         echo_field("note", f"the checks name the column {name!r}, which a job with this input does not have{advice}")

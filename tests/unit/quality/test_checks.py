@@ -69,6 +69,27 @@ def test_the_same_data_again_raise_nothing() -> None:
     assert run(profile(columns(2), scores(2)), last=last, rejected=20, newest_input=NOW) == []
 
 
+@pytest.mark.parametrize("rows", [20, 200, 5_000])
+@pytest.mark.parametrize("rare", [0.0, 0.002, 1.2])
+def test_new_texts_in_small_runs_do_not_warn_by_chance(rows: int, rare: float) -> None:
+    generator = np.random.default_rng(7)
+
+    def texts(number: int) -> Any:
+        if rare > 1:  # as words are distributed
+            return np.minimum(generator.zipf(rare, number), 1 << 40).astype(str)
+        return np.where(generator.random(number) < rare, generator.integers(0, 40, number), 1).astype(str)
+
+    for _ in range(150):
+        before, now = (profile({"text": texts(number)}) for number in (2_000, rows))
+        assert run(now, "[drift]\nlevel = 'off'", baseline=before, rows=rows) == []
+
+
+def test_a_new_text_in_a_fair_share_of_a_small_run_warns() -> None:
+    before = profile({"text": ["a", "b"] * 1_000})
+    now = profile({"text": ["a", "b"] * 40 + ["c"] * 10})
+    assert named(run(now, baseline=before, rows=90)) == {("outside", "text")}
+
+
 def changed(**columns_: Any) -> Profile:
     return profile(columns(2) | columns_, scores(2))
 

@@ -49,11 +49,16 @@ def test_numbers_are_counted_exactly(counter: Any, values: list[float], limit: i
     assert counts.sum_units == repeat * ExactSum.of(finite).units
     assert counts.square_units == repeat * ExactSum.of([square for square in squares if np.isfinite(square)]).units
     assert counts.overflows == repeat * sum(np.isinf(square) for square in squares)
-    assert (counts.level, dict(counts.buckets())) == in_buckets(finite * repeat, limit)
+    assert (counts.level, dict(buckets_of(counts))) == in_buckets(finite * repeat, limit)
     assert (counts.minimum, counts.maximum) == (min(finite, default=None), max(finite, default=None))
     assert counts.nan == repeat * sum(np.isnan(value) for value in values)
     assert counts.positive_infinities == repeat * values.count(np.inf)
     assert counts.negative_infinities == repeat * values.count(-np.inf)
+
+
+def buckets_of(counter: Any) -> list[tuple[int, int]]:
+    buckets, counts = (np.frombuffer(array, np.int64).tolist() for array in counter.buckets())
+    return sorted(zip(buckets, counts, strict=True))
 
 
 def in_buckets(values: list[float], limit: int) -> tuple[int, dict[int, int]]:
@@ -69,6 +74,11 @@ ARRAYS = {
     "large": LARGE.normal(size=5_000) * 1e300,
     "small": LARGE.normal(size=5_000) * 1e-310,
     "few": LARGE.integers(-3, 3, 5_000).astype(float),
+    "first close, then wide": np.concatenate(
+        [LARGE.normal(size=3_000), LARGE.normal(size=900) * 10.0 ** LARGE.integers(-300, 300, 900), np.arange(3_000.0)]
+    ),
+    "first few, then many": np.concatenate([np.zeros(1_030), np.full(1_000, -2.5), np.arange(-700.0, 700.0)]),
+    "two clusters": np.concatenate([LARGE.uniform(1, 1.001, 3_000), LARGE.uniform(1e200, 1.001e200, 3_000)]),
     "missing": np.where(LARGE.random(5_000) < 0.3, np.nan, LARGE.normal(size=5_000)),
     "float32": LARGE.normal(size=5_000).astype(np.float32),
     "every second": LARGE.normal(size=5_000)[::2],
@@ -81,16 +91,48 @@ ARRAYS = {
 
 @pytest.mark.skipif(number_counts.counts is None, reason="the extension is not built")
 @pytest.mark.parametrize("name", ARRAYS)
-@pytest.mark.parametrize("limit", [3, 512])
-def test_the_extension_counts_as_numpy_does(name: str, limit: int) -> None:
+@pytest.mark.parametrize("limit", [3, 64, 512])
+@pytest.mark.parametrize("size", [100, 2_049])
+def test_the_extension_counts_as_numpy_does(name: str, limit: int, size: int) -> None:
     values = ARRAYS[name]
     one, other = (counter(limit) for counter in COUNTERS)
-    for start in range(0, len(values), 2_049):
-        one.add(values[start : start + 2_049])
-        other.add(values[start : start + 2_049])
-    assert one.buckets() == other.buckets()
+    for start in range(0, len(values), size):
+        one.add(values[start : start + size])
+        other.add(values[start : start + size])
+    assert buckets_of(one) == buckets_of(other)
     for field in STATE:
         assert getattr(one, field) == getattr(other, field), field
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+@pytest.mark.parametrize("name", ["normal", "missing", "float32", "every second", "uint8"])
+def test_some_rows_are_counted_as_a_table_of_these_rows(counter: Any, name: str) -> None:
+    values = ARRAYS[name]
+    rows = np.flatnonzero(np.random.default_rng(1).random(len(values)) < 0.6)
+    one, other = counter(64), counter(64)
+    one.add(values, rows)
+    one.add(values, rows[:0])
+    other.add(np.ascontiguousarray(values[rows]))
+    assert buckets_of(one) == buckets_of(other)
+    for field in STATE:
+        assert getattr(one, field) == getattr(other, field), field
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+def test_a_row_that_is_not_there_is_an_error(counter: Any) -> None:
+    for row in (3, 1 << 40):
+        with pytest.raises(IndexError):
+            counter(8).add(np.arange(3.0), np.array([0, row]))
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([1.5, None, 2.0, 3.0]), pa.array(["a", None, "b", "b"]), pa.array([1, 2, 3, 4])]
+)
+def test_some_rows_of_a_column_are_counted(column: pa.Array) -> None:
+    counts, rows = ColumnCounts("x", "feature"), np.array([1, 3])
+    counts.add(column, rows)
+    counts.add(pa.chunked_array([column[:3], column[3:]]), rows)
+    assert counts.profile() == counted(pa.concat_arrays([column.take(pa.array(rows))] * 2))
 
 
 STATE = (

@@ -203,6 +203,20 @@ def test_after_a_rollback_only_a_newer_run_takes_over(jobs: Gated) -> None:
     assert check_latest(jobs.main) == "d"
 
 
+def test_if_the_run_of_a_rollback_is_withdrawn_too_only_a_newer_run_takes_over(jobs: Gated) -> None:
+    jobs.run("a")
+    jobs.score("between")
+    jobs.run("c")
+    jobs.client.roll_back(OUTPUT, reason="wrong prices")
+    jobs.client.reject("a", "wrong, too")
+    jobs.finalize("between")
+    assert jobs.named is None
+    jobs.client.accept("between", "checked by hand")
+    assert jobs.named == "between"
+    jobs.run("d")
+    assert check_latest(jobs.main) == "d"
+
+
 @pytest.mark.parametrize(
     ("job_id", "message"),
     [

@@ -9,14 +9,16 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.tasks.quality.column_profile import ColumnProfile
+from scoreline.tasks.quality.drift import _middles
 from scoreline.tasks.quality.exact_sums import ExactSum
-from scoreline.tasks.quality.histograms import MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of, middles_of
+from scoreline.tasks.quality.histograms import MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of
 from scoreline.tasks.quality.profile import MAX_SEGMENTS, Profile
 from scoreline.tasks.quality.values import Values
 
@@ -62,7 +64,9 @@ def test_the_middle_of_a_bucket_lies_halfway_between_its_edges_or_at_the_finite_
     values: list[float], level: int
 ) -> None:
     buckets = [bucket_of(value, level) for value in [*values, 1.7e308, -1.7e308, 0.0]]
-    for (low, high), middle in zip(map(Histogram(level=level).edges, buckets), middles_of(level, buckets), strict=True):
+    for (low, high), middle in zip(
+        map(Histogram(level=level).edges, buckets), _middles(np.array(buckets), level), strict=True
+    ):
         if math.isfinite(low) and math.isfinite(high):
             assert middle == low / 2 + high / 2
         else:

@@ -183,11 +183,27 @@ def test_a_large_job_is_counted_from_a_sample(client: EagerClient, monkeypatch: 
     assert scored(client, "cut", segment="country", part_rows=450) == whole
     found = document(client, "whole")
     assert (found["one_in"], found["rows"]) == (8, ROWS)
-    assert abs(found["counted"] - 500) < 100
+    assert abs(found["counted"] - 500) <= sampling.RUN_ROWS
     chosen = sampling.sampled_rows("s3://scoreline/in/rows.parquet", np.arange(ROWS), 8)
     profile = Profile.from_dict(found)
-    assert {name: profile.columns[name] for name in FEATURES} == profile_of(DATA[FEATURES][chosen]).columns
-    assert profile.columns["prediction"].rows == chosen.sum()
+    assert {name: profile.columns[name] for name in FEATURES} == profile_of(DATA[FEATURES].iloc[chosen]).columns
+    assert profile.columns["prediction"].rows == len(chosen)
+
+
+def test_a_sample_has_the_scores_of_its_rows_that_are_not_rejected(
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "MAX_ROWS", 1_000)
+    rows = DATA.assign(balance=DATA["balance"].mask(DATA.index % 7 == 0))
+    client.put("nulls.parquet", rows)
+    client.submit("risk", "s3://scoreline/nulls.parquet", job_id="j", max_rejected="50%", keep=["id", "member"])
+    results = client.results("j").set_index("id")
+    chosen = sampling.sampled_rows("s3://scoreline/nulls.parquet", np.arange(ROWS), 4)
+    profile = Profile.from_dict(document(client, "j"))
+    scored = results.loc[[number for number in chosen if number % 7]]
+    assert profile.columns["balance"].nulls + profile.columns["balance"].nan == len(chosen) - len(scored)
+    assert profile.columns["proba_True"].rows == len(scored)
+    assert profile.columns["proba_True"].mean == pytest.approx(scored["proba_True"].mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("how", ["option", "setting"])

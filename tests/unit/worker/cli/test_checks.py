@@ -20,6 +20,7 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.quality.baseline import Baseline
 from scoreline.tasks.quality.checks_file import parse
 from scoreline.tasks.quality.counting import profile_of
+from scoreline.testing import eager
 from scoreline.worker.cli.main import cli, main
 
 ROWS = 2_000
@@ -110,6 +111,23 @@ def test_a_version_without_a_baseline_says_that_little_was_checked(root: Path) -
     done = run("test", "plain", "s3://scoreline/in/")
     assert done.exit_code == 0
     assert "the version has no baseline, so only fixed limits were checked" in " ".join(done.output.split())
+
+
+def test_an_input_is_compared_with_the_accepted_runs_of_an_output(tmp_path: Path, root: Path) -> None:
+    with eager(root) as client:
+        client.put("in/before.parquet", people(3))
+        client.submit("plain", "s3://scoreline/in/before.parquet", job_id="before", output="s3://scoreline/out/")
+    people(2, older=25)[: ROWS // 2].to_csv(tmp_path / "today.csv", index=False)
+    words = ["test", "plain", str(tmp_path / "today.csv"), "--output", "s3://scoreline/out/"]
+    text = " ".join(run(*words).output.split())
+    assert "the numbers of rows were compared with those of job before" in text
+    assert "50% fewer than the 2,000 of the last accepted run" in text
+    assert "'age' has drifted from the first accepted run" in text
+    found = json.loads(run(*words, "--json").output)
+    assert (found["compared_with"], found["has_baseline"]) == ("before", False)
+    refused = run("test", "plain", str(tmp_path / "today.csv"), "--output", "s3://scoreline/elsewhere/")
+    assert isinstance(refused.exception, InvalidRequest)
+    assert "no run of s3://scoreline/elsewhere/ is accepted" in str(refused.exception)
 
 
 def test_a_misspelt_column_of_a_check_is_noted(tmp_path: Path) -> None:
