@@ -33,7 +33,7 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.pointer import Pointer, publishes
 
 MAX_INPUTS = 1_000
-"""Maximum number of objects that a lineage lists. All of them are counted, up to `MAX_PARTS`."""
+"""Maximum number of objects that a lineage lists. All of them are counted."""
 
 Signature = Literal["signed", "not trusted", "not checked", "gone", "altered"]
 """``signed``: by a trusted key. ``not trusted``: by no trusted key. ``not checked``: no trusted keys are set here.
@@ -105,7 +105,7 @@ class Lineage:
     inputs: Sequence[InputObject]
     """The first `MAX_INPUTS` objects, in order of the input."""
     input_objects: int
-    """Number of all objects."""
+    """Number of all objects; 0 if they were not looked up, or if the job is not planned."""
     libraries: Mapping[str, str]
     """The libraries that scored the rows, if a result file was at hand to tell; otherwise empty."""
     checks: Checks | None
@@ -132,7 +132,12 @@ class Lineage:
 
 
 def lineage_of(
-    buckets: Buckets, registry: ModelRegistry, job_id: str, libraries: Mapping[str, str] | None = None
+    buckets: Buckets,
+    registry: ModelRegistry,
+    job_id: str,
+    libraries: Mapping[str, str] | None = None,
+    *,
+    with_inputs: bool = True,
 ) -> Lineage:
     """Return the lineage of a job.
 
@@ -142,6 +147,8 @@ def lineage_of(
         The registry, whose trusted keys check the signature of the model version.
     libraries : mapping, optional
         The libraries that scored the rows, from the footer of a result file (see `libraries_in`).
+    with_inputs : bool
+        Whether to list the objects. This reads the whole plan, which is large if the job has many parts.
 
     Raises
     ------
@@ -152,7 +159,7 @@ def lineage_of(
     """
     main = buckets.main
     job, outcome = read_job(main, job_id), read_outcome(main, job_id)
-    inputs, number = _inputs_of(buckets, job_id)
+    inputs, number = _inputs_of(buckets, job_id) if with_inputs else ((), 0)
     return Lineage(
         job_id=job_id,
         state="running" if outcome is None else outcome.state,

@@ -30,6 +30,7 @@ from scoreline.worker.cli import (
     scale,
     schedule,
     submit,
+    trace,
     workers,
 )
 from scoreline.worker.cli.explain import explain
@@ -58,7 +59,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     cls=Group,
     sections={
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
-        "Results": ("results", "accept", "reject"),
+        "Results": ("results", "accept", "reject", "trace"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
         "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
@@ -116,6 +117,7 @@ cli.add_command(jobs.reconcile)
 cli.add_command(results.results)
 cli.add_command(results.accept)
 cli.add_command(results.reject)
+cli.add_command(trace.trace)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
 cli.add_command(scale.scale)
