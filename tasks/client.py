@@ -45,6 +45,7 @@ from scoreline.tasks.job.uris import with_slash
 from scoreline.tasks.quality.checks_of import check_text
 from scoreline.tasks.quality.decisions import Decided, decide, roll_back
 from scoreline.tasks.quality.latest import Latest
+from scoreline.tasks.quality.outcomes import Outcomes, read_outcomes
 from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.quality.runs import ListedRun, list_runs
 from scoreline.tasks.records import submit as records_submit
@@ -55,6 +56,8 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 
 if TYPE_CHECKING:
     from scoreline.storage.models.settings import ModelSettings
+    from scoreline.storage.tables.options import ReadOptions
+    from scoreline.tasks.quality.late_labels import AddedOutcomes
     from scoreline.tasks.quality.reading import Results
     from scoreline.tasks.quality.trace import Trace, Tracer
     from scoreline.tasks.rejects.report import RejectedRows
@@ -451,6 +454,66 @@ class Client:
         with require_extra("reading results"):
             from scoreline.tasks.quality.reading import open_results
         return open_results(self.buckets, job_or_output)
+
+    def add_outcomes(
+        self,
+        output: str,
+        file: str | os.PathLike[str],
+        *,
+        key: str | Sequence[str],
+        target: str,
+        time: str | None = None,
+        read: ReadOptions | None = None,
+    ) -> AddedOutcomes:
+        """Add labels that arrived later to an output, and compare its accepted runs with them.
+
+        The same labels may be added again, which changes nothing. Each accepted run that has the key of a label is
+        compared with it. The files of all these runs are read. Memory does not grow with their rows, except for 25
+        bytes for each label and the scores of at most 8 million rows. This method needs the packages of
+        ml-requirements.txt.
+
+        Parameters
+        ----------
+        output : str
+            URI of the output.
+        file : str or path
+            The labels: a local file, or the URI of an object, a prefix or a glob.
+        key : str or sequence of str
+            The columns that identify a row, in the file and in the results.
+        target : str
+            The column with the labels. A row whose label is null is left out.
+        time : str, optional
+            The column with the time of each label. Of two labels of a key, the one with the later time counts; without
+            times, the one that was added last.
+        read : ReadOptions, optional
+            How to read the file.
+
+        Raises
+        ------
+        InvalidRequest
+            The file, its columns or its values cannot be used, or no accepted run has its keys. Nothing was added.
+        PackageMissing
+            A package is not installed.
+        StoreUnavailable
+            Transient: try again.
+        """
+        with require_extra("adding outcomes"):
+            from scoreline.tasks.quality.late_labels import add_outcomes
+        return add_outcomes(
+            self.buckets,
+            self.registry,
+            with_slash(output),
+            os.fspath(file),
+            key=[key] if isinstance(key, str) else key,
+            target=target,
+            time_column=time,
+            options=read,
+        )
+
+    def outcomes(self, output: str) -> Outcomes | None:
+        """Return what labels that arrived later say about the runs of an output; None if no labels were added."""
+        pointer = Pointer.of(self.buckets, with_slash(output))
+        return read_outcomes(pointer.store, pointer.prefix)
 
     def trace(self, file: str, row: int, *, show: bool = False) -> Trace:
         """Say where a row of a result file comes from: its input row, its job, its model version, and who accepted it.

@@ -24,6 +24,7 @@ from scoreline.worker.cli import (
     jobs,
     metrics,
     models,
+    outcomes,
     rejected,
     results,
     retention,
@@ -59,7 +60,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     cls=Group,
     sections={
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
-        "Results": ("results", "accept", "reject", "trace"),
+        "Results": ("results", "accept", "reject", "outcomes", "trace"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
         "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
@@ -117,6 +118,7 @@ cli.add_command(jobs.reconcile)
 cli.add_command(results.results)
 cli.add_command(results.accept)
 cli.add_command(results.reject)
+cli.add_command(outcomes.outcomes)
 cli.add_command(trace.trace)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
