@@ -6,14 +6,15 @@ This module has the document ``_outcomes/outcomes.json`` of an output; `late_lab
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from scoreline.storage import keys
-from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, PreconditionFailed
+from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.storage.typed_json import MALFORMED, build, decode_object, moment
 from scoreline.tasks.quality.estimates import HIGHER_IS_BETTER, Estimate, change, is_worse
 from scoreline.tasks.quality.run_outcomes import DECILES, Bin, Group, RunOutcomes, pooled
@@ -27,6 +28,7 @@ __all__ = [
     "Outcomes",
     "RunOutcomes",
     "change",
+    "forget_labels",
     "is_worse",
     "read_outcomes",
     "read_with_etag",
@@ -128,6 +130,27 @@ def read_outcomes(store: ObjectStore, output: str) -> Outcomes | None:
         The object is not what Scoreline writes there.
     """
     return read_with_etag(store, output)[0]
+
+
+def forget_labels(store: ObjectStore, output: str) -> None:
+    """Delete the labels of an output in which no job has results any more. The numbers stay.
+
+    Parameters
+    ----------
+    output : str
+        As for `read_outcomes`, as are the errors.
+    """
+    found, etag = read_with_etag(store, output)
+    if found is None or not found.files or not output:
+        return
+    for name in store.folders(output):
+        if name.startswith("job_id=") and next(iter(store.list(f"{output}{name}/")), None) is not None:
+            return
+    with contextlib.suppress(PreconditionFailed):  # someone adds labels, so a run has results after all
+        store.put(keys.outcomes(output), replace(found, files=(), labels=0).to_json(), mode=if_unchanged(etag))
+        store.delete_many(
+            [info.key for info in store.list(keys.outcomes_folder(output)) if info.key != keys.outcomes(output)]
+        )
 
 
 def read_with_etag(store: ObjectStore, output: str) -> tuple[Outcomes | None, str | None]:

@@ -195,7 +195,7 @@ def _show_group(found: Outcomes, segment: str | None) -> None:
         _show_runs(runs, version, segment)
         if before is not None and before.kind == version.kind and (earlier := _group_of(before, segment)) is not None:
             for words in _changes(earlier, group):
-                _note(f"{words} in {before.model}")
+                _note(f"{words[0]}: {words[1]} in {before.model}")
         _show_notes(version, group)
         _show_deciles(version, group)
         _show_calibration(group)
@@ -215,7 +215,10 @@ def _show_runs(runs: Sequence[RunOutcomes], version: RunOutcomes, segment: str |
             continue
         rows.append([run.at[:16].replace("T", " "), *_cells(group, names)])
         if before is not None:
-            changes += [f"{run.at[:10]} ({run.job_id}): {words} in the run before" for words in _changes(before, group)]
+            changes += [
+                f"{words[0]} {run.at[:10]} ({run.job_id}): {words[1]} in the run before"
+                for words in _changes(before, group)
+            ]
         before = group if group.labels else before
     total = _group_of(version, segment)
     if total is not None and len(rows) > 1:
@@ -230,8 +233,8 @@ def _cells(group: Group, names: Sequence[str]) -> list[str]:
     return found + [_number(group.metrics[name]) if name in group.metrics else "-" for name in names]
 
 
-def _changes(before: Group, after: Group) -> list[str]:
-    """Return the metrics that are worse or better than before, in words."""
+def _changes(before: Group, after: Group) -> list[tuple[str, str]]:
+    """Return the metrics that are worse or better than before, each with what has changed, in words."""
     found = []
     for name in HIGHER_IS_BETTER:
         if name not in before.metrics or name not in after.metrics:
@@ -242,7 +245,7 @@ def _changes(before: Group, after: Group) -> list[str]:
             continue
         verb = "fell" if difference < 0 else "rose"
         word = "WORSE" if is_worse(name, difference) else "better"
-        found.append(f"{word}: {_NAMES[name]} {verb} to {new.value:.3g} from {old.value:.3g}")
+        found.append((word, f"{_NAMES[name]} {verb} to {new.value:.3g} from {old.value:.3g}"))
     return found
 
 

@@ -21,7 +21,7 @@ from scoreline.storage.tables.options import ReadOptions
 from scoreline.tasks.client import Client
 from scoreline.tasks.quality import outcome_store, outcome_sums
 from scoreline.tasks.quality.late_labels import AddedOutcomes
-from scoreline.tasks.quality.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes import Outcomes, forget_labels
 from scoreline.tasks.quality.run_outcomes import RunOutcomes
 from scoreline.tasks.steps.planner import plan_job
 from tests.support.gated import BLOCKS, OUTPUT, Gated
@@ -496,3 +496,24 @@ def test_labels_are_the_same_however_they_are_partitioned(churn: Churn, monkeypa
     churn.add(churn.labels())
     assert churn.stored.files == one_by_one.files
     assert churn.stored.runs == one_by_one.runs
+
+
+def test_the_labels_of_an_output_without_results_are_forgotten(churn: Churn) -> None:
+    churn.run("a")
+    churn.run("b")
+    churn.add(churn.labels())
+
+    def remove(job_id: str) -> None:
+        for info in list(churn.jobs.main.list(f"out/job_id={job_id}/")):
+            churn.jobs.main.delete(info.key)
+        forget_labels(churn.jobs.main, "out/")
+
+    remove("a")
+    assert churn.stored.labels == ROWS
+    remove("b")
+    assert [info.key for info in churn.jobs.main.list("out/_outcomes/")] == [DOCUMENT]
+    assert (churn.stored.labels, churn.stored.files, len(churn.stored.runs)) == (0, (), 2)
+    forget_labels(churn.jobs.main, "elsewhere/")
+    churn.run("c")
+    churn.add(churn.labels(1, 2))
+    assert (churn.stored.labels, churn.of("c").whole.labels) == (2, 2)
