@@ -1,7 +1,7 @@
 """Keeps the labels of an output, sorted by the hashes of their keys, and merges new ones into them.
 
 No key is kept, only its 128 bits of hash. The labels are sorted in `PARTITIONS` pieces on the local disk, so that one
-piece is in memory at a time. The result is mapped into memory: 25 bytes for each label, which the system may drop and
+piece is in memory at a time. The result is mapped into memory: 32 bytes for each label, which the system may drop and
 read again.
 """
 

@@ -30,8 +30,8 @@ from scoreline.tasks.quality.outcome_metrics import (
 from scoreline.tasks.quality.outcome_scorers import Scorer, class_text
 from scoreline.tasks.quality.run_outcomes import Bin, Group
 
-MAX_CELLS = 8_000_000
-"""Maximum number of scores that are held, which take 64 MB, and twice that while they are sorted."""
+MAX_CELLS = 2_000_000
+"""Maximum number of scores that are held. They take 34 MB, and 175 MiB while the AUC and the deciles are computed."""
 MAX_SEGMENTS = 50
 """Maximum number of segments, as in a profile. Rows of further values count only among all rows."""
 _MAX_MISFITS = 1_000

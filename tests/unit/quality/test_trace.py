@@ -23,7 +23,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.tombstone import Tombstone
 from scoreline.tasks.quality import row_origins
-from scoreline.tasks.steps import folders
+from scoreline.tasks.steps import arrange, folders
 from scoreline.tasks.steps.planner import plan_job
 from tests.support.gated import BLOCKS, OUTPUT, WARNS, Gated
 
@@ -146,6 +146,16 @@ def test_every_row_of_small_and_large_objects_is_traced_exactly(
     assert any(len(part.slices) > 1 for part in plan)
     assert check_all(jobs, client) == 69
     assert len(list(files(jobs))) > 5
+
+
+@pytest.mark.parametrize("options", OF_FILES[1:], ids=["gathered", "partitioned"])
+def test_rows_of_a_part_of_several_batches_are_traced_in_arranged_files(
+    jobs: Gated, client: Client, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrange, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(arrange, "_PENDING_BYTES", 300)
+    run(jobs, [put(jobs, "in/a.csv", range(40), (3, 21))], part_rows=20, **options)
+    assert check_all(jobs, client) == 40
 
 
 def test_the_rows_of_one_row_group_that_several_parts_share_are_told_apart(jobs: Gated, client: Client) -> None:
