@@ -45,6 +45,7 @@ from scoreline.tasks.job.uris import with_slash
 from scoreline.tasks.quality.checks_of import check_text
 from scoreline.tasks.quality.decisions import Decided, decide, roll_back
 from scoreline.tasks.quality.latest import Latest
+from scoreline.tasks.quality.outcomes import Outcomes, read_outcomes
 from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.quality.runs import ListedRun, list_runs
 from scoreline.tasks.records import submit as records_submit
@@ -55,7 +56,10 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 
 if TYPE_CHECKING:
     from scoreline.storage.models.settings import ModelSettings
+    from scoreline.storage.tables.options import ReadOptions
+    from scoreline.tasks.quality.late_labels import AddedOutcomes
     from scoreline.tasks.quality.reading import Results
+    from scoreline.tasks.quality.trace import Trace, Tracer
     from scoreline.tasks.rejects.report import RejectedRows
     from scoreline.tasks.steps.preflight import Preflight
 
@@ -99,6 +103,8 @@ class Client:
         self._dispatcher = self.submission.dispatcher
         self.listing = JobListing(buckets.main, self._statuses)
         """Finds jobs by their index."""
+        self.verify_keys: tuple[str, ...] = ()
+        """The keys that sign trusted models, which `trace` checks."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Client:
@@ -117,6 +123,7 @@ class Client:
         webhooks, submitter = WebhookSettings.from_env(environ), Submitter.from_env(environ).who
         made = cls(connections.buckets, connections.queue, connections.ledger, webhooks, submitter)
         made.submission.carries_records = connections.queue_settings.carries_records
+        made.verify_keys = connections.model_settings.verify_keys
         return made
 
     @property
@@ -447,6 +454,114 @@ class Client:
         with require_extra("reading results"):
             from scoreline.tasks.quality.reading import open_results
         return open_results(self.buckets, job_or_output)
+
+    def add_outcomes(
+        self,
+        output: str,
+        file: str | os.PathLike[str],
+        *,
+        key: str | Sequence[str],
+        target: str,
+        time: str | None = None,
+        read: ReadOptions | None = None,
+    ) -> AddedOutcomes:
+        """Add labels that arrived later to an output, and compare its accepted runs with them.
+
+        The same labels may be added again, which changes nothing. Each accepted run that has the key of a label is
+        compared with it. The files of all these runs are read. Memory does not grow with their rows. It takes at
+        most 200 MiB, and 34 bytes for each label. This method needs the packages of ml-requirements.txt.
+
+        Parameters
+        ----------
+        output : str
+            URI of the output.
+        file : str or path
+            The labels: a local file, or the URI of an object, a prefix or a glob.
+        key : str or sequence of str
+            The columns that identify a row, in the file and in the results.
+        target : str
+            The column with the labels. A row whose label is null is left out.
+        time : str, optional
+            The column with the time of each label. Of two labels of a key, the one with the later time counts; without
+            times, the one that was added last.
+        read : ReadOptions, optional
+            How to read the file.
+
+        Raises
+        ------
+        InvalidRequest
+            The file, its columns or its values cannot be used, or no accepted run has its keys. Nothing was added.
+        PackageMissing
+            A package is not installed.
+        StoreUnavailable
+            Transient: try again.
+        """
+        with require_extra("adding outcomes"):
+            from scoreline.tasks.quality.late_labels import add_outcomes
+        return add_outcomes(
+            self.buckets,
+            self.registry,
+            with_slash(output),
+            os.fspath(file),
+            key=[key] if isinstance(key, str) else key,
+            target=target,
+            time_column=time,
+            options=read,
+        )
+
+    def outcomes(self, output: str) -> Outcomes | None:
+        """Return what labels that arrived later say about the runs of an output; None if no labels were added."""
+        pointer = Pointer.of(self.buckets, with_slash(output))
+        return read_outcomes(pointer.store, pointer.prefix)
+
+    def trace(self, file: str, row: int, *, show: bool = False) -> Trace:
+        """Say where a row of a result file comes from: its input row, its job, its model version, and who accepted it.
+
+        The signature of the model version is checked if this process has MODEL_VERIFY_KEYS. This method needs pyarrow,
+        which is in ml-requirements.txt.
+
+        Parameters
+        ----------
+        file : str
+            A file with results or with rejected rows: a URI, or the path of a copy on this computer.
+        row : int
+            Number of the row in the file, from 0.
+        show : bool
+            Whether to read the input row, too.
+
+        Raises
+        ------
+        InvalidRequest
+            There is no such file or row, or Scoreline did not write the file.
+        ResultsDamaged
+            The file contradicts the documents of its job.
+        PackageMissing
+            pyarrow is not installed.
+        """
+        return self._tracer().row(file, row, show=show)
+
+    def trace_key(self, target: str, key: Mapping[str, str], *, show: bool = False) -> list[Trace]:
+        """Say where the rows with a key come from. At most 20 rows are traced.
+
+        Parameters
+        ----------
+        target : str
+            A result file, the URI of an output or of its ``latest.json``, or the id of a job. An output stands for the
+            run that readers take. The rejected rows of a job are searched, too.
+        key : mapping of str to str
+            Values by column, as text.
+        show : bool
+            As for `trace`, as are the errors.
+        """
+        return list(self._tracer().find(target, key, show=show))
+
+    def _tracer(self) -> Tracer:
+        with require_extra("tracing a row"):
+            from scoreline.storage.tables.formats import Tables
+            from scoreline.tasks.quality.trace import Tracer
+            from scoreline.tasks.records.format import RecordsFormat
+        registry = ModelRegistry(self.buckets.main, verify_keys=self.verify_keys)
+        return Tracer(buckets=self.buckets, registry=registry, tables=Tables(RecordsFormat()))
 
     def rejected(self, job_id: str, *, examples: int = 3) -> RejectedRows:
         """Report why rows of a job were rejected. While the job is under way, only the completed parts are counted.

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import METHODS
-from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, read_options
+from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, ReadOptions, read_options
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.spec import PRIORITIES, JobSpec
 
@@ -344,10 +344,7 @@ def spec_from(
     }
     given.pop("webhook", None)  # webhook and labels are not part of the spec; the first submission sets them
     check_labels(given.pop("labels", None))
-    for name, words in _WORDS.items():
-        if isinstance(given.get(name), str):
-            given[name] = words.get(given[name], given[name])
-    read = {name: given.pop(name) for name in READ_OPTIONS if name in given}
+    read = read_options_from({name: given.pop(name) for name in READ_OPTIONS if name in given})
     if type(given.get("max_rejected")) is int:
         given["max_rejected"] = str(given["max_rejected"])
     if isinstance(given.get("keep"), list | tuple):
@@ -357,9 +354,22 @@ def spec_from(
     return JobSpec(
         model=model,
         inputs=(input,) if isinstance(input, str) or not isinstance(input, Sequence) else tuple(input),
-        read=read_options(read),
+        read=read,
         **{"job_id": job_id, "output": output} | given | fixed,
     )
+
+
+def read_options_from(given: Mapping[str, Any]) -> ReadOptions:
+    r"""Return reading options as users write them, with words such as ``tab``. An option that is None is missing.
+
+    >>> read_options_from({"delimiter": "tab", "quote": None}).delimiter
+    '\t'
+    """
+    read = {name: value for name, value in given.items() if value is not None}
+    for name, words in _WORDS.items():
+        if isinstance(read.get(name), str):
+            read[name] = words.get(read[name], read[name])
+    return read_options(read)
 
 
 def _names(option: str, value: Any) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -61,9 +61,18 @@ class Results:
         raise ResultsDamaged(f"{self.uri} has no files")
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order of the input, in batches (see `batches`)."""
+        return self.batches()
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order of the input, in batches.
 
         The rows of a job with `partition_by` are in order of the folders, and in order of the input within a folder.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Names of the columns to read; by default, all.
 
         Raises
         ------
@@ -75,9 +84,11 @@ class Results:
             rows = 0
             with self._open(file) as opened:
                 schema = schema or self._whole_schema(opened.schema_arrow)
-                for batch in opened.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+                inside = None if columns is None else [name for name in columns if name != self._partition_by]
+                for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=inside, use_threads=False):
                     rows += batch.num_rows
-                    yield self._whole(batch, schema, file)
+                    whole = self._whole(batch, schema, file, inside)
+                    yield whole if columns is None else whole.select(columns)
             if rows != file.rows:
                 raise ResultsDamaged(f"{file.uri} has {rows:,} rows, and its run recorded {file.rows:,}")
 
@@ -85,8 +96,13 @@ class Results:
         schema = schema.remove_metadata()
         return schema if self._partition_by is None else schema.append(pa.field(self._partition_by, pa.string()))
 
-    def _whole(self, batch: pa.RecordBatch, schema: pa.Schema, file: ResultFile) -> pa.RecordBatch:
+    def _whole(
+        self, batch: pa.RecordBatch, schema: pa.Schema, file: ResultFile, inside: Sequence[str] | None
+    ) -> pa.RecordBatch:
         """Return a batch with the partition column, which only the name of its folder contains."""
+        if inside is not None:
+            names = [*batch.schema.names, *(() if self._partition_by is None else (self._partition_by,))]
+            schema = pa.schema([schema.field(name) for name in names])
         columns = list(batch.columns)
         if self._partition_by is not None:
             columns.append(pa.array([file.value] * batch.num_rows, pa.string()))
@@ -152,7 +168,7 @@ def open_results(buckets: Buckets, job_or_output: str) -> Results:
     folder = keys.output_folder(pointer.prefix, run.job_id)
     if document.published.results != pointer.store.uri(folder):
         raise ResultsDamaged(f"{pointer.uri} names {document.published.results}, which is not the folder of its run")
-    return _results(pointer.store, folder, run.job_id, run.rows, document.published)
+    return results_of(pointer.store, folder, run.job_id, run.rows, document.published)
 
 
 def _of_job(buckets: Buckets, job_id: str, output: str | None = None) -> Results:
@@ -173,10 +189,11 @@ def _of_job(buckets: Buckets, job_id: str, output: str | None = None) -> Results
             f"job {job_id} {outcome.state}, so its results are not complete: "
             f"`scoreline resume {job_id}` scores the rest"
         )
-    return _results(buckets[bucket], folder, job_id, outcome.rows, published(buckets[bucket], folder))
+    return results_of(buckets[bucket], folder, job_id, outcome.rows, published(buckets[bucket], folder))
 
 
-def _results(store: ObjectStore, folder: str, job_id: str, rows: int, found: Published) -> Results:
+def results_of(store: ObjectStore, folder: str, job_id: str, rows: int, found: Published) -> Results:
+    """Return the rows of a run in a folder, from what is published of the run."""
     files = found.files
     if files is None:
         _check_manifest(store, folder, found.manifest_sha256)

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from scoreline.storage import keys
 from scoreline.storage.errors import (
     BucketNotAllowed,
+    DocumentCorrupt,
     JobRemoved,
     ObjectNotFound,
     PreconditionFailed,
@@ -40,6 +41,8 @@ from scoreline.tasks.job.documents import (
 )
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.tombstone import Tombstone
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.quality.outcomes import forget_labels
 from scoreline.tasks.retention import protection
 from scoreline.tasks.retention.due_jobs import Due, still_due
 from scoreline.tasks.retention.owned import ForeignResults, Results, find_results
@@ -146,6 +149,8 @@ def remove(buckets: Buckets, found: Removable) -> Kept | None:
     if found.tombstone.state == "blocked":
         _release(buckets, found.tombstone)
     found.results.delete()
+    with contextlib.suppress(DocumentCorrupt):  # a person has to look at it, and may then delete the labels
+        forget_labels(found.results.store, parse_uri(found.tombstone.output)[1])
     last = keys.outcome(job_id)
     # Other documents may have been written since
     documents = [info.key for info in _documents(buckets, job_id) if info.key != last]

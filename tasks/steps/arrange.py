@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.quality import row_origins
+from scoreline.tasks.quality.row_origins import RowOrigins
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.folders import Folder, Folders
 from scoreline.tasks.steps.parquet_buffer import ParquetBuffer
@@ -105,7 +108,7 @@ class _Arrangement:
         self._folders = Folders(layout, self._column)
         self._files = ResultFiles(layout, documents, written)
         self._closed: list[File] = []
-        self._pending: list[tuple[pa.RecordBatch, Any]] = []
+        self._pending: list[_Pending] = []
         self._pending_bytes = 0
 
     def run(self) -> tuple[File, ...]:
@@ -115,8 +118,10 @@ class _Arrangement:
             row_bytes = -(-info.size // max(1, int(info.metadata["rows"])))
             file = pq.ParquetFile(RangedFile(self._layout.store, info.key, info.size, info.etag), pre_buffer=True)
             libraries = (file.schema_arrow.metadata or {}).get(b"scoreline.libraries", b"").decode()
+            first_row = 0
             for batch in _batches(file):
-                self._add(number, libraries, batch, row_bytes)
+                self._add(number, first_row, libraries, batch, row_bytes)
+                first_row += batch.num_rows
                 if full := self._folders.full():
                     self._distribute()
                     self._close(full)
@@ -131,10 +136,15 @@ class _Arrangement:
             if self._engine.ledger.stopped(self._job.spec.job_id):
                 raise _ArrangingStopped
 
-    def _add(self, part: int, libraries: str, batch: pa.RecordBatch, row_bytes: int) -> None:
+    def _add(self, part: int, first_row: int, libraries: str, batch: pa.RecordBatch, row_bytes: int) -> None:
         """Assign the rows of a batch to folders.
 
         When enough rows are pending, write all pending rows to their open files.
+
+        Parameters
+        ----------
+        first_row : int
+            Number of the first row of the batch within the part.
         """
         numbers = self._folders.numbers(batch)
         for number, rows in enumerate(np.bincount(numbers, minlength=len(self._folders)).tolist()):
@@ -144,7 +154,7 @@ class _Arrangement:
                     folder.first_part, folder.libraries = part, libraries
                 folder.rows += rows
                 folder.size += rows * row_bytes
-        self._pending.append((batch, numbers))
+        self._pending.append(_Pending(batch=batch, folders=numbers, part=part, first_row=first_row))
         self._pending_bytes += batch.nbytes
         if self._pending_bytes >= _PENDING_BYTES:
             self._distribute()
@@ -153,12 +163,15 @@ class _Arrangement:
         """Append the pending rows to the open files of their folders."""
         if not self._pending:
             return
-        table = pa.Table.from_batches([batch for batch, _ in self._pending])
-        numbers = np.concatenate([numbers for _, numbers in self._pending])
+        pending = self._pending
+        table = pa.Table.from_batches([item.batch for item in pending])
+        numbers = np.concatenate([item.folders for item in pending])
         self._pending, self._pending_bytes = [], 0
         table = table.select(self._schema.names).cast(self._schema)
         if self._column is not None:
             table = table.take(pa.array(np.argsort(numbers, kind="stable")))
+        for item in pending:
+            self._note_origins(item)
         start = 0
         for number, rows in enumerate(np.bincount(numbers).tolist()):
             folder = self._folders[number]
@@ -166,6 +179,14 @@ class _Arrangement:
                 folder.buffer = folder.buffer or self._open(folder)
                 folder.buffer.add(table.slice(start, rows))
             start += rows
+
+    def _note_origins(self, item: _Pending) -> None:
+        """Record for each open file from which rows of the part its new rows come."""
+        rows = item.first_row + np.argsort(item.folders, kind="stable")
+        start = 0
+        for number, count in enumerate(np.bincount(item.folders).tolist()):
+            self._folders[number].origins.add(item.part, rows[start : start + count])
+            start += count
 
     def _close(self, folders: Sequence[Folder]) -> None:
         """Write the open file of each given folder, unless the store already has it, and begin the next file."""
@@ -187,7 +208,7 @@ class _Arrangement:
                 )
                 folder.closed_files += 1
                 folder.rows = folder.size = 0
-                folder.buffer = None
+                folder.buffer, folder.origins = None, RowOrigins()
 
     def _open(self, folder: Folder) -> ParquetBuffer:
         return ParquetBuffer(self._schema, _footer(self._job, folder))
@@ -197,7 +218,19 @@ class _Arrangement:
         if self._files.exists(folder.key):
             return b""
         buffer, folder.buffer = folder.buffer or self._open(folder), None
-        return buffer.finish()
+        return buffer.finish({row_origins.FIELD: folder.origins.finish()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pending:
+    """Rows that are assigned to folders, but not written to their files yet."""
+
+    batch: pa.RecordBatch
+    folders: Any
+    """Number of the folder of each row: ndarray of int32."""
+    part: int
+    first_row: int
+    """Number of the first row within the part."""
 
 
 def _footer(job: Job, folder: Folder) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from scoreline.storage import keys
 from scoreline.storage.errors import ScoringError
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.quality.row_origins import RowOrigins
 from scoreline.tasks.steps.parquet_buffer import ParquetBuffer
 
 FILE_BYTES = 64 << 20
@@ -48,6 +49,8 @@ class Folder:
     """The libraries that scored the part `first_part`."""
     buffer: ParquetBuffer | None = None
     """Content of the open file; None if it has no rows yet or exists in the store."""
+    origins: RowOrigins = field(default_factory=RowOrigins)
+    """Where the rows of the open file come from."""
 
     @property
     def key(self) -> str:

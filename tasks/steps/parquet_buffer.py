@@ -147,11 +147,11 @@ class ParquetBuffer(_GrowingFile):
             self._rows += table.num_rows
             self._bytes += table.nbytes
 
-    def finish(self) -> bytes:
-        """Return the complete file. No rows can be added after this call."""
+    def finish(self, more: Mapping[str, str] | None = None) -> bytes:
+        """Return the complete file (see `ResultsBuffer.finish`)."""
         if self._waiting:
             self._close_group(self._schema.empty_table())
-        return self._end()
+        return self._end(more)
 
     def _close_group(self, last: pa.Table) -> None:
         """Write the waiting rows, and then `last`, as one row group."""

@@ -130,6 +130,21 @@ def test_latest_and_review_have_the_fields_of_the_page(
     assert {set(document(keys.review(job_id))) == tables("review.json")[0] for job_id in (PLAIN, GATHERED)} == {True}
 
 
+def test_outcomes_have_the_fields_of_the_page(
+    worker: Stack, bucket: ObjectStore, document: Callable[..., Any], tmp_path: Any
+) -> None:
+    client = Client.from_env(worker.environ)
+    (tmp_path / "labels.csv").write_text("s,y\na,1.5\nb,2.5\n")
+    client.add_outcomes(f"s3://{bucket.bucket}/documents/out/", tmp_path / "labels.csv", key="s", target="y")
+    found = document("documents/out/_outcomes/outcomes.json")
+    head, run = tables("outcomes.json")
+    assert set(found) == head
+    assert run - {"scorer", "positive", "one_in", "runs"} == {name for item in found["runs"] for name in item}
+    prose = set(re.findall(r"`(\w+)`", section("outcomes.json")))
+    whole = found["runs"][0]["groups"][0]
+    assert {*found["files"][0], *whole, *whole["metrics"]["rmse"], *whole["deciles"][0]} <= prose
+
+
 def test_receipt_and_footer_have_the_fields_of_the_page(bucket: ObjectStore, tmp_path: Any) -> None:
     stored = bucket.get(keys.result_part(FOLDER.format(PLAIN), 0))
     assert set(stored.info.metadata) == set(re.findall(r"`([a-z0-9]+)`", section("Receipts").partition("A result")[0]))

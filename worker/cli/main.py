@@ -25,12 +25,14 @@ from scoreline.worker.cli import (
     jobs,
     metrics,
     models,
+    outcomes,
     rejected,
     results,
     retention,
     scale,
     schedule,
     submit,
+    trace,
     workers,
 )
 from scoreline.worker.cli.explain import explain
@@ -59,7 +61,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     cls=Group,
     sections={
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
-        "Results": ("results", "accept", "reject"),
+        "Results": ("results", "accept", "reject", "outcomes", "trace"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
         "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit", "alerts"),
@@ -117,6 +119,8 @@ cli.add_command(jobs.reconcile)
 cli.add_command(results.results)
 cli.add_command(results.accept)
 cli.add_command(results.reject)
+cli.add_command(outcomes.outcomes)
+cli.add_command(trace.trace)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
 cli.add_command(scale.scale)
