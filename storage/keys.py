@@ -452,6 +452,16 @@ def results_profile(folder: str) -> str:
     return f"{folder}_profile.json"
 
 
+def challenger_folder(folder: str) -> str:
+    """Return the folder for the results of the challenger of a job."""
+    return f"{folder}_challenger/"
+
+
+def comparison(folder: str) -> str:
+    """Return the key of the comparison of the two versions that a job with a challenger scores with."""
+    return f"{challenger_folder(folder)}_comparison.json"
+
+
 def success(folder: str) -> str:
     """Return the key of the marker that is written last, after all results of a job are complete."""
     return f"{folder}_SUCCESS"
