@@ -369,6 +369,21 @@ def latest(prefix: str) -> str:
     return f"{prefix}latest.json"
 
 
+def outcomes_folder(prefix: str) -> str:
+    """Return the folder with the labels that arrived after the runs of the output `prefix`, and their metrics."""
+    return f"{prefix}_outcomes/"
+
+
+def outcomes(prefix: str) -> str:
+    """Return the key of the document that compares the runs of the output `prefix` with labels that arrived later."""
+    return f"{outcomes_folder(prefix)}outcomes.json"
+
+
+def outcome_labels(prefix: str, name: str) -> str:
+    """Return the key of a file with labels that arrived later."""
+    return f"{outcomes_folder(prefix)}{check_name('labels', name)}"
+
+
 def result_part(folder: str, part: int) -> str:
     """Return the key of a part's results. The part number has at least five digits, and more from part 100,000 on."""
     return f"{folder}part-{part:05d}.parquet"
