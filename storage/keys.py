@@ -462,6 +462,11 @@ def results_manifest(folder: str) -> str:
     return f"{folder}_manifest.json"
 
 
+def results_report(folder: str) -> str:
+    """Return the key of the page that reports on a job."""
+    return f"{folder}_report.html"
+
+
 def results_profile(folder: str) -> str:
     """Return the key of the profile of a job's rows and scores."""
     return f"{folder}_profile.json"

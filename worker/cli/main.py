@@ -25,6 +25,7 @@ from scoreline.worker.cli import (
     metrics,
     models,
     rejected,
+    report,
     results,
     retention,
     scale,
@@ -58,7 +59,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     cls=Group,
     sections={
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
-        "Results": ("results", "accept", "reject"),
+        "Results": ("results", "report", "accept", "reject"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
         "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
@@ -114,6 +115,7 @@ cli.add_command(jobs.cancel)
 cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
 cli.add_command(results.results)
+cli.add_command(report.report)
 cli.add_command(results.accept)
 cli.add_command(results.reject)
 cli.add_command(schedule.schedule)
