@@ -475,9 +475,24 @@ def results_manifest(folder: str) -> str:
     return f"{folder}_manifest.json"
 
 
+def results_report(folder: str) -> str:
+    """Return the key of the page that reports on a job."""
+    return f"{folder}_report.html"
+
+
 def results_profile(folder: str) -> str:
     """Return the key of the profile of a job's rows and scores."""
     return f"{folder}_profile.json"
+
+
+def challenger_folder(folder: str) -> str:
+    """Return the folder for the results of the challenger of a job."""
+    return f"{folder}_challenger/"
+
+
+def comparison(folder: str) -> str:
+    """Return the key of the comparison of the two versions that a job with a challenger scores with."""
+    return f"{challenger_folder(folder)}_comparison.json"
 
 
 def success(folder: str) -> str:

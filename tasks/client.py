@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from scoreline.storage.tables.options import ReadOptions
     from scoreline.tasks.quality.late_labels import AddedOutcomes
     from scoreline.tasks.quality.reading import Results
+    from scoreline.tasks.quality.report.facts import Report
     from scoreline.tasks.quality.trace import Trace, Tracer
     from scoreline.tasks.rejects.report import RejectedRows
     from scoreline.tasks.steps.preflight import Preflight
@@ -595,6 +596,30 @@ class Client:
         tally = Tally(plan.columns.names, examples)
         count_rejects(ResultsLayout.of(self.buckets, job), plan.sha256, tally)
         return tally.report(job_id, state)
+
+    def report(self, job_id: str, against: str | None = None) -> Report:
+        """Return what is known about a job that has ended, as the page of ``scoreline report`` shows it.
+
+        ``to_dict()`` of the result is what ``scoreline report --json`` prints.
+
+        Parameters
+        ----------
+        against : str, optional
+            Id of a job to compare with, or ``baseline``. By default, the job is compared with what its checks compare
+            it with.
+
+        Raises
+        ------
+        JobNotFound
+            No job has that id, or its results were removed.
+        InvalidRequest
+            The job has not ended, or there is nothing as `against` says.
+        """
+        from scoreline.storage.models.settings import ModelSettings
+        from scoreline.tasks.quality.report.collect import report_of
+
+        keys = ModelSettings.from_env(os.environ).verify_keys
+        return report_of(self.buckets, job_id, against, verify_keys=keys)
 
     def resume_rejected(
         self, job_id: str, *, model: str | None = None, max_rejected: str | int | None = None

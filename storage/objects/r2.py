@@ -260,10 +260,16 @@ class R2Store:
             if len(data) > self._multipart_above_bytes and not isinstance(mode, IfMatch):
                 etag = multipart.upload(self._open_parts(key, mode, metadata), data)
             else:
-                named = {"Metadata": dict(metadata)} if metadata else {}
+                named: dict[str, Any] = {"Metadata": dict(metadata)} if metadata else {}
+                if is_page := key.endswith(".html"):  # without its type, a browser offers to download the page
+                    named["ContentType"] = "text/html; charset=utf-8"
                 by_client = self._by_client(self.client.put_object, key, Body=data, **named, **condition)
                 requests.note("a")
-                etag = self._signed.put(key, data, condition, metadata or {}, by_client)["ETag"]
+                etag = (
+                    by_client()["ETag"]
+                    if is_page
+                    else self._signed.put(key, data, condition, metadata or {}, by_client)["ETag"]
+                )
         return _info(key, len(data), etag, metadata)
 
     def open_upload(self, key: str, *, mode: PutMode = OVERWRITE, metadata: Mapping[str, str] | None = None) -> Upload:

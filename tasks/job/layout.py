@@ -65,6 +65,11 @@ class ResultsLayout:
         return keys.results_profile(self.folder)
 
     @property
+    def report(self) -> str:
+        """Key of the page that reports on the job."""
+        return keys.results_report(self.folder)
+
+    @property
     def success(self) -> str:
         """Key of ``_SUCCESS``, which is written last."""
         return keys.success(self.folder)

@@ -109,6 +109,18 @@ class Histogram:
         """
         return replace(self._coarsened(self.level, dict(self.counts), buckets), limit=self.limit)
 
+    def at_level(self, level: int) -> Histogram:
+        """Return the histogram of the same values at a level, if it is lower than that of the histogram.
+
+        >>> Histogram.of([4.0, 5.0, 6.0]).at_level(0).counts
+        {1026: 3}
+        """
+        return (
+            replace(self, level=level, counts=_at_level(self.counts, self.level - level))
+            if level < self.level
+            else self
+        )
+
     @classmethod
     def _coarsened(cls, level: int, counts: dict[int, int], limit: int) -> Histogram:
         while len(counts) > limit and level > MIN_LEVEL:

@@ -7,24 +7,16 @@ profile. Its numbers of rows are compared with those of the last accepted run.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import islice
 
-from scoreline.storage import keys
-from scoreline.storage.errors import ObjectNotFound
-from scoreline.storage.typed_json import decode_object
-from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
 from scoreline.tasks.quality.checks import RunCounts, run_checks
 from scoreline.tasks.quality.gate import Evidence
-from scoreline.tasks.quality.latest import Latest, RunEntry
+from scoreline.tasks.quality.latest import RunEntry
 from scoreline.tasks.quality.pointer import Pointer
-from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.quality.stored_profiles import first_accepted
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
-
-_FIRST_RUNS = 3
-"""Number of the oldest accepted runs of which a profile is looked for."""
 
 
 def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None) -> list[Finding]:
@@ -54,8 +46,8 @@ def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None
     if profile is not None:
         baseline, name = baseline_of(engine.buckets, manifest), "the baseline"
         if baseline is None and latest is not None:
-            pointer = Pointer.of(evidence.buckets, job.spec.output)
-            baseline, name = first_profile(pointer, latest, job.spec.job_id), "the first accepted run"
+            first = first_accepted(Pointer.of(evidence.buckets, job.spec.output), latest, job.spec.job_id)
+            baseline, name = None if first is None else first[1], "the first accepted run"
     accepted = None if latest is None else latest.run
     if accepted is not None and accepted.job_id != job.spec.job_id:
         before = counts_of(accepted)
@@ -76,25 +68,6 @@ def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None
 def counts_of(run: RunEntry) -> RunCounts:
     """Return the numbers of rows of an accepted run."""
     return RunCounts(rows=run.rows + run.rejected, rejected=run.rejected)
-
-
-def first_profile(pointer: Pointer, latest: Latest, without: str = "") -> Profile | None:
-    """Return the profile of the oldest accepted run that has one; None if none of the oldest runs has one.
-
-    Parameters
-    ----------
-    without : str
-        A job that is left out.
-    """
-    accepted = (run for run in reversed(latest.runs) if run.decision == "accepted" and run.job_id != without)
-    for run in islice(accepted, _FIRST_RUNS):
-        key = keys.results_profile(keys.output_folder(pointer.prefix, run.job_id))
-        try:
-            with decoding(pointer.store, key):
-                return Profile.from_dict(decode_object(pointer.store.get(key).data), pointer.store.uri(key))
-        except ObjectNotFound:
-            continue
-    return None
 
 
 def newest_input(engine: Engine, evidence: Evidence) -> datetime | None:

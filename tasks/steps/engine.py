@@ -125,6 +125,8 @@ class Engine(Dispatcher):
     """Returns a block that reports a step which is done without its message to OpenTelemetry."""
     profile: bool = True
     """Whether the rows of jobs are counted that do not say so themselves (see `scoreline.tasks.steps.job_profile`)."""
+    verify_keys: tuple[str, ...] = ()
+    """Trusted keys. A report says which one has signed the model version."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 

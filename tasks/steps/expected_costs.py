@@ -14,6 +14,7 @@ from scoreline.tasks.backlog.prices import Prices
 from scoreline.tasks.job.end_time import PART_S
 from scoreline.tasks.steps.expected_reads import REQUEST_BYTES
 from scoreline.tasks.steps.finalize import AROUND_PARTS
+from scoreline.tasks.steps.job_report import REQUESTS as REPORT_REQUESTS
 from scoreline.tasks.steps.planner import Pace
 from scoreline.tasks.steps.sampling import Draft
 
@@ -79,7 +80,7 @@ def expect_costs(
     work_s = (rows / rows_per_s if rows_per_s else 0.0) + parts * PART_S
     more = max(0, min(parts, pace.processes) - 1)  # one process has loaded the model to plan the job
     loads = Requests(class_b=more * sum(math.ceil(item.size / REQUEST_BYTES) for item in manifest.artifacts))
-    found = planning + AROUND_PARTS + _PLAN_AND_MANIFEST + loads + Requests(class_b=reads)
+    found = planning + AROUND_PARTS + REPORT_REQUESTS + _PLAN_AND_MANIFEST + loads + Requests(class_b=reads)
     counted = profiled and parts > 0
     for each, count in ((_OF_PROCESS, more), (_OF_PART, parts), (_PROFILE, counted), (_READ_PROFILE, counted * parts)):
         found += Requests(class_a=count * each.class_a, class_b=count * each.class_b)

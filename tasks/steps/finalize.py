@@ -1,4 +1,4 @@
-"""Ends a job: checks every part, then writes the manifest, ``_SUCCESS``, ``latest.json`` and the outcome.
+"""Ends a job: checks every part, then writes the manifest, ``_SUCCESS``, ``latest.json``, the outcome and the report.
 
 Between the manifest and ``_SUCCESS``, the gate runs the checks of the job. If a finding blocks, the job ends as
 blocked: ``_SUCCESS`` and ``latest.json`` are not written. The claim of the end contains the verdict, so that all
@@ -53,6 +53,8 @@ from scoreline.tasks.steps.before_end import published_now, read_before_end, wri
 from scoreline.tasks.steps.check_job import check_job
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.job_report import REQUESTS as REPORT_REQUESTS
+from scoreline.tasks.steps.job_report import has_report, leave_report
 from scoreline.tasks.steps.result_files import File
 from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts
 
@@ -100,7 +102,9 @@ def finalize(engine: Engine, job_id: str) -> None:
             _complete(engine, documents, end)
         elif end is not None:
             end_job(engine, job_id, end.outcome)
-    if end is None:  # the job has ended meanwhile, or some of its parts have to be scored again
+    if end is not None:
+        leave_report(engine, documents, end.outcome)
+    else:  # the job has ended meanwhile, or some of its parts have to be scored again
         reconcile_job(engine, job_id)
 
 
@@ -255,6 +259,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         return None
     written = write_before_end(layout, documents, parts, checked.entries, files, found.merged)
     counted = _requests(parts, progress) + requests.so_far() - before
+    counted += REPORT_REQUESTS if has_report(engine, documents) else Requests()
     evidence = Evidence(
         buckets=engine.buckets,
         documents=documents,

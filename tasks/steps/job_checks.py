@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scoreline.storage.errors import InvalidRequest
-from scoreline.storage.models.attachments import BASELINE, CHECKS
+from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
@@ -13,10 +13,10 @@ from scoreline.storage.tables.row_rules import RowRule
 from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import Columns
-from scoreline.tasks.quality.baseline import Baseline
 from scoreline.tasks.quality.check_types import Checks
 from scoreline.tasks.quality.checks_of import checks_of
 from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.quality.stored_profiles import read_baseline
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.steps.engine import Engine
 
@@ -76,12 +76,5 @@ def _renamed(
 
 
 def baseline_of(buckets: Buckets, manifest: Manifest) -> Profile | None:
-    """Return the baseline of a model version; None if it has none.
-
-    Raises
-    ------
-    ModelCorrupt, DocumentCorrupt
-        The baseline is missing or damaged.
-    """
-    data = ModelRegistry(buckets.main).attachment(manifest, BASELINE)
-    return None if data is None else Baseline.decode(data, f"the baseline of {manifest.ref}").profile
+    """Return the baseline of a model version (see `scoreline.tasks.quality.stored_profiles.read_baseline`)."""
+    return read_baseline(buckets.main, manifest)

@@ -26,9 +26,10 @@ from scoreline.tasks.quality.counting import ColumnCounts
 from scoreline.tasks.quality.latest import Latest
 from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.quality.profile import Kind, Profile, by_key
+from scoreline.tasks.quality.stored_profiles import first_accepted
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import score_batch
-from scoreline.tasks.steps.check_job import counts_of, first_profile
+from scoreline.tasks.steps.check_job import counts_of
 from scoreline.tasks.steps.dry_engine import dry_engine, explaining_estimators
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
@@ -127,7 +128,8 @@ def _try(engine: Engine, job: Job, made: Draft, pointer: Pointer, latest: Latest
     checks, baseline = checks_of_job(engine, job, manifest), baseline_of(engine.buckets, manifest)
     has_baseline, name = baseline is not None, "the baseline"
     if baseline is None and latest is not None:
-        baseline, name = first_profile(pointer, latest), "the first accepted run"
+        first = first_accepted(pointer, latest)
+        baseline, name = None if first is None else first[1], "the first accepted run"
     counted = _Counted(checks)
     if made.parts:
         bundle, columns, contract = engine.models.get(job.model), made.columns, Contract(made.columns.rules)

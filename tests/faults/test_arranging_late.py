@@ -39,7 +39,8 @@ def submit(rig: Rig, **options: Any) -> Status:
 
 def names(rig: Rig, job: Status) -> list[str]:
     folder = parse_uri(job.output)[1]
-    return [info.key.removeprefix(folder) for info in rig.store.list(folder)]
+    listed = [info.key.removeprefix(folder) for info in rig.store.list(folder)]
+    return [name for name in listed if name != "_report.html"]  # it appears after the job has ended
 
 
 def verify(rig: Rig, job: Status) -> None:

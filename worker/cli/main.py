@@ -27,6 +27,7 @@ from scoreline.worker.cli import (
     models,
     outcomes,
     rejected,
+    report,
     results,
     retention,
     scale,
@@ -61,7 +62,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     cls=Group,
     sections={
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
-        "Results": ("results", "accept", "reject", "outcomes", "trace"),
+        "Results": ("results", "report", "accept", "reject", "outcomes", "trace"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
         "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit", "alerts"),
@@ -117,6 +118,7 @@ cli.add_command(jobs.cancel)
 cli.add_command(jobs.resume)
 cli.add_command(jobs.reconcile)
 cli.add_command(results.results)
+cli.add_command(report.report)
 cli.add_command(results.accept)
 cli.add_command(results.reject)
 cli.add_command(outcomes.outcomes)

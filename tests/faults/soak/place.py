@@ -119,7 +119,10 @@ class Place:
                 where = zip(rows.column("source").to_pylist(), rows.column("row").to_pylist(), strict=True)
                 rejected += [made.first_ids[source] + row for source, row in where]
         assert (success["rows"], success["rejected"]) == (len(scored), len(rejected)) == (status.rows, status.rejected)
-        found = {info.key for info in self.store.list(folder)} - {keys.results_profile(folder)}
+        found = {info.key for info in self.store.list(folder)} - {
+            keys.results_profile(folder),
+            keys.results_report(folder),
+        }
         assert found == named, f"left over: {sorted(found - named)}; missing: {sorted(named - found)}"
         return scored, rejected
 

@@ -317,7 +317,7 @@ def test_each_part_costs_one_ranged_read_and_the_job_one_write(
     names = {
         job: sorted(key.removeprefix(folder + job) for key in written if folder + job in key) for job in ("on", "off")
     }
-    assert names["on"] == sorted([*names["off"], "/_profile.json"])
+    assert names["on"] == sorted([*names["off"], "/_profile.json", "/_report.html"])
 
 
 def test_many_columns_and_segments_are_merged_from_fewer_parts(

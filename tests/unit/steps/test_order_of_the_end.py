@@ -1,4 +1,4 @@
-"""A job ends with these writes, in this order: manifest, claim of the end, ``_SUCCESS``, ``latest.json``, outcome."""
+"""A job ends with these writes, in this order: manifest, claim, ``_SUCCESS``, ``latest.json``, outcome, report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.line_jobs import desk
 
 
 @pytest.mark.parametrize("gather", [False, True])
-def test_a_job_ends_with_manifest_profile_claim_success_and_outcome_in_this_order(
+def test_a_job_ends_with_manifest_profile_claim_success_outcome_and_report_in_this_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gather: bool
 ) -> None:
     with desk(tmp_path) as at:
@@ -27,7 +27,8 @@ def test_a_job_ends_with_manifest_profile_claim_success_and_outcome_in_this_orde
 
         monkeypatch.setattr(main, "put", noted)
         finalize(at.engine, job_id)
-        assert set(written[-7:-5]) == {"_manifest.json", "_profile.json"}  # side by side
-        assert written[-5:-1] == ["claim-1.json", "_SUCCESS", "latest.json", "outcome.json"]
-        assert written[-1].endswith(f"~line~{job_id}")  # the entry of the index
+        assert set(written[-8:-6]) == {"_manifest.json", "_profile.json"}  # side by side
+        assert written[-6:-2] == ["claim-1.json", "_SUCCESS", "latest.json", "outcome.json"]
+        assert written[-2].endswith(f"~line~{job_id}")  # the entry of the index
+        assert written[-1] == "_report.html"  # when the job has ended
         assert len(written) == len(set(written))

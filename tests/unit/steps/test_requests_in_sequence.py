@@ -14,6 +14,7 @@ from scoreline.tasks.job.documents import Outcome, Run, claim_end, read_job, rea
 from scoreline.tasks.steps.eager import LoadedModels
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.finalize import finalize
+from scoreline.tasks.steps.job_report import REQUESTS as REPORT_REQUESTS
 from scoreline.tasks.steps.planner import plan_job
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.testing import EagerClient, eager
@@ -99,8 +100,10 @@ def test_a_job_with_one_part_is_finalized_with_few_requests_one_after_another(at
         ("put", "latest.json"),
         ("put", "outcome.json"),
     ]
-    assert len(asked) == 17
-    assert len(asked) - sum(len(group) - 1 for group in groups) == MOST_TO_FINALIZE
+    report = asked[17:]
+    assert [operation for operation, _ in report] == ["get"] * REPORT_REQUESTS.class_b + ["put"]
+    assert len(asked) - len(report) == 17
+    assert 17 - sum(len(group) - 1 for group in groups) == MOST_TO_FINALIZE
     assert at.client.status(job_id).state == "succeeded"
 
 

@@ -1,0 +1,191 @@
+"""A report has the facts of a job: how it differs from its baseline, its rejected rows, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, JobNotFound
+from scoreline.tasks.job.documents import read_outcome
+from scoreline.tasks.quality.report import collect as collecting
+from scoreline.tasks.quality.report.collect import report_of
+from scoreline.tasks.quality.report.count_rejects import Limits
+from scoreline.tasks.quality.report.facts import Report
+from scoreline.tasks.quality.report.html import render
+from scoreline.testing import EagerClient
+from tests.support.one_model import LINE
+from tests.unit.quality.report.conftest import DRIFTED, SOUND
+
+
+def test_a_sound_job_is_accepted_and_like_its_baseline(sound: Report) -> None:
+    assert (sound.state, sound.findings, sound.checked) == ("succeeded", (), True)
+    assert (sound.rows, sound.scored, sound.rejected, sound.parts) == (2_000, 2_000, 0, 4)
+    assert sound.compared is not None
+    assert (sound.compared.kind, sound.compared.rows) == ("baseline", 4_000)
+    assert {column.change for column in sound.columns if column.kind != "kept"} == {"same"}
+    assert sound.rejects is None
+    assert {stage.name for stage in sound.stages} >= {"decode", "predict", "upload"}
+
+
+def test_scores_come_first_and_columns_that_changed_most_before_the_others(blocked: Report) -> None:
+    kinds = [column.kind for column in blocked.columns]
+    assert kinds == sorted(kinds, key=["score", "feature", "kept"].index)
+    features = [column for column in blocked.columns if column.kind == "feature"]
+    assert [column.key for column in features[:4]] == ["income", "age", "country", "visits"]
+    assert [column.change for column in features] == ["changed"] * 4 + ["same"] * 4
+
+
+def test_a_finding_that_blocks_comes_first_and_each_column_knows_its_findings(blocked: Report) -> None:
+    levels = [finding.level for finding in blocked.findings]
+    assert levels[0] == "block"
+    assert levels == sorted(levels)
+    for column in blocked.columns:
+        assert all(blocked.findings[place].column == column.key for place in column.findings)
+    age = next(column for column in blocked.columns if column.key == "age")
+    assert age.before is not None
+    assert age.now.mean is not None
+    assert age.before.mean is not None
+    assert 24 < age.now.mean - age.before.mean < 27
+    assert "psi" in age.too_far
+
+
+def test_segments_have_rows_and_scores(sound: Report) -> None:
+    assert sound.segment == "region"
+    assert [segment.value for segment in sound.segments] == ["north", "south", "east", "west"]
+    assert sum(segment.share for segment in sound.segments) == pytest.approx(1)
+    assert {score.name for score in sound.segments[0].scores} == {"prediction", "proba_leaves", "proba_stays"}
+    assert sound.segments[0].scores[0].top in ("leaves", "stays")
+
+
+def test_rejected_rows_have_stages_reasons_and_examples(blocked: Report) -> None:
+    rejects = blocked.rejects
+    assert rejects is not None
+    assert rejects.complete
+    assert rejects.counted == blocked.rejected == sum(rejects.stages.values())
+    assert set(rejects.stages) == {"schema", "contract"}
+    reason = next(reason for reason in rejects.reasons if reason.column == "visits")
+    assert len(reason.examples) == 2
+    assert reason.examples[0].columns["visits"] is None
+
+
+def test_a_report_counts_no_more_rejected_rows_than_its_limits_allow(churn: EagerClient, blocked: Report) -> None:
+    few = report_of(churn.buckets, DRIFTED, limits=Limits(files=1, rows=1_000)).rejects
+    assert few is not None
+    assert not few.complete
+    assert 0 < few.counted < blocked.rejected
+    fewer = report_of(churn.buckets, DRIFTED, limits=Limits(files=9, rows=1)).rejects
+    assert fewer is not None
+    assert not fewer.complete
+    assert "The reasons are those of the first" in render(
+        report_of(churn.buckets, DRIFTED, limits=Limits(files=1, rows=9))
+    )
+
+
+def test_without_pyarrow_the_report_says_what_is_missing(churn: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "scoreline.tasks.rejects.report", None)
+    found = churn.report(DRIFTED)
+    assert found.rejects is not None
+    assert "pip install -r ml-requirements.txt" in found.rejects.note
+    assert "Their reasons are not counted here" in render(found)
+
+
+def test_a_job_can_be_compared_with_another_job_or_the_baseline(churn: EagerClient) -> None:
+    found = churn.report(DRIFTED, against=SOUND)
+    assert found.compared is not None
+    assert (found.compared.kind, found.compared.name, found.compared.rows) == ("job", SOUND, 2_000)
+    region = next(column for column in found.columns if column.key == "region")
+    assert region.before is not None, "a baseline does not have kept columns, but a job has"
+    assert found.segments[0].before is not None
+    assert churn.report(DRIFTED, against="baseline").compared == churn.report(DRIFTED).compared
+
+
+def test_lineage_names_input_model_and_checks(sound: Report) -> None:
+    assert [item.uri for item in sound.lineage.inputs] == [f"s3://scoreline/in/{SOUND}.parquet"]
+    assert sound.lineage.inputs[0].etag
+    assert sound.lineage.model.manifest_sha256
+    assert "scikit-learn" in sound.lineage.model.libraries
+    assert sound.checks_from == "version"
+
+
+def test_the_facts_are_json_without_empty_fields(blocked: Report) -> None:
+    found = json.loads(json.dumps(blocked.to_dict(), allow_nan=False))
+    assert (found["format"], found["job_id"], found["state"]) == (1, DRIFTED, "blocked")
+    assert found["columns"][0]["picture"]
+    assert "error" not in found
+    assert found["lineage"]["inputs"]
+
+
+def test_a_job_under_way_or_unknown_has_no_report(churn: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(JobNotFound, match="no job 'nope'"):
+        churn.report("nope")
+    with pytest.raises(JobNotFound, match="no job 'nope'"):
+        churn.report(SOUND, against="nope")
+    monkeypatch.setattr(collecting, "read_outcome", lambda *_: None)
+    with pytest.raises(InvalidRequest, match=f"job {SOUND} is under way: wait for its end"):
+        churn.report(SOUND)
+
+
+def test_nothing_can_be_compared_with_a_job_without_profile_or_with_itself(churn: EagerClient) -> None:
+    uri = f"s3://scoreline/in/{SOUND}.parquet"
+    churn.submit("churn", uri, job_id="off", profile="off", output="s3://scoreline/off/", keep="none")
+    with pytest.raises(InvalidRequest, match="job off has no profile"):
+        churn.report(SOUND, against="off")
+    with pytest.raises(InvalidRequest, match="cannot be compared with itself"):
+        churn.report(SOUND, against=SOUND)
+    found = churn.report("off")
+    assert found.columns == ()
+    assert found.notes == ("There are no pictures, because the job was submitted with --profile off.",)
+    assert found.notes[0] in render(found)
+
+
+def test_a_job_of_an_earlier_release_has_a_report_without_pictures(churn: EagerClient) -> None:
+    uri = f"s3://scoreline/in/{SOUND}.parquet"
+    job = churn.submit("churn", uri, job_id="earlier", output="s3://scoreline/earlier/", keep="none")
+    profile = keys.results_profile("earlier/job_id=earlier/")
+    data = churn.buckets.main.get(profile).data
+    churn.buckets.main.delete(profile)
+    found = churn.report(job.job_id)
+    assert "an earlier release scored it" in found.notes[0]
+    churn.buckets.main.put(profile, data[: len(data) // 2])
+    assert churn.report(job.job_id).notes[0].startswith("There are no pictures: s3://scoreline/earlier/")
+
+
+def test_a_job_that_failed_says_why(churn: EagerClient) -> None:
+    uri = f"s3://scoreline/in/{DRIFTED}.parquet"
+    churn.submit("churn", uri, job_id="failed", max_rejected="0", output="s3://scoreline/failed/", keep="none")
+    found = churn.report("failed")
+    assert (found.state, found.checked) == ("failed", False)
+    assert "this one failed" in found.notes[0]
+    assert "raise --max-rejected" in render(found)
+
+
+def test_without_a_baseline_a_job_is_compared_with_the_first_accepted_run(churn: EagerClient) -> None:
+    churn.models.publish("line", LINE)
+    for job_id in ("first", "second"):
+        uri = churn.put("in/line.parquet", pd.DataFrame({"x": [float(n) for n in range(500)]}))
+        churn.submit("line", uri, job_id=job_id, output="s3://scoreline/line/")
+    assert churn.report("first").compared is None
+    assert "There is nothing to compare with" in churn.report("first").notes[0]
+    found = churn.report("second").compared
+    assert found is not None
+    assert (found.kind, found.name) == ("first", "first")
+    with pytest.raises(InvalidRequest, match="has no baseline: publish the next version with --baseline"):
+        churn.report("second", against="baseline")
+
+
+def test_a_decision_is_in_the_report(churn: EagerClient) -> None:
+    uri = f"s3://scoreline/in/{DRIFTED}.parquet"
+    churn.submit("churn", uri, job_id="decided", output="s3://scoreline/decided/", keep="none", max_rejected="10%")
+    assert "Blocked by its checks" in render(churn.report("decided"))
+    churn.accept("decided", "the new tariff")
+    page = render(churn.report("decided"))
+    assert "Accepted by a person" in page
+    assert "The new tariff." in page
+    churn.reject("decided", "wrong tariff")
+    assert "Withdrawn" in render(churn.report("decided"))
+    outcome = read_outcome(churn.buckets.main, "decided")
+    assert outcome is not None
+    assert outcome.state == "blocked"
