@@ -90,7 +90,9 @@ class LabelInput:
             objects = list_inputs(self._buckets, [uri])
             self._surveyed = survey_inputs(self._tables, objects, self._options)
             known = {name for item in self._surveyed for name in item.schema.names}
-            if known and (lost := [name for name in names if name not in known and f"{name}=" not in uri]):
+            if not known:
+                raise InvalidRequest(f"{self.name} has no columns and no rows: nothing was added")
+            if lost := [name for name in names if name not in known and f"{name}=" not in uri]:
                 raise MissingColumns(
                     f"{self.name} has no column {', '.join(map(repr, lost))}: it has "
                     f"{', '.join(map(repr, sorted(known)[:_SHOWN]))}{' …' if len(known) > _SHOWN else ''}"

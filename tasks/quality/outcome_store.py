@@ -187,6 +187,8 @@ def _scatter(source: LabelInput, target: str, values: _Values, added: Added, fol
             f"{plural(null_keys, 'row')} of {source.name} {'has' if null_keys == 1 else 'have'} no key, such as "
             f"{_rows(examples)}: remove or correct them; nothing was added"
         )
+    if not added.rows:
+        raise InvalidRequest(f"{source.name} has no rows: nothing was added")
     if added.rows == added.null_targets:
         raise InvalidRequest(f"the target {target!r} is null in every row of {source.name}: nothing was added")
 

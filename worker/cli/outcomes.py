@@ -175,8 +175,8 @@ def show(output: str, model: str | None, segment: str | None, as_json: bool) -> 
     if as_json:
         echo_json(chosen.to_dict())
         return
-    keys = ", ".join(found.key)
-    echo(f"{plural(found.labels, 'label')} of {found.target!r} by {keys}, last added {found.updated[:16]} UTC")
+    keys, updated = ", ".join(found.key), found.updated[:16].replace("T", " ")
+    echo(f"{plural(found.labels, 'label')} of {found.target!r} by {keys}, last added {updated} UTC")
     for name in [None] if segment is None else known if segment == "all" else [segment]:
         _show_group(chosen, name)
 

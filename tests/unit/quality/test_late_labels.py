@@ -392,6 +392,15 @@ def test_other_columns_or_another_kind_than_before_are_refused(churn: Churn) -> 
         churn.add(pd.DataFrame({"id": [0], "churned": [1.5]}))
 
 
+@pytest.mark.parametrize("text", ["", "id,churned\n"])
+def test_a_file_without_rows_is_refused(churn: Churn, text: str) -> None:
+    churn.run("a")
+    path = churn.folder / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(InvalidRequest, match=r"labels\.csv has no (rows|columns and no rows): nothing was added"):
+        churn.client.add_outcomes(OUTPUT, path, key="id", target="churned")
+
+
 def test_a_row_that_cannot_be_decoded_is_named(churn: Churn) -> None:
     churn.run("a")
     path = churn.folder / "labels.csv"
