@@ -200,7 +200,9 @@ def _usual(buckets: Buckets, job: Job, manifest: Manifest | None) -> tuple[Compa
     pointer = Pointer.of(buckets, job.spec.output)
     latest, _ = pointer.read()
     first = None if latest is None else first_accepted(pointer, latest, job.spec.job_id)
-    return None if first is None else _compared("first", first[0].job_id, first[1])
+    if first is None or first[0].place.submitted >= datetime.fromisoformat(job.submitted):
+        return None  # this job is the first one
+    return _compared("first", first[0].job_id, first[1])
 
 
 def _asked_for(buckets: Buckets, job: Job, manifest: Manifest | None, against: str) -> tuple[Compared, Profile]:

@@ -102,6 +102,14 @@ def test_an_object_is_written_read_and_deleted_without_the_client(
     assert not asked
 
 
+def test_a_page_has_the_type_with_which_a_browser_shows_it(server: R2Settings, folder: str) -> None:
+    store = R2Store(server, "scoreline")
+    written = store.put(f"{folder}/_report.html", b"<!doctype html>", metadata={"plan": "1"})
+    got = store.client.get_object(Bucket="scoreline", Key=written.key)
+    assert got["ContentType"] == "text/html; charset=utf-8"
+    assert store.get(written.key).info == written
+
+
 def test_errors_are_those_of_the_client(server: R2Settings, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store, key = R2Store(server, "scoreline", max_attempts=1), f"{folder}/k"
     etag = store.put(key, b"1").etag
