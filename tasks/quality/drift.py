@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from scoreline.tasks.quality.histograms import Histogram, coarser, middles_of
+from scoreline.tasks.quality.histograms import Histogram, coarser
 from scoreline.tasks.quality.values import Values
 
 PSI_GROUPS = 10
@@ -81,7 +81,7 @@ def drift_of_numbers(
     ks = max(abs(a - b) for a, b in below)
     measures.append(Measure(name="ks", value=ks, noise=_KOLMOGOROV * math.sqrt(1 / n + 1 / m)))
     if std:
-        middles = middles_of(level, buckets)
+        middles = [_middle(Histogram(level=level), bucket) for bucket in buckets]
         moved = sum(
             abs(a - b) * (following - middle)
             for (a, b), middle, following in zip(below, middles, middles[1:], strict=False)
@@ -127,14 +127,17 @@ def _is_known(value: str, values: Values) -> bool:
     return value in values.counts or values.is_exact
 
 
-def _at(histogram: Histogram, level: int) -> Mapping[int, int]:
-    if level == histogram.level:
-        return histogram.counts
+def _at(histogram: Histogram, level: int) -> dict[int, int]:
     counts: dict[int, int] = {}
     for bucket, count in histogram.counts.items():
         within = coarser(bucket, histogram.level - level)
         counts[within] = counts.get(within, 0) + count
     return counts
+
+
+def _middle(histogram: Histogram, bucket: int) -> float:
+    low, high = histogram.edges(bucket)
+    return low if not math.isfinite(high) else high if not math.isfinite(low) else low / 2 + high / 2
 
 
 def _shares_below(counts: Sequence[int]) -> list[float]:

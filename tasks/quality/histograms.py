@@ -8,11 +8,10 @@ therefore depend only on the values, not on their order or on the histograms tha
 
 from __future__ import annotations
 
-import math
-import operator
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 MAX_LEVEL = 20
@@ -134,11 +133,11 @@ class Histogram:
         if len(buckets) > limit:
             raise ValueError("a histogram has too many buckets")
         most = _INFINITY_BITS >> (_MANTISSA_BITS - level)
-        if {*map(type, buckets), *map(type, counts)} - {int} or min(counts, default=1) < 1:
+        if any(type(item) is not int for item in buckets) or any(type(item) is not int or item < 1 for item in counts):
             raise TypeError("a bucket or a count of a histogram is not a whole number")
-        if buckets and not -most - 1 <= min(buckets) <= max(buckets) <= most + 1:
+        if any(not -most - 1 <= bucket <= most + 1 for bucket in buckets):
             raise ValueError("a bucket of a histogram is out of range")
-        if any(map(operator.ge, buckets, buckets[1:])):
+        if any(low >= high for low, high in pairwise(buckets)):
             raise ValueError("the buckets of a histogram are not in ascending order")
         return cls(level=level, counts=dict(zip(buckets, counts, strict=True)), limit=limit)
 
@@ -154,25 +153,6 @@ def bucket_of(value: float, level: int = MAX_LEVEL) -> int:
     (bits,) = struct.unpack("<Q", struct.pack("<d", abs(value)))
     bucket = int(bits >> (_MANTISSA_BITS - level)) + 1
     return bucket if value > 0 else -bucket
-
-
-def middles_of(level: int, buckets: Sequence[int]) -> list[float]:
-    """Return the middle between the edges of each bucket; of a bucket without end, its finite edge.
-
-    All edges are decoded in one call, because a job may compare 512 buckets of each of thousands of columns.
-
-    >>> middles_of(0, [bucket_of(-3.0, 0), 0, bucket_of(1.0, 0)])
-    [-3.0, 0.0, 1.5]
-    """
-    shift = _MANTISSA_BITS - level
-    edges = [number << shift for bucket in buckets for number in (abs(bucket) - (bucket != 0), abs(bucket))]
-    if max(edges, default=0) > _INFINITY_BITS:
-        edges = [min(bits, _INFINITY_BITS) for bits in edges]
-    values = struct.unpack(f"<{len(edges)}d", struct.pack(f"<{len(edges)}Q", *edges))
-    sizes = (
-        near if math.isinf(far) else near / 2 + far / 2 for near, far in zip(values[::2], values[1::2], strict=True)
-    )
-    return [size if bucket >= 0 else -size for bucket, size in zip(buckets, sizes, strict=True)]
 
 
 def coarser(bucket: int, levels: int) -> int:

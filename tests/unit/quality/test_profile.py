@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.tasks.quality.column_profile import ColumnProfile
 from scoreline.tasks.quality.exact_sums import ExactSum
-from scoreline.tasks.quality.histograms import MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of, middles_of
+from scoreline.tasks.quality.histograms import MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of
 from scoreline.tasks.quality.profile import MAX_SEGMENTS, Profile
 from scoreline.tasks.quality.values import Values
 
@@ -55,18 +55,6 @@ def test_a_number_lies_within_the_edges_of_its_bucket(value: float, level: int) 
     low, high = Histogram(level=level).edges(bucket_of(value, level))
     assert low <= value <= high
     assert value == 0 or abs(value) != max(abs(low), abs(high))
-
-
-@given(FLOATS, st.integers(MIN_LEVEL, MAX_LEVEL))
-def test_the_middle_of_a_bucket_lies_halfway_between_its_edges_or_at_the_finite_one(
-    values: list[float], level: int
-) -> None:
-    buckets = [bucket_of(value, level) for value in [*values, 1.7e308, -1.7e308, 0.0]]
-    for (low, high), middle in zip(map(Histogram(level=level).edges, buckets), middles_of(level, buckets), strict=True):
-        if math.isfinite(low) and math.isfinite(high):
-            assert middle == low / 2 + high / 2
-        else:
-            assert middle == (low if math.isfinite(low) else high)
 
 
 @given(FLOATS, st.integers(3, 12))
