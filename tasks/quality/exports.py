@@ -115,11 +115,29 @@ def _text_of(value: Any) -> str:
     return converted if isinstance(converted, str) else json.dumps(converted, ensure_ascii=False)
 
 
+def _values_of(column: pa.Array) -> list[Any]:
+    """Return the values of a column. Times before year 1 or after 9999, which Python does not have, become texts."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except OverflowError:
+        values = [_value_or_text(value) for value in column]
+    return values
+
+
+def _value_or_text(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except OverflowError:
+        return value.cast(pa.string()).as_py()
+
+
 def _write_jsonl(results: Results, path: Path) -> int:
     rows = 0
     with path.open("w", encoding="utf-8") as file:
         for batch in results:
-            for row in batch.to_pylist():
+            columns = [_values_of(column) for column in batch.columns]
+            for values in zip(*columns, strict=True):
+                row = dict(zip(batch.schema.names, values, strict=True))
                 file.write(json.dumps(to_json_value(row), ensure_ascii=False) + "\n")
             rows += batch.num_rows
     return rows
@@ -174,7 +192,7 @@ def _write_xlsx(results: Results, path: Path) -> int:
         for place, name in enumerate(schema.names):
             _write_cell(sheet, 0, place, name, name, marked)
         for batch in results:
-            columns = [column.to_pylist() for column in batch.columns]
+            columns = [_values_of(column) for column in batch.columns]
             for row in zip(*columns, strict=True):
                 rows += 1
                 for place, value in enumerate(row):

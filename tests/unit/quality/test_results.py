@@ -226,6 +226,23 @@ def test_jsonl_and_parquet_keep_texts_as_they_are(jobs: Gated, tmp_path: Path) -
     assert pq.read_table(tmp_path / "a.parquet").drop_columns(["score"]).equals(alike)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".xlsx"])
+def test_times_that_python_does_not_have_are_exported(jobs: Gated, tmp_path: Path, suffix: str) -> None:
+    seconds = pa.array([253_402_300_800, None, 0, -99_999_999_999])
+    kinds = {"at": pa.timestamp("s"), "there": pa.timestamp("us", "UTC"), "on": pa.date32()}
+    table = pa.table({name: seconds.cast(pa.timestamp("s")).cast(kind) for name, kind in kinds.items()})
+    export(made_of(jobs, table), tmp_path / f"a{suffix}")
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        assert pq.read_table(path).cast(table.schema).equals(table)
+        return
+    cells = sheet_of(path) if suffix == ".xlsx" else []
+    text = " ".join(cell for row in cells for _, cell, _ in row) or path.read_text()
+    assert "10000-01-01 00:00:00" in text
+    assert "-1199-" in text
+    assert "1970-01-01" in text
+
+
 def sheet_of(path: Path) -> Iterator[list[tuple[str, str, str]]]:
     """Yield the cells of each row of a workbook: type, text and style."""
     with zipfile.ZipFile(path) as file:
