@@ -20,8 +20,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.job.documents import Job, mark_active
-from scoreline.tasks.job.plan import BATCH_ROWS
-from scoreline.tasks.steps.engine import ModelInUse
+from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
     LOOK_EVERY_S,
@@ -33,7 +32,7 @@ from scoreline.tasks.steps.short_steps import (
 from tests.support.one_job import OneJob
 from tests.support.one_model import Models
 
-BATCHES = 12
+BATCHES, BATCH_ROWS = 12, 10
 OTHER = PinnedModel(name="n", version="20260101T000000Z-11111", manifest_sha256="1" * 64)
 PLAN = WaitingStep(task="scoreline.plan", job_id="k")
 
@@ -76,8 +75,8 @@ class Clock:
 class Two:
     """The planned job "j" with one part, and the job "k", which waits to be planned with another model."""
 
-    def __init__(self, folder: Path, *, batches: int = BATCHES) -> None:
-        self.one = OneJob(folder, rows=batches * BATCH_ROWS, part_rows=batches * BATCH_ROWS)
+    def __init__(self, folder: Path) -> None:
+        self.one = OneJob(folder, rows=BATCHES * BATCH_ROWS, part_rows=BATCHES * BATCH_ROWS)
         self.one.run(1)
         self.store = self.one.store
         job = Job.from_json(self.store.get(keys.job("j")).data)
@@ -96,7 +95,8 @@ class Two:
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Two:
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Two:
+    monkeypatch.setattr(f"{Engine.__module__}.BATCH_ROWS", BATCH_ROWS)
     return Two(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_after_a_turn_the_part_goes_on_for_a_while(two: Two) -> None:
     two.models.get = slowly  # type: ignore[method-assign]
     model.bundle  # noqa: B018
     turns = []
-    for _ in range(400):
+    for _ in range(40):
         clock.now += LOOK_EVERY_S
         two.one.ledger.waiting.add(PLAN)
         loads = len(two.models.loads)
