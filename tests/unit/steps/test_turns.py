@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import weakref
@@ -20,6 +19,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.job.documents import Job, mark_active
+from scoreline.tasks.steps import short_steps
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
@@ -51,7 +51,6 @@ class Cramped(Models):
         known = self._alive.get(pinned.name)
         if known is not None and (bundle := known()) is not None:
             return bundle
-        gc.collect()
         assert [name for name, other in self._alive.items() if other() is not None] == []
         if self.loads and self.errors:
             raise self.errors.pop(0)
@@ -151,7 +150,8 @@ def test_models_do_not_take_turns(two: Two, why: str) -> None:
     assert two.one.ledger.waiting.take(60) == PLAN  # it is left to other processes
 
 
-def test_after_a_turn_the_part_goes_on_for_a_while(two: Two) -> None:
+def test_after_a_turn_the_part_goes_on_for_a_while(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_steps, "_run", lambda engine, step, longest_s: engine.models.get(OTHER))
     clock = Clock(0.0)
     between, model = steps(clock), ModelInUse(two.models, two.one.documents.job.model)
     real = two.models.get
