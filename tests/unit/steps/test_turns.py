@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import weakref
@@ -20,8 +19,8 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.job.documents import Job, mark_active
-from scoreline.tasks.job.plan import BATCH_ROWS
-from scoreline.tasks.steps.engine import ModelInUse
+from scoreline.tasks.steps import short_steps
+from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
     LOOK_EVERY_S,
@@ -33,7 +32,7 @@ from scoreline.tasks.steps.short_steps import (
 from tests.support.one_job import OneJob
 from tests.support.one_model import Models
 
-BATCHES = 12
+BATCHES, BATCH_ROWS = 12, 10
 OTHER = PinnedModel(name="n", version="20260101T000000Z-11111", manifest_sha256="1" * 64)
 PLAN = WaitingStep(task="scoreline.plan", job_id="k")
 
@@ -52,7 +51,6 @@ class Cramped(Models):
         known = self._alive.get(pinned.name)
         if known is not None and (bundle := known()) is not None:
             return bundle
-        gc.collect()
         assert [name for name, other in self._alive.items() if other() is not None] == []
         if self.loads and self.errors:
             raise self.errors.pop(0)
@@ -76,8 +74,8 @@ class Clock:
 class Two:
     """The planned job "j" with one part, and the job "k", which waits to be planned with another model."""
 
-    def __init__(self, folder: Path, *, batches: int = BATCHES) -> None:
-        self.one = OneJob(folder, rows=batches * BATCH_ROWS, part_rows=batches * BATCH_ROWS)
+    def __init__(self, folder: Path) -> None:
+        self.one = OneJob(folder, rows=BATCHES * BATCH_ROWS, part_rows=BATCHES * BATCH_ROWS)
         self.one.run(1)
         self.store = self.one.store
         job = Job.from_json(self.store.get(keys.job("j")).data)
@@ -96,7 +94,8 @@ class Two:
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Two:
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Two:
+    monkeypatch.setattr(f"{Engine.__module__}.BATCH_ROWS", BATCH_ROWS)
     return Two(tmp_path)
 
 
@@ -151,7 +150,8 @@ def test_models_do_not_take_turns(two: Two, why: str) -> None:
     assert two.one.ledger.waiting.take(60) == PLAN  # it is left to other processes
 
 
-def test_after_a_turn_the_part_goes_on_for_a_while(two: Two) -> None:
+def test_after_a_turn_the_part_goes_on_for_a_while(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_steps, "_run", lambda engine, step, longest_s: engine.models.get(OTHER))
     clock = Clock(0.0)
     between, model = steps(clock), ModelInUse(two.models, two.one.documents.job.model)
     real = two.models.get
@@ -165,7 +165,7 @@ def test_after_a_turn_the_part_goes_on_for_a_while(two: Two) -> None:
     two.models.get = slowly  # type: ignore[method-assign]
     model.bundle  # noqa: B018
     turns = []
-    for _ in range(400):
+    for _ in range(40):
         clock.now += LOOK_EVERY_S
         two.one.ledger.waiting.add(PLAN)
         loads = len(two.models.loads)
