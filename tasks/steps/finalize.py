@@ -52,6 +52,7 @@ from scoreline.tasks.steps.check_job import check_job
 from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_profile import merge_profile
+from scoreline.tasks.steps.merge_comparison import merge_comparison
 from scoreline.tasks.steps.result_files import File
 from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts, write_manifest
 
@@ -240,6 +241,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         return None
     success = write_manifest(ResultsLayout.of(engine.buckets, job), documents, parts, checked.entries, files)
     profile = merge_profile(engine, documents, checked.entries())
+    merge_comparison(engine, documents, checked.entries())
     counted = _requests(parts, progress) + requests.so_far() - before
     evidence = Evidence(
         buckets=engine.buckets, documents=documents, rows=parts.rows, rejected=parts.rejected, profile=profile
