@@ -452,6 +452,22 @@ def test_a_damaged_file_of_the_challenger_does_not_harm_the_end_of_the_job(tmp_p
         assert outcome.state == "succeeded"
 
 
+def test_scores_beside_another_attempt_are_not_compared(tmp_path: Path) -> None:
+    with eager(tmp_path, run=False) as client:
+        publish(client, "champion", Troubled())
+        publish(client, "other", Troubled(above=0.5))
+        put(client)
+        job = submit(client, "j", "other")
+        client.run(4)
+        store, key = client.buckets.main, ResultsLayout.of(client.buckets, job).challenger_part(1)
+        stored = store.get(key)
+        store.put(key, stored.data, metadata=dict(stored.info.metadata) | {"of": "0" * 64})
+        run_until_done(client)
+        found = compared(client, job)
+        assert (found.parts, found.failed_parts) == (2, 1)
+        assert "its results are missing" in found.failures[0].reason
+
+
 def test_a_challenger_that_kills_the_process_is_left_out_in_the_end(client: EagerClient) -> None:
     # Given a part whose process has died in each of its attempts
     put(client)
