@@ -113,7 +113,7 @@ def _read(
         raise DocumentCorrupt(f"{layout.uri(key)} has no comparison in its footer")
     found = unpack(footer[KEY], f"the comparison in {layout.uri(key)}")
     try:
-        champion_us, challenger_us = int(metadata["champion_us"]), int(metadata["challenger_us"])
+        champion_us, challenger_us = int(metadata["champion"]), int(metadata["challenger"])
         return no_rows(documents).merge(replace(found, champion_us=champion_us, challenger_us=challenger_us))
     except (ValueError, KeyError) as error:
         raise DocumentCorrupt(f"{layout.uri(key)} does not fit its job: {describe(error)}") from None

@@ -232,8 +232,9 @@ class PartChallenger:
             "plan": self._documents.plan.sha256,
             "part": str(self._part),
             "of": receipt.sha256,
-            "champion_us": str(round(champion_s * 1e6)),
-            "challenger_us": str(round(self._timings.seconds["predict"] * 1e6)),
+            # Microseconds. Servers change names with underscores
+            "champion": str(round(champion_s * 1e6)),
+            "challenger": str(round(self._timings.seconds["predict"] * 1e6)),
         }
         store, key = layout.store, layout.challenger_part(self._part)
         try:

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from scoreline.storage.errors import InvalidRequest, ModelInUse, ModelNotFound, ModelUnloadable, StoreUnavailable
@@ -26,6 +27,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import part_challenger
 from scoreline.tasks.steps.challenger_limits import limited, load_beside
 from scoreline.testing import EagerClient, eager
+from scoreline.worker.cli.main import cli
 from tests.support.challengers import LARGE, LOADABLE, Troubled, Unloadable
 
 ROWS, PART_ROWS = 600, 200
@@ -534,6 +536,32 @@ def test_a_challenger_needs_room_beside_the_model_of_the_job() -> None:
 def _wait_forever() -> None:
     while True:
         pass
+
+
+def test_a_dry_run_says_what_the_challenger_adds(client: EagerClient) -> None:
+    put(client, rows("ab"))
+    publish(client, "other", LogisticRegression(), "ab")
+    alone = client.preflight("champion", "s3://scoreline/in/", keep="id", part_rows=PART_ROWS)
+    found = client.preflight("champion", "s3://scoreline/in/", keep="id", part_rows=PART_ROWS, challenger="other")
+    assert alone.challenger is None
+    assert found.challenger is not None
+    assert (found.challenger.failure, found.challenger.read) == ("", ("b",))
+    assert found.challenger.work_s > 0
+    assert found.challenger.model_bytes > 0
+    assert found.expected.class_a - alone.expected.class_a == 3 + 2  # for each part, and for the comparison
+    assert found.expected.class_b > alone.expected.class_b
+    assert found.schema == alone.schema
+    publish(client, "lacking", Troubled(), "z")
+    lacking = client.preflight("champion", "s3://scoreline/in/", challenger="lacking").challenger
+    assert lacking is not None
+    assert "'z'" in lacking.failure
+    shown = CliRunner().invoke(
+        cli,
+        ["submit", "champion", "s3://scoreline/in/", "--challenger", "other", "--keep", "id", "--dry-run"],
+        env={"ENVIRONMENT": "development", "R2_BUCKET": "scoreline", "STORE_DIR": str(client.folder)},
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "and reads b for it" in shown.output
 
 
 def test_a_limit_of_time_leaves_the_timer_of_an_application_in_place() -> None:
