@@ -14,7 +14,8 @@
     │   ├── JobNotFound
     │   │   └── JobRemoved
     │   ├── JobConflict
-    │   └── NothingToResume
+    │   ├── NothingToResume
+    │   └── PromotionRefused
     ├── InputError                 the input cannot be scored
     │   ├── InputChanged
     │   ├── MissingColumns
@@ -94,6 +95,10 @@ class PackageMissing(ScorelineError):
 
 class InvalidRequest(ScorelineError):
     """Raised when a request cannot be carried out as it was made."""
+
+
+class PromotionRefused(InvalidRequest):
+    """Raised when an alias is not moved, because the version would change results or breaks a rule of promotion."""
 
 
 class InvalidURI(InvalidRequest):

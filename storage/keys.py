@@ -490,6 +490,11 @@ def challenger_folder(folder: str) -> str:
     return f"{folder}_challenger/"
 
 
+def challenger_failure(folder: str, part: int) -> str:
+    """Return the key of the document that says why the challenger of a job has not scored a part."""
+    return f"{challenger_folder(folder)}failed-{part:05d}.json"
+
+
 def comparison(folder: str) -> str:
     """Return the key of the comparison of the two versions that a job with a challenger scores with."""
     return f"{challenger_folder(folder)}_comparison.json"

@@ -200,7 +200,9 @@ class Client:
         trust = trust or ModelSettings.from_env(os.environ)
         models = ModelStorageManager(main, cloud_only=True, use_r2=True, settings=trust)  # write no model to a disk
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        job = Job(spec=spec, model=self.registry.resolve(spec.model), submitted=now)
+        pinned = self.registry.resolve(spec.model)
+        challenger = self.submission.pin_challenger(spec, pinned)
+        job = Job(spec=spec, model=pinned, submitted=now, challenger=challenger)
         try:
             refuse_other_spec(read_job(main, spec.job_id), spec)
         except JobRemoved as error:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import manager
+from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.attachments import BASELINE, CHECKS, Measured
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.publisher import Measure, Progress
 from scoreline.storage.models.trial_load import NewArtifact, TrialLoad
+from scoreline.tasks.quality.challenger_runs import newest_comparison
 from scoreline.tasks.quality.checks_file import decode, read_checks
+from scoreline.tasks.quality.comparison import Comparison
 from scoreline.tasks.quality.model_checks import check_for_model
+from scoreline.tasks.quality.promotion import promote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +65,8 @@ class ModelStorageManager(manager.ModelStorageManager):
         label_encoder : LabelEncoder, optional
             A fitted encoder. The ``inverse_transform`` method of the encoder runs after every classifier.
         alias : str, optional
-            Alias that will name the new version, such as ``champion``.
+            Alias that will name the new version, such as ``champion``. If it names a version already, the rules of
+            `alias` apply, once the new version is published.
         metadata : mapping, optional
             Any values that JSON supports.
         attachments : mapping of str to bytes, optional
@@ -127,6 +132,26 @@ class ModelStorageManager(manager.ModelStorageManager):
             measure=_with_checks(attachments, self._with_baseline(measure, baseline, target, hide_values)),
             on_loaded=on_loaded,
         )
+
+    def alias(self, name: str, alias: str, version: str, *, force: bool = False, reason: str = "") -> Alias:
+        """Set `alias` to `version`, unless this would change results or break a rule of ``promote`` in ``checks.toml``.
+
+        Parameters
+        ----------
+        force : bool
+            Whether to set the alias in any case. Then a reason is needed.
+        reason : str
+            Why the alias is set, for its history and the audit.
+
+        Raises
+        ------
+        PromotionRefused
+            The alias may not be moved; the message has every reason.
+        """
+        return promote(self.registry, name, alias, version, self._find_run, force=force, reason=reason).alias
+
+    def _find_run(self, champion: str, challenger: str) -> Comparison | None:
+        return None if self._buckets is None else newest_comparison(self._buckets, champion, challenger)
 
     def _with_baseline(
         self,

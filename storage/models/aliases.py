@@ -40,6 +40,20 @@ class Change:
     token: str = ""
     """Random token by which a writer recognizes its own change. A store may retry a write that has already succeeded,
     and then report a conflict with the writer's own change."""
+    who: str = ""
+    """Who made the change, as in the audit. Like the following fields, it is empty in histories of earlier releases."""
+    where: str = ""
+    reason: str = ""
+    """Why the change was made, if a person said so."""
+    forced: bool = False
+    """Whether the change was made although rules of promotion forbade it."""
+    signature: str = ""
+    """The id of a key, and its Ed25519 signature of the change (see `statement`)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object. Fields that earlier releases do not have are left out if they are empty."""
+        added = ("who", "where", "reason", "forced", "signature")
+        return {name: value for name, value in asdict(self).items() if name not in added or value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +89,14 @@ class Alias:
         """The change that the next rollback restores, or None. Each further rollback restores an earlier change."""
         effective = _effective_changes(self.history)
         return effective[-2] if len(effective) > 1 else None
+
+
+def statement(name: str, alias: str, change: Change) -> bytes:
+    """Return the bytes to sign for a change. They are not JSON, so that they cannot pass as a manifest."""
+    fields = change.to_dict()
+    fields.pop("signature", None)
+    text = json.dumps(fields, sort_keys=True, ensure_ascii=False)
+    return f"scoreline alias\n{name}\n{alias}\n{text}\n".encode("utf-8", "surrogatepass")
 
 
 def parse(name: str, alias: str, data: bytes) -> Alias:
@@ -129,7 +151,15 @@ def name_of(file: str) -> str | None:
 
 
 def move(
-    store: ObjectStore, name: str, alias: str, choose: Callable[[Alias | None], PinnedModel], *, rollback: bool = False
+    store: ObjectStore,
+    name: str,
+    alias: str,
+    choose: Callable[[Alias | None], PinnedModel],
+    *,
+    rollback: bool = False,
+    reason: str = "",
+    forced: bool = False,
+    sign: Callable[[bytes], str] | None = None,
 ) -> Alias:
     """Move an alias by compare-and-swap, so that no concurrent change is lost.
 
@@ -140,6 +170,12 @@ def move(
         function is called again whenever another writer has changed the alias in the meantime.
     rollback : bool
         Whether the change returns to an earlier version.
+    reason : str
+        Why the alias is moved, for its history and the audit.
+    forced : bool
+        Whether the alias is moved although rules forbid it.
+    sign : callable, optional
+        Returns the line with the signature of a statement; by default, changes are not signed.
 
     Raises
     ------
@@ -151,18 +187,25 @@ def move(
     If the object of the alias is corrupt, the object is replaced as if the alias were new. The history of the alias is
     lost then.
     """
-    token, announced = secrets.token_hex(8), None
+    token = secrets.token_hex(8)
+    announced: dict[str, Any] | None = None
     for _ in range(_ATTEMPTS):
         current, etag = _read_or_replace(store, name, alias)
         if current is not None and any(change.token == token for change in current.history):
             return current
         target = choose(current)
-        moved = {"from": current.version if current else None, "to": target.version}
+        moved: dict[str, Any] = {"from": current.version if current else None, "to": target.version}
+        moved |= ({"reason": reason} if reason else {}) | ({"forced": True} if forced else {})
         if moved != announced:
             action = "alias.rollback" if rollback else "alias.set"
             audit.record(store, action=action, target=f"{name}@{alias}", details=moved)
             announced = moved
+        person = audit.submitter()
         change = Change(
+            who=person.who,
+            where=person.where,
+            reason=reason,
+            forced=forced,
             seq=current.seq + 1 if current else 1,
             version=target.version,
             manifest_sha256=target.manifest_sha256,
@@ -170,6 +213,8 @@ def move(
             rollback=rollback,
             token=token,
         )
+        if sign is not None:
+            change = replace(change, signature=sign(statement(name, alias, change)).strip())
         new = Alias(name=alias, history=with_change(current.history if current else (), change))
         try:
             store.put(keys.alias(name, alias), _encode(new), mode=if_unchanged(etag))
@@ -199,7 +244,7 @@ def _encode(alias: Alias) -> bytes:
         "manifest_sha256": latest.manifest_sha256,
         "seq": latest.seq,
     }
-    return json.dumps(body | {"history": [asdict(change) for change in alias.history]}, indent=1).encode()
+    return json.dumps(body | {"history": [change.to_dict() for change in alias.history]}, indent=1).encode()
 
 
 def _effective_changes(history: tuple[Change, ...]) -> list[Change]:
@@ -223,4 +268,6 @@ def with_change(history: tuple[Change, ...], change: Change) -> tuple[Change, ..
     history = (*history, change)
     if len(history) <= _MAX_HISTORY:
         return history
-    return tuple(replace(change, rollback=False) for change in _effective_changes(history)[-_MAX_HISTORY:])
+    kept = _effective_changes(history)[-_MAX_HISTORY:]
+    # The signature of a rollback does not match what it becomes
+    return tuple(replace(change, rollback=False, signature="") if change.rollback else change for change in kept)

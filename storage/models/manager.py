@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from scoreline.storage import keys
-from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted
+from scoreline.storage.errors import BucketNotAllowed, ModelCorrupt, ModelUntrusted, PromotionRefused
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import attachments as attached
 from scoreline.storage.models import roles, saved_objects, signatures
@@ -91,7 +91,12 @@ class ModelStorageManager:
         self._settings = settings
         use_disk = use_r2 and not cloud_only
         self._local_cache = LocalCache(settings.cache_dir, settings.cache_dir_bytes) if use_disk else None
-        self.registry = ModelRegistry(store, verify_keys=settings.verify_keys, local_cache=self._local_cache)
+        self.registry = ModelRegistry(
+            store,
+            verify_keys=settings.verify_keys,
+            local_cache=self._local_cache,
+            signing_key=settings.signing_key,
+        )
         skew = settings.allow_version_skew
         self._try_here = try_here
         self._publisher = Publisher(store, signing_key=settings.signing_key, allow_version_skew=skew, try_here=try_here)
@@ -202,7 +207,10 @@ class ModelStorageManager:
             name, files, metadata or {}, progress, attachments=attachments, measure=measure, on_loaded=on_loaded
         )
         if alias is not None:
-            self.alias(name, alias, manifest.version)
+            try:
+                self.alias(name, alias, manifest.version)
+            except PromotionRefused as error:
+                raise PromotionRefused(f"{manifest.ref} is published, but {error}") from None
         return manifest
 
     def _wait_for_next_version(self, name: str) -> None:

@@ -41,12 +41,20 @@ class ModelRegistry:
         Trusted keys. Every manifest must be signed with at least one trusted key. If empty, signatures are not checked.
     local_cache : LocalCache, optional
         Cache for manifests, signatures and aliases. The cache is used when the store cannot be reached.
+    signing_key : str
+        Key that signs changes of aliases. If empty, they are not signed.
     """
 
     def __init__(
-        self, store: ObjectStore, *, verify_keys: Sequence[str] = (), local_cache: LocalCache | None = None
+        self,
+        store: ObjectStore,
+        *,
+        verify_keys: Sequence[str] = (),
+        local_cache: LocalCache | None = None,
+        signing_key: str = "",
     ) -> None:
         self._store = store
+        self._signing_key = signing_key
         self._verify_keys = tuple(verify_keys)
         self._local_cache = local_cache
 
@@ -235,8 +243,25 @@ class ModelRegistry:
         """Return an alias with its history, or None if there is no such alias."""
         return aliases.read(self._store, name, alias)
 
-    def alias(self, name: str, alias: str, version: str) -> Alias:
+    def alias(
+        self,
+        name: str,
+        alias: str,
+        version: str,
+        *,
+        check: Callable[[Alias | None, PinnedModel], None] | None = None,
+        reason: str = "",
+        forced: bool = False,
+    ) -> Alias:
         """Set `alias` to `version` by compare-and-swap, so that no concurrent change is lost.
+
+        Parameters
+        ----------
+        check : callable, optional
+            Receives the current alias, or None if it is new, and the version. It raises an error if the alias must not
+            be moved, and is called again if another writer has changed the alias meanwhile.
+        reason, forced
+            As for `scoreline.storage.models.aliases.move`.
 
         Raises
         ------
@@ -249,9 +274,15 @@ class ModelRegistry:
             raise InvalidRequest(f"alias {alias!r} has the form of a version: choose another name")
         pinned = self.resolve(f"{name}@{version}")
         self.manifest(pinned)  # an alias must not name a version that workers would refuse
-        return self._move(name, alias, lambda _: pinned)
 
-    def rollback(self, name: str, alias: str) -> Alias:
+        def choose(current: Alias | None) -> PinnedModel:
+            if check is not None:
+                check(current, pinned)
+            return pinned
+
+        return self._move(name, alias, choose, reason=reason, forced=forced)
+
+    def rollback(self, name: str, alias: str, reason: str = "") -> Alias:
         """Set `alias` back to its previous version. Each further rollback goes back one more version.
 
         Raises
@@ -273,7 +304,31 @@ class ModelRegistry:
             self.manifest(pinned)
             return pinned
 
-        return self._move(name, alias, previous, rollback=True)
+        return self._move(name, alias, previous, rollback=True, reason=reason)
+
+    def alias_signers(self, name: str, alias: Alias) -> list[str]:
+        """Return who signed each change of an alias: the id of a trusted key; empty if no trusted key has signed it.
+
+        Raises
+        ------
+        ModelUntrusted
+            A signature by a trusted key does not match its change, so the history was altered.
+        """
+        trusted = {signatures.key_id(signatures.check_key("verify", key)) for key in self._verify_keys}
+        signers = []
+        for change in alias.history:
+            signer = change.signature.partition(" ")[0]
+            signers.append(signer if signer in trusted else "")
+            if signers[-1]:
+                data = aliases.statement(name, alias.name, change)
+                try:
+                    signatures.verify(data, change.signature.encode(), self._verify_keys, alias.name)
+                except ModelUntrusted:
+                    raise ModelUntrusted(
+                        f"change {change.seq} of {name}@{alias.name} does not match its signature by key {signer}: its "
+                        "history was altered. Compare it with `scoreline audit`, and set the alias again"
+                    ) from None
+        return signers
 
     def delete(self, pinned: PinnedModel, check_unused: Callable[[PinnedModel], None]) -> None:
         """Delete a version permanently.
@@ -310,9 +365,26 @@ class ModelRegistry:
             self._store.delete(info.key)
 
     def _move(
-        self, name: str, alias: str, choose: Callable[[Alias | None], PinnedModel], *, rollback: bool = False
+        self,
+        name: str,
+        alias: str,
+        choose: Callable[[Alias | None], PinnedModel],
+        *,
+        rollback: bool = False,
+        reason: str = "",
+        forced: bool = False,
     ) -> Alias:
-        new = aliases.move(self._store, name, alias, choose, rollback=rollback)
+        key = self._signing_key
+        new = aliases.move(
+            self._store,
+            name,
+            alias,
+            choose,
+            rollback=rollback,
+            reason=reason,
+            forced=forced,
+            sign=(lambda data: signatures.sign(data, key)) if key else None,
+        )
         target = new.current
         self._check_exists(PinnedModel(name=name, version=target.version, manifest_sha256=target.manifest_sha256))
         return new

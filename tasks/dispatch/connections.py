@@ -118,5 +118,9 @@ class Connections:
 
     @cached_property
     def registry(self) -> ModelRegistry:
-        """The registry of the models in the main bucket. The registry checks signatures if MODEL_VERIFY_KEYS is set."""
-        return ModelRegistry(self.buckets.main, verify_keys=self.model_settings.verify_keys)
+        """The registry of the models in the main bucket.
+
+        It checks signatures if MODEL_VERIFY_KEYS is set, and signs changes of aliases if MODEL_SIGNING_KEY is.
+        """
+        settings = self.model_settings
+        return ModelRegistry(self.buckets.main, verify_keys=settings.verify_keys, signing_key=settings.signing_key)

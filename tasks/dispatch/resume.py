@@ -132,6 +132,7 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
         max_rejected=max_rejected,
         only_new=None,
         deadline=None,
+        challenger=None,
     )
     if number == 1:
         return again

@@ -37,7 +37,7 @@ from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.deadline import has_passed, resolve_deadline
-from scoreline.tasks.job.documents import Job, Status, mark_active, read_job, read_model_ref
+from scoreline.tasks.job.documents import Job, Status, mark_active, read_job, read_model_refs
 from scoreline.tasks.job.index_entry import entry_of
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.places import check_job_id, check_places
@@ -206,8 +206,26 @@ class Submission:
             schedule=schedule,
             labels=check_labels(labels),
             submitter=submitter(self.submitter),
+            challenger=self.pin_challenger(spec, pinned),
         )
         return self._record(job, before or {})
+
+    def pin_challenger(self, spec: JobSpec, pinned: PinnedModel) -> PinnedModel | None:
+        """Return the version that the challenger of a job resolves to; None without a challenger.
+
+        Raises
+        ------
+        InvalidRequest (ModelNotFound among them)
+            There is no such version, or it is the version that the job scores with.
+        """
+        if spec.challenger is None:
+            return None
+        found = self.registry.resolve(spec.challenger)
+        if found == pinned:
+            raise InvalidRequest(
+                f"challenger {spec.challenger!r} is {found.ref}, and so is the model of the job: name another version"
+            )
+        return found
 
     def score_inline(self, job_id: str, carried: str = "") -> None:
         """Send one message that makes a single process do a whole small job, unless the job was enqueued recently.
@@ -294,13 +312,13 @@ class Submission:
         for info in self.buckets.main.list(keys.JOBS_ACTIVE):
             job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
             try:
-                ref = read_model_ref(self.buckets.main, job_id)
+                refs = read_model_refs(self.buckets.main, job_id)
             except JobNotFound:
                 continue
             except (DocumentCorrupt, InvalidRequest) as error:  # a corrupt job cannot score with any model
                 log.warning("job.unreadable", extra={"key": info.key, "error": describe(error)})
                 continue
-            if ref == pinned.ref:
+            if pinned.ref in refs:
                 raise ModelInUse(f"job {job_id} scores with {pinned.ref}: wait until it ends, or cancel it")
 
 

@@ -45,7 +45,10 @@ REMOVAL_S = 3600.0
 
 _DOCUMENT = "document"
 """Name of the metadata field of a marker that contains the digest of ``job.json``."""
-_LATER_OPTIONS = ("group", "priority", "max_processes", "checks", "deadline", "profile", "segment")
+_LATER_OPTIONS = (
+    *("group", "priority", "max_processes", "checks", "deadline", "profile", "segment"),
+    "challenger",
+)
 """Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
 than their own."""
 _OVER_BUDGET_BEFORE_REASONS = ("rows were rejected, allowed are", "that may be rejected")
@@ -70,6 +73,8 @@ class Job:
     """Labels by which the job can be found. They are not part of the spec: the first submission of a job sets them."""
     submitter: Submitter | None = None
     """Who submitted the job first. None in documents of earlier releases."""
+    challenger: PinnedModel | None = None
+    """The version that scores the same rows, for comparison (see `JobSpec.challenger`)."""
 
     @property
     def work(self) -> str:
@@ -83,7 +88,7 @@ class Job:
 
     def to_json(self) -> bytes:
         """Encode the job as JSON. Equal jobs give equal bytes."""
-        optional = ("schedule", "labels", "submitter")
+        optional = ("schedule", "labels", "submitter", "challenger")
         kept = {name: value for name, value in asdict(self).items() if name not in optional or value}
         for name in _LATER_OPTIONS:
             if kept["spec"][name] is None:
@@ -104,6 +109,7 @@ class Job:
         features = convert(given["features"], tuple[str, ...] | None, "features") or None
         inputs = convert(given["inputs"], tuple[str, ...], "inputs")
         spec = JobSpec(**given | {"features": features, "inputs": inputs, "read": read_options(given["read"])})
+        challenger = convert(raw.get("challenger"), PinnedModel | None, "challenger")
         moment(raw["submitted"], "submitted")
         if spec.deadline is not None:
             moment(spec.deadline, "deadline")
@@ -115,6 +121,7 @@ class Job:
             schedule=convert(raw.get("schedule"), str | None, "schedule"),
             labels=check_labels(raw.get("labels")),
             submitter=convert(raw.get("submitter"), Submitter | None, "submitter"),
+            challenger=None if challenger is None else challenger.check(),
         )
 
 
@@ -328,8 +335,8 @@ def read_job(store: ObjectStore, job_id: str) -> Job:
         raise JobNotFound(f"no job {job_id!r} in bucket {store.bucket!r}") from None
 
 
-def read_model_ref(store: ObjectStore, job_id: str) -> str:
-    """Return the ``name@version`` that a job scores with. The errors are those of `read_job`.
+def read_model_refs(store: ObjectStore, job_id: str) -> tuple[str, ...]:
+    """Return the ``name@version`` that a job scores with, and that of its challenger. The errors are as in `read_job`.
 
     The rest of ``job.json`` may be malformed, because a later release may have written it.
     """
@@ -337,7 +344,8 @@ def read_model_ref(store: ObjectStore, job_id: str) -> str:
         with decoding(store, key := keys.job(job_id)):
             raw = decode_object(store.get(key).data)
             refuse_removed(raw)
-            return f"{raw['model']['name']}@{raw['model']['version']}"
+            models = [raw["model"], *([raw["challenger"]] if raw.get("challenger") else [])]
+            return tuple(f"{model['name']}@{model['version']}" for model in models)
     except ObjectNotFound:
         raise JobNotFound(f"no job {job_id!r} in bucket {store.bucket!r}") from None
 

@@ -70,6 +70,24 @@ class ResultsLayout:
         return keys.results_report(self.folder)
 
     @property
+    def challenger_folder(self) -> str:
+        """Prefix of the results of the challenger."""
+        return keys.challenger_folder(self.folder)
+
+    def challenger_part(self, number: int) -> str:
+        """Return the key of the challenger's scores of a part."""
+        return keys.result_part(self.challenger_folder, number)
+
+    def challenger_failure(self, number: int) -> str:
+        """Return the key of the document that says why the challenger has not scored a part."""
+        return keys.challenger_failure(self.folder, number)
+
+    @property
+    def comparison(self) -> str:
+        """Key of the comparison of the challenger with the model of the job."""
+        return keys.comparison(self.folder)
+
+    @property
     def success(self) -> str:
         """Key of ``_SUCCESS``, which is written last."""
         return keys.success(self.folder)

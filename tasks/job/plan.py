@@ -77,6 +77,23 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChallengerColumns:
+    """How each part scores its rows with the challenger of the job."""
+
+    features: tuple[str, ...] = ()
+    schema: str = ""
+    """Output schema as Arrow IPC in base64, kept columns included; empty if the challenger cannot score the input."""
+    reads: str = ""
+    """Schema of its features and of the kept columns, as Arrow IPC in base64."""
+    extra: tuple[str, ...] = ()
+    """Features that are read only for the challenger, because the job neither scores nor keeps them."""
+    frames: bool = False
+    """Whether it gets numbers in a DataFrame (see `Columns.frames`)."""
+    failure: str = ""
+    """Why it cannot score the input; empty if it can."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """The columns that each part reads and writes."""
 
@@ -100,11 +117,19 @@ class Columns:
     batch_rows: int = 0
     """Maximum number of rows that are scored at once, if the model is so slow that `BATCH_ROWS` would take too long;
     otherwise 0."""
+    challenger: ChallengerColumns | None = None
+    """The columns of the challenger; None without a challenger. The columns that only the challenger needs are in
+    `reads`, but not in `names`."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all columns that are read, without duplicates."""
+        """The names of all columns that are read for the model of the job, without duplicates."""
         return tuple(dict.fromkeys((*self.features, *self.keep)))
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """The names of the columns that are read only for the challenger."""
+        return () if self.challenger is None else self.challenger.extra
 
 
 def evenly_spaced[T](items: Sequence[T], most: int) -> Iterator[T]:

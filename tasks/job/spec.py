@@ -107,6 +107,8 @@ class JobSpec:
     of the workers decides."""
     segment: str | None = None
     """A kept column. Rows and scores are also counted by its values."""
+    challenger: str | None = None
+    """``name``, ``name@alias`` or ``name@version`` of a model that scores the same rows, for comparison."""
 
     @property
     def group_name(self) -> str:
@@ -129,6 +131,8 @@ class JobSpec:
         if self.job_id == "active":  # the folder jobs/active/ contains the markers of jobs
             raise InvalidRequest("job id 'active' is reserved: choose another")
         parse_ref(self.model)
+        if self.challenger is not None:
+            parse_ref(self.challenger)
         if not self.inputs:
             raise InvalidRequest("the job names no input: name at least one object, prefix or glob")
         for uri in self.inputs:
@@ -176,7 +180,7 @@ class JobSpec:
     def _check_types(self) -> None:
         optional = (
             *("method", "only_new", "rejected_of", "partition_by", "group", "priority", "checks", "deadline"),
-            *("profile", "segment"),
+            *("profile", "segment", "challenger"),
         )
         for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)

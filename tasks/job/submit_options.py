@@ -203,6 +203,14 @@ class SubmitOptions(RecordsOptions, total=False):
         str | None,
         Option(help="Also count by the values of this kept column, at most 50.", metavar="COL"),
     ]
+    challenger: Annotated[
+        str | None,
+        Option(
+            help="Score the same rows with this model, too, and compare: NAME, NAME@ALIAS or NAME@VERSION. Its results "
+            "go to _challenger/, and its failure does not harm the job.",
+            metavar="MODEL",
+        ),
+    ]
     format: Annotated[
         str | None,
         Option(help="Read every object in this format.", choices=FORMATS, default="by each object's name"),
@@ -294,7 +302,7 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
 }
 """Words for characters that are hard to type, by option."""
 _EMPTY_IS_ABSENT = frozenset(
-    {"output", "job_id", "features", "group", "priority", "checks", "deadline", "profile", "segment"}
+    {"output", "job_id", "features", "group", "priority", "checks", "deadline", "profile", "segment", "challenger"}
 )
 
 
@@ -308,6 +316,11 @@ def described(options: type) -> Mapping[str, Option]:
 def check_known(given: Iterable[str], options: type) -> None:
     """Raise `InvalidRequest` if a given option is not among `options`. The message lists all unknown options."""
     known = described(options)
+    if "challenger" in given and "challenger" not in known:
+        raise InvalidRequest(
+            "a job of records has no challenger, because its records are scored only once: write them to an object in "
+            "a bucket, and submit that object with challenger"
+        )
     if unknown := sorted(set(given) - known.keys()):
         raise InvalidRequest(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 

@@ -28,11 +28,33 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteRule:
-    """A limit for a metric of a version that becomes the champion. It is not yet applied."""
+    """A limit for a metric of a version that becomes the champion (see `scoreline.tasks.quality.promotion`)."""
 
     metric: str
     limits: Mapping[str, float]
     """``min`` and ``max`` of the metric itself, and ``drop`` and ``rise`` against the metric of the champion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What else is expected of a version that becomes the champion."""
+
+    aliases: tuple[str, ...] = ("champion",)
+    """The aliases to which the rules apply."""
+    require_baseline: bool = False
+    """Whether the version needs a baseline."""
+    require_challenger_run: bool = False
+    """Whether a job must have compared the version with the one that the alias names."""
+    max_flips: float | None = None
+    """Largest share of rows whose label differs in that comparison."""
+    min_rank_correlation: float | None = None
+    """Smallest rank correlation of the scores in that comparison."""
+
+    @property
+    def needs_run(self) -> bool:
+        """Whether a comparison is needed."""
+        limits = (self.max_flips, self.min_rank_correlation)
+        return self.require_challenger_run or any(limit is not None for limit in limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +72,10 @@ class Checks:
     kept: tuple[str, ...] = ()
     """Columns that the results keep, and that are neither features nor scores of the model."""
     promote: tuple[PromoteRule, ...] = ()
+    """Limits of the metrics of a version that becomes the champion."""
+    promotion: Promotion = field(default_factory=Promotion)
+    has_promote: bool = False
+    """Whether the text has rules for a version that becomes the champion."""
 
     def of(self, name: CheckName, column: str = "") -> Check:
         """Return a check, as it applies to a column."""

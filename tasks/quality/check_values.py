@@ -51,6 +51,10 @@ PROMOTE_LIMITS: Mapping[str, Limit] = {
     "drop": Limit("number"),
     "rise": Limit("number"),
 }
+REQUIREMENTS = ("require_baseline", "require_challenger_run")
+"""The switches of ``promote``."""
+RUN_LIMITS: Mapping[str, Limit] = {"max_flips": Limit("share"), "min_rank_correlation": Limit("any number")}
+"""The limits of ``promote`` for the comparison of a version with the one that the alias names."""
 _PERCENT = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s?%")
 
 

@@ -15,17 +15,16 @@ from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.tables.row_rules import RULES, RowRule, encode
 from scoreline.storage.wording import plural
 from scoreline.tasks.job.spec import MAX_CHECKS_BYTES
-from scoreline.tasks.quality.check_types import LEVELS, Check, CheckLevel, Checks, PromoteRule
+from scoreline.tasks.quality.check_types import LEVELS, Check, CheckLevel, Checks
 from scoreline.tasks.quality.check_values import (
     CHECKS,
-    METRICS,
     OF_COLUMNS,
-    PROMOTE_LIMITS,
     CheckName,
     default_limits,
     did_you_mean,
     read_limit,
 )
+from scoreline.tasks.quality.promote_table import PromoteReader
 from scoreline.tasks.quality.toml_lines import TomlLines
 
 MAX_BYTES = MAX_CHECKS_BYTES
@@ -125,7 +124,10 @@ class _Reader:
         for name in CHECKS:
             base = Check(level=level, limits=default_limits(name))
             table[name] = self._check(name, tables[name], (name,), base) if name in tables else base
-        checks = Checks(table=table, promote=self._promote(tables.get("promote", {})))
+        rules = PromoteReader(tables.get("promote", {}), self._fault)
+        checks = Checks(
+            table=table, promote=rules.metrics(), promotion=rules.promotion(), has_promote="promote" in tables
+        )
         columns = tables.get("columns", {})
         if not isinstance(columns, dict):
             self._fault(("columns",), "columns is not a table: write [columns.NAME] for each column")
@@ -243,30 +245,6 @@ class _Reader:
         if limits.get("min", 0) > limits.get("max", float("inf")):
             self._fault((*path, "max"), f"max of {name} is below its min")
         return Check(level=level, limits=limits)
-
-    def _promote(self, given: Any) -> tuple[PromoteRule, ...]:
-        if not isinstance(given, dict):
-            self._fault(("promote",), "promote is not a table: write auc = {min = 0.8} below [promote]")
-            return ()
-        rules = []
-        for metric, limits in given.items():
-            path = ("promote", metric)
-            if metric not in METRICS:
-                self._fault(path, f"unknown metric {metric!r}{did_you_mean(metric, METRICS)}")
-                continue
-            if not isinstance(limits, dict) or not limits:
-                self._fault(path, f"{metric} = {limits!r} is not a table such as {{min = 0.8, drop = 0.01}}")
-                continue
-            read = {}
-            for key, value in limits.items():
-                found = read_limit(PROMOTE_LIMITS[key], value) if key in PROMOTE_LIMITS else ""
-                if isinstance(found, str):
-                    unknown = f"unknown key {key!r} of {metric}{did_you_mean(key, tuple(PROMOTE_LIMITS))}"
-                    self._fault((*path, key), f"{key} = {value!r} is not {found}" if found else unknown)
-                else:
-                    read[key] = found
-            rules.append(PromoteRule(metric=metric, limits=read))
-        return tuple(rules)
 
     def _level(self, given: Any, path: tuple[str, ...], default: CheckLevel) -> CheckLevel:
         for level in LEVELS:

@@ -36,10 +36,16 @@ MAX_FAILURES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ChallengerFailure:
-    """Why the challenger has not scored a part."""
+    """Why the challenger has not scored a part, or some rows of it."""
 
     part: int
     reason: str
+    rows: int = 0
+    """Number of rows that the challenger could not score although the champion did; 0 if it has not scored the part."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON object. Without rows, they are left out."""
+        return {"part": self.part, "reason": self.reason} | ({"rows": self.rows} if self.rows else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +85,7 @@ class Comparison:
     failed_parts: int = 0
     """Number of parts that the challenger has not scored."""
     failures: tuple[ChallengerFailure, ...] = ()
-    """Why, for the first of these parts."""
+    """Why, for the first of these parts, and of the parts of which it has not scored some rows."""
 
     @property
     def is_complete(self) -> bool:
@@ -162,7 +168,7 @@ class Comparison:
         if self.other_segments is not None:
             document["other_segments"] = self.other_segments.to_dict(derived)
         if self.failures:
-            document["failures"] = [{"part": item.part, "reason": item.reason} for item in self.failures]
+            document["failures"] = [item.to_dict() for item in self.failures]
         return {name: value for name, value in document.items() if value is not None}
 
     @classmethod

@@ -20,7 +20,7 @@ from scoreline.tasks.quality.histograms import MAX_LEVEL, MIN_LEVEL, bucket_of, 
 MAX_CELLS = 2048
 """Maximum number of cells with pairs. Scores that do not depend on each other are then divided into some 45 ranges
 each, and scores that agree into far more."""
-_SMALLEST = 1e-300
+SMALLEST = 1e-300
 _HALF = 0.5
 
 type Cell = tuple[int, int]
@@ -126,8 +126,8 @@ def stretched(probability: float) -> float:
     [-4.0, -2.0, 4.0]
     """
     if probability <= _HALF:
-        return -1 / max(probability, _SMALLEST)
-    return 1 / max(1 - probability, _SMALLEST)
+        return -1 / max(probability, SMALLEST)
+    return 1 / max(1 - probability, SMALLEST)
 
 
 def _at_level(cells: Mapping[Cell, int], levels: int) -> Mapping[Cell, int]:

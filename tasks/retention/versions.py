@@ -26,7 +26,7 @@ from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models import aliases
 from scoreline.storage.models.removed import RemovedVersion, read_removed
 from scoreline.storage.objects.base import CREATE, ObjectInfo, ObjectStore, create_once
-from scoreline.tasks.job.documents import read_model_ref
+from scoreline.tasks.job.documents import read_model_refs
 from scoreline.tasks.retention.policies import is_reserved_folder
 from scoreline.tasks.schedules.in_force import read_in_force
 
@@ -123,22 +123,25 @@ def _needed(main: ObjectStore, names: set[str]) -> Mapping[str, str]:
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="retention") as pool:
         ordered = sorted(job_ids)
-        for job_id, ref in zip(ordered, pool.map(lambda job_id: _model_of(main, job_id), ordered), strict=True):
-            needed.setdefault(ref, f"job {job_id} scored with it, and is kept")
+        for job_id, refs in zip(ordered, pool.map(lambda job_id: _models_of(main, job_id), ordered), strict=True):
+            for ref in refs:
+                needed.setdefault(ref, f"job {job_id} scored with it, and is kept")
     for name in sorted(names):
         needed |= _named_by_aliases(main, name)
     found = read_in_force(main)
     for schedule, table in (found.tables if found is not None else {}).items():
         needed[str(table.get("model"))] = f"schedule {schedule} scores with it"
+        if "challenger" in table:
+            needed.setdefault(str(table["challenger"]), f"schedule {schedule} compares with it")
     return needed
 
 
-def _model_of(main: ObjectStore, job_id: str) -> str:
-    """Return the ``name@version`` that a job scores with; empty if it cannot score."""
+def _models_of(main: ObjectStore, job_id: str) -> tuple[str, ...]:
+    """Return the versions that a job scores with, as ``name@version``; none if it cannot score."""
     try:
-        return read_model_ref(main, job_id)
+        return read_model_refs(main, job_id)
     except (DocumentCorrupt, JobNotFound):
-        return ""
+        return ()
 
 
 def _named_by_aliases(main: ObjectStore, name: str) -> dict[str, str]:
@@ -207,6 +210,6 @@ def _needed_now(main: ObjectStore, item: Version) -> str:
         return why
     for info in main.list(keys.JOBS_ACTIVE):
         job_id = info.key.removeprefix(keys.JOBS_ACTIVE)
-        if keys.is_name(job_id) and _model_of(main, job_id) == item.ref:
+        if keys.is_name(job_id) and item.ref in _models_of(main, job_id):
             return f"job {job_id} scores with it"
     return ""

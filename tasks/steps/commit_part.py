@@ -29,6 +29,7 @@ from scoreline.tasks.rejects.report import keys_in_manifest
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_profile import PartProfile
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
+from scoreline.tasks.steps.part_challenger import PartChallenger
 from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 from scoreline.tasks.steps.scored_notes import ScoredNotes
 
@@ -45,6 +46,7 @@ def commit_part(
     requests_before: Requests | None = None,
     before_writing: Callable[[Receipt], None] | None = None,
     exact: bool = False,
+    challenged: bool = True,
 ) -> Receipt:
     """Score a part and write its objects, the rejected rows first. Return the receipt of the committed part.
 
@@ -65,6 +67,8 @@ def commit_part(
         caught.
     exact : bool
         Whether the results must have the planned types (see `score_rows`).
+    challenged : bool
+        Whether the challenger of the job, if there is one, may be tried.
 
     Raises
     ------
@@ -93,7 +97,11 @@ def commit_part(
         progress(results.rows)
 
     profile = PartProfile(engine, documents, part)
-    _, rejects = score_rows(engine, documents, planned, budget, timings, note, write, profile.add, exact=exact)
+    challenger = PartChallenger(engine, documents, part, footer, challenged)
+    predicted_s = timings.seconds["predict"]
+    _, rejects = score_rows(
+        engine, documents, planned, budget, timings, note, write, profile.add, challenger.add, exact=exact
+    )
     if results.rows + rejects.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.rows} were scored and "
@@ -111,6 +119,8 @@ def commit_part(
     with timings("encode"):
         body = results.finish(profile.footer())
         receipt = replace(receipt, sha256=sha256_hex(body))
+    with timings("upload"):
+        challenger.write(layout, receipt, timings.seconds["predict"] - predicted_s)
     counted = requests.so_far() - requests_before
     if engine.between_batches is not None:
         counted -= engine.between_batches.requests  # the other jobs count these requests

@@ -33,6 +33,7 @@ from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.refused_before import RefusedByModel
 from scoreline.tasks.scoring.settled_types import settle
 from scoreline.tasks.scoring.timings import PartHistory
+from scoreline.tasks.steps.challenger_limits import FailedChallengers
 from scoreline.tasks.steps.known_columns import KnownColumns
 
 
@@ -115,6 +116,8 @@ class Engine(Dispatcher):
     """Maximum memory for the rows that are scored together (see `scoreline.tasks.scoring.batch_size`)."""
     kept: KeptObjects = field(default_factory=lambda: KeptObjects(for_parts=True))
     """Small objects that the current step, or the planning of the job, has read before."""
+    challengers: FailedChallengers = field(default_factory=FailedChallengers)
+    """The jobs whose challenger has failed in this process."""
     known_columns: KnownColumns = field(default_factory=KnownColumns)
     """The columns of the results of earlier small jobs of this process."""
     between_batches: BetweenBatches | None = None
@@ -135,8 +138,11 @@ class Engine(Dispatcher):
         known, size = self._sized or (None, None)
         if size is None or known is not columns or size.limit_bytes != self.batch_bytes:
             reads, results = from_text(columns.reads), from_text(columns.schema)
-            most = columns.batch_rows or BATCH_ROWS
-            size = BatchSize(reads, columns.features, results, rows=most, limit_bytes=self.batch_bytes)
+            most, features = columns.batch_rows or BATCH_ROWS, columns.features
+            if columns.challenger is not None:  # its features and its results are in memory, too
+                features = (*features, *columns.challenger.features)
+                results = pa.schema([*results, *from_text(columns.challenger.schema)])
+            size = BatchSize(reads, features, results, rows=most, limit_bytes=self.batch_bytes)
             self._sized = columns, size
         return size
 

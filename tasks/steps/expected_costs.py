@@ -24,6 +24,9 @@ _OF_PROCESS = Requests(class_b=4)
 """Requests of a process for the documents of a job and of its model."""
 _OF_PART = Requests(class_a=1, class_b=1)
 """Requests of a part besides those for its input: to write its results, and to check its receipt."""
+_COMPARISON = Requests(class_a=2)
+"""The requests that list the results of the challenger, and write the comparison. Each part writes and reads one more
+object."""
 _PROFILE = Requests(class_a=1)
 """The request that writes the profile of a job."""
 _READ_PROFILE = Requests(class_b=1)
@@ -61,6 +64,7 @@ def expect_costs(
     ledger: Ledger,
     prices: Prices | None,
     profiled: bool,
+    challenger_s: float | None = None,
 ) -> ExpectedCosts:
     """Return what a job is expected to take.
 
@@ -74,6 +78,8 @@ def expect_costs(
         The user's prices.
     profiled : bool
         Whether the job has a profile.
+    challenger_s : float, optional
+        Seconds that processes score with the challenger; None without one, or if it fails.
     """
     rows, parts = sum(part.rows for part in made.parts), len(made.parts)
     rows_per_s = pace.rows_per_s or made.rows_per_s
@@ -81,6 +87,9 @@ def expect_costs(
     more = max(0, min(parts, pace.processes) - 1)  # one process has loaded the model to plan the job
     loads = Requests(class_b=more * sum(math.ceil(item.size / REQUEST_BYTES) for item in manifest.artifacts))
     found = planning + AROUND_PARTS + REPORT_REQUESTS + _PLAN_AND_MANIFEST + loads + Requests(class_b=reads)
+    if challenger_s is not None:
+        work_s += challenger_s
+        found += Requests(class_a=parts + _COMPARISON.class_a, class_b=parts)
     counted = profiled and parts > 0
     for each, count in ((_OF_PROCESS, more), (_OF_PART, parts), (_PROFILE, counted), (_READ_PROFILE, counted * parts)):
         found += Requests(class_a=count * each.class_a, class_b=count * each.class_b)

@@ -72,10 +72,11 @@ def expect_reads(engine: Engine, made: Draft, options: ReadOptions, processes: i
     if not objects:
         return ExpectedReads(needed_bytes=0, bytes=0, requests=0)
     first, share = objects[0], 1.0
+    names = (*made.columns.names, *made.columns.extra)
     source = Pinned.of(engine.buckets[first.bucket], first)
     if _by_rows(first):
-        share = stored_share(source, made.columns.names)
-    columns = [name for name in made.columns.names if name not in made.columns.folders]
+        share = stored_share(source, names)
+    columns = [name for name in names if name not in made.columns.folders]
     batch_rows = engine.batch_size(made.columns).rows_to_read
     requests = total = 0
     kept, again, again_bytes = KeptObjects(for_parts=True), 0, 0

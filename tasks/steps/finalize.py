@@ -55,6 +55,7 @@ from scoreline.tasks.steps.checked_blocks import CheckedParts, remove_blocks
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_report import REQUESTS as REPORT_REQUESTS
 from scoreline.tasks.steps.job_report import has_report, leave_report
+from scoreline.tasks.steps.merge_comparison import merge_comparison
 from scoreline.tasks.steps.result_files import File
 from scoreline.tasks.steps.results_manifest import Entry, PartTotals, check_parts
 
@@ -258,6 +259,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if found.has_ended:
         return None
     written = write_before_end(layout, documents, parts, checked.entries, files, found.merged)
+    merge_comparison(engine, documents, checked.entries())
     counted = _requests(parts, progress) + requests.so_far() - before
     counted += REPORT_REQUESTS if has_report(engine, documents) else Requests()
     evidence = Evidence(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,22 +45,30 @@ class FooterReader:
         DocumentCorrupt
             The object is not Parquet.
         """
+        return self.read_with_metadata(key, size)[0]
+
+    def read_with_metadata(self, key: str, size: int) -> tuple[dict[str, str], Mapping[str, str]]:
+        """Return the key-value metadata of a footer, and that of the object (see `read`)."""
         longest = self._longest
-        tail = self._read_tail(key, size, max(_LEAST_BYTES, longest + longest // 4) if longest else _FIRST_BYTES)
+        tail, metadata_of_object = self._read_tail(
+            key, size, max(_LEAST_BYTES, longest + longest // 4) if longest else _FIRST_BYTES
+        )
         if len(tail) < _TAIL.size or tail[-4:] != b"PAR1":
             raise DocumentCorrupt(f"{self._store.uri(key)} does not end as Parquet does: score its rows again")
         length = _TAIL.unpack(tail[-_TAIL.size :])[0] + _TAIL.size
         if length > min(size, _MAX_BYTES):
             raise DocumentCorrupt(f"{self._store.uri(key)} has a footer of {length} bytes: score its rows again")
         if length > len(tail):
-            tail = self._read_tail(key, size, length)
+            tail, _ = self._read_tail(key, size, length)
         self._longest = max(self._longest, length)
         try:
             # Arrow needs only the footer, but expects an object that begins with the magic number
             metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-length:])).metadata or {}
-            return {name.decode(): value.decode() for name, value in metadata.items()}
+            found = {name.decode(): value.decode() for name, value in metadata.items()}
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DocumentCorrupt(f"{self._store.uri(key)} has a damaged footer: {error}") from None
+        return found, metadata_of_object
 
-    def _read_tail(self, key: str, size: int, length: int) -> bytes:
-        return self._store.get(key, byte_range=(max(0, size - length), size)).data
+    def _read_tail(self, key: str, size: int, length: int) -> tuple[bytes, Mapping[str, str]]:
+        got = self._store.get(key, byte_range=(max(0, size - length), size))
+        return got.data, got.info.metadata

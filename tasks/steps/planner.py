@@ -53,6 +53,7 @@ from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS, measure_call
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_checks import with_rules
 from scoreline.tasks.steps.known_columns import KnownColumns
+from scoreline.tasks.steps.plan_challenger import resolve_challenger, try_challenger
 from scoreline.tasks.steps.sampling import (
     SAMPLE_ROWS,
     Draft,
@@ -246,10 +247,14 @@ def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | N
     )
     check_partition(spec, resolved.reads, resolved.keep)
     check_segment(spec, resolved.reads, resolved.keep)
+    challenger = None
+    if bundle is not None:
+        challenger, resolved = resolve_challenger(engine, job, bundle, surveyed, features, resolved)
     columns = Columns(
         features=features,
         keep=resolved.keep,
         schema="",
+        challenger=challenger,
         reads=to_text(resolved.reads),
         folders=resolved.folders,
         types=describe_types(resolved.reads, features),
@@ -267,6 +272,7 @@ def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | N
     else:
         made = try_rows(engine, job, bundle, made, resolved)
         known_columns.add(job, manifest, columns, made.columns)
+    made = try_challenger(engine, job, bundle, made)
     if not rescored and few_records is None:  # a few records are always one part
         made = _cut(job, bundle, made, pace)
     return replace(made, ahead=None)

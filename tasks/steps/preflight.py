@@ -42,6 +42,22 @@ OBJECTS_TRIED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChallengerCosts:
+    """What the challenger of a job adds."""
+
+    model: str
+    """The version that would be pinned, as ``name@version``."""
+    failure: str
+    """Why it cannot score the input; empty if it can."""
+    read: tuple[str, ...]
+    """Columns that are read only for it."""
+    work_s: float
+    """Seconds that processes score with it, guessed from a few rows."""
+    model_bytes: int
+    """Memory of the loaded version, beside that of the model of the job."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preflight:
     """The predicted effects of a job."""
 
@@ -84,6 +100,8 @@ class Preflight:
     """Estimated memory for the largest part: a batch as read, the same batch as model input, the next batch, a row
     group of results, and the encoded results."""
     warnings: tuple[str, ...]
+    challenger: ChallengerCosts | None
+    """What the challenger adds; None without one. The work and the requests are also in `expected`."""
     expected: ExpectedCosts
     """The work and the requests that the job is expected to take, and what they cost."""
 
@@ -141,6 +159,7 @@ def _preflight(engine: Engine, job: Job, prices: Prices | None) -> Preflight:
     layout = ResultsLayout.of(buckets, job)
     largest = max((part.rows for part in made.parts), default=0)
     read, result = row_bytes(made.sample), row_bytes(table)
+    challenger = _challenger(engine, job, made)
     reads, manifest = expect_reads(engine, made, job.spec.read, pace.processes), engine.models.manifest(job.model)
     return Preflight(
         model=job.model.ref,
@@ -176,7 +195,24 @@ def _preflight(engine: Engine, job: Job, prices: Prices | None) -> Preflight:
             ledger=engine.ledger,
             prices=prices,
             profiled=job.spec.profile != "off",
+            challenger_s=challenger.work_s if challenger is not None and not challenger.failure else None,
         ),
+        challenger=challenger,
+    )
+
+
+def _challenger(engine: Engine, job: Job, made: Draft) -> ChallengerCosts | None:
+    """Return what the challenger adds; None without one, or for an input without rows."""
+    columns, pinned = made.columns.challenger, job.challenger
+    if columns is None or pinned is None:
+        return None
+    rows, rows_per_s = sum(part.rows for part in made.parts), made.challenger_rows_per_s
+    return ChallengerCosts(
+        model=pinned.ref,
+        failure=columns.failure,
+        read=columns.extra,
+        work_s=rows / rows_per_s if rows_per_s else 0.0,
+        model_bytes=0 if columns.failure else engine.models.manifest(pinned).memory_bytes,
     )
 
 

@@ -66,6 +66,10 @@ class Draft:
     underestimate, because with 64 rows a call is mostly overhead."""
     ahead: pa.RecordBatch | None = None
     """The rows of the sample and the later rows that were read with them; None after planning."""
+    challenger: Scored | None = None
+    """The results of the sample by the challenger; None without one, or if it failed."""
+    challenger_rows_per_s: float | None = None
+    """Rows that the challenger scores per second, on the sample."""
     chosen: ChosenCut | None = None
     """How the input is cut; None if only rejected rows are scored again."""
 

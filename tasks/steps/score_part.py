@@ -148,7 +148,9 @@ def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
         with keep_renewed(lambda: engine.ledger.renew(lease), engine.lease_s / 3):
             documents = engine.documents(job_id)
             committed = read_receipt(engine, documents, part) if started.result_may_exist else None
-            if committed is None and started.attempt > documents.job.spec.max_attempts:
+            most = documents.job.spec.max_attempts
+            challenged = started.attempt <= most
+            if committed is None and started.attempt > most + (documents.job.challenger is not None):
                 raise ProcessDied(
                     f"the worker process died {plural(started.attempt - 1, 'time')} while scoring part {part}: it may "
                     "be out of memory. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
@@ -162,6 +164,7 @@ def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
                 functools.partial(engine.ledger.note_rejects, lease),
                 functools.partial(engine.ledger.note_scored, lease),
                 requests_before,
+                challenged=challenged,
             )
             rows, rejected = receipt.rows, receipt.rejected
             seconds = None if committed else time.perf_counter() - begun - _spent_elsewhere_s(engine)
@@ -193,6 +196,12 @@ def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
             engine.ledger.release(lease, retried=True)
             raise PartInterrupted(
                 f"part {part} reached the time limit, partly because of steps of other jobs: it is scored again"
+            ) from None
+        if engine.challengers.spent_s >= _MUCH_S:  # and likewise
+            engine.challengers.add(job_id, f"it reached the time limit of part {part}")
+            engine.ledger.release(lease, retried=True)
+            raise PartInterrupted(
+                f"part {part} reached the time limit, partly because of the challenger: it is scored again"
             ) from None
         raise
     except Exception as error:  # an estimator may raise any exception; the job must end with the reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -38,6 +39,7 @@ def score_rows(
     note: Callable[[int], int] | None = None,
     write: Callable[[pa.Table], None] | None = None,
     profile: Callable[[Batch, pa.Table | None, Any], None] | None = None,
+    challenge: Callable[[Batch, pa.Table | None, Any, Timings], None] | None = None,
     *,
     exact: bool = False,
 ) -> tuple[pa.Table, pa.Table]:
@@ -58,6 +60,8 @@ def score_rows(
         Called with the scored rows of each batch in the planned schema, so that they need not stay in memory.
     profile : callable, optional
         Counts the rows of each batch for the profile (see `PartProfile.add`).
+    challenge : callable, optional
+        Scores each batch with the challenger of the job (see `PartChallenger.add`).
     exact : bool
         Whether to raise `InputError` if the results have other types than planned, even if they can be converted.
 
@@ -102,7 +106,10 @@ def score_rows(
     with contextlib.closing(prefetched(timings.each("decode", read))) as batches, contextlib.ExitStack() as ends:
         ends.callback(matrices.MEMORY.release)
         ends.callback(gone.append, True)
-        for batch in batches:
+        for whole in batches:
+            batch = whole
+            if columns.extra:  # so that rejected rows, too, are as without a challenger
+                batch = replace(whole, rows=whole.rows.select(list(columns.names)))
             if engine.between_batches is not None:
                 timings.pause(engine.between_batches(engine, model))
             check_stopped()
@@ -135,6 +142,8 @@ def score_rows(
             if profile is not None:
                 with timings("encode"):
                     profile(batch, fitted, done.rejected.rows)
+            if challenge is not None:
+                challenge(whole, fitted, done.rejected.rows, timings)
             example = ""
             for uri, rows, reasons in batch.rejects(done.rejected):
                 rejected.append(rejects_table(rows, reasons, uri))

@@ -54,6 +54,7 @@ def tables(heading: str) -> list[set[str]]:
 def bucket(worker: Stack) -> ObjectStore:
     client = Client.from_env(worker.environ)
     models = ModelStorageManager.from_env(worker.environ)
+    challenger = models.publish("documents", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0])).ref
     models.publish("documents", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     store = client.buckets.main
     table = pd.DataFrame({"x": [*np.zeros(99), np.nan], "s": ["a", "b"] * 50}).to_parquet(index=False)
@@ -73,6 +74,7 @@ def bucket(worker: Stack) -> ObjectStore:
             checks="[columns.x]\nmax = 50\n[rejects]\nlevel = 'off'\n",
             profile="on",
             segment="s",
+            challenger=challenger,
             labels={"page": "documents"},
         )
         *_, last = client.watch(job_id, timeout_s=HANG_S)
@@ -111,6 +113,15 @@ def test_manifest_and_success_have_the_fields_of_the_page(document: Callable[...
     (fields,) = tables("_SUCCESS")
     assert set(gathered) == fields
     assert set(plain) == fields - {"plan", "files"}
+
+
+def test_a_comparison_has_the_fields_of_the_page(document: Callable[..., Any]) -> None:
+    found = document(keys.comparison(FOLDER.format(PLAIN)))
+    prose = set(re.findall(r"`(\w+)`", section("Challenger's results")))
+    assert "failures" not in found, found["failures"]
+    scores, segment = found["scores"]["prediction"], found["segments"]["a"]
+    sums = {name for name in scores if name.endswith("_sum")}
+    assert {*found, *segment, *scores} - sums <= prose
 
 
 def test_latest_and_review_have_the_fields_of_the_page(
@@ -173,7 +184,7 @@ def test_rejected_rows_have_the_columns_of_the_page(bucket: ObjectStore, tmp_pat
 
 
 def test_a_model_has_the_fields_of_the_page(bucket: ObjectStore, document: Callable[..., Any]) -> None:
-    (key,) = (info.key for info in bucket.list("models/documents/") if info.key.endswith("/manifest.json"))
+    key = next(info.key for info in bucket.list("models/documents/") if info.key.endswith("/manifest.json"))
     manifest = document(key)
     assert [set(manifest), set(manifest["artifacts"][0])] == tables("Model manifest")[:2]
 

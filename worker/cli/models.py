@@ -10,9 +10,8 @@ from dataclasses import asdict
 
 import click
 
-from scoreline.storage.errors import InvalidRequest, InvalidSettings, ModelError
+from scoreline.storage.errors import InvalidRequest, InvalidSettings, ModelError, ModelUntrusted
 from scoreline.storage.models import signatures
-from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
@@ -20,6 +19,7 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.retention.versions import collect_versions
+from scoreline.worker.cli.alias import alias
 from scoreline.worker.cli.convert import convert
 from scoreline.worker.cli.help import Group
 from scoreline.worker.cli.model_access import model_manager, model_registry, read_baseline
@@ -49,6 +49,7 @@ def models() -> None:
 
 models.add_command(publish)
 models.add_command(convert)
+models.add_command(alias)
 
 
 @models.command(
@@ -140,7 +141,8 @@ def verify(refs: tuple[str, ...], everything: bool) -> None:
     """Verify that versions of models are unchanged.
 
     Reads all files of REFS and compares them with the digests in the manifest. If MODEL_VERIFY_KEYS is set, verifies
-    the signature too. Nothing is unpickled. This command needs the packages of ml-requirements.txt.
+    the signature too, and the signed changes of all aliases of these models. Nothing is unpickled. This command needs
+    the packages of ml-requirements.txt.
 
     The exit code is 1 if a version is not intact.
     """
@@ -162,45 +164,18 @@ def verify(refs: tuple[str, ...], everything: bool) -> None:
             files = plural(len(manifest.artifacts) + len(attachments), "file")
             size = manifest.size + sum(attachment.size for attachment in attachments)
             echo(f"ok     {manifest.ref}: {files}, {size:,} bytes, {signed}", indent=7)
+    for name in dict.fromkeys(ref.partition("@")[0] for ref in refs):
+        for found in manager.registry.aliases(name):
+            try:
+                signers = manager.registry.alias_signers(name, found)
+            except ModelUntrusted as error:
+                wrong += 1
+                echo(f"WRONG  {error}", indent=7)
+                continue
+            if any(signers):
+                count = sum(map(bool, signers))
+                echo(f"ok     {name}@{found.name}: {count} of {plural(len(signers), 'change')} signed", indent=7)
     raise SystemExit(1 if wrong else 0)
-
-
-@models.command(
-    epilog="""\
-scoreline models alias churn champion 20261101T120000Z-0a1b2
-scoreline models alias churn champion --rollback
-scoreline models alias churn champion
-"""
-)
-@click.argument("name")
-@click.argument("alias")
-@click.argument("version", required=False)
-@click.option(
-    "--rollback", is_flag=True, help="Move the alias back to its previous version; repeat it to go further back."
-)
-def alias(name: str, alias: str, version: str | None, rollback: bool) -> None:
-    """Move an alias to a version, or show its history.
-
-    Moves ALIAS of model NAME to VERSION. Jobs that are already submitted keep their version. Without VERSION, print all
-    changes of the alias, oldest first.
-    """
-    registry = model_registry()
-    if version is not None and rollback:
-        raise click.UsageError("VERSION and --rollback exclude each other")
-    if version is not None:
-        _echo_alias(name, registry.alias(name, alias, version))
-    elif rollback:
-        _echo_alias(name, registry.rollback(name, alias))
-    else:
-        found = registry.find_alias(name, alias)
-        if found is None:
-            registry.resolve(f"{name}@{alias}")  # raises an error that lists the aliases of the model
-            return
-        rows = []
-        for change in found.history:
-            now = "<- now" if change is found.current else ""
-            rows.append((str(change.seq), change.at, change.version, "rollback " * change.rollback + now))
-        print_table(("change", "at (UTC)", "version", ""), rows)
 
 
 @models.command(
@@ -318,7 +293,3 @@ def _ask_for_digest(ref: str) -> str | None:
     if version.strip() != ref.partition("@")[2]:
         raise InvalidRequest(f"{version!r} is not the version in {ref}: nothing was signed")
     return str(digest)
-
-
-def _echo_alias(name: str, alias: Alias) -> None:
-    click.echo(f"{name}@{alias.name} -> {alias.version} (change {alias.seq})")

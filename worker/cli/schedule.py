@@ -86,6 +86,7 @@ def schedule() -> None:
     gather = false
     profile = "on"
     segment = "region"
+    challenger = "churn@challenger"
     webhook = "https://example.org/hooks/x"
     labels = {team = "risk"}
     format = "csv"

@@ -22,7 +22,7 @@ from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.memory import MIB, PROCESS_BYTES
 
 if TYPE_CHECKING:
-    from scoreline.tasks.steps.preflight import Preflight
+    from scoreline.tasks.steps.preflight import ChallengerCosts, Preflight
 
 _NAMES_SHOWN = 12
 _CELL_CHARS = 24
@@ -94,6 +94,8 @@ def _show(found: Preflight) -> None:
     echo_field("output", found.output)
     echo_field("columns", _listed([f"{name} {kind}" for name, kind in found.schema.items()]))
     echo_field("memory", _memory(found))
+    if found.challenger is not None:
+        echo_field("challenger", _challenger(found.challenger))
     for warning in found.warnings:
         echo_field("warning", warning)
     if found.sample:
@@ -155,6 +157,14 @@ def _memory(found: Preflight) -> str:
         f"about {whole / MIB:,.0f} MiB for each worker process: {PROCESS_BYTES / MIB:,.0f} for itself, "
         f"{found.model_bytes / MIB:,.0f} for the model, {work / MIB:,.0f} for the rows"
     )
+
+
+def _challenger(found: ChallengerCosts) -> str:
+    if found.failure:
+        return f"{found.model} cannot score this input, so the job would go on without it: {found.failure}"
+    more = f", and reads {_some(found.read)} for it" if found.read else ""
+    memory = f"{found.model_bytes / MIB:,.0f} MiB for the model"
+    return f"{found.model} adds about {duration(found.work_s)} of one process and {memory}{more}"
 
 
 def _cell(value: Any) -> str:

@@ -122,6 +122,11 @@ def test_none_switches_everything_off() -> None:
         ("drop = 0.01", "drop = -1", 31, "drop = -1 is not a number of at least 0"),
         ("drop = 0.01", "least = 1", 31, "unknown key 'least' of auc; known are min, max, drop, rise"),
         ("auc = {min = 0.8, drop = 0.01}", "auc = 0.8", 31, "auc = 0.8 is not a table such as"),
+        ("auc = {min", "aliases = []\nauc = {min", 31, "aliases = [] is not a list of names"),
+        ("auc = {min", "require_baseline = 1\nauc = {min", 31, "require_baseline = 1 is neither true nor false"),
+        ("auc = {min", "max_flips = 5\nauc = {min", 31, "max_flips = 5 is not a percentage"),
+        ("auc = {min", "min_rank_correlation = 2\nauc = {min", 31, "2 is not a number from -1 to 1"),
+        ("auc = {min", "max_flip = '5%'\nauc = {min", 31, "unknown metric 'max_flip'; did you mean 'max_flips'?"),
         ("[columns.opened]\nmin = 2020-01-01", "[[columns.opened]]\nmin = 2020-01-01", 22, "is not a table, such as"),
     ],
 )

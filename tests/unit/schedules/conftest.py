@@ -83,7 +83,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         running.append(block)
         client = block.__enter__()
         client.models.publish("churn", GOOD, alias="champion")
-        client.models.publish("churn", BAD, alias="champion")
+        bad = client.models.publish("churn", BAD).version
+        client.models.alias("churn", "champion", bad, force=True, reason="it has a new feature")
         client.put("in/a.parquet", X)
         night = Night(client, tmp_path, settings | more)
         night.write(NIGHTLY)

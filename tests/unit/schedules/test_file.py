@@ -152,6 +152,7 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "gather": [(True, True), (False, False)],
     "profile": [("off", "off"), ("", None)],
     "segment": [("region", "region"), ("", None)],
+    "challenger": [("churn@challenger", "churn@challenger"), ("", None)],
     "format": [("csv", "csv")],
     "delimiter": [(";", ";"), ("tab", "\t")],
     "quote": [("'", "'"), ("none", "")],
