@@ -164,7 +164,8 @@ def test_a_forked_process_shares_no_connection_with_its_parent() -> None:
         mine = ours.client()
         with pools.producers[Connection("memory://")].acquire(block=True):
             pass
-        held = ours.client_lock.acquire()
+        from scoreline.tasks.django import project_client
+        held = project_client.client_lock.acquire()
         # When it forks
         if os.fork() == 0:
             # Then the child waits for no lock, has a client of its own, and an empty pool
@@ -172,7 +173,7 @@ def test_a_forked_process_shares_no_connection_with_its_parent() -> None:
             fresh = other is not mine and other.buckets.main is not mine.buckets.main
             os._exit(0 if fresh and not pools.producers and not pools.connections else 7)
         _, status = os.wait()
-        ours.client_lock.release()
+        project_client.client_lock.release()
         assert os.waitstatus_to_exitcode(status) == 0, status
         assert ours.client() is mine and pools.producers
     """.replace('{"names": AWS}', repr(AWS))
