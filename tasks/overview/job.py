@@ -88,7 +88,8 @@ def read_facts(buckets: Buckets, job: Job, status: Status) -> JobFacts:
         warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
         files=files,
         more_files=more,
-        has_report=any(file.name == REPORT for file in files) or (more and exists(layout.store, layout.folder + REPORT)),
+        has_report=any(file.name == REPORT for file in files)
+        or (more and exists(layout.store, layout.folder + REPORT)),
     )
 
 

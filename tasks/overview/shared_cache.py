@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, cast
 
+from scoreline.storage.errors import ScorelineError
+
 MOST_VALUES = 2_000
 """Maximum number of values that are kept. The value that was used least recently is dropped first."""
 
@@ -19,13 +21,13 @@ class _Slot:
         self.lock = threading.Lock()
         self.until = float("-inf")
         self.value: Any = None
-        self.error: Exception | None = None
+        self.error: ScorelineError | None = None
 
 
 class SharedCache:
     """Keeps values for a short time, and reads each value only once at a time, however many threads ask for it.
 
-    An error is kept like a value, so that a store that is away is asked once, and not by each reader.
+    An expected error is kept like a value, so that a store that is away is asked once, and not by each reader.
 
     Parameters
     ----------
@@ -56,11 +58,11 @@ class SharedCache:
                 slot.value, slot.error = None, None
                 try:
                     slot.value = read()
-                except Exception as error:
+                except ScorelineError as error:
                     slot.error = error
                 slot.until = self._clock() + seconds
             if slot.error is not None:
-                raise slot.error
+                raise slot.error.with_traceback(None)
             return cast("T", slot.value)
 
     def forget(self) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import django.conf
 import pytest
 from django.core.files.storage import storages
 from django.test import override_settings
@@ -19,6 +18,7 @@ from scoreline.storage.errors import InvalidSettings
 from scoreline.storage.settings import R2Settings, StorageSettings
 from scoreline.tasks import django as ours
 from scoreline.tasks.dispatch.settings import QueueSettings
+from tests.support.pages import configure_django
 from tests.support.waiting import HANG_S
 
 S3 = "storages.backends.s3.S3Storage"
@@ -44,8 +44,7 @@ class Uploads(S3Storage):
 
 @pytest.fixture(autouse=True)
 def _plain_project(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if not django.conf.settings.configured:
-        django.conf.settings.configure()
+    configure_django()
     for name in ours.NAMES:
         monkeypatch.delenv(name, raising=False)
     ours.forget()

@@ -30,6 +30,7 @@ from scoreline.worker.cli import (
     scale,
     schedule,
     submit,
+    web,
     workers,
 )
 from scoreline.worker.cli.explain import explain
@@ -61,7 +62,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         "Results": ("results", "accept", "reject"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
-        "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
+        "Operations": ("doctor", "web", "workers", "scale", "metrics", "reconcile", "gc", "audit"),
         "Local": ("demo", "dev"),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -118,6 +119,7 @@ cli.add_command(results.accept)
 cli.add_command(results.reject)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
+cli.add_command(web.web)
 cli.add_command(scale.scale)
 cli.add_command(metrics.metrics)
 cli.add_command(audit.audit)

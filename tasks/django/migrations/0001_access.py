@@ -9,8 +9,8 @@ class Migration(migrations.Migration):
     """Adds the model that carries the permissions."""
 
     initial = True
-    dependencies: ClassVar = []
-    operations: ClassVar = [
+    dependencies: ClassVar[list[tuple[str, str]]] = []
+    operations: ClassVar[list[migrations.CreateModel]] = [
         migrations.CreateModel(
             name="Access",
             fields=[("id", models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"))],
