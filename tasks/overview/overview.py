@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -58,12 +59,14 @@ class Overview:
         The client of the deployment.
     scheduler : Scheduler
         Reads the schedules, as long as no tick has stored those in force.
+    clock : callable
+        Returns the time in seconds, for the cache.
     """
 
-    def __init__(self, client: Client, scheduler: Scheduler) -> None:
+    def __init__(self, client: Client, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
         self.client = client
         self.scheduler = scheduler
-        self._cache = SharedCache()
+        self._cache = SharedCache(clock)
         self._pages = JobPages(client.buckets.main, client.submission.statuses)
 
     def forget(self) -> None:

@@ -21,6 +21,7 @@ from scoreline.tasks.overview.job import REPORT, find_download
 from scoreline.tasks.overview.overview import MOST_REJECTED, reads_parquet
 
 _LIST_S, _JOB_S = 5, 2
+_ACTIVITIES = ("queue", "decode", "align", "predict", "encode", "upload")
 _PIECE_BYTES = 4 << 20
 _MAX_LABELS = 20
 _MAX_REPORT_BYTES = 20 << 20
@@ -103,8 +104,9 @@ def job(request: HttpRequest, job_id: str) -> HttpResponse:
 
 def _shares(seconds: Any) -> list[tuple[str, float, float]]:
     """Return the activities with their seconds and their share of all, those that took longest first."""
-    whole = sum(seconds.values()) if seconds else 0.0
-    found = sorted(seconds.items(), key=lambda item: -item[1]) if whole else []
+    known = {name: seconds[name] for name in _ACTIVITIES if name in seconds}  # others are shares of these
+    whole = sum(known.values())
+    found = sorted(known.items(), key=lambda item: -item[1]) if whole else []
     return [(name, value, value / whole) for name, value in found if value > 0]
 
 

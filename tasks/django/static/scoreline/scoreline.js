@@ -9,6 +9,7 @@
         seen.delete(entry.target);
       } else if (entry.target.hasAttribute("data-load")) {
         watcher.unobserve(entry.target);
+        entry.target.removeAttribute("data-load");
         htmx.trigger(entry.target, "scoreline:seen");
       } else {
         seen.add(entry.target);
