@@ -90,7 +90,7 @@ def _processes(busy: list[Any], held: Mapping[str, Any]) -> tuple[Process, ...]:
 
 
 def _model(raw: Mapping[str, Any]) -> HeldModel:
-    ref = "@".join(filter(None, (str(raw.get("name") or ""), str(raw.get("version") or ""))))
+    ref = "@".join(filter(None, (str(raw.get("model") or ""), str(raw.get("version") or ""))))
     return HeldModel(name=ref, bytes=_number(raw.get("bytes")))
 
 

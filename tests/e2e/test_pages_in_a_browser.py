@@ -161,7 +161,8 @@ def test_a_job_is_seen_from_submission_to_outcome(visit: Callable[..., Visit], s
     # Then the page shows the outcome without being loaded by hand, and says it aloud
     page.locator("[data-state=partial]").wait_for()
     job_id = page.get_by_role("heading", level=1).inner_text()
-    # And what is further down is loaded when it comes into sight
+    # And what is in sight is loaded at once, and what is further down when it comes into sight
+    page.locator("#rejects + div .card").wait_for()
     page.get_by_role("heading", name="First rows").scroll_into_view_if_needed()
     page.get_by_role("table", name="First rows of part-00000.parquet").wait_for()
     # When the person rejects the results with a reason

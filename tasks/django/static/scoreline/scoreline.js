@@ -42,12 +42,11 @@
     if (ended === location.pathname && state) {
       document.getElementById("announce").textContent = `The job is ${state}.`;
     }
-    watch(document);
     setInterval(refresh, 500);
     document.addEventListener("visibilitychange", refresh);
   });
+  addEventListener("htmx:load", () => watch(document)); // before that, htmx does not know the parts
   addEventListener("htmx:afterSettle", () => {
-    watch(document);
     const now = stateOf();
     if (now && now !== state) document.getElementById("announce").textContent = `The job is ${now}.`;
     state = now;
