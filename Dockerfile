@@ -1,12 +1,12 @@
-# One image for workers, beat and the command line; docker-compose.yml shows how to run each of them.
+# One image for workers, beat, the pages and the command line; docker-compose.yml shows how to run each of them.
 
 # The packages have their own stage and layer, which stay in the cache when only the code changes.
 FROM python:3.12-slim-trixie AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
-COPY requirements.txt ml-requirements.txt ./
-RUN pip --python /opt/venv/bin/python install -r requirements.txt -r ml-requirements.txt
+COPY requirements.txt ml-requirements.txt web-requirements.txt ./
+RUN pip --python /opt/venv/bin/python install -r requirements.txt -r ml-requirements.txt -r web-requirements.txt
 COPY bin/post_compile bin/
 RUN PATH="/opt/venv/bin:$PATH" bin/post_compile
 

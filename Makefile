@@ -17,7 +17,7 @@ setup: ## Create .venv with Python 3.12 and every requirement
 	@scripts/setup
 
 demo: setup ## Score a million rows on an embedded Valkey and S3 server
-	@$(BIN)/scoreline demo
+	@$(BIN)/scoreline demo $$(if [ -t 1 ]; then echo --keep; fi)
 
 test: setup ## Run every test, on embedded services and real workers
 	@$(BIN)/python -m pytest -n auto --dist worksteal

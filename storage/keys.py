@@ -72,6 +72,16 @@ def is_slot_job(job_id: str) -> bool:
     return bool(_SLOT_JOB.fullmatch(job_id))
 
 
+def schedule_of(job_id: str) -> str:
+    """Return the name of the schedule in the id of a slot's job; empty for other ids.
+
+    >>> schedule_of("nightly-20261125T020000Z-2"), schedule_of("20261125T020000Z-0a1b2c")
+    ('nightly', '')
+    """
+    match = _SLOT_JOB.fullmatch(job_id)
+    return job_id[: match.start("slot") - 1] if match else ""
+
+
 def slot_of(job_id: str) -> tuple[datetime, int] | None:
     """Return the slot in the id of a schedule's job, and the number of the job in its slot; None for other ids.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import get_args
 
+from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.job.documents import ENDED, State, Status
 from scoreline.tasks.job.index_entry import ListedEntry
@@ -27,6 +28,8 @@ class JobFilter:
     """The earliest time of submission, with a time zone."""
     until: datetime | None = None
     """The latest time of submission, with a time zone."""
+    schedule: str = ""
+    """Name of a schedule, whose jobs have ids that begin with the name and a slot."""
 
     def check(self) -> JobFilter:
         """Return the filter unchanged if it is well-formed; otherwise raise `InvalidRequest`."""
@@ -48,6 +51,7 @@ class JobFilter:
             (not final or not self.states or listed.state in self.states)
             and self.model.partition("@")[0] in ("", listed.model)
             and self._in_period(listed.submitted)
+            and self._is_of_schedule(listed.job_id)
         )
 
     def matches(self, status: Status, group: str) -> bool:
@@ -57,10 +61,14 @@ class JobFilter:
             and self.model in ("", status.model, status.model.partition("@")[0])
             and self.group in ("", group)
             and self.labels.items() <= status.labels.items()
+            and self._is_of_schedule(status.job_id)
             and (
                 self._in_period(datetime.fromisoformat(status.submitted)) if status.submitted else not self._is_timed()
             )
         )
+
+    def _is_of_schedule(self, job_id: str) -> bool:
+        return self.schedule in ("", keys.schedule_of(job_id))
 
     def _is_timed(self) -> bool:
         return self.since is not None or self.until is not None

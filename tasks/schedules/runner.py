@@ -17,6 +17,7 @@ from scoreline.storage.errors import (
     ObjectNotFound,
     PreconditionFailed,
     ScorelineError,
+    StoreUnavailable,
     describe,
 )
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
@@ -28,7 +29,7 @@ from scoreline.tasks.schedules.check_in import check_in
 from scoreline.tasks.schedules.file import render, spec_of
 from scoreline.tasks.schedules.refusals import settle
 from scoreline.tasks.schedules.reruns import is_of_slot, is_tombstone_of_slot
-from scoreline.tasks.schedules.schedule import Refusal, Schedule, State, decide
+from scoreline.tasks.schedules.schedule import Pause, Refusal, Schedule, State, decide
 from scoreline.tasks.schedules.slot_alerts import SlotAlerts
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,23 @@ class Runner:
             asked = replace(state, asked=(*state.asked, *fresh), numbers={**state.numbers, **fresh})
             if self._swap(schedule, asked, etag):
                 return
+
+    def pause(self, schedule: Schedule, pause: Pause | None, now: datetime) -> bool:
+        """Pause a schedule, or resume it if `pause` is None. Return whether the schedule was changed.
+
+        Raises
+        ------
+        StoreUnavailable
+            Other processes changed the state again and again: try again.
+        """
+        for _ in range(_ROUNDS):
+            state, etag = self._state(schedule, now)
+            if (state.paused is None) == (pause is None):
+                return False
+            if self._swap(schedule, replace(state, paused=pause), etag):
+                return True
+        where = self._main.uri(keys.schedule_state(schedule.name))
+        raise StoreUnavailable(f"{where} was changed {_ROUNDS} times meanwhile: try again")
 
     def settle(self, schedule: Schedule, now: datetime) -> None:
         """Send the webhooks of refused jobs, and remove the refusals that need no further attempt."""

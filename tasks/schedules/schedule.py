@@ -158,6 +158,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pause:
+    """A person's decision that a schedule submits no jobs until it is resumed."""
+
+    who: str
+    at: str
+    """When the schedule was paused, in UTC and ISO 8601."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """The state and history of a schedule: the content of ``schedules/<name>/state.json``.
 
@@ -177,6 +187,8 @@ class State:
     """The number of the latest job of a slot, for slots that have been run again."""
     refusals: tuple[Refusal, ...] = ()
     """Slots whose job was refused and whose webhook is not settled yet."""
+    paused: Pause | None = None
+    """The pause, while the schedule is paused. Slots that are due meanwhile are left out."""
 
     @property
     def is_idle(self) -> bool:
@@ -188,8 +200,9 @@ class State:
         return self.numbers.get(slot, 1)
 
     def to_json(self) -> bytes:
-        """Encode."""
-        return json.dumps(asdict(self), indent=1).encode()
+        """Encode. `paused` is left out if it is not set, because earlier releases do not know it."""
+        kept = {name: value for name, value in asdict(self).items() if name != "paused" or value}
+        return json.dumps(kept, indent=1).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> State:
@@ -200,6 +213,8 @@ class State:
             moment(slot, "a slot")
         for refusal in state.refusals:
             moment(refusal.at, "the time of a refusal")
+        if state.paused is not None:
+            moment(state.paused.at, "the time of the pause")
         return state
 
     def noted(self, slots: Sequence[str], state: str, error: str = "") -> State:
@@ -234,6 +249,8 @@ def decide(schedule: Schedule, state: State, now: datetime, *, running: bool) ->
         The decision. If the new state has another `current` slot than `state`, the caller must submit the job of the
         new slot.
     """
+    if state.paused is not None:
+        schedule = replace(schedule, enabled=False)
     due = schedule.slots(datetime.fromisoformat(state.through), now)
     if due:
         state = replace(state, through=due[-1].isoformat())

@@ -26,11 +26,12 @@ from scoreline.storage.errors import (
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import ENDED, read_outcome
+from scoreline.tasks.quality.decisions import check_reason
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
 from scoreline.tasks.schedules.in_force import InForce, Reading, put_in_force, read_in_force, record_changes
 from scoreline.tasks.schedules.reruns import Latest, check_rerun, latest_job
 from scoreline.tasks.schedules.runner import OnFault, Runner, ignore, job_of, read_state, taken_by_another
-from scoreline.tasks.schedules.schedule import Schedule
+from scoreline.tasks.schedules.schedule import Pause, Schedule
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.schedules.slot_alerts import leave_of_faults
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -62,6 +63,8 @@ class Row:
     pending: int = 0
     job_id: str = ""
     """The id of the job of the last slot; empty if no slot has run."""
+    paused: str = ""
+    """Who paused the schedule and why; empty if it is not paused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,6 +311,29 @@ class Scheduler:
             done.append(f"{plural(len(waiting), 'slot')} {verb} until {current} has ended")
         return done
 
+    def pause(self, schedule: Schedule, reason: str, now: datetime | None = None) -> bool:
+        """Let a schedule submit no jobs until it is resumed. Return False if it is paused already.
+
+        Jobs under way continue, and slots that a user requests still run.
+
+        Raises
+        ------
+        InvalidRequest
+            There is no reason, or it is too long.
+        """
+        now, reason = now or datetime.now(UTC), check_reason(reason)
+        with acting_as(None if is_acting() else self._client.submitter):
+            pause = Pause(who=audit.submitter().who, at=now.isoformat(timespec="milliseconds"), reason=reason)
+            audit.record(self._main, action="schedule.pause", target=schedule.name, details={"reason": reason})
+            return self._runner.pause(schedule, pause, now)
+
+    def resume(self, schedule: Schedule, now: datetime | None = None) -> bool:
+        """Let a paused schedule submit jobs again, from its next slot on. Return False if it is not paused."""
+        now = now or datetime.now(UTC)
+        with acting_as(None if is_acting() else self._client.submitter):
+            audit.record(self._main, action="schedule.resume", target=schedule.name)
+            return self._runner.pause(schedule, None, now)
+
     def rows(self, now: datetime | None = None) -> list[Row]:
         """Return the rows of ``scoreline schedule list``, one for each schedule in force."""
         now = now or datetime.now(UTC)
@@ -336,6 +362,8 @@ class Scheduler:
             error=error,
             pending=len(state.pending + state.asked),
             job_id=job_id if state.current or outcome in ENDED else "",
+            next=None if state.paused else row.next,
+            paused=f"paused by {state.paused.who}: {state.paused.reason}" if state.paused else "",
         )
 
     def _where(self) -> str:

@@ -113,7 +113,6 @@ def test_workers_lists_all_workers_or_checks_one(
         ((), {"R2_BUCKET": "", "R2_ACCESS_KEY_ID": ""}, ("--here",), 2, "R2_ACCESS_KEY_ID is not set; R2_BUCKET is"),
         ((), {"REDIS_URL": "redis://:hush@127.0.0.1:9/0"}, ("--here",), 1, "127.0.0.1:9"),
         ((), {}, ("--here", "--workers", "3"), 2, "--workers cannot be used with --here"),
-        ((), {}, ("--keep",), 2, "--keep requires --here"),
         (DEVELOPMENT, {}, (), 1, "pip install -r dev-requirements.txt"),
     ],
 )

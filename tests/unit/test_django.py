@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import django.conf
 import pytest
 from django.core.files.storage import storages
 from django.test import override_settings
@@ -19,6 +18,7 @@ from scoreline.storage.errors import InvalidSettings
 from scoreline.storage.settings import R2Settings, StorageSettings
 from scoreline.tasks import django as ours
 from scoreline.tasks.dispatch.settings import QueueSettings
+from tests.support.pages import configure_django
 from tests.support.waiting import HANG_S
 
 S3 = "storages.backends.s3.S3Storage"
@@ -44,8 +44,7 @@ class Uploads(S3Storage):
 
 @pytest.fixture(autouse=True)
 def _plain_project(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if not django.conf.settings.configured:
-        django.conf.settings.configure()
+    configure_django()
     for name in ours.NAMES:
         monkeypatch.delenv(name, raising=False)
     ours.forget()
@@ -164,7 +163,8 @@ def test_a_forked_process_shares_no_connection_with_its_parent() -> None:
         mine = ours.client()
         with pools.producers[Connection("memory://")].acquire(block=True):
             pass
-        held = ours.client_lock.acquire()
+        from scoreline.tasks.django import project_client
+        held = project_client.client_lock.acquire()
         # When it forks
         if os.fork() == 0:
             # Then the child waits for no lock, has a client of its own, and an empty pool
@@ -172,7 +172,7 @@ def test_a_forked_process_shares_no_connection_with_its_parent() -> None:
             fresh = other is not mine and other.buckets.main is not mine.buckets.main
             os._exit(0 if fresh and not pools.producers and not pools.connections else 7)
         _, status = os.wait()
-        ours.client_lock.release()
+        project_client.client_lock.release()
         assert os.waitstatus_to_exitcode(status) == 0, status
         assert ours.client() is mine and pools.producers
     """.replace('{"names": AWS}', repr(AWS))

@@ -9,6 +9,9 @@ from importlib import import_module
 import pytest
 
 import scoreline
+from tests.support.pages import configure_django
+
+configure_django()  # the models of the Django app cannot be imported before
 
 
 def modules() -> list[str]:

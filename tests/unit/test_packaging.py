@@ -31,10 +31,10 @@ from scoreline.worker import logs
 from tests.support.installed import ROOT, pins
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-OURS = ("worker", "beat")
+OURS = ("worker", "beat", "web")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 APP = json.loads((ROOT / "app.json").read_text())
-REQUIREMENTS = ("requirements.txt", "ml-requirements.txt")
+REQUIREMENTS = ("requirements.txt", "ml-requirements.txt", "web-requirements.txt")
 R2 = {"R2_ACCOUNT_ID": "abc", "R2_ACCESS_KEY_ID": "key", "R2_SECRET_ACCESS_KEY": "hush", "R2_BUCKET": "models"}
 READ_BY_OTHERS = {
     "PATH": "the shell",
@@ -234,6 +234,7 @@ def test_deployments_run_one_version_of_python_and_it_is_the_lowest_that_is_allo
     [
         ("requirements.txt", PYPROJECT["project"]["dependencies"]),
         ("ml-requirements.txt", PYPROJECT["project"]["optional-dependencies"]["ml"]),
+        ("web-requirements.txt", PYPROJECT["project"]["optional-dependencies"]["web"]),
     ],
 )
 def test_versions_that_a_deployment_pins_are_inside_the_ranges_of_the_wheel(file: str, lines: list[str]) -> None:
@@ -291,7 +292,7 @@ def test_a_change_of_code_installs_no_package_again() -> None:
     # Given the Dockerfile's stage from which the image copies its packages
     assert any(rest.startswith("--from=packages ") for keyword, rest in stages()[-1] if keyword == "COPY")
     packages = next(stage for stage in stages() if stage[0][1].endswith(" AS packages"))
-    # Then this stage installs both requirement files, and before that, it copies only these two files
+    # Then this stage installs all requirement files, and before that, it copies only these files
     installs = next(i for i, (_, rest) in enumerate(packages) if all(f"-r {file}" in rest for file in REQUIREMENTS))
     assert [rest for keyword, rest in packages[:installs] if keyword == "COPY"] == [f"{' '.join(REQUIREMENTS)} ./"]
     assert not {"scoreline", "storage", "tasks", "worker", "."} & {
@@ -449,11 +450,11 @@ def build(tmp_path: Path) -> Path:
     [
         ({}, REQUIREMENTS),
         ({"INSTALL_ML": "true"}, REQUIREMENTS),
-        ({"INSTALL_ML": "FALSE"}, REQUIREMENTS[:1]),
-        ({"INSTALL_ML": "0"}, REQUIREMENTS[:1]),
+        ({"INSTALL_ML": "FALSE"}, REQUIREMENTS[::2]),
+        ({"INSTALL_ML": "0"}, REQUIREMENTS[::2]),
     ],
 )
-def test_heroku_installs_both_files_unless_a_setting_forbids_it(
+def test_heroku_installs_all_files_unless_a_setting_forbids_it(
     build: Path, config: dict[str, str], files: tuple[str, ...]
 ) -> None:
     done = subprocess.run(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     context_settings={"ignore_unknown_options": True},
     epilog="""\
 scoreline dev
-scoreline dev --beat --keep -- bash
+scoreline dev --beat --web --keep -- bash
 scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
 """,
 )
@@ -45,9 +45,10 @@ scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
     help="Start a worker with this many processes; 0 starts none.",
 )
 @click.option("--beat", is_flag=True, help="Start beat too, so that schedules run.")
+@click.option("--web", is_flag=True, help="Serve the pages too, on a free port of 127.0.0.1.")
 @click.option("--keep", is_flag=True, help="Keep the bucket and the logs in .scoreline/dev, for the next time.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def dev(workers: int, beat: bool, keep: bool, command: tuple[str, ...]) -> None:
+def dev(workers: int, beat: bool, web: bool, keep: bool, command: tuple[str, ...]) -> None:
     """Run a command on embedded services.
 
     Starts Valkey, an S3 server with a bucket, and a worker, and runs COMMAND with the addresses of Valkey and the S3
@@ -67,6 +68,8 @@ def dev(workers: int, beat: bool, keep: bool, command: tuple[str, ...]) -> None:
             stack.start_worker(workers)
         if beat:
             stack.start_beat()
+        if web:
+            echo(f"# pages: {stack.start_web()}", err=True)
         if command:
             code = _run(stack, list(command))
         else:
@@ -98,13 +101,19 @@ heroku run python -m scoreline demo --here --rows 100000
     help="Start a worker with this many processes.",
 )
 @click.option("--here", is_flag=True, help="Use the bucket, Redis and workers of this environment; embed nothing.")
-@click.option("--keep", is_flag=True, help="With --here, keep the input in the bucket, so that it can be scored again.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Serve the pages at the end, until Ctrl-C. With --here, keep the input in the bucket instead, so that it can "
+    "be scored again.",
+)
 @click.pass_context
 def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool) -> None:
     """Train a model on real data and score a million rows with it.
 
     Publishes the model, uploads the rows, submits a job, and compares the results with the known labels. Everything
-    runs on embedded services, which need the packages of dev-requirements.txt.
+    runs on embedded services, which need the packages of dev-requirements.txt. With --keep, the pages about the job are
+    served at the end, until Ctrl-C.
 
     With --here, use services and workers that are already running. The option --here needs the same settings as the
     workers (R2_*, REDIS_URL) and the packages of ml-requirements.txt. The job, its results and the model
@@ -122,12 +131,14 @@ def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool
             )
         echo(f"workers: {', '.join(running)}", indent=2)
         sys.exit(_demonstrate(client, os.environ, rows, keep))
-    if keep:
-        raise click.UsageError("--keep requires --here, because an embedded bucket is deleted at the end")
     with _stack() as stack:
         click.echo(f"Valkey at {stack.environ['REDIS_URL']}, S3 server at {stack.environ['R2_ENDPOINT_URL']}")
         stack.start_worker(workers)
-        code = _demonstrate(Client.from_env(stack.environ), stack.environ, rows)
+        echo(f"logs: {_shown(stack.folder)}", indent=2)
+        code = _demonstrate(Client.from_env(stack.environ), stack.environ, rows, keep)
+        if keep and not code:
+            echo(f"look at it: {stack.start_web()} (until Ctrl-C)", indent=2)
+            _wait_for_interrupt()
     sys.exit(code)
 
 

@@ -34,6 +34,7 @@ from scoreline.worker.cli import (
     schedule,
     submit,
     trace,
+    web,
     workers,
 )
 from scoreline.worker.cli.explain import explain
@@ -65,7 +66,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         "Results": ("results", "report", "accept", "reject", "outcomes", "trace"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
-        "Operations": ("doctor", "workers", "scale", "metrics", "reconcile", "gc", "audit", "alerts"),
+        "Operations": ("doctor", "web", "workers", "scale", "metrics", "reconcile", "gc", "audit", "alerts"),
         "Local": ("demo", "dev"),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -125,6 +126,7 @@ cli.add_command(outcomes.outcomes)
 cli.add_command(trace.trace)
 cli.add_command(schedule.schedule)
 cli.add_command(workers.workers)
+cli.add_command(web.web)
 cli.add_command(scale.scale)
 cli.add_command(metrics.metrics)
 cli.add_command(audit.audit)

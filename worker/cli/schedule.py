@@ -294,6 +294,40 @@ def backfill(name: str, start: str, stop: str, again: bool, dry_run: bool) -> No
     _report(scheduler.ask(item, slots, again=again, action="schedule.backfill"))
 
 
+@schedule.command(epilog='scoreline schedule pause nightly --reason "the input is late"\n')
+@click.argument("name")
+@click.option("--reason", required=True, metavar="TEXT", help="Say why; it is shown and recorded in the audit.")
+def pause(name: str, reason: str) -> None:
+    """Let a schedule submit no jobs until it is resumed.
+
+    Slots of schedule NAME that are due meanwhile are left out. A job under way continues.
+    """
+    scheduler = _scheduler()
+    was_running = scheduler.pause(scheduler.get(name), reason)
+    echo(
+        f"{name} is paused; `scoreline schedule resume {name}` lets it run again"
+        if was_running
+        else f"{name} was paused before"
+    )
+
+
+@schedule.command(epilog="scoreline schedule resume nightly\n")
+@click.argument("name")
+def resume(name: str) -> None:
+    """Let a paused schedule run again.
+
+    Schedule NAME continues with its next slot. Slots that were left out can be run with `scoreline schedule backfill`.
+    """
+    scheduler = _scheduler()
+    item = scheduler.get(name)
+    was_paused = scheduler.resume(item)
+    echo(
+        f"{name} runs again, next at {item.following(datetime.now(UTC)):%Y-%m-%d %H:%M %Z}"
+        if was_paused
+        else f"{name} was not paused"
+    )
+
+
 def _scheduler() -> Scheduler:
     return Scheduler.from_settings(Client.from_env(), ScheduleSettings.from_env(os.environ))
 
@@ -317,7 +351,7 @@ def _report(done: list[str]) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    following = f"{row.next:%Y-%m-%d %H:%M %Z}" if row.next else "not enabled"
+    following = f"{row.next:%Y-%m-%d %H:%M %Z}" if row.next else "paused" if row.paused else "not enabled"
     last = ""
     if row.last:
         slot = datetime.fromisoformat(row.last).astimezone(ZoneInfo(row.schedule.zone))
@@ -331,6 +365,8 @@ def _echo_notes(row: Row) -> None:
     if row.pending:
         verb = "waits" if row.pending == 1 else "wait"
         click.echo(f"{name}: {plural(row.pending, 'slot')} {verb}")
+    if row.paused:
+        echo(f"{name}: {row.paused}", indent=2)
     if row.error:
         echo(f"{name}: {row.outcome}: {row.error}", indent=2)
     if row.outcome == "failed":
@@ -352,5 +388,6 @@ def _row_to_json(row: Row, reading: Reading) -> dict[str, Any]:
         "error": row.error or None,
         "job": row.job_id or None,
         "pending": row.pending,
+        **({"paused": row.paused} if row.paused else {}),
         "faults": faults,
     }

@@ -161,6 +161,15 @@ class Stack:
         command = [sys.executable, "-m", "celery", "-A", "scoreline", "beat", "--pidfile="]
         return self.run(command, self.folder / "beat.log", self.environ | dict(extra or {}))
 
+    def start_web(self, extra: Mapping[str, str] | None = None) -> str:
+        """Start the pages on a free port, wait until they answer, and return their address."""
+        port, log = free_port(), self.folder / "web.log"
+        command = [sys.executable, "-m", "scoreline", "web", "--host", "127.0.0.1", "--port", str(port)]
+        guard = self.run(command, log, self.environ | dict(extra or {}))
+        address = f"http://127.0.0.1:{port}/"
+        self.wait("the pages", lambda: _is_healthy(address), guard, log)
+        return address
+
     def run(self, command: list[str], log: Path | None, environ: Mapping[str, str]) -> Guard:
         """Start a command under a guard, and write its output to `log`."""
         reading, writing = os.pipe()
@@ -278,6 +287,14 @@ def _answers(port: int) -> bool:
             connection.sendall(b"PING\r\n")
             return connection.recv(16).startswith(b"+PONG")
     except OSError:
+        return False
+
+
+def _is_healthy(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}healthz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
         return False
 
 

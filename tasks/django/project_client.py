@@ -1,4 +1,4 @@
-"""A client for a Django project, made from its settings and the environment. No other module imports Django.
+"""A client for a Django project, made from its settings and the environment.
 
 A project may define the settings in `NAMES` in its ``settings.py``. Missing settings are read from the environment.
 Endpoint, bucket and credentials may also come from an ``S3Storage`` of django-storages. The setting

@@ -1,0 +1,173 @@
+"""The pages about jobs: the list, one job, its rejected rows, its first rows and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, get_args
+from urllib.parse import quote
+
+from django.http import HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse
+from django.shortcuts import render
+
+from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.tasks.django.access import page, policy
+from scoreline.tasks.django.live import respond
+from scoreline.tasks.django.process import overview
+from scoreline.tasks.job.documents import State
+from scoreline.tasks.job.job_filter import JobFilter
+from scoreline.tasks.overview.job import REPORT, find_download
+from scoreline.tasks.overview.overview import MOST_REJECTED, reads_parquet
+
+_LIST_S, _JOB_S = 5, 2
+_ACTIVITIES = ("queue", "decode", "align", "predict", "encode", "upload")
+_PIECE_BYTES = 4 << 20
+_MAX_LABELS = 20
+_MAX_REPORT_BYTES = 20 << 20
+
+
+@page()
+def jobs(request: HttpRequest) -> HttpResponse:
+    """Show a page of jobs."""
+    chosen, fault = _filter(request.GET)
+    found = overview().jobs(chosen, request.GET.get("after", ""))
+    following = request.GET.copy()
+    following["after"] = found.after
+    context = {
+        "found": found,
+        "chosen": chosen,
+        "states": get_args(State),
+        "given": request.GET,
+        "fault": fault,
+        "is_filtered": chosen != JobFilter(),
+        "following": following.urlencode(),
+        "is_later_page": "after" in request.GET,
+        "tab": "jobs",
+    }
+    return respond(request, "scoreline/jobs.html", "scoreline/_jobs.html", context, every_s=_LIST_S)
+
+
+def _filter(given: QueryDict) -> tuple[JobFilter, str]:
+    """Return the filter of a form, and what is wrong with the form; empty if nothing is."""
+    faults = []
+    labels = {}
+    for item in given.get("label", "").split(",")[:_MAX_LABELS]:
+        name, equals, value = item.strip().partition("=")
+        if name and equals:
+            labels[name.strip()] = value.strip()
+        elif name:
+            faults.append(f"label {item.strip()!r} is not of the form name=value")
+    states = tuple(state for state in given.getlist("state") if state in get_args(State))
+    times: dict[str, datetime | None] = {}
+    for name in ("since", "until"):
+        text = given.get(name, "").strip()
+        try:
+            at = datetime.fromisoformat(text) if text else None
+        except ValueError:
+            at = None
+            faults.append(f"{name} {text!r} is not a time such as 2026-11-29T02:30")
+        times[name] = at if at is None or at.tzinfo else at.replace(tzinfo=UTC)
+    schedule = given.get("schedule", "").strip()
+    chosen = JobFilter(
+        states=states,
+        model=given.get("model", "").strip(),
+        group=given.get("group", "").strip(),
+        labels=labels,
+        schedule=schedule,
+        since=times["since"],
+        until=times["until"],
+    )
+    return chosen, "; ".join(faults)
+
+
+@page()
+def job(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Show a job; while it is under way, its progress is loaded again."""
+    found = overview()
+    facts = found.facts(job_id)
+    status = facts.status
+    asked = request.headers.get("HX-Request") == "true"
+    context: dict[str, Any] = {"facts": facts, "job": facts.job, "status": status, "tab": "jobs"}
+    if not asked:
+        context |= {
+            "audit": found.audit(job_id),
+            "rejected_are_counted": reads_parquet() and 0 < status.rejected <= MOST_REJECTED,
+            "rows_are_read": reads_parquet() and bool(facts.files),
+            "schedule": facts.job.schedule,
+            "stages": _shares(facts.seconds),
+        }
+    every_s = None if status.ended else _JOB_S
+    reload = asked and status.ended
+    return respond(request, "scoreline/job.html", "scoreline/_progress.html", context, every_s=every_s, reload=reload)
+
+
+def _shares(seconds: Any) -> list[tuple[str, float, float]]:
+    """Return the activities with their seconds and their share of all, those that took longest first."""
+    known = {name: seconds[name] for name in _ACTIVITIES if name in seconds}  # others are shares of these
+    whole = sum(known.values())
+    found = sorted(known.items(), key=lambda item: -item[1]) if whole else []
+    return [(name, value, value / whole) for name, value in found if value > 0]
+
+
+@page()
+def rejects(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Show why rows of a job were rejected, with examples."""
+    found = overview()
+    status = found.status(job_id)
+    if status.rejected > MOST_REJECTED:
+        raise InvalidRequest(
+            f"{status.rejected:,} rows are rejected, and at most {MOST_REJECTED:,} are counted here: "
+            f"`scoreline rejected {job_id}` counts them all"
+        )
+    context = {"rejected": found.rejects(job_id), "job_id": job_id, "tab": "jobs"}
+    return _part(request, "scoreline/rejects.html", "scoreline/_rejects.html", context)
+
+
+@page()
+def rows(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Show the first rows of the results of a job."""
+    context = {"sample": overview().first_rows(job_id), "job_id": job_id, "tab": "jobs"}
+    return _part(request, "scoreline/rows.html", "scoreline/_rows.html", context)
+
+
+def _part(request: HttpRequest, template: str, part: str, context: dict[str, Any]) -> HttpResponse:
+    """Render a part that the page of a job loads when it comes into sight, or that is a page of its own."""
+    return render(request, part if request.headers.get("HX-Request") == "true" else template, context)
+
+
+@page()
+def file(request: HttpRequest, job_id: str, name: str) -> HttpResponse | StreamingHttpResponse:
+    """Send an object beside the results of a job, piece by piece."""
+    found = overview()
+    layout, info = find_download(found.client.buckets, found.job(job_id), name)
+    answer = StreamingHttpResponse(_pieces(layout.store, info), content_type="application/octet-stream")
+    answer["Content-Length"] = str(info.size)
+    shown = name.rpartition("/")[2]
+    answer["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(f'{job_id}-{shown}', safe='')}"
+    answer["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    return answer
+
+
+@page()
+def report(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Show the stored report of a job. A browser treats it as a page of a foreign origin without scripts."""
+    found = overview()
+    layout, info = find_download(found.client.buckets, found.job(job_id), REPORT)
+    if info.size > _MAX_REPORT_BYTES:
+        raise InvalidRequest(f"the report has {info.size:,} bytes, and at most {_MAX_REPORT_BYTES:,} are shown here")
+    answer = HttpResponse(layout.store.get(info.key).data, content_type="text/html; charset=utf-8")
+    answer["Content-Security-Policy"] = (
+        policy(
+            style_src="'unsafe-inline'", script_src="'none'", img_src="data:", font_src="'none'", connect_src="'none'"
+        )
+        + "; sandbox"
+    )
+    return answer
+
+
+def _pieces(store: ObjectStore, info: ObjectInfo) -> Iterator[bytes]:
+    """Yield the bytes of one version of an object, with one piece in memory at a time."""
+    for start in range(0, info.size, _PIECE_BYTES):
+        stop = min(info.size, start + _PIECE_BYTES)
+        yield store.get(info.key, byte_range=(start, stop), if_match=info.etag).data

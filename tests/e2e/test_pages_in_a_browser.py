@@ -1,0 +1,201 @@
+"""A real browser opens the pages of a running deployment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+from sklearn.linear_model import LogisticRegression
+
+from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.client import Client
+from scoreline.worker.dev.stack import Stack
+from scoreline.worker.web.passwords import hash_password
+from tests.support.waiting import HANG_S, wait_until
+
+PASSWORD = "a long enough password"
+PAGES = (
+    "/",
+    "/jobs/",
+    "/jobs/?state=failed",
+    "/jobs/browsed/",
+    "/jobs/browsed/rejects/",
+    "/jobs/browsed/rows/",
+    "/jobs/browsed/do/reject/",
+    "/schedules/",
+    "/schedules/nightly/",
+    "/schedules/nightly/do/run/",
+    "/models/",
+    "/models/browsed/",
+    "/models/browsed/aliases/champion/",
+    "/workers/",
+    "/backlog/",
+    "/submit/",
+    "/nowhere/",
+)
+SCHEDULES = b"""
+[nightly]
+cron = "30 2 * * *"
+model = "browsed@champion"
+input = "s3://scoreline/browsed/"
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium of the system, without a window."""
+    names = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium was found: `apt-get install chromium`, or name the program in CHROMIUM")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@dataclass(frozen=True)
+class Site:
+    """The pages of a deployment of their own, with a model, a job and a schedule."""
+
+    address: str
+    bucket: str
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Stack(tmp_path_factory.mktemp("pages")) as stack:
+        stack.start_worker(1)
+        client = Client.from_env(stack.environ)
+        store = client.buckets.main
+        rows = pd.DataFrame({"age": [1.0, 2.0, 3.0, 4.0], "plan": [0.0, 1.0, 0.0, 1.0]})
+        model = LogisticRegression().fit(rows, ["a", "b", "a", "b"])
+        ModelStorageManager.from_env(stack.environ).publish("browsed", model, alias="champion")
+        store.put("browsed/a.csv", b"age,plan\n1,2\n3,4\n5,6\noops,1\n")
+        store.put("schedules.toml", SCHEDULES)
+        client.submit("browsed@champion", "s3://scoreline/browsed/", job_id="browsed", max_rejected="50%")
+        list(client.watch("browsed", HANG_S))
+        users = f"paula:promote:{hash_password(PASSWORD)}"
+        address = stack.start_web({"WEB_USERS": users, "WEB_SECRET_KEY": "k" * 60, "WEB_HTTPS": "false"})
+        yield Site(address=address.rstrip("/"), bucket=store.bucket)
+
+
+class Visit:
+    """A logged-in page, and what the browser complained about."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page, self.address = page, address
+        self.complaints: list[str] = []
+        page.set_default_timeout(HANG_S * 1000)
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.goto(f"{address}/jobs/")
+        page.get_by_label("Name").fill("paula")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(f"{address}/jobs/")
+
+    def violations(self) -> list[str]:
+        """Return the rules of axe that the page breaks."""
+        return [f"{rule['id']}: {rule['nodes'][0]['html']}" for rule in Axe().run(self.page).response["violations"]]
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Visit]]:
+    contexts = []
+
+    def begin(width: int = 1280, **options: Any) -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        return Visit(context.new_page(), site.address)
+
+    yield begin
+    for context in contexts:
+        context.close()
+
+
+def test_every_page_is_usable_by_everyone_wide_and_narrow_in_light_and_dark(visit: Callable[..., Visit]) -> None:
+    for width, scheme in ((1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")):
+        opened = visit(width, color_scheme=scheme)
+        for path in PAGES:
+            opened.page.goto(opened.address + path)
+            where = f"{path} at {width} px, {scheme}"
+            assert opened.violations() == [], where
+            assert opened.page.evaluate("document.documentElement.scrollWidth") <= width, where
+        assert [text for text in opened.complaints if "404" not in text] == []  # the console notes /nowhere/
+
+
+def test_a_page_is_light_to_load(visit: Callable[..., Visit]) -> None:
+    opened = visit()
+    for path in ("/", "/jobs/", "/jobs/browsed/", "/submit/"):
+        sent: list[int] = []
+        context = opened.page.context
+        page = context.browser.new_context(storage_state=context.storage_state()).new_page()  # type: ignore[union-attr]
+        session = page.context.new_cdp_session(page)
+        session.send("Network.enable")
+        session.on("Network.loadingFinished", lambda event, sent=sent: sent.append(event["encodedDataLength"]))
+        page.goto(opened.address + path, wait_until="load")
+        assert sum(sent) < 100_000, path
+        page.context.close()
+
+
+def test_a_job_is_seen_from_submission_to_outcome(visit: Callable[..., Visit], site: Site) -> None:
+    opened = visit()
+    page = opened.page
+    # When a person tries a job and submits it
+    page.get_by_role("link", name="New job").click()
+    page.get_by_label("Model").fill("browsed@champion")
+    page.get_by_label("Input").fill(f"s3://{site.bucket}/browsed/")
+    page.get_by_label("Max rejected").fill("50%")
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("heading", name="This is what the job would do").wait_for()
+    page.get_by_role("button", name="Submit the job").click()
+    page.get_by_text("The job is submitted.").wait_for()
+    # Then the page shows the outcome without being loaded by hand, and says it aloud
+    page.locator("[data-state=partial]").wait_for()
+    job_id = page.get_by_role("heading", level=1).inner_text()
+    # And what is in sight is loaded at once, and what is further down when it comes into sight
+    page.locator("#rejects + div .card").wait_for()
+    page.get_by_role("heading", name="First rows").scroll_into_view_if_needed()
+    page.get_by_role("table", name="First rows of part-00000.parquet").wait_for()
+    # When the person rejects the results with a reason
+    page.get_by_role("link", name="Reject", exact=True).click()
+    page.get_by_label("Reason").fill("the input was wrong")
+    page.get_by_role("button", name="Reject the results").click()
+    page.locator("[data-state=blocked]").wait_for()
+    assert page.get_by_text("paula withdrew the results").is_visible()
+    assert job_id in page.title()
+    assert opened.complaints == []
+
+
+def test_a_hidden_tab_asks_for_nothing(visit: Callable[..., Visit]) -> None:
+    opened = visit()
+    page = opened.page
+    page.goto(f"{opened.address}/workers/")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    # Given a tab that is hidden, whose clock then runs on for a minute
+    page.clock.install()
+    page.goto(f"{opened.address}/workers/")
+    page.evaluate("Object.defineProperty(document, 'visibilityState', {value: 'hidden', configurable: true})")
+    asked.clear()
+    page.clock.run_for(60_000)
+    assert asked == []
+    # When it is seen again, then it asks for the part that is seen
+    page.evaluate("Object.defineProperty(document, 'visibilityState', {value: 'visible', configurable: true})")
+    page.clock.run_for(6_000)
+    wait_until(lambda: asked, "a request for the part of the page")
+
+
+def test_the_pages_can_be_read_without_javascript(visit: Callable[..., Visit]) -> None:
+    opened = visit(java_script_enabled=False)
+    opened.page.goto(f"{opened.address}/jobs/browsed/")
+    opened.page.get_by_role("link", name="rejected rows by reason").click()
+    assert "'age' is 'oops'" in opened.page.content()

@@ -1,0 +1,192 @@
+"""What people with a role see on the pages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client as Browser
+
+from scoreline.storage.errors import StoreUnavailable
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.tasks.django.process import overview
+from scoreline.tasks.schedules.scheduler import Scheduler
+from scoreline.testing import EagerClient
+from tests.support.pages import log_in, text_of
+
+PAGES = (
+    "/",
+    "/jobs/",
+    "/jobs/scored/",
+    "/jobs/scored/rejects/",
+    "/jobs/scored/rows/",
+    "/schedules/",
+    "/schedules/nightly/",
+    "/models/",
+    "/models/churn/",
+    "/workers/",
+    "/backlog/",
+)
+OPERATE = ("/submit/", "/jobs/scored/do/resume-rejected/", "/schedules/nightly/do/run/", "/schedules/nightly/do/pause/")
+PROMOTE = (
+    "/jobs/scored/do/reject/",
+    "/models/churn/aliases/champion/",
+    "/results/rollback/?output=s3://scoreline/results/churn/",
+)
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/jobs/scored/files/_manifest.json", *OPERATE, *PROMOTE])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_nobody_sees_or_does_anything_without_a_user(client: EagerClient, job: str, path: str, method: str) -> None:
+    answer = getattr(Browser(), method)(path)
+    assert answer.status_code in (302, 405)
+    assert "churn@" not in answer.content.decode()
+    if answer.status_code == 302:
+        assert answer["Location"].startswith("/log-in/")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_user_who_may_view_sees_every_page(client: EagerClient, job: str, path: str) -> None:
+    answer = log_in("vera").get(path)
+    assert answer.status_code == 200, text_of(answer)
+    assert "New job" not in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("paths", "allowed"), [(OPERATE, ("oscar", "paula")), (PROMOTE, ("paula",))], ids=["operate", "promote"]
+)
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_each_action_needs_its_permission(
+    client: EagerClient, job: str, paths: tuple[str, ...], allowed: tuple[str, ...], method: str
+) -> None:
+    for name in ("vera", "oscar", "paula"):
+        browser = log_in(name)
+        for path in paths:
+            status = getattr(browser, method)(path).status_code
+            assert (status != 403) == (name in allowed), f"{name} {method} {path}: {status}"
+
+
+def test_the_page_of_a_job_says_what_became_of_it(client: EagerClient, job: str) -> None:
+    text = text_of(log_in("vera").get(f"/jobs/{job}/"))
+    assert "partial Rows scored 3 Rejected 1 Parts 1 of 1" in text
+    assert "asked for as churn@champion" in text
+    assert "part-00000.parquet" in text
+
+
+def test_rejected_rows_are_shown_by_reason_with_examples(client: EagerClient, job: str) -> None:
+    text = text_of(log_in("vera").get(f"/jobs/{job}/rejects/"))
+    assert "1 row decode age" in text
+    assert "'age' is 'oops'" in text
+
+
+def test_the_first_rows_of_the_results_are_shown(client: EagerClient, job: str) -> None:
+    text = text_of(log_in("vera").get(f"/jobs/{job}/rows/"))
+    assert "prediction proba_leaves proba_stays" in text
+
+
+def test_jobs_are_found_by_state_model_label_schedule_and_time(client: EagerClient, job: str) -> None:
+    client.submit(
+        "churn@champion", "s3://scoreline/in/", job_id="labelled", max_rejected="50%", labels={"team": "risk"}
+    )
+    browser = log_in("vera")
+
+    def found(query: str) -> set[str]:
+        text = text_of(browser.get(f"/jobs/?{query}"))
+        return {name for name in ("scored", "labelled") if f"{name} " in text.partition("Submitted")[2]}
+
+    assert found("") == {"scored", "labelled"}
+    assert found("state=partial&model=churn") == {"scored", "labelled"}
+    assert found("label=team%3Drisk") == {"labelled"}
+    assert found("state=failed") == found("model=other") == found("group=x") == found("schedule=nightly") == set()
+    assert found("until=2020-01-01") == set()
+    assert "is not a time" in text_of(browser.get("/jobs/?since=soon"))
+
+
+def test_pages_of_jobs_follow_each_other_without_gaps(client: EagerClient) -> None:
+    for number in range(30):
+        client.submit("churn@champion", "s3://scoreline/in/", job_id=f"job-{number:02}", max_rejected="50%")
+    browser, seen, address = log_in("vera"), [], "/jobs/"
+    while address:
+        page = browser.get(address).content.decode()
+        seen += [part.split('"')[0].strip("/") for part in page.split('href="/jobs/job-')[1:]]
+        following = page.partition('href="?')[2].partition('">Older')
+        address = f"/jobs/?{following[0].replace('&amp;', '&')}" if following[1] else ""
+    assert seen == [f"{number:02}" for number in reversed(range(30))]
+
+
+def test_the_home_page_says_what_needs_attention(client: EagerClient) -> None:
+    scheduler = overview().scheduler
+    scheduler.tick(datetime(2020, 1, 1, tzinfo=UTC))
+    text = text_of(log_in("vera").get("/"))
+    assert "1 of 1 schedule needs attention" in text
+    assert "has not begun. Is beat running?" in text
+    overview().forget()
+    scheduler.tick()
+    text = text_of(log_in("vera").get("/"))
+    assert "All is well" in text
+    assert "3 rows, 1 rejected" in text
+
+
+def test_a_bucket_that_is_away_is_said_and_is_not_a_defect(
+    client: EagerClient, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = log_in("paula")
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("s3://scoreline cannot be reached: connection refused")
+
+    for method in ("get", "head", "list", "folders"):
+        monkeypatch.setattr(DirectoryStore, method, away)
+    overview().forget()
+    for path in (*PAGES, *OPERATE[1:], *PROMOTE):
+        if path == "/workers/":  # it asks the workers alone
+            continue
+        answer = browser.get(path)
+        assert answer.status_code == 503, f"{path}: {text_of(answer)}"
+        assert "cannot be reached" in text_of(answer)
+
+
+def test_a_part_of_a_page_is_sent_again_only_if_it_has_changed(client: EagerClient, job: str) -> None:
+    browser = log_in("vera")
+    whole = browser.get("/jobs/").content.decode()
+    seen = whole.partition("X-Scoreline-Seen&quot;: &quot;")[2].partition("&quot;")[0]
+    part = {"headers": {"HX-Request": "true", "X-Scoreline-Seen": seen}}
+    assert browser.get("/jobs/", **part).status_code == 204
+    client.submit("churn@champion", "s3://scoreline/in/", job_id="another", max_rejected="50%")
+    overview().forget()
+    answer = browser.get("/jobs/", **part)
+    assert answer.status_code == 200
+    assert "another" in answer.content.decode()
+    assert "<html" not in answer.content.decode()
+
+
+def test_a_browser_that_watches_a_job_loads_the_whole_page_once_it_has_ended(client: EagerClient, job: str) -> None:
+    answer = log_in("vera").get(f"/jobs/{job}/", headers={"HX-Request": "true"})
+    assert (answer.status_code, answer["HX-Refresh"]) == (204, "true")
+
+
+def test_files_beside_the_results_can_be_downloaded_and_nothing_else(client: EagerClient, job: str) -> None:
+    browser = log_in("vera")
+    answer: Any = browser.get(f"/jobs/{job}/files/_manifest.json")
+    assert b'"rows": 3' in b"".join(answer.streaming_content)
+    assert answer["Content-Disposition"].startswith("attachment")
+    for name in ("../latest.json", "..%2Flatest.json", "%2e%2e/latest.json", "a//b", ".", "x" * 2_000, "nothing.json"):
+        assert browser.get(f"/jobs/{job}/files/{name}").status_code == 404, name
+
+
+def test_a_report_is_shown_as_a_foreign_page_without_scripts(client: EagerClient, job: str, tmp_path: Path) -> None:
+    client.put(f"results/churn/job_id={job}/_report.html", "<script>alert(1)</script><h1>Report</h1>")
+    overview().forget()
+    browser = log_in("vera")
+    assert f"/jobs/{job}/report/" in browser.get(f"/jobs/{job}/").content.decode()
+    answer = browser.get(f"/jobs/{job}/report/")
+    assert answer["Content-Security-Policy"].endswith("; sandbox")
+    assert "script-src 'none'" in answer["Content-Security-Policy"]
+
+
+def test_scheduler_reads_the_schedules_of_the_deployment(client: EagerClient) -> None:
+    Scheduler(client, Path("nowhere")).tick()
+    text = text_of(log_in("vera").get("/schedules/nightly/"))
+    assert "30 2 * * *" in text
