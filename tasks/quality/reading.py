@@ -72,14 +72,42 @@ class Results:
         """
         schema: pa.Schema | None = None
         for file in self._files():
-            rows = 0
-            with self._open(file) as opened:
-                schema = schema or self._whole_schema(opened.schema_arrow)
+            with self.opened(file) as batches:
+                for batch in batches():
+                    schema = schema or batch.schema
+                    yield batch if batch.schema == schema else pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    @property
+    def place(self) -> tuple[ObjectStore, str]:
+        """The bucket of the results, and the folder there."""
+        return self._store, parse_uri(self.uri)[1]
+
+    @property
+    def files(self) -> list[ResultFile]:
+        """The files of the run, in order of the input."""
+        return list(self._files())
+
+    @contextlib.contextmanager
+    def opened(self, file: ResultFile) -> Iterator[Callable[[], Iterator[pa.RecordBatch]]]:
+        """Fetch and check one file, and provide a function that yields its rows in batches, as often as it is called.
+
+        Raises
+        ------
+        ResultsDamaged
+            The file differs from the one that the run wrote, or is gone.
+        """
+        with self._open(file) as opened:
+            schema = self._whole_schema(opened.schema_arrow)
+
+            def batches() -> Iterator[pa.RecordBatch]:
+                rows = 0
                 for batch in opened.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
                     rows += batch.num_rows
                     yield self._whole(batch, schema, file)
-            if rows != file.rows:
-                raise ResultsDamaged(f"{file.uri} has {rows:,} rows, and its run recorded {file.rows:,}")
+                if rows != file.rows:
+                    raise ResultsDamaged(f"{file.uri} has {rows:,} rows, and its run recorded {file.rows:,}")
+
+            yield batches
 
     def _whole_schema(self, schema: pa.Schema) -> pa.Schema:
         schema = schema.remove_metadata()

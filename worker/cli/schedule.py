@@ -80,6 +80,12 @@ def schedule() -> None:
     gather = false
     profile = "on"
     segment = "region"
+    into = "public.scores"
+    key = ["id"]
+    into_columns = ["prediction", "risk=proba_yes"]
+    mode = "upsert"
+    create = true
+    database = "warehouse"
     webhook = "https://example.org/hooks/x"
     labels = {team = "risk"}
     format = "csv"
