@@ -31,7 +31,7 @@ type Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 @contextlib.contextmanager
-def connected(address: Address, *, statement_ms: int = STATEMENT_MS) -> Iterator[Connection]:
+def connected(address: Address, *, connect_s: int = CONNECT_S) -> Iterator[Connection]:
     """Hold a connection while the block runs. Errors of the database are raised as `DatabaseError`.
 
     Each transaction sets its own limits, so that a pool of connections in front of the server may be used.
@@ -42,7 +42,7 @@ def connected(address: Address, *, statement_ms: int = STATEMENT_MS) -> Iterator
     with translating(address):
         connection = psycopg.connect(
             address.url,
-            connect_timeout=CONNECT_S,
+            connect_timeout=connect_s,
             application_name="scoreline",
             client_encoding="utf8",
             keepalives_idle=30,
@@ -99,7 +99,9 @@ def reason_of(error: psycopg.Error, address: Address) -> str:
     if error.sqlstate == "2BP01" and error.diag.message_detail:  # other objects depend on it: these
         text = f"{text}: {'; '.join(error.diag.message_detail.splitlines())}"
     if error.diag.message_primary is None:  # the driver's own words name the server
-        text = re.sub(r"connection to server (at|on) .*?( failed|$)", "the connection failed", text)
+        text = re.sub(
+            r"(connection failed: )?connection to server (at|on) .*?( failed|$)", "the connection failed", text
+        )
     return without_address(text, address.url)
 
 

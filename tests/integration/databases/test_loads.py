@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from scoreline.storage import keys
+from scoreline.storage.objects.base import exists
+from scoreline.tasks.dispatch.reconcile import reconcile_job
 from tests.support.gated import BLOCKS
 from tests.support.loading import TABLE, Loading, loading
 from tests.support.postgres import Database
@@ -77,3 +80,38 @@ def test_what_does_not_fit_is_said_and_nothing_is_loaded(loads: Loading, options
     assert done.state == "failed"
     assert said in done.error
     assert loads.rows() == {}
+
+
+def test_a_lost_message_is_sent_again_until_the_results_are_loaded(loads: Loading) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    desk = loads.gated.at
+    assert "load" in desk.names_sent()
+    assert exists(loads.gated.main, keys.active("a"))
+    # When the message and the ledger are lost
+    desk.engine.ledger.forget("a")
+    desk.engine.ledger.end_step("a", "load")
+    reconcile_job(desk.engine, "a")
+    assert "load" in desk.names_sent()
+    # Then another message loads the results, and the job is done
+    loads.message("a")
+    assert loads.status("a").state == "loaded"
+    assert not exists(loads.gated.main, keys.active("a"))
+    reconcile_job(desk.engine, "a")
+    assert "load" not in desk.names_sent()
+
+
+def test_results_of_a_finished_job_are_loaded_when_somebody_asks(loads: Loading) -> None:
+    loads.database.run(TABLE)
+    loads.gated.run("a")
+    assert loads.client.status("a").loads == ()
+    asked = loads.client.load("s3://scoreline/out/", into="scores", key=["id"], columns=["prediction"])
+    assert (asked.job_id, asked.loads[0].state) == ("a", "waiting")
+    loads.message("a")
+    assert loads.status("a").state == "loaded"
+    assert loads.rows() == loads.scored("a")
+    assert ("job.load", "a") in loads.gated.audited()
+    # And asking again loads what is missing, which is nothing
+    loads.client.load("a", into="scores", key=["id"], columns=["prediction"])
+    loads.message("a")
+    assert (loads.status("a").state, loads.status("a").number) == ("loaded", 2)
