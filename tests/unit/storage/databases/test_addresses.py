@@ -67,3 +67,4 @@ def test_no_error_has_the_address() -> None:
     assert said.startswith("the database RESULTS_DATABASE_URL: the connection failed")
     assert not any(part in said for part in ("127.0.0.1", "hush", "shop", "app"))
     assert without_address(f"cannot use {URL}", URL) == "cannot use …"
+    assert without_address("no host db.example.org, nor hush-hush", URL) == "no host …, nor …"
