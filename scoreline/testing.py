@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import InvalidRequest, JobFailed, require_extra
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.objects.buckets import Buckets
@@ -107,7 +108,8 @@ class EagerClient(Client):
             models=LoadedModels(models=self.models, counters=ledger.counters),
             profile=Environment(environ).flag("DATA_PROFILE", True),
         )
-        worker = EagerWorker(engine=engine, webhooks=webhooks, send=self._record)
+        databases = DatabaseSettings.from_env(environ)
+        worker = EagerWorker(engine=engine, webhooks=webhooks, send=self._record, databases=databases)
         super().__init__(buckets, self._messages, ledger, webhooks)
         self.send_webhook = self._record
 

@@ -8,6 +8,7 @@
     ├── InvalidRequest             the request cannot be carried out as it was made
     │   ├── InvalidURI
     │   ├── BucketNotAllowed
+    │   ├── TableNotAllowed
     │   ├── ModelNotFound
     │   ├── ModelInUse
     │   ├── InputNotFound
@@ -45,6 +46,10 @@
     │   │   └── LedgerCorrupt
     │   └── LedgerUnavailable
     ├── AlertUndelivered           the service of a recipient does not take an alert
+    ├── DatabaseError              a database refused a statement, or a table does not fit
+    │   ├── LoadSuperseded         a newer job was loaded into the table
+    │   ├── LoadBudgetExceeded     the table refused too many rows
+    │   └── DatabaseUnavailable    transient
     ├── WebhookRefused             the receiver does not accept a webhook
     ├── PlatformRefused            Heroku refuses to change the number of dynos
     ├── StepUnfinished             transient: the next attempt of a step continues with the rest
@@ -107,6 +112,10 @@ class InvalidURI(InvalidRequest):
 
 class BucketNotAllowed(InvalidRequest):
     """Raised when a URI names a bucket that is not in ALLOWED_BUCKETS."""
+
+
+class TableNotAllowed(InvalidRequest):
+    """Raised when a job names a table that is not in ALLOWED_TABLES."""
 
 
 class ModelNotFound(InvalidRequest):
@@ -274,6 +283,26 @@ class LedgerCorrupt(LedgerLost):
 
 class LedgerUnavailable(LedgerError):
     """Raised when Redis, where the ledger is stored, cannot be reached."""
+
+
+class DatabaseError(ScorelineError):
+    """Raised when a database refuses a statement, or when a table does not fit the results."""
+
+    quotes = True
+
+
+class LoadSuperseded(DatabaseError):
+    """Raised when a newer job was loaded into a table, or is being loaded into it."""
+
+
+class LoadBudgetExceeded(DatabaseError):
+    """Raised when a table refuses more rows than the job allows."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Raised when a database does not answer, is read-only, or cannot do the work at the moment."""
+
+    transient = True
 
 
 class WebhookRefused(ScorelineError):

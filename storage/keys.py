@@ -263,6 +263,26 @@ def delivery(job_id: str) -> str:
     return f"jobs/{check_name('job id', job_id)}/notice.json"
 
 
+def load(job_id: str, load_id: str) -> str:
+    """Return the key of the document that requests a load of a job's results into a table of a database."""
+    return f"jobs/{check_name('job id', job_id)}/load-{check_name('load', load_id)}.json"
+
+
+def load_progress(job_id: str, load_id: str) -> str:
+    """Return the key of the document that says how far a load is."""
+    return f"jobs/{check_name('job id', job_id)}/load-{check_name('load', load_id)}-progress.json"
+
+
+def load_ended(job_id: str, load_id: str) -> str:
+    """Return the key of the document that says how a load ended."""
+    return f"jobs/{check_name('job id', job_id)}/load-{check_name('load', load_id)}-ended.json"
+
+
+def load_refused(folder: str, load_id: str, part: int, sha256: str) -> str:
+    """Return the key of the rows of a file of results that a table refused. It contains the digest of these rows."""
+    return f"{folder}_load/{check_name('load', load_id)}/refused-{part:05d}-{sha256[:16]}.parquet"
+
+
 def active(job_id: str) -> str:
     """Return the key of a job's marker, which is deleted once the outcome is written and the webhook is settled.
 

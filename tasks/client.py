@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from scoreline.storage import audit
 from scoreline.storage.audit import Submitter, acting_as, is_acting
-from scoreline.storage.errors import JobConflict, JobNotFound, JobRemoved, ObjectNotFound, describe, require_extra
+from scoreline.storage.errors import (
+    InvalidRequest,
+    JobConflict,
+    JobNotFound,
+    JobRemoved,
+    ObjectNotFound,
+    describe,
+    require_extra,
+)
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.backlog.reader import Backlog, BacklogReader
 from scoreline.tasks.backlog.settings import CostSettings
+from scoreline.tasks.databases.requests import begin_loads, load_again, request_load
 from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.dispatch.job_index import Rebuilt, rebuild
 from scoreline.tasks.dispatch.listing import JobListing
@@ -345,6 +354,8 @@ class Client:
     def resume(self, job_id: str, *, max_rejected: str | int | None = None, deadline: str | None = None) -> Status:
         """Complete a job that failed or was cancelled, with the same model version and inputs.
 
+        If the job has its results, and they could not be loaded into a table, load what is missing.
+
         Parameters
         ----------
         job_id : str
@@ -367,9 +378,84 @@ class Client:
         """
         self.queue.ping()
         self.ledger.ping()
+        with self._acting():
+            if self._has_unloaded(job_id) and load_again(self._dispatcher, job_id):
+                return self.status(job_id)
         allowed = None if max_rejected is None else str(max_rejected)
         with self._acting():
             begin_run(self._dispatcher, job_id, allowed, deadline, check=self._check_still_new)
+        return self.status(job_id)
+
+    def _has_unloaded(self, job_id: str) -> bool:
+        """Return whether a job has all its results, and a load of them has ended before all were loaded."""
+        return any(load.ended and load.state != "loaded" for load in self.status(job_id).loads)
+
+    def load(
+        self,
+        job_or_output: str,
+        *,
+        into: str,
+        key: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        mode: str | None = None,
+        create: bool | None = None,
+        database: str | None = None,
+        again: bool = False,
+        older: bool = False,
+    ) -> Status:
+        """Ask the workers to load accepted results into a table of a database. Return the status of the job.
+
+        The same call again loads only what is missing. The status has the progress (`Status.loads`).
+
+        Parameters
+        ----------
+        job_or_output : str
+            The id of a job, or the URI of an output, whose latest run is then loaded.
+        into : str
+            The table, ``schema.table`` or a table in the schema ``public``.
+        key : sequence of str, optional
+            The columns that identify a row. Only the mode ``append`` needs none.
+        columns : sequence of str, optional
+            The columns of the results to load, as ``name`` or ``column of the table=name``; by default, all.
+        mode : str, optional
+            ``upsert`` (the default), ``append`` or ``replace``.
+        create : bool, optional
+            Whether the table is created if it does not exist.
+        database : str, optional
+            Name of a database that the workers know; by default, their database of results.
+        again : bool
+            Load parts again that were loaded before, for example because rows were deleted from the table.
+        older : bool
+            Replace the values of newer jobs.
+
+        Raises
+        ------
+        InvalidRequest
+            An option is malformed, or the results are not accepted. Whether the table is allowed and fits, only the
+            workers find out; the status says so.
+        """
+        self.queue.ping()
+        self.ledger.ping()
+        job_id = job_or_output
+        if "://" in job_or_output:
+            output = with_slash(job_or_output)
+            found, _ = Pointer.of(self.buckets, output).read()
+            if found is None or found.job_id is None:
+                raise InvalidRequest(f"no run of {output} is accepted: `scoreline results {output}` lists its runs")
+            job_id = found.job_id
+        with self._acting():
+            request_load(
+                self._dispatcher,
+                job_id,
+                into=into,
+                key=key,
+                columns=columns,
+                mode=mode,
+                create=create,
+                database=database,
+                again=again,
+                older=older,
+            )
         return self.status(job_id)
 
     def _check_still_new(self, job: Job) -> None:
@@ -397,7 +483,9 @@ class Client:
             Transient: try again.
         """
         with self._acting():
-            return decide(self.buckets, job_id, "accepted", reason)
+            decided = decide(self.buckets, job_id, "accepted", reason)
+            begin_loads(self._dispatcher, job_id)
+            return decided
 
     def reject(self, job_id: str, reason: str) -> Decided:
         """Withdraw the results of a job from readers.

@@ -29,6 +29,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import SEAWEED, Stack
 from tests.support.ending import killed_at_end
+from tests.support.postgres import Database, Postgres
 from tests.support.proving import proved_here
 from tests.support.rig import Rig
 from tests.support.warm import WarmStack, read_s3_once, run_scoreline
@@ -86,6 +87,21 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A second stack, whose S3 server is SeaweedFS."""
     with killed_at_end(WarmStack(tmp_path_factory.mktemp("seaweed"), s3_module=SEAWEED)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server. A test that stops it starts it again."""
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[Database]:
+    """An empty database."""
+    name = postgres.create()
+    yield Database(postgres, name)
+    postgres.drop(name)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 from celery import Task
 
 from scoreline.storage.audit import acting_as
+from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import (
     UNLOADABLE_HERE,
     DocumentCorrupt,
@@ -22,11 +23,13 @@ from scoreline.storage.errors import (
     LedgerFenced,
     LedgerLost,
     ScorelineError,
+    ScoringError,
     describe,
 )
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.tasks.alerts.sending import send_waiting
 from scoreline.tasks.alerts.settings import AlertSettings
+from scoreline.tasks.databases import loader
 from scoreline.tasks.dispatch import reconcile as reconciling
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions, check_known
@@ -271,6 +274,27 @@ def notify(self: Task[Any, Any], job_id: str) -> None:
         if error.transient and retries_made(self) < MAX_RETRIES:
             raise retry_later(self, error) from error
         notifying.give_up(engine, job_id, error)
+
+
+@app.task(name="scoreline.load", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
+def load(self: Task[Any, Any], job_id: str, lane: int | None = None) -> None:
+    """Load accepted results of a job into tables of databases. After many retries, the reconciler begins again."""
+    drop_unless_job_id(job_id)
+    engine = lifecycle.engine(app)
+    try:
+        loader.load(engine, DatabaseSettings.from_env(os.environ), job_id, lane)
+    except JobNotFound as error:
+        log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
+    except SoftTimeLimitExceeded:
+        reason = f"loading one file took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
+        loader.give_up(engine, job_id, ScoringError(reason))
+    except ScorelineError as error:
+        if not error.transient:
+            loader.give_up(engine, job_id, error)
+        elif retries_made(self) < MAX_RETRIES:
+            raise retry_later(self, error) from None
+        else:
+            log.warning("load.waits", extra={"job_id": job_id, "error": describe(error)})
 
 
 @app.task(name="scoreline.reconcile")

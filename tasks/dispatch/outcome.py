@@ -25,6 +25,7 @@ from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.dispatch.job_index import note_end, note_run, noting_end
 from scoreline.tasks.job.alert import alert_of_end
 from scoreline.tasks.job.documents import (
+    COMPLETE,
     WITH_RESULTS,
     Job,
     Outcome,
@@ -38,6 +39,7 @@ from scoreline.tasks.job.documents import (
     seconds_since,
 )
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.job.loads import pending
 
 log = logging.getLogger(__name__)
 
@@ -172,11 +174,18 @@ def webhook_pending(main: ObjectStore, job: Job, run: int) -> bool:
     return notice is None or notice.run < run
 
 
+def load_pending(main: ObjectStore, job: Job, outcome: Outcome) -> bool:
+    """Return whether accepted results of a job must still be loaded into a database."""
+    return outcome.state in COMPLETE and bool(pending(main, job.spec, outcome.loads))
+
+
 def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | None = None) -> None:
     """Close a job's ledger, correct its entry in the index, and remove its marker, unless another run has begun.
 
     A complete run is the last run of its job, so `run.json` is not read if the run is complete. The entry is written
     while the marker is removed: an entry that says that a job is under way does no harm (see `IndexEntry`).
+
+    The marker stays until the webhook is delivered and the results are loaded.
     """
     main, run, may_be_resumed = dispatcher.buckets.main, outcome.run, outcome.state not in WITH_RESULTS
     if may_be_resumed and read_run(main, job_id)[0].number != run:
@@ -184,9 +193,12 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | Non
     dispatcher.ledger.close(job_id)
     job = job or read_job(main, job_id)
     dispatcher.outbox.leave(alert_of_end(job, outcome))
-    if webhook_pending(main, job, run):
+    due = ["events"] if webhook_pending(main, job, run) else []
+    due += ["load"] if load_pending(main, job, outcome) else []
+    if due:
         note_end(main, job, outcome)
-        send_step(dispatcher, "events", job_id)  # the marker stays until the notification is delivered
+        for step in due:
+            send_step(dispatcher, step, job_id)
         return
     with noting_end(main, job, outcome):
         main.delete(keys.active(job_id))

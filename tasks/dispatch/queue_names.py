@@ -10,7 +10,7 @@ CLOCK_TASKS = frozenset(
     {"scoreline.reconcile", "scoreline.tick", "scoreline.gc", "scoreline.status", "scoreline.events"}
 )
 """Tasks that must not wait behind the parts of jobs."""
-STEP_TASKS = frozenset({"scoreline.plan", "scoreline.score_staged", "scoreline.finalize"})
+STEP_TASKS = frozenset({"scoreline.plan", "scoreline.score_staged", "scoreline.finalize", "scoreline.load"})
 """Steps of jobs other than parts. They have their own queue, so that a free process does them before parts."""
 PART_TASK = "scoreline.score_part"
 PARTS_PREFIX = "scoreline.parts"

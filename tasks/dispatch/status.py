@@ -20,7 +20,8 @@ from scoreline.storage.ledger.base import Ledger, Progress
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.backlog.time_left import seconds_of_work
 from scoreline.tasks.backlog.workload import Workload
-from scoreline.tasks.job.documents import Job, Status, read_job, read_outcome, seconds_since
+from scoreline.tasks.job.documents import COMPLETE, Job, Status, read_job, read_outcome, seconds_since
+from scoreline.tasks.job.loads import load_statuses
 from scoreline.tasks.job.plan_file import PlanFile
 
 _FIRST_POLL_S = 0.02
@@ -99,6 +100,7 @@ class StatusReader:
                 class_b=outcome.class_b,
                 result_bytes=outcome.result_bytes,
                 checks=outcome.checks,
+                loads=load_statuses(self._main, job.spec, outcome.loads) if outcome.state in COMPLETE else (),
             )
         progress = self._ledger.progress(job_id)
         return self._with_time_left(job, self._under_way(job, progress), progress)
@@ -149,6 +151,7 @@ class StatusReader:
         answer.pop("submitter", None)
         if status.checks is not None:
             answer["checks"] = {"warned": status.checks.count("warn"), "blocked": status.checks.count("block")}
+        answer |= {"loads": [{**load, "error": ""} for load in answer["loads"]]} if "loads" in answer else {}
         if status.error:
             outcome = read_outcome(self._main, job_id)
             summary = (outcome.summary if outcome is not None else "") or "the job failed"  # none from earlier releases

@@ -25,6 +25,8 @@ from scoreline.storage.tables.options import read_options
 from scoreline.storage.typed_json import MALFORMED_GZIP, build, convert, decode_object, moment
 from scoreline.tasks.job.findings import Checks, Review
 from scoreline.tasks.job.labels import check_labels
+from scoreline.tasks.job.load_options import LOAD_OPTIONS
+from scoreline.tasks.job.loads import LoadStatus
 from scoreline.tasks.job.spec import JobSpec, check_budget
 from scoreline.tasks.job.tombstone import Tombstone, refuse_removed, tombstone_in
 
@@ -47,7 +49,7 @@ _DOCUMENT = "document"
 """Name of the metadata field of a marker that contains the digest of ``job.json``."""
 _LATER_OPTIONS = (
     *("group", "priority", "max_processes", "checks", "deadline", "profile", "segment"),
-    "challenger",
+    *("challenger", "into", *LOAD_OPTIONS),
 )
 """Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
 than their own."""
@@ -108,6 +110,8 @@ class Job:
             given |= {"inputs": [given.pop("input")], "read": {}}
         features = convert(given["features"], tuple[str, ...] | None, "features") or None
         inputs = convert(given["inputs"], tuple[str, ...], "inputs")
+        for name in ("key", "into_columns"):
+            given[name] = convert(given.get(name), tuple[str, ...] | None, name) or None
         spec = JobSpec(**given | {"features": features, "inputs": inputs, "read": read_options(given["read"])})
         challenger = convert(raw.get("challenger"), PinnedModel | None, "challenger")
         moment(raw["submitted"], "submitted")
@@ -191,10 +195,12 @@ class Outcome:
     """The results of a small job of records, as `scoreline.tasks.records.table.encode` writes them."""
     checks: Checks | None = None
     """What the checks found, and what a person decided; None if there is neither."""
+    loads: tuple[str, ...] = ()
+    """Ids of the loads that were requested after the job had ended (see `scoreline.tasks.job.loads`)."""
 
     def to_json(self) -> bytes:
         """Encode. Fields that later releases have added are left out if they are empty."""
-        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results", "checks")
+        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results", "checks", "loads")
         kept = {name: value for name, value in asdict(self).items() if name not in added or value}
         if self.checks is not None:
             kept["checks"] = self.checks.to_dict()
@@ -274,6 +280,8 @@ class Status:
     """Size of the results of that job; 0 if it is unknown."""
     checks: Checks | None = None
     """What the checks of that job found, and what a person decided; None if there is neither."""
+    loads: tuple[LoadStatus, ...] = ()
+    """How far the results of that job are loaded into tables of databases."""
 
     @property
     def left_s(self) -> float | None:
@@ -302,6 +310,7 @@ class Status:
             "class_b",
             "result_bytes",
             "checks",
+            "loads",
         )
         kept = {name: value for name, value in asdict(self).items() if name not in optional or value}
         return kept if self.checks is None else kept | {"checks": self.checks.to_dict()}

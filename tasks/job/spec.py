@@ -13,6 +13,7 @@ from scoreline.storage.keys import check_name
 from scoreline.storage.models.manifest import METHODS, parse_ref
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.tasks.job.deadline import resolve_deadline
+from scoreline.tasks.job.load_options import LOAD_OPTIONS, check_load
 from scoreline.tasks.job.uris import names, parse_uri
 
 PRIORITIES = ("low", "normal", "high")
@@ -109,6 +110,18 @@ class JobSpec:
     """A kept column. Rows and scores are also counted by its values."""
     challenger: str | None = None
     """``name``, ``name@alias`` or ``name@version`` of a model that scores the same rows, for comparison."""
+    into: str | None = None
+    """A table, ``schema.table``, into which the accepted results are loaded."""
+    key: tuple[str, ...] | None = None
+    """Columns that identify a row of the table."""
+    into_columns: tuple[str, ...] | None = None
+    """Columns to load, as ``name`` or ``column of the table=name``; by default, all columns of the results."""
+    mode: str | None = None
+    """``upsert``, ``append`` or ``replace``; by default, ``upsert``."""
+    create: bool | None = None
+    """Whether the table is created if it does not exist."""
+    database: str | None = None
+    """Name of a database that the workers know; by default, their database of results."""
 
     @property
     def group_name(self) -> str:
@@ -171,16 +184,27 @@ class JobSpec:
                 if self.segment
                 else "segment names no column: name one, or leave it out"
             )
+        self._check_load()
         for name in ("part_rows", "max_attempts", "max_processes"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InvalidRequest(f"{name} {value!r} is not a whole number of at least 1")
         return self
 
+    def _check_load(self) -> None:
+        if type(self.create) not in (bool, type(None)):
+            raise InvalidRequest(f"create {self.create!r} is neither true nor false")
+        if self.into is not None:
+            check_load(self.into, self.key or (), self.into_columns or (), self.mode or "upsert")
+            if self.database is not None:
+                check_name("database", self.database)
+        elif given := [name for name in LOAD_OPTIONS if getattr(self, name) is not None]:
+            raise InvalidRequest(f"{', '.join(given)} without into: name the table with --into")
+
     def _check_types(self) -> None:
         optional = (
             *("method", "only_new", "rejected_of", "partition_by", "group", "priority", "checks", "deadline"),
-            *("profile", "segment", "challenger"),
+            *("profile", "segment", "challenger", "into", "mode", "database"),
         )
         for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)

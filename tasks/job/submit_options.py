@@ -16,6 +16,7 @@ from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import METHODS
 from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, ReadOptions, read_options
 from scoreline.tasks.job.labels import check_labels
+from scoreline.tasks.job.load_options import MODES
 from scoreline.tasks.job.spec import PRIORITIES, JobSpec
 
 Kind = Literal["text", "names", "types", "count", "flag", "character", "labels", "file"]
@@ -211,6 +212,49 @@ class SubmitOptions(RecordsOptions, total=False):
             metavar="MODEL",
         ),
     ]
+    into: Annotated[
+        str | None,
+        Option(
+            help="Load the accepted results into this table of the workers' database. ALLOWED_TABLES of the workers "
+            "says which tables may be named.",
+            metavar="[SCHEMA.]TABLE",
+        ),
+    ]
+    key: Annotated[
+        Sequence[str] | None,
+        Option(help="With --into, these columns identify a row of the table.", kind="names", metavar="COL,COL"),
+    ]
+    into_columns: Annotated[
+        Sequence[str] | None,
+        Option(
+            help="With --into, load these columns of the results besides the key. COL=NAME loads NAME into the column "
+            "COL.",
+            kind="names",
+            metavar="NAME,COL=NAME",
+            default="all",
+        ),
+    ]
+    mode: Annotated[
+        str | None,
+        Option(
+            help="With --into, change the rows of the table that are there and insert the others; or append all rows; "
+            "or replace the whole table at once.",
+            choices=tuple(MODES),
+            default="upsert",
+        ),
+    ]
+    create: Annotated[
+        bool | None,
+        Option(help="With --into, create the table if it does not exist.", kind="flag"),
+    ]
+    database: Annotated[
+        str | None,
+        Option(
+            help="With --into, load into the database of this name in DATABASES_FILE of the workers.",
+            metavar="NAME",
+            default="RESULTS_DATABASE_URL",
+        ),
+    ]
     format: Annotated[
         str | None,
         Option(help="Read every object in this format.", choices=FORMATS, default="by each object's name"),
@@ -303,6 +347,7 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
 """Words for characters that are hard to type, by option."""
 _EMPTY_IS_ABSENT = frozenset(
     {"output", "job_id", "features", "group", "priority", "checks", "deadline", "profile", "segment", "challenger"}
+    | {"into", "key", "into_columns", "mode", "database"}
 )
 
 
@@ -362,8 +407,9 @@ def spec_from(
         given["max_rejected"] = str(given["max_rejected"])
     if isinstance(given.get("keep"), list | tuple):
         given["keep"] = ",".join(map(str, given["keep"])) or "none"
-    if "features" in given:
-        given["features"] = _names("features", given["features"])
+    for name in ("features", "key", "into_columns"):
+        if name in given:
+            given[name] = _names(name, given[name])
     return JobSpec(
         model=model,
         inputs=(input,) if isinstance(input, str) or not isinstance(input, Sequence) else tuple(input),

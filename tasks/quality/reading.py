@@ -81,16 +81,51 @@ class Results:
         """
         schema: pa.Schema | None = None
         for file in self._files():
-            rows = 0
-            with self._open(file) as opened:
-                schema = schema or self._whole_schema(opened.schema_arrow)
-                inside = None if columns is None else [name for name in columns if name != self._partition_by]
+            with self.opened(file, columns) as batches:
+                for batch in batches():
+                    schema = schema or batch.schema
+                    yield batch if batch.schema == schema else pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    @property
+    def place(self) -> tuple[ObjectStore, str]:
+        """The bucket of the results, and the folder there."""
+        return self._store, parse_uri(self.uri)[1]
+
+    @property
+    def files(self) -> list[ResultFile]:
+        """The files of the run, in order of the input."""
+        return list(self._files())
+
+    @contextlib.contextmanager
+    def opened(
+        self, file: ResultFile, columns: Sequence[str] | None = None
+    ) -> Iterator[Callable[[], Iterator[pa.RecordBatch]]]:
+        """Fetch and check one file, and provide a function that yields its rows in batches, as often as it is called.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Names of the columns to read; by default, all.
+
+        Raises
+        ------
+        ResultsDamaged
+            The file differs from the one that the run wrote, or is gone.
+        """
+        with self._open(file) as opened:
+            schema = self._whole_schema(opened.schema_arrow)
+            inside = None if columns is None else [name for name in columns if name != self._partition_by]
+
+            def batches() -> Iterator[pa.RecordBatch]:
+                rows = 0
                 for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=inside, use_threads=False):
                     rows += batch.num_rows
                     whole = self._whole(batch, schema, file, inside)
                     yield whole if columns is None else whole.select(columns)
-            if rows != file.rows:
-                raise ResultsDamaged(f"{file.uri} has {rows:,} rows, and its run recorded {file.rows:,}")
+                if rows != file.rows:
+                    raise ResultsDamaged(f"{file.uri} has {rows:,} rows, and its run recorded {file.rows:,}")
+
+            yield batches
 
     def _whole_schema(self, schema: pa.Schema) -> pa.Schema:
         schema = schema.remove_metadata()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import (
     DocumentCorrupt,
     JobNotFound,
@@ -19,6 +20,7 @@ from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
+from scoreline.tasks.databases import loader
 from scoreline.tasks.dispatch.memory_queue import Message
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import reconcile_job
@@ -46,6 +48,8 @@ class EagerWorker:
     webhooks: WebhookSettings
     send: Sender
     """Delivers the notification of a job's end."""
+    databases: DatabaseSettings = field(default_factory=lambda: DatabaseSettings.from_env({}))
+    """The databases into which results are loaded."""
 
     def do(self, message: Message) -> None:
         """Handle a message.
@@ -72,6 +76,8 @@ class EagerWorker:
         try:
             if message.name == "scoreline.events" and isinstance(error, ScorelineError):
                 give_up(self.engine, job_id, error)
+            elif message.name == "scoreline.load":
+                loader.give_up(self.engine, job_id, error)
             else:
                 fail_job(self.engine, job_id, error)
         except DocumentCorrupt:
@@ -81,6 +87,8 @@ class EagerWorker:
         match message.name:
             case "scoreline.events":
                 notify(self.engine, self.webhooks, job_id, self.send)
+            case "scoreline.load":
+                loader.load(self.engine, self.databases, job_id, message.kwargs.get("lane"))
             case "scoreline.plan":
                 plan_job(self.engine, job_id)
             case "scoreline.finalize":

@@ -5,11 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
+from scoreline.worker.dev.stack import ROOT
 from tests.support.waiting import HANG_S, wait_until
 
 SCORELINE = str(Path(sys.executable).with_name("scoreline"))
@@ -45,6 +47,25 @@ def test_dev_runs_a_command_with_the_addresses_and_exits_with_its_code(tmp_path:
     assert done.returncode == 7, done.stderr
     assert "scoreline" in done.stdout
     wait_until_none(str(tmp_path))
+
+
+def test_dev_runs_a_postgresql_and_keeps_its_tables(tmp_path: Path) -> None:
+    def run(statement: str) -> str:
+        connect = "import os, psycopg; c = psycopg.connect(os.environ['RESULTS_DATABASE_URL'])"
+        code = f"{connect}; print(c.execute({statement!r}).statusmessage); c.commit()"
+        command = [SCORELINE, "dev", "--workers", "0", "--keep", "--postgres", "--", sys.executable, "-c", code]
+        environ = os.environ | {"SCORELINE_TEST_MARK": str(folder)}
+        done = subprocess.run(
+            command, env=environ, cwd=folder, capture_output=True, text=True, timeout=HANG_S, check=False
+        )
+        wait_until_none(str(folder))
+        return done.stdout or done.stderr
+
+    with tempfile.TemporaryDirectory(dir=ROOT / ".cache/tmp") as name:  # other users may not enter pytest's folders
+        folder = Path(name)
+        folder.chmod(0o711)
+        assert run("CREATE TABLE scores AS SELECT 1 AS id") == "SELECT 1\n"
+        assert run("SELECT * FROM scores") == "SELECT 1\n"
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,15 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
 from tests.support.rejects import rejected_key
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 PAGE = fill((DOCS / "reference/documents.md").read_text())
 PLAIN, GATHERED = "documents-plain", "documents-gathered"
 FOLDER = "documents/out/job_id={}/"
 OF_SLOTS = {"schedule"}
 """Fields that only the job of a schedule's slot has."""
-LEFT_OUT = {"reason", "summary", "results", "checks"}
-"""Fields that are absent unless the job failed, or is a small job of records, or its checks have findings."""
+LEFT_OUT = {"loads", "reason", "summary", "results", "checks"}
+"""Fields that are absent unless the job failed, is a small job of records, has findings, or was loaded on request."""
 
 
 def section(heading: str) -> str:
@@ -75,6 +75,12 @@ def bucket(worker: Stack) -> ObjectStore:
             profile="on",
             segment="s",
             challenger=challenger,
+            into="public.scores",
+            key=["id"],
+            into_columns=["prediction"],
+            mode="append",
+            create=True,
+            database="warehouse",
             labels={"page": "documents"},
         )
         *_, last = client.watch(job_id, timeout_s=HANG_S)
@@ -196,3 +202,12 @@ def test_a_baseline_has_the_fields_of_the_page(worker: Stack, bucket: ObjectStor
     data = bucket.get(f"models/{made.name}/{made.version}/baseline.json.gz").data
     of_profile = {"rows", "counted", "one_in", "columns"}
     assert set(json.loads(gzip.decompress(data))) == tables("Model manifest")[2] | of_profile
+
+
+@pytest.mark.parametrize("job_id", [PLAIN, GATHERED])
+def test_the_end_of_a_load_has_the_fields_of_the_page(
+    document: Callable[..., Any], client: Client, job_id: str
+) -> None:
+    (load,) = wait_until(lambda: [load for load in client.status(job_id).loads if load.ended], "the end of the load")
+    assert "has no database 'warehouse'" in load.error
+    assert set(document(keys.load_ended(job_id, load.load_id))) == tables("Loads")[1]

@@ -99,6 +99,7 @@ def _copies(number: int) -> Iterator[list[Path]]:
     )
     built = [str(path.relative_to(ROOT)) for path in _extensions(ROOT)]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        Path(folder).chmod(0o711)  # a PostgreSQL of the tests runs as another user if this process is root's
         copies = [Path(folder, str(count)).resolve() for count in range(number)]
         for copy in copies:
             for name in [*listed.stdout.split("\0"), *built]:

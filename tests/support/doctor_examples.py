@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from scoreline.worker.dev.stack import free_port
 from tests.support.doctor_case import Case
 
 UNUSED_ADDRESS = "redis://:hush-hush@127.0.0.1:9/0"
@@ -331,6 +332,20 @@ def several_threads_per_process(case: Case) -> None:
 @example("threads", "warning", "not set to 1: OMP_NUM_THREADS, OPENBLAS_NUM_THREADS")
 def no_procfile(case: Case) -> None:
     (case.folder / "Procfile").unlink()
+
+
+# database
+
+
+@example("database", "error", "RESULTS_DATABASE_URL: the connection failed")
+def a_database_that_does_not_answer(case: Case) -> None:
+    url = f"postgresql://app:hush-hush@127.0.0.1:{free_port()}/shop"
+    case.set(RESULTS_DATABASE_URL=url, ALLOWED_TABLES="scores")
+
+
+@example("database", "error", "RESULTS_DATABASE_URL is not an address such as postgresql://")
+def an_address_of_another_database(case: Case) -> None:
+    case.set(RESULTS_DATABASE_URL="mysql://app:hush-hush@db.example.org/shop")
 
 
 # models

@@ -489,7 +489,7 @@ def test_every_message_that_a_job_sends_to_a_worker_is_known(client: EagerClient
         "gc",
     }  # applications and beat send these tasks
     names = set(done.stdout.split()) - {f"scoreline.{name}" for name in of_others}
-    assert len(names) == 5
+    assert len(names) == 6
     for name in names:
         client.queue.send(name, job_id="never-was", part=0)
     with pytest.raises(JobNotFound):  # a message for a job that does not exist

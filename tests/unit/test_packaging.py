@@ -60,6 +60,9 @@ ON_NO_DYNO = {
     "MODEL_CACHE_DIR_MB": "they are",
     "SCORELINE_COMPILED_TREES": "compiled trees give the same results",
     "PRICES_FILE": "costs are shown where a person submits jobs or looks at them",
+    "DATABASE_URL": "the add-on sets it",
+    "DATABASES_FILE": "it is part of the application",
+    "LOAD_CONNECTIONS": "four connections fit the smallest plan",
     "MODEL_SIGNING_KEY": "only whoever publishes has it: with it, whoever gets at a dyno could sign",
 }
 """Settings that are not in app.json, and why."""
@@ -204,6 +207,7 @@ def test_each_service_waits_until_what_it_needs_is_healthy() -> None:
             "valkey": "service_healthy",
             "s3": "service_healthy",
             "bucket": "service_completed_successfully",
+            "postgres": "service_healthy",
         }
         assert COMPOSE[name]["restart"] == "unless-stopped"
     # And every long-running service has a health check: the worker uses the check of the image, and beat has its own

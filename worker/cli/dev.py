@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     epilog="""\
 scoreline dev
 scoreline dev --beat --web --keep -- bash
+scoreline dev --postgres -- bash
 scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
 """,
 )
@@ -47,8 +48,9 @@ scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
 @click.option("--beat", is_flag=True, help="Start beat too, so that schedules run.")
 @click.option("--web", is_flag=True, help="Serve the pages too, on a free port of 127.0.0.1.")
 @click.option("--keep", is_flag=True, help="Keep the bucket and the logs in .scoreline/dev, for the next time.")
+@click.option("--postgres", is_flag=True, help="Start PostgreSQL too; RESULTS_DATABASE_URL names its database.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def dev(workers: int, beat: bool, web: bool, keep: bool, command: tuple[str, ...]) -> None:
+def dev(workers: int, beat: bool, web: bool, keep: bool, postgres: bool, command: tuple[str, ...]) -> None:
     """Run a command on embedded services.
 
     Starts Valkey, an S3 server with a bucket, and a worker, and runs COMMAND with the addresses of Valkey and the S3
@@ -58,12 +60,17 @@ def dev(workers: int, beat: bool, web: bool, keep: bool, command: tuple[str, ...
     With --keep, the objects in the bucket are stored at the end, and restored at the next start. The command prints the
     folder of the logs.
 
+    With --postgres, jobs can be loaded into any table in the schema public of a PostgreSQL database. With --keep, its
+    tables are kept too.
+
     The exit code is the exit code of COMMAND.
     """
     _exit_on_signals()
     with _stack(keep=keep) as stack:
         echo(f"# logs: {_shown(stack.folder)}{'' if keep else ' (until the end; use --keep to keep them)'}", err=True)
         stack.environ[DEV] = "1"
+        if postgres:
+            _start_postgres(stack, keep=keep)
         if workers:
             stack.start_worker(workers)
         if beat:
@@ -197,6 +204,22 @@ def _stack(*, keep: bool = False) -> Stack:
 
         return KeptStack()
     return Stack()
+
+
+def _start_postgres(stack: Stack, *, keep: bool) -> None:
+    try:
+        stack.start_postgres(kept_tables() if keep else None)
+    except ModuleNotFoundError as error:
+        raise ScorelineError(f"--postgres needs {error.name!r}: pip install -r dev-requirements.txt") from error
+
+
+def kept_tables() -> Path:
+    """Return the folder in which ``scoreline dev --keep`` keeps the tables of PostgreSQL."""
+    from scoreline.worker.dev.kept import FOLDER
+
+    folder = FOLDER.absolute() / "postgres"
+    folder.parent.chmod(0o711)  # the server runs as another user if this process is root's
+    return folder
 
 
 def _run(stack: Stack, command: list[str]) -> int:

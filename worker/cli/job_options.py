@@ -105,10 +105,11 @@ class _Types(click.ParamType[Any]):
         return {name.strip(): kind.strip() for name, _, kind in pairs}
 
 
+NAMES = _Names()
 _KINDS: dict[str, Any] = {
     "text": str,
     "count": click.IntRange(1),
-    "names": _Names(),
+    "names": NAMES,
     "types": _Types(),
     "character": str,
     "file": str,

@@ -23,6 +23,7 @@ from scoreline.worker.cli import (
     dev,
     doctor,
     jobs,
+    load,
     metrics,
     models,
     outcomes,
@@ -63,7 +64,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     cls=Group,
     sections={
         "Jobs": ("submit", "status", "watch", "jobs", "rejected", "cancel", "resume"),
-        "Results": ("results", "report", "accept", "reject", "outcomes", "trace"),
+        "Results": ("results", "report", "accept", "reject", "outcomes", "trace", "load"),
         "Models": ("models", "checks"),
         "Schedules": ("schedule",),
         "Operations": ("doctor", "web", "workers", "scale", "metrics", "reconcile", "gc", "audit", "alerts"),
@@ -111,6 +112,7 @@ def cli(context: click.Context) -> None:
 cli.add_command(models.models)
 cli.add_command(checks.checks)
 cli.add_command(submit.submit)
+cli.add_command(load.load)
 cli.add_command(jobs.status)
 cli.add_command(jobs.watch)
 cli.add_command(jobs.jobs)

@@ -15,6 +15,7 @@ from scoreline.storage.wording import plural, printable
 from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.loads import LoadStatus
 from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.idle_hint import IDLE_S, IdleHint
 from scoreline.worker.cli.output import echo, echo_field
@@ -141,6 +142,7 @@ def show_status(job: Status) -> None:
     if job.error:
         echo_field("error", job.error)
     _show_checks(job)
+    _show_loads(job)
     for hint in _hints(job):
         echo_field("hint", hint)
 
@@ -156,6 +158,21 @@ def _show_checks(job: Status) -> None:
     if (review := job.checks.review) is not None:
         at = review.at[:16].replace("T", " ")
         echo_field("decision", f"{review.decision} by {review.who} on {at} UTC: {review.reason}")
+
+
+def _show_loads(job: Status) -> None:
+    """Print how far the results are loaded into tables of databases."""
+    for load in job.loads:
+        echo_field("load", load_in_words(load))
+        if load.error:
+            echo_field("", load.error)
+
+
+def load_in_words(load: LoadStatus) -> str:
+    """Return how far a load is, in one line."""
+    parts = f"{load.parts_done:,} of {plural(load.parts, 'part')}, " if load.parts else ""
+    aside = f", {load.set_aside:,} set aside" if load.set_aside else ""
+    return f"{load.state}: {parts}{plural(load.rows, 'row')}{aside}, into {load.table} ({load.mode})"
 
 
 def _left(job: Status) -> str:
@@ -177,6 +194,8 @@ def _hints(job: Status) -> Iterator[str]:
         else:
             yield f"scoreline accept {job.job_id} --reason TEXT gives the results back to readers"
         return
+    if any(load.state == "failed" for load in job.loads):
+        yield f"scoreline resume {job.job_id} loads what is missing, once the cause is fixed"
     if job.state not in ("failed", "partial"):
         return
     if job.rejected:

@@ -87,6 +87,12 @@ def schedule() -> None:
     profile = "on"
     segment = "region"
     challenger = "churn@challenger"
+    into = "public.scores"
+    key = ["id"]
+    into_columns = ["prediction", "risk=proba_yes"]
+    mode = "upsert"
+    create = true
+    database = "warehouse"
     webhook = "https://example.org/hooks/x"
     labels = {team = "risk"}
     format = "csv"

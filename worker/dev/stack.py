@@ -1,4 +1,4 @@
-"""Runs Valkey, an S3 server and workers on free ports of 127.0.0.1, until the process that started them ends."""
+"""Runs Valkey, an S3 server, PostgreSQL and workers on free ports of 127.0.0.1, until their parent process ends."""
 
 from __future__ import annotations
 
@@ -154,6 +154,31 @@ class Stack:
         log = self.folder / f"{name}.log"
         guard = self.run(command, log, self.environ | dict(extra or {}))
         self.wait("the worker", lambda: f"{name} ready" in log.read_text(errors="replace"), guard, log)
+        return guard
+
+    def start_postgres(self, folder: Path | None = None, port: int | None = None) -> Guard:
+        """Start PostgreSQL, and wait until it accepts connections. Processes find it by ``RESULTS_DATABASE_URL``.
+
+        Parameters
+        ----------
+        folder : Path, optional
+            The folder of the data; by default, a folder that is removed at the end.
+        port : int, optional
+            By default, a free port.
+        """
+        from scoreline.worker.dev.postgres import binaries, url
+
+        port, programs = port or free_port(), binaries()
+        if folder is None:
+            folder = self.folder / "postgres"
+            self.folder.chmod(0o711)  # the server runs as another user if this process is root's
+        log = folder.with_name(f"{folder.name}.log")
+        command = [sys.executable, "-m", "scoreline.worker.dev.postgres", str(port), str(folder)]
+        guard = self.run(command, log, self.environ)
+        ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        self.wait("PostgreSQL", lambda: subprocess.run(ready, check=False).returncode == 0, guard, log)
+        self._services.append(guard)
+        self.environ |= {"RESULTS_DATABASE_URL": url(port), "ALLOWED_TABLES": "public.*"}
         return guard
 
     def start_beat(self, extra: Mapping[str, str] | None = None) -> Guard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scoreline.worker.doctor.bucket import bucket
 from scoreline.worker.doctor.check import Check
+from scoreline.worker.doctor.database import database
 from scoreline.worker.doctor.liveness import clock, workers
 from scoreline.worker.doctor.models import model_keys, models
 from scoreline.worker.doctor.packages import packages
@@ -18,6 +19,7 @@ CHECKS = (
     Check("packages", packages, needs=()),
     Check("redis", redis),
     Check("bucket", bucket),
+    Check("database", database, needs=()),
     Check("time", clocks_agree),
     Check("timeouts", timeouts),
     Check("shutdown", shutdown, needs=()),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from scoreline.tasks.job.load_options import LOAD_OPTIONS
 from scoreline.tasks.job.submit_options import SubmitOptions, described
 from scoreline.tasks.schedules.file import parse, render, spec_of
 from scoreline.tasks.webhooks.settings import WebhookSettings
@@ -153,6 +154,12 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "profile": [("off", "off"), ("", None)],
     "segment": [("region", "region"), ("", None)],
     "challenger": [("churn@challenger", "churn@challenger"), ("", None)],
+    "into": [("public.scores", "public.scores")],
+    "key": [(["id"], ("id",))],
+    "into_columns": [(["prediction", "b=proba_yes"], ("prediction", "b=proba_yes"))],
+    "mode": [("append", "append"), ("", None)],
+    "create": [(True, True)],
+    "database": [("warehouse", "warehouse"), ("", None)],
     "format": [("csv", "csv")],
     "delimiter": [(";", ";"), ("tab", "\t")],
     "quote": [("'", "'"), ("none", "")],
@@ -179,7 +186,9 @@ def toml(value: Any) -> str:
 def test_every_option_of_a_job_can_be_set_and_reaches_the_job(name: str) -> None:
     for value, expected in VALUES[name]:
         text = SOUND.replace('max_rejected = "5"\n', "").replace('output = "s3://data/scores/{previous:%Y%m%d}/"\n', "")
-        parsed = parse(text.replace("[hourly]", f"[hourly]\n{name} = {toml(value)}"))
+        more = {"into": 'key = ["id"]\n'}.get(name, 'into = "t"\n' if name in LOAD_OPTIONS and value != "" else "")
+        more += 'key = ["id"]\n' if more and name not in ("into", "key") else ""
+        parsed = parse(text.replace("[hourly]", f"[hourly]\n{more}{name} = {toml(value)}"))
         assert parsed.faults == ()
         spec = spec_of(parsed.schedules[1], datetime(2026, 11, 25, tzinfo=UTC), "s3://unused/").check()
         assert getattr(spec, name, None) == expected or getattr(spec.read, name, None) == expected

@@ -23,6 +23,7 @@ def test_only_outages_and_steps_that_must_wait_are_transient() -> None:
     transient = {kind.__name__ for kind in leaves(errors.ScorelineError) if kind.transient}
     assert transient == {
         "StoreUnavailable",
+        "DatabaseUnavailable",
         "LedgerUnavailable",
         "QueueUnavailable",
         "StepUnfinished",

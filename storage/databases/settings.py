@@ -1,0 +1,118 @@
+"""The databases that workers may use, read once from the environment. Their addresses never leave the worker."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from scoreline.storage.errors import InvalidSettings, TableNotAllowed
+from scoreline.storage.settings import Environment
+
+DEFAULT_LOAD_CONNECTIONS = 4
+_SCHEMES = ("postgres", "postgresql")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """The address of a database. Its text is the name of the setting that has it."""
+
+    name: str
+    """The setting, or the name in DATABASES_FILE."""
+    url: str = field(repr=False)
+    require_tls: bool = False
+    """Whether a connection without TLS is refused, although the URL does not say so."""
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether connections are refused if they do not use TLS."""
+        mode = dict(parse_qsl(urlsplit(self.url).query)).get("sslmode", "require" if self.require_tls else "prefer")
+        return mode in ("require", "verify-ca", "verify-full")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings:
+    """The databases into which results may be loaded, and the tables there."""
+
+    results: Address | None
+    named: Mapping[str, Address]
+    """The databases of DATABASES_FILE by name."""
+    allowed_tables: tuple[str, ...]
+    """Patterns of ``schema.table``. If empty, no table may be loaded."""
+    load_connections: int = DEFAULT_LOAD_CONNECTIONS
+    """Maximum number of connections with which all workers load one job at the same time."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> DatabaseSettings:
+        """Read the settings; raises `InvalidSettings` with a message that lists all faults, but no address."""
+        env = Environment(environ)
+        on_heroku = bool(env.text("DYNO"))
+        name, url = env.first("RESULTS_DATABASE_URL")
+        if not url and _is_postgres(env.text("DATABASE_URL")):
+            name, url = env.first("DATABASE_URL")
+        if url and not _is_postgres(url):
+            env.faults.append(f"{name} is not an address such as postgresql://user:password@host/database")
+        file, named = env.text("DATABASES_FILE"), {}
+        if file:
+            named = _read(env, file, on_heroku)
+        tables = tuple(item for item in re.split(r"[\s,]+", env.text("ALLOWED_TABLES")) if item)
+        for item in tables:
+            if item.count(".") > 1:
+                env.faults.append(f"ALLOWED_TABLES: {item!r} is not of the form schema.table, in which * may occur")
+        connections = env.number("LOAD_CONNECTIONS", DEFAULT_LOAD_CONNECTIONS, minimum=1)
+        env.finish()
+        return cls(
+            results=Address(name=name, url=url, require_tls=on_heroku) if url else None,
+            named=named,
+            allowed_tables=tuple(item if "." in item else f"public.{item}" for item in tables),
+            load_connections=connections,
+        )
+
+    def address(self, name: str | None) -> Address:
+        """Return a database by its name in DATABASES_FILE, or the database of results; raises `InvalidSettings`."""
+        if name is None:
+            if self.results is None:
+                raise InvalidSettings("RESULTS_DATABASE_URL is not set for the workers: no database is known")
+            return self.results
+        if name not in self.named:
+            known = ", ".join(sorted(self.named)) or "none"
+            raise InvalidSettings(f"DATABASES_FILE of the workers has no database {name!r}; it has {known}")
+        return self.named[name]
+
+    def check_table(self, table: str) -> None:
+        """Raise `TableNotAllowed` unless ``schema.table`` matches a pattern of ALLOWED_TABLES."""
+        if not any(fnmatchcase(table, pattern) for pattern in self.allowed_tables):
+            allowed = ", ".join(self.allowed_tables) or "which is not set, so that no table is allowed"
+            raise TableNotAllowed(f"table {table} is not in ALLOWED_TABLES of the workers: {allowed}")
+
+
+def _is_postgres(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in _SCHEMES and parts.port != 0
+    except ValueError:  # the port is not a number
+        return False
+
+
+def _read(env: Environment, file: str, on_heroku: bool) -> dict[str, Address]:
+    """Read a TOML file of names and addresses. A fault quotes no line of it."""
+    try:
+        found = tomllib.loads(Path(file).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not TOML"
+        env.faults.append(f"DATABASES_FILE={file!r} cannot be read: {reason}")
+        return {}
+    named: dict[str, Address] = {}
+    for name, url in found.items():
+        if isinstance(url, str) and _is_postgres(url):
+            named[name] = Address(name=name, url=url, require_tls=on_heroku)
+        else:
+            env.faults.append(f'DATABASES_FILE: {name!r} is not of the form NAME = "postgresql://…"')
+    return named

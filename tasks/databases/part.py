@@ -1,0 +1,190 @@
+"""Loads one file of results into a table, in one transaction with its receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+from scoreline.storage.databases.connection import Connection, is_of_row, transaction
+from scoreline.tasks.databases.encoding import ROW, encode
+from scoreline.tasks.databases.refused import Refused, budget_in_words, store_refused
+from scoreline.tasks.databases.registry import Receipt, Registry
+from scoreline.tasks.databases.tables import Mapped, Table, identifiers
+from scoreline.tasks.job.loads import LoadRequest
+from scoreline.tasks.quality.latest import ResultFile
+from scoreline.tasks.quality.reading import Results
+
+_COPY = "scoreline_copy"
+"""Name of the temporary table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many rows the table may refuse."""
+
+    allowed: str
+    rows: int
+    """Number of rows of the job."""
+    left: int
+    """Number of rows that may be refused, after those that the job rejected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartLoader:
+    """Loads the files of one job into one table."""
+
+    request: LoadRequest
+    registry: Registry
+    results: Results
+    table: Table
+    """The table that receives the rows: the table of the request, or the one that will replace it."""
+    columns: Mapped
+    budget: Budget
+
+    def load(self, connection: Connection, part: int, file: ResultFile) -> bool:
+        """Load a file unless its receipt exists. Return False if another process is loading it."""
+        with self.results.opened(file) as batches, transaction(connection):
+            if not self.registry.claim(connection, part):
+                return False
+            self.registry.check_turn(connection)
+            receipts = self.registry.receipts(connection, self.table.oid)
+            if part not in receipts:
+                self._load(connection, part, file, batches, receipts)
+        return True
+
+    def _load(
+        self,
+        connection: Connection,
+        part: int,
+        file: ResultFile,
+        batches: Callable[[], Iterator[pa.RecordBatch]],
+        receipts: Mapping[int, Receipt],
+    ) -> None:
+        aside = sum(receipt.set_aside for receipt in receipts.values())
+        words = budget_in_words(self.budget.allowed, self.budget.rows)
+        refused = Refused(allowed=self.budget.left - aside, whole=words)
+        self._create_copy(connection)
+        self._copy(connection, batches, refused)
+        self._insert(connection, file.rows, refused)
+        uri = ""
+        if refused.reasons:
+            store, folder = self.results.place
+            uri = store_refused(store, folder, self.request.load_id, part, refused, batches())
+        loaded = Receipt(rows=file.rows - len(refused.reasons), set_aside=len(refused.reasons))
+        self.registry.note(connection, part, self.table.oid, file.sha256, loaded, uri)
+
+    def _create_copy(self, connection: Connection) -> None:
+        """Create a temporary table with the types of the columns, but without constraints."""
+        connection.execute(
+            sql.SQL(
+                "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT 0::bigint AS {}, {} FROM {} WITH NO DATA"
+            ).format(sql.Identifier(_COPY), sql.Identifier(ROW), identifiers(self.columns.targets), self.table.sql)
+        )
+
+    def _copy(self, connection: Connection, batches: Callable[[], Iterator[pa.RecordBatch]], refused: Refused) -> None:
+        """Copy all rows into the temporary table, except those whose values do not fit the types."""
+        statement = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier("pg_temp", _COPY))
+
+        def send(pieces: Iterator[tuple[pa.RecordBatch, int]]) -> None:
+            with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                for batch, first in pieces:
+                    copy.write(encode(batch, first))
+
+        try:
+            with connection.transaction():
+                send(self._numbered(batches()))
+        except psycopg.Error as error:
+            if not is_of_row(error):
+                raise
+            for batch, first in self._numbered(batches()):
+
+                def load(low: int, high: int, batch: pa.RecordBatch = batch, first: int = first) -> None:
+                    send(iter([(batch.slice(low - first, high - low), low)]))
+
+                refused.search(connection, first, first + batch.num_rows, load)
+
+    def _numbered(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, int]]:
+        first = 0
+        for batch in batches:
+            yield batch.select(self.columns.sources), first
+            first += batch.num_rows
+
+    def _insert(self, connection: Connection, rows: int, refused: Refused) -> None:
+        """Insert the rows of the temporary table, except those that the table refuses."""
+        if self.request.mode != "append":
+            self._refuse_without_key(connection, refused)
+        try:
+            with connection.transaction():
+                connection.execute(self._statement(sql.SQL("true")))
+        except psycopg.Error as error:
+            if not is_of_row(error):
+                raise
+            if self.request.mode != "append":
+                self._refuse_repeated(connection, refused)
+            connection.execute(
+                sql.SQL("CREATE INDEX ON {} ({})").format(sql.Identifier("pg_temp", _COPY), sql.Identifier(ROW))
+            )
+            refused.search(connection, 0, rows, lambda low, high: self._insert_range(connection, low, high))
+
+    def _insert_range(self, connection: Connection, low: int, high: int) -> None:
+        condition = sql.SQL("{} >= {} AND {} < {}").format(
+            sql.Identifier(ROW), sql.Literal(low), sql.Identifier(ROW), sql.Literal(high)
+        )
+        connection.execute(self._statement(condition))
+
+    def _refuse_without_key(self, connection: Connection, refused: Refused) -> None:
+        for name in self.request.key:
+            gone = connection.execute(
+                sql.SQL("DELETE FROM {} WHERE {} IS NULL RETURNING {}").format(
+                    sql.Identifier("pg_temp", _COPY), sql.Identifier(name), sql.Identifier(ROW)
+                )
+            )
+            for (row,) in gone.fetchall():
+                refused.add(row, f"the key {name!r} is missing")
+
+    def _refuse_repeated(self, connection: Connection, refused: Refused) -> None:
+        """Set all rows aside whose key an earlier row of the file has."""
+        copy, row, key = sql.Identifier("pg_temp", _COPY), sql.Identifier(ROW), identifiers(self.request.key)
+        gone = connection.execute(
+            sql.SQL(
+                "DELETE FROM {copy} WHERE {row} IN (SELECT {row} FROM (SELECT {row}, row_number() OVER (PARTITION BY "
+                "{key} ORDER BY {row}) AS n FROM {copy}) AS numbered WHERE n > 1) RETURNING {row}"
+            ).format(copy=copy, row=row, key=key)
+        )
+        for (number,) in gone.fetchall():
+            refused.add(number, "an earlier row has the same key")
+
+    def _statement(self, condition: sql.Composable) -> sql.Composed:
+        """Return the statement that inserts rows of the temporary table.
+
+        Rows are inserted in the order of their keys, so that two transactions that change the same rows wait for each
+        other and rarely deadlock.
+        """
+        columns, order = self.columns, sql.Composed([])
+        if self.request.key:
+            order = sql.SQL(" ORDER BY ") + identifiers(self.request.key)
+        insert = sql.SQL("INSERT INTO {} AS stored ({}) SELECT {} FROM {} WHERE {}").format(
+            self.table.sql,
+            identifiers(columns.targets),
+            identifiers(columns.targets),
+            sql.Identifier("pg_temp", _COPY),
+            condition,
+        )
+        if self.request.mode == "append":
+            return insert
+        conflict = sql.SQL(" ON CONFLICT ({}) DO ").format(identifiers(self.request.key))
+        if not columns.others:
+            return insert + order + conflict + sql.SQL("NOTHING")
+        update = sql.SQL("UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})").format(
+            sql.SQL(", ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("excluded", name))
+                for name in columns.others
+            ),
+            sql.SQL(", ").join(self.table.compared(name, "stored") for name in columns.others),
+            sql.SQL(", ").join(self.table.compared(name, "excluded") for name in columns.others),
+        )
+        return insert + order + conflict + update

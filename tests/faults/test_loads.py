@@ -1,0 +1,155 @@
+"""Each row is in the table once, with the values of the job, whatever dies while it is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from scoreline.storage import keys
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.loads import LoadStatus
+from tests.support.postgres import Database
+from tests.support.rig import Rig
+
+PARTS = 6
+SECRET = "s3cr3t-of-the-database"
+WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+class Bench:
+    """A rig whose workers know a database."""
+
+    def __init__(self, rig: Rig, database: Database) -> None:
+        self.rig, self.database = rig, database
+        database.run("CREATE TABLE scores (id bigint PRIMARY KEY, prediction double precision)")
+        url = database.url.replace("postgres@", f"postgres:{SECRET}@")
+        self.settings = {"RESULTS_DATABASE_URL": url, "ALLOWED_TABLES": "public.*", "LOAD_CONNECTIONS": "2"}
+        self.start()
+        rig.publish()
+
+    def start(self) -> None:
+        self.rig.start_worker(2, **self.settings)
+
+    def submit(self) -> Status:
+        return self.rig.submit(PARTS, into="scores", key=["id"], into_columns=["prediction"])
+
+    def kill(self) -> None:
+        """Kill the workers, and wait until the server has noticed it."""
+        self.rig.kill(self.rig.parents() + self.rig.children())
+        self.rig.wait(lambda: not self.others(), "the end of the connections")
+
+    def others(self) -> list[tuple[object, ...]]:
+        return self.database.run("SELECT pid FROM pg_stat_activity WHERE application_name = 'scoreline'")
+
+    def load(self, job: Status) -> LoadStatus | None:
+        return next(iter(self.rig.client.status(job.job_id).loads), None)
+
+    def end(self, job: Status) -> LoadStatus:
+        """Wait until the load has ended, and the job has no marker."""
+        self.rig.ensure_beat()
+        self.rig.end(job)
+
+        def ended() -> LoadStatus | None:
+            found = self.load(job)
+            return found if found is not None and found.ended else None
+
+        self.rig.wait(ended, "the end of the load")
+        self.rig.wait(lambda: not list(self.rig.store.list(keys.active(job.job_id))), "the marker's end")
+        found = ended()
+        assert found is not None
+        return found
+
+    def verify(self, job: Status) -> None:
+        """Check each row and each receipt, and that nothing that can be read has the password."""
+        done = self.end(job)
+        rows = self.rig.rows
+        assert (done.state, done.parts_done, done.rows, done.error) == ("loaded", PARTS, rows, ""), self.rig.logs()
+        assert self.database.run("SELECT * FROM scores ORDER BY id") == [(n, 3.0 * n + 1) for n in range(rows)]
+        assert self.database.run("SELECT count(*), sum(rows) FROM scoreline_loads WHERE part >= 0") == [(PARTS, rows)]
+        self.verify_secret()
+
+    def verify_secret(self) -> None:
+        texts = [self.rig.store.get(info.key).data for info in self.rig.store.list("")]
+        texts += [log.read_bytes() for log in self.rig.stack.folder.glob("*.log")]
+        for key in self.rig.redis.scan_iter("*"):
+            with contextlib.suppress(Exception):  # a key that has expired meanwhile
+                texts.append(self.rig.redis.dump(key) or b"")
+        assert not any(SECRET.encode() in text for text in texts)
+
+
+@pytest.fixture
+def bench(rig: Rig, database: Database) -> Bench:
+    return Bench(rig, database)
+
+
+@contextlib.contextmanager
+def locked(database: Database, statement: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """Hold a lock, so that a load waits at a known place."""
+    with database.connect() as holder, holder.transaction():
+        holder.execute(statement)
+        yield holder
+
+
+@pytest.mark.parametrize(
+    ("where", "statement"),
+    [
+        ("before the copy", "LOCK TABLE scores"),
+        ("between the copy and the rows", "LOCK TABLE scores IN SHARE MODE"),
+        ("between the rows and the commit", "LOCK TABLE scoreline_loads IN SHARE MODE"),
+    ],
+)
+def test_workers_killed_in_a_load_leave_nothing_half_done(bench: Bench, where: str, statement: str) -> None:
+    # Given a first load, so that the tables of receipts exist
+    if "scoreline_loads" in statement:
+        bench.verify(bench.submit())
+        bench.database.run("TRUNCATE scores, scoreline_loads")
+    with locked(bench.database, statement):
+        job = bench.submit()
+        bench.rig.wait(lambda: bench.database.run(WAITING), f"a load {where}")
+        # When the workers are killed there, and Redis is emptied
+        bench.kill()
+        bench.rig.redis.flushall()
+    assert bench.database.run("SELECT count(*) FROM scores") == [(0,)]
+    bench.start()
+    # Then others load every row once
+    bench.verify(job)
+
+
+def test_a_server_that_is_killed_and_started_again_has_every_row_once(bench: Bench) -> None:
+    with contextlib.suppress(psycopg.Error), locked(bench.database, "LOCK TABLE scores IN SHARE MODE"):
+        job = bench.submit()
+        bench.rig.wait(lambda: bench.database.run(WAITING), "a load")
+        bench.database.server.kill()
+    bench.rig.wait(lambda: (bench.load(job) or LOADING).error, "the error in the status")
+    bench.database.server.start()
+    bench.verify(job)
+
+
+def test_a_read_only_server_after_a_failover_lets_the_load_wait(bench: Bench) -> None:
+    name = bench.database.name
+    bench.database.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    job = bench.submit()
+    bench.rig.wait(lambda: "read-only" in (bench.load(job) or LOADING).error, "the error in the status")
+    with bench.database.connect() as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    bench.verify(job)
+
+
+def test_a_column_that_is_dropped_in_mid_load_fails_the_load_until_it_is_there_again(bench: Bench) -> None:
+    with locked(bench.database, "LOCK TABLE scores") as holder:
+        job = bench.submit()
+        bench.rig.wait(lambda: bench.database.run(WAITING), "a load")
+        holder.execute("ALTER TABLE scores DROP COLUMN prediction")
+    done = bench.end(job)
+    assert done.state == "failed"
+    assert 'column "prediction" does not exist' in done.error or "has no column 'prediction'" in done.error
+    bench.database.run("ALTER TABLE scores ADD prediction double precision")
+    bench.rig.client.resume(job.job_id)
+    bench.verify(job)
+
+
+LOADING = LoadStatus(number=1, state="loading", load_id="", table="", mode="upsert")

@@ -1,0 +1,108 @@
+"""``scoreline load``: loads accepted results into a table of a database."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from scoreline.tasks.client import Client
+from scoreline.tasks.job.load_options import MODES
+from scoreline.tasks.job.loads import LoadStatus
+from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.job_options import NAMES
+from scoreline.worker.cli.output import echo
+from scoreline.worker.cli.progress import load_in_words
+
+_LONGEST_POLL_S = 2.0
+
+
+@click.command(
+    cls=Command,
+    epilog="""\
+scoreline load nightly-20261125T020000Z --into scores --key customer_id
+scoreline load s3://bucket/scores/ --into public.scores --key id \\
+    --columns prediction,risk=proba_yes --watch
+""",
+)
+@click.argument("job_or_output", metavar="JOB|OUTPUT")
+@click.option("--into", required=True, metavar="[SCHEMA.]TABLE", help="Load into this table of the workers' database.")
+@click.option("--key", type=NAMES, metavar="COL,COL", help="These columns identify a row of the table.")
+@click.option(
+    "--columns",
+    type=NAMES,
+    metavar="NAME,COL=NAME",
+    help="Load these columns of the results besides the key. COL=NAME loads NAME into the column COL.  [default: all]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(tuple(MODES)),
+    help="Change the rows that are there and insert the others; or append all rows; or replace the whole table at once."
+    "  [default: upsert]",
+)
+@click.option("--create", is_flag=True, default=None, help="Create the table if it does not exist.")
+@click.option(
+    "--database",
+    metavar="NAME",
+    help="Load into the database of this name in DATABASES_FILE of the workers.  [default: RESULTS_DATABASE_URL]",
+)
+@click.option("--again", is_flag=True, help="Load all parts again, also those that were loaded before.")
+@click.option("--older", is_flag=True, help="Replace the values of newer jobs, too.")
+@click.option("--watch", "follow", is_flag=True, help="Show the progress until the load ends.")
+def load(
+    job_or_output: str,
+    into: str,
+    key: list[str] | None,
+    columns: list[str] | None,
+    mode: str | None,
+    create: bool | None,
+    database: str | None,
+    again: bool,
+    older: bool,
+    follow: bool,
+) -> None:
+    """Load accepted results into a table of PostgreSQL.
+
+    JOB is a job id. OUTPUT is the URI of an output, whose latest run is loaded. Workers do the loading: only they know
+    the database, and their ALLOWED_TABLES says which tables may be named. The same command again loads only what is
+    missing. `scoreline status JOB` shows the state of each load of JOB.
+
+    With --watch, the exit code is 0 if the results are loaded, and 1 if they could not be loaded.
+    """
+    client = Client.from_env()
+    now = client.load(
+        job_or_output,
+        into=into,
+        key=key,
+        columns=columns,
+        mode=mode,
+        create=create,
+        database=database,
+        again=again,
+        older=older,
+    )
+    table = into if "." in into else f"public.{into}"
+    echo(f"{now.job_id}: the workers load it into {table}", err=True)
+    if follow:
+        sys.exit(_follow(client, now.job_id, table))
+
+
+def _follow(client: Client, job_id: str, table: str) -> int:
+    """Show how far the loads of a job into a table are, until they have ended. Return the exit code."""
+    shown: list[str] = []
+    pause_s = 0.05
+    while True:
+        loads = [load for load in client.status(job_id).loads if load.table == table]
+        for line in [*map(load_in_words, loads), *_errors(loads)]:
+            if line not in shown:
+                echo(line)
+                shown.append(line)
+        if all(load.ended for load in loads):
+            return 0 if all(load.state == "loaded" for load in loads) else 1
+        time.sleep(pause_s)
+        pause_s = min(_LONGEST_POLL_S, 1.2 * pause_s)
+
+
+def _errors(loads: list[LoadStatus]) -> list[str]:
+    return [load.error for load in loads if load.error]
