@@ -13,7 +13,7 @@ from tests.support.churn import customers, drifted, publish
 SOUND, DRIFTED = "churn-sound", "churn-drifted"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def churn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EagerClient]:
     """Both jobs have ended. The second one is blocked, and has rejected rows."""
     with eager(tmp_path_factory.mktemp("churn")) as client:
@@ -34,11 +34,11 @@ def churn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EagerClient]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sound(churn: EagerClient) -> Report:
     return churn.report(SOUND)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def blocked(churn: EagerClient) -> Report:
     return churn.report(DRIFTED)
