@@ -24,6 +24,9 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "r2": True,
 }
 """The metrics in the order in which people read them, and whether more is better."""
+_OTHER_WEIGHTS = ("auc", "r2")
+"""The metrics whose weight is not the number of rows."""
+_FEW = 10
 _RANGES: Mapping[str, tuple[float, float]] = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "r2": (-math.inf, 1.0)}
 
 
@@ -49,10 +52,12 @@ def share(count: float, of: float) -> Estimate:
     (0.8, 0.4902, 0.9433)
     >>> share(0, 0).value, share(0, 0).high
     (0.0, 1.0)
+    >>> share(3.0000000000000004, 3).value
+    1.0
     """
     if of <= 0:
         return Estimate(value=0.0, low=0.0, high=1.0, error=0.0, weight=0.0)
-    value = count / of
+    value = min(1.0, max(0.0, count / of))  # sums of fractions may miss 0 and 1 by a rounding error
     middle = (value + Z * Z / (2 * of)) / (1 + Z * Z / of)
     half = Z / (1 + Z * Z / of) * math.sqrt(value * (1 - value) / of + Z * Z / (4 * of * of))
     error = math.sqrt(value * (1 - value) / of)
@@ -75,14 +80,18 @@ def estimate(name: str, value: float, error: float, weight: float) -> Estimate:
 def change(name: str, before: Estimate, after: Estimate) -> float | None:
     """Return by how much a metric changed, or None if the change may be chance.
 
-    The two estimates are held against each other by the z-test at 5%, as for independent rows.
+    The two estimates are held against each other by the z-test at 5%, as for independent rows. The error of a share is
+    taken from its interval, because the standard error of a share of 0 or 1 is 0. Fewer than `_FEW` rows prove nothing:
+    the standard error of a single row is 0, too.
 
     >>> before, after = estimate("auc", 0.8, 0.01, 1.0), estimate("auc", 0.7, 0.01, 1.0)
     >>> round(change("auc", before, after), 2), change("auc", before, before)
     (-0.1, None)
     """
+    if name not in _OTHER_WEIGHTS and min(before.weight, after.weight) < _FEW:
+        return None
     difference = after.value - before.value
-    error = math.hypot(before.error, after.error)
+    error = math.hypot(*(max(item.error, (item.high - item.low) / (2 * Z)) for item in (before, after)))
     return difference if abs(difference) > Z * error and difference else None
 
 

@@ -36,7 +36,7 @@ from scoreline.storage.objects.writer import PART_BYTES, ObjectWriter
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.typed_json import decode_object
 from scoreline.storage.wording import plural
-from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.job.documents import read_job, read_review
 from scoreline.tasks.quality.latest import RunEntry
 from scoreline.tasks.quality.outcome_labels import LabelInput
 from scoreline.tasks.quality.outcome_runs import Compared, compare, outputs_of
@@ -141,6 +141,8 @@ class _Adding:
         self._store, self._prefix = pointer.store, pointer.prefix
         self._output, self._folder = output, folder
         self._skipped: dict[str, str] = {}
+        self._listed: set[str] = set()
+        """The runs that ``latest.json`` lists, which are the newest ones."""
 
     def run(self, source: LabelInput, key: tuple[str, ...], target: str) -> AddedOutcomes:
         entries = self._entries()
@@ -168,6 +170,7 @@ class _Adding:
     def _entries(self) -> list[RunEntry]:
         """Return the accepted runs, the oldest first."""
         document, _ = self._pointer.read()
+        self._listed = set() if document is None else {run.job_id for run in document.runs}
         found = [] if document is None else [run for run in document.runs if run.decision == "accepted"]
         if not found:
             raise InvalidRequest(
@@ -275,7 +278,7 @@ class _Adding:
             updated=datetime.now(UTC).isoformat(timespec="seconds"),
             labels=len(labels),
             files=(file,),
-            runs=tuple(_kept(before, runs, set(self._skipped))[-MAX_RUNS:]),
+            runs=tuple(self._kept(before, runs)[-MAX_RUNS:]),
         )
         after = Outcomes.from_dict(decode_object(after.to_json()))  # as it is read again
         changed = before is None or replace(before, updated=after.updated).to_json() != after.to_json()
@@ -292,6 +295,22 @@ class _Adding:
             examples=examples,
             skipped=self._skipped,
         )
+
+    def _kept(self, before: Outcomes | None, runs: list[RunOutcomes]) -> list[RunOutcomes]:
+        """Return the runs of the document: those that were compared, and earlier ones that cannot be compared again.
+
+        The results of these are gone since, or ``latest.json`` does not list them any more.
+        """
+        own = {run.job_id for run in runs}
+        earlier = [] if before is None else [run for run in before.runs if run.job_id not in own]
+        unlisted = {run.job_id for run in earlier} - self._listed
+        stays = set(self._skipped) | {job_id for job_id in unlisted if not self._is_withdrawn(job_id)}
+        found = [*(run for run in earlier if run.job_id in stays), *runs]
+        return sorted(found, key=lambda run: (run.at, run.job_id, run.scorer))
+
+    def _is_withdrawn(self, job_id: str) -> bool:
+        review, _ = read_review(self._buckets.main, job_id)
+        return review is not None and review.decision == "withdrawn"
 
     def _upload(self, path: Path, name: str) -> None:
         with (
@@ -312,13 +331,6 @@ class _Adding:
                     self._store.delete(info.key)
         except ScorelineError as error:
             log.warning("outcomes.left", extra={"output": self._output, "error": str(error)})
-
-
-def _kept(before: Outcomes | None, runs: list[RunOutcomes], skipped: set[str]) -> list[RunOutcomes]:
-    """Return the runs of the document: those that were compared, and earlier ones whose results are gone since."""
-    own = {run.job_id for run in runs}
-    earlier = () if before is None else (run for run in before.runs if run.job_id not in own and run.job_id in skipped)
-    return sorted([*earlier, *runs], key=lambda run: (run.at, run.job_id, run.scorer))
 
 
 def _unknown(labels: Labels, used: Any, source: LabelInput) -> tuple[int, list[str]]:

@@ -33,7 +33,9 @@ from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.pointer import Pointer, publishes
 
 MAX_INPUTS = 1_000
-"""Maximum number of objects that a lineage lists. All of them are counted."""
+"""Maximum number of objects that a lineage lists. Further ones are counted."""
+MAX_PARTS = 100_000
+"""The objects of so many parts are counted. Reading a longer plan would take a request for each 512 parts."""
 
 Signature = Literal["signed", "not trusted", "not checked", "gone", "altered"]
 """``signed``: by a trusted key. ``not trusted``: by no trusted key. ``not checked``: no trusted keys are set here.
@@ -105,7 +107,8 @@ class Lineage:
     inputs: Sequence[InputObject]
     """The first `MAX_INPUTS` objects, in order of the input."""
     input_objects: int
-    """Number of all objects; 0 if they were not looked up, or if the job is not planned."""
+    """Number of objects in the first `MAX_PARTS` parts, which most jobs do not exceed; 0 if they were not looked up, or
+    if the job is not planned."""
     libraries: Mapping[str, str]
     """The libraries that scored the rows, if a result file was at hand to tell; otherwise empty."""
     checks: Checks | None
@@ -148,7 +151,8 @@ def lineage_of(
     libraries : mapping, optional
         The libraries that scored the rows, from the footer of a result file (see `libraries_in`).
     with_inputs : bool
-        Whether to list the objects. This reads the whole plan, which is large if the job has many parts.
+        Whether to list the objects. This reads the plan, which is large if the job has many parts, but at most
+        `MAX_PARTS` of them.
 
     Raises
     ------
@@ -224,7 +228,7 @@ def state_of_input(buckets: Buckets, uri: str, etag: str) -> InputState:
 
 
 def _inputs_of(buckets: Buckets, job_id: str) -> tuple[tuple[InputObject, ...], int]:
-    """Return the first objects of a job and the number of all; none if the job is not planned."""
+    """Return the first objects of a job and the number of all in `MAX_PARTS` parts; none if the job is not planned."""
     try:
         plan = PlanFile(buckets.main, job_id)
     except ObjectNotFound:
@@ -240,7 +244,7 @@ def _inputs_of(buckets: Buckets, job_id: str) -> tuple[tuple[InputObject, ...], 
 
 
 def _slices(plan: PlanFile) -> Iterator[Slice]:
-    for part in plan:
+    for part in itertools.islice(plan, MAX_PARTS):
         yield from part.slices
 
 

@@ -25,6 +25,8 @@ CALIBRATION_BINS = 10
 """Number of bins of equal width in a calibration table, as in the metrics of a baseline."""
 _SMALLEST = float(np.finfo(np.float64).eps)
 """The smallest probability in a logarithm, as in scikit-learn."""
+_LEAST_SPREAD = 1e-12
+"""A variance that is a smaller share of the mean square is a rounding error: the target is constant."""
 
 
 def auc_of_two(positive: Any, score: Any) -> Estimate | None:
@@ -163,8 +165,8 @@ def deciles_of(score: Any, observed: Any, *, is_share: bool) -> tuple[Bin, ...]:
     for predicted, total, square in zip(sums(score), sums(observed), sums((observed - centre) ** 2), strict=True):
         mean = float(total) / rows
         if is_share:
-            interval = share(min(rows, max(0.0, float(total))), rows)
-            low, high = interval.low, interval.high
+            interval = share(float(total), rows)
+            mean, low, high = interval.value, interval.low, interval.high
         else:
             variance = max(0.0, float(square) / rows - (mean - centre) ** 2)
             half = Z * math.sqrt(variance / rows)
@@ -219,7 +221,7 @@ def regression_of(moments: dict[str, float]) -> dict[str, Estimate]:
     }
     m = mean["u1"]
     spread = mean["u2"] - m * m
-    if n > 1 and spread > 0:
+    if n > 1 and spread > _LEAST_SPREAD * mean["u2"]:
         fourth = mean["u4"] - 4 * m * mean["u3"] + 6 * m * m * mean["u2"] - 3 * m**4
         with_errors = mean["e2u2"] - 2 * m * mean["e2u1"] + m * m * mse
         ratio = mse / spread

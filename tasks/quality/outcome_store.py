@@ -25,6 +25,8 @@ from scoreline.tasks.quality.outcome_labels import LabelInput
 
 PARTITIONS = 64
 """Number of pieces in which labels are sorted. A piece of 10 million labels has 6 MB."""
+LARGEST = 1e60
+"""Largest number that can be compared. The fourth powers of larger errors are infinite."""
 MAX_CLASSES = 1_000
 """Maximum number of different texts of a target."""
 SHOWN = 5
@@ -109,7 +111,7 @@ class _Values:
         if self.numeric:
             if pa.types.is_dictionary(target.type):
                 target = target.dictionary_decode()
-            return pc.fill_null(target.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+            return pc.fill_null(target.cast(pa.float64(), safe=False), float("nan")).to_numpy(zero_copy_only=False)
         texts = key_texts(target, name).dictionary_encode()
         places = []
         for text in texts.dictionary.to_pylist():
@@ -163,9 +165,12 @@ def _scatter(source: LabelInput, target: str, values: _Values, added: Added, fol
             null_keys += len(missing)
             examples += [batch.first_row + number for number in missing[: SHOWN - len(examples)].tolist()]
             numbers = values.numbers(batch.target, target)
-            if values.numeric and np.isinf(numbers).any():
-                row = batch.first_row + int(np.flatnonzero(np.isinf(numbers))[0])
-                raise InvalidRequest(f"the target {target!r} is infinite in row {row:,} of {source.name}: correct it")
+            if values.numeric and (too_large := np.abs(numbers) > LARGEST).any():
+                place = int(np.flatnonzero(too_large)[0])
+                what = "infinite" if np.isinf(numbers[place]) else f"beyond {LARGEST:.0e}"
+                raise InvalidRequest(
+                    f"the target {target!r} is {what} in row {batch.first_row + place:,} of {source.name}: correct it"
+                )
             known = ~np.isnan(numbers) & batch.keys.is_valid().to_numpy(zero_copy_only=False)
             added.null_targets += int(np.isnan(numbers).sum())
             keys = batch.keys.filter(pa.array(known))

@@ -1,7 +1,7 @@
 """Adds up what labels say about the scores of one model in one run, batch by batch, for all rows and for each segment.
 
 Sums are exact and take no memory. The AUC and the deciles need the scores of the rows; at most `MAX_CELLS` of them are
-held, of rows that a hash of their key chooses.
+held, of rows that a hash of their key chooses, or chance if more rows have a label than there are labels.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ from scoreline.tasks.quality.outcome_metrics import (
     regression_of,
 )
 from scoreline.tasks.quality.outcome_scorers import Scorer, class_text
+from scoreline.tasks.quality.outcome_store import LARGEST
 from scoreline.tasks.quality.run_outcomes import Bin, Group
 
 MAX_CELLS = 2_000_000
 """Maximum number of scores that are held. They take 34 MB, and 175 MiB while the AUC and the deciles are computed."""
+_MARGIN = 1.25
+"""So many times `MAX_CELLS` may be held, because a hash chooses only about as many rows as it should."""
 MAX_SEGMENTS = 50
 """Maximum number of segments, as in a profile. Rows of further values count only among all rows."""
 _MAX_MISFITS = 1_000
@@ -90,6 +93,9 @@ class ScorerSums:
         self._moments = {name: np.zeros(MAX_SEGMENTS + 1) for name in _MOMENTS}
         self._centre: float | None = None
         self._held: list[tuple[Any, Any, Any]] = []
+        self._rows_held = 0
+        self._by_hash, self._thinned = self.one_in, 1
+        self._chance = np.random.default_rng(0)
 
     def add(self, batch: pa.RecordBatch, target: Any, segments: Any, hashes: Any) -> None:
         """Add rows whose label is known.
@@ -113,7 +119,7 @@ class ScorerSums:
             return
         assert self.scorer.prediction is not None
         predicted = _floats(batch.column(self.scorer.prediction))
-        finite = np.isfinite(predicted)
+        finite = np.abs(predicted) <= LARGEST  # and no NaN
         predicted, target, segments, hashes = (item[finite] for item in (predicted, target, segments, hashes))
         if not len(target):
             return
@@ -165,8 +171,26 @@ class ScorerSums:
         self._hold(proba[:, 1] if proba.shape[1] == 2 else proba, codes, segments, hashes)
 
     def _hold(self, score: Any, target: Any, segments: Any, hashes: Any) -> None:
-        chosen = slice(None) if self.one_in == 1 else hashes % np.uint64(self.one_in) == 0
+        chosen = hashes % np.uint64(self._by_hash) == 0
+        if self._thinned > 1:
+            chosen &= self._chance.random(len(chosen)) * self._thinned < 1
         self._held.append((score[chosen], target[chosen], segments[chosen].astype(np.uint8)))
+        self._rows_held += int(chosen.sum())
+        while self._rows_held * self.scorer.cells > MAX_CELLS * _MARGIN:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Drop every other row by chance, because more rows than expected have a label: many have the same key.
+
+        The hash of the key does not choose here, because a few keys may have all the rows. The chance is the same each
+        time.
+        """
+        self._thinned *= 2
+        self.one_in *= 2
+        for number, (score, target, segments) in enumerate(self._held):
+            chosen = self._chance.random(len(target)) < 0.5
+            self._held[number] = score[chosen], target[chosen], segments[chosen]
+        self._rows_held = sum(len(item[1]) for item in self._held)
 
     def groups(self, names: Sequence[str], rows: Any) -> tuple[Group, ...]:
         """Return all rows, and then the segments by name.

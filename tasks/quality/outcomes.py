@@ -141,16 +141,15 @@ def forget_labels(store: ObjectStore, output: str) -> None:
         As for `read_outcomes`, as are the errors.
     """
     found, etag = read_with_etag(store, output)
-    if found is None or not found.files or not output:
+    if found is None:
         return
-    for name in store.folders(output):
-        if name.startswith("job_id=") and next(iter(store.list(f"{output}{name}/")), None) is not None:
-            return
+    if next(iter(store.list(f"{output}job_id=")), None) is not None:
+        return
+    labels = [info.key for info in store.list(keys.outcomes_folder(output)) if info.key != keys.outcomes(output)]
     with contextlib.suppress(PreconditionFailed):  # someone adds labels, so a run has results after all
-        store.put(keys.outcomes(output), replace(found, files=(), labels=0).to_json(), mode=if_unchanged(etag))
-        store.delete_many(
-            [info.key for info in store.list(keys.outcomes_folder(output)) if info.key != keys.outcomes(output)]
-        )
+        if found.files:
+            store.put(keys.outcomes(output), replace(found, files=(), labels=0).to_json(), mode=if_unchanged(etag))
+        store.delete_many(labels)  # also those that a process left that was killed here
 
 
 def read_with_etag(store: ObjectStore, output: str) -> tuple[Outcomes | None, str | None]:

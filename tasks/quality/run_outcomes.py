@@ -153,7 +153,8 @@ def pooled(runs: Sequence[RunOutcomes]) -> RunOutcomes:
 def _pooled_group(groups: Sequence[Group], kind: Kind) -> Group:
     labels = sum(group.labels for group in groups)
     known = [group for group in groups if group.labels and group.base is not None]
-    base = sum(group.labels * (group.base or 0.0) for group in known) / labels if known else None
+    of_known = sum(group.labels for group in known)  # runs without probabilities have no base
+    base = sum(group.labels * (group.base or 0.0) for group in known) / of_known if known else None
     return Group(
         segment=groups[0].segment,
         rows=sum(group.rows for group in groups),

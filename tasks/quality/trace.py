@@ -50,6 +50,7 @@ from scoreline.tasks.rejects.json_values import to_json_value
 
 MAX_FOUND = 20
 """Maximum number of rows that are traced for one key."""
+_DIGEST = "scoreline.manifest_sha256"
 _BATCH_ROWS = 65_536
 _PIECE_BYTES = 8 << 20
 
@@ -182,6 +183,9 @@ class Tracer:
         lineage = None
         if documents is not None:
             lineage = lineage_of(self.buckets, self.registry, opened.footer.job_id, with_inputs=False)
+        is_champion = lineage is None or lineage.model.manifest_sha256 == opened.footer.metadata.get(_DIGEST)
+        if not is_champion:
+            notes.append("the challenger of the job gave these scores, for comparison: readers do not get them")
         libraries = libraries_in(opened.footer.metadata)
         state: InputState = state_of_input(self.buckets, origin.uri, origin.etag) if "://" in origin.uri else ""
         found = Trace(
@@ -189,14 +193,14 @@ class Tracer:
             row=row,
             rejected=opened.rejects,
             values=values,
-            copy=self._compare(opened, documents),
+            copy=self._compare(opened, documents) if is_champion else "",
             job_id=opened.footer.job_id,
             part=origin.part,
             input=origin.uri,
             etag=origin.etag,
             input_row=origin.row,
             input_state=state,
-            model=lineage.model if lineage is not None else self._model_in(opened),
+            model=lineage.model if lineage is not None and is_champion else self._model_in(opened),
             libraries=libraries,
             lineage=lineage,
             notes=tuple(notes),
@@ -219,10 +223,9 @@ class Tracer:
             ]
         except BucketNotAllowed as error:
             return None, [describe(error)]
-        if (footer.get("scoreline.submitted_at"), footer.get("scoreline.manifest_sha256")) != (
-            job.submitted,
-            job.model.manifest_sha256,
-        ):
+        submitted = footer.get("scoreline.submitted_at") or footer.get("scoreline.scored_at")  # as release 0.1.0 has it
+        digests = [item.manifest_sha256 for item in (job.model, job.challenger) if item is not None]
+        if submitted != job.submitted or footer.get(_DIGEST) not in digests:
             return None, [
                 f"job {job_id} in bucket {self.buckets.main.bucket!r} is another job with the same id: the file was "
                 "written by a job that another deployment ran, or that was deleted"
@@ -230,12 +233,15 @@ class Tracer:
         return JobPlan(job=job, plan=plan, layout=layout), []
 
     def _model_in(self, opened: ResultFile) -> ModelLineage:
-        """Return what the footer says about the model version, if the documents of the job are gone."""
+        """Return what the footer says about the model version.
+
+        The documents of the job do not tell it if they are gone, or if its challenger wrote the file.
+        """
         metadata = opened.footer.metadata
         pinned = PinnedModel(
             name=metadata.get("scoreline.model", ""),
             version=metadata.get("scoreline.model_version", ""),
-            manifest_sha256=metadata.get("scoreline.manifest_sha256", ""),
+            manifest_sha256=metadata.get(_DIGEST, ""),
         )
         try:
             return model_lineage(self.registry, pinned.check())

@@ -27,7 +27,7 @@ _MAX_PARTS = 100_000
 """Maximum number of parts of a job whose report is written here. Reading a longer plan once more takes many seconds."""
 
 
-REQUESTS = Requests(class_a=1, class_b=9)
+REQUESTS = Requests(class_a=1, class_b=11)
 """Requests for the report of a job without rejected rows."""
 
 

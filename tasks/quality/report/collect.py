@@ -6,7 +6,7 @@ A report takes some 15 requests. Of many files with rejected rows, only the firs
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,7 +17,10 @@ from scoreline.storage.errors import (
     ModelNotFound,
     ModelUntrusted,
     ObjectNotFound,
+    PackageMissing,
+    ScorelineError,
     describe,
+    require_extra,
 )
 from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.manifest import Manifest
@@ -29,10 +32,11 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.comparison import Comparison, read_comparison
-from scoreline.tasks.quality.lineage import lineage_of
+from scoreline.tasks.quality.lineage import libraries_in, lineage_of
 from scoreline.tasks.quality.outcomes import Outcomes, read_outcomes
 from scoreline.tasks.quality.pointer import Pointer, publishes
 from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.quality.published import stream_files
 from scoreline.tasks.quality.report.columns import compared_columns, compared_segments
 from scoreline.tasks.quality.report.count_rejects import Limits, count_rejected
 from scoreline.tasks.quality.report.facts import ChecksFrom, Compared, Report, Stage
@@ -87,7 +91,7 @@ def report_of(
     InvalidRequest
         The job has not ended, or there is nothing as `against` says.
     """
-    buckets = buckets.caching(_EVERYTHING)  # several functions read the same documents
+    uncached, buckets = buckets, buckets.caching(_EVERYTHING)  # several functions read the same documents
     registry = ModelRegistry(buckets.main, verify_keys=verify_keys)
     job, outcome = read_job(buckets.main, job_id), read_outcome(buckets.main, job_id)
     if outcome is None:
@@ -153,7 +157,7 @@ def report_of(
         columns=compared_columns(profile, before, findings) if profile is not None else (),
         segment=profile.segment if profile is not None else "",
         segments=compared_segments(profile, before) if profile is not None else (),
-        rejects=count_rejected(layout, plan, outcome, limits),
+        rejects=count_rejected(ResultsLayout.of(uncached, job), plan, outcome, limits),
         stages=_stages(layout, outcome),
         work_s=outcome.work_s,
         requests_write=outcome.class_a,
@@ -161,7 +165,7 @@ def report_of(
         result_bytes=outcome.result_bytes,
         checks_from=_checks_from(job, manifest),
         plan_sha256=plan.sha256 if plan is not None else "",
-        lineage=lineage_of(buckets, registry, job_id),
+        lineage=lineage_of(buckets, registry, job_id, _libraries(buckets, layout, outcome)),
         comparison=comparison,
         outcomes=outcomes,
     )
@@ -240,6 +244,24 @@ def _stages(layout: ResultsLayout, outcome: Outcome) -> tuple[Stage, ...]:
         return tuple(Stage(name=name, seconds=float(seconds[name])) for name in TIMINGS if name in seconds)
     except (ObjectNotFound, ValueError, TypeError, LookupError):  # an earlier release wrote it, or it was removed
         return ()
+
+
+def _libraries(buckets: Buckets, layout: ResultsLayout, outcome: Outcome) -> Mapping[str, str]:
+    """Return the libraries that the footer of the first result file names; none if it cannot be read."""
+    if outcome.state not in WITH_RESULTS:
+        return {}
+    try:
+        with require_extra("reading the footer of a result file"):
+            from scoreline.tasks.quality.opened_results import open_result
+        for file in stream_files(layout.store, layout.folder):
+            with open_result(buckets, file.uri) as opened:
+                return libraries_in(opened.footer.metadata)
+    except PackageMissing:
+        pass
+    except ScorelineError as error:
+        if error.transient:
+            raise
+    return {}
 
 
 def _checks_from(job: Job, manifest: Manifest | None) -> ChecksFrom:

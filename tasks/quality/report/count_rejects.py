@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from scoreline.storage.errors import PackageMissing, ScorelineError, describe, require_extra
-from scoreline.tasks.job.documents import Outcome
+from scoreline.tasks.job.documents import WITH_RESULTS, Outcome
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.quality.report.facts import RejectedRow, RejectReason, Rejects
@@ -35,9 +35,13 @@ def count_rejected(layout: ResultsLayout, plan: PlanFile | None, outcome: Outcom
         return None
     try:
         with require_extra("counting rejected rows by reason"):
-            from scoreline.tasks.rejects.report import Tally, read_rejects
+            from scoreline.tasks.rejects.report import Tally, committed_rejects, read_rejects
         tally, complete = Tally(plan.columns.names, _EXAMPLES), True
-        files = list(islice(layout.store.list(layout.rejected_folder), limits.files + 1))
+        if outcome.state in WITH_RESULTS:  # the finalizer has deleted what attempts left that did not commit
+            found_files = layout.store.list(layout.rejected_folder)
+        else:
+            found_files = committed_rejects(layout, plan.sha256)
+        files = list(islice(found_files, limits.files + 1))
         for rows in read_rejects(layout.store, files[: limits.files]):
             if tally.rows >= limits.rows:
                 complete = False

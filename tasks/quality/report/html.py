@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from scoreline.storage.wording import plural, printable
 from scoreline.tasks.job.findings import Finding
+from scoreline.tasks.quality.lineage import MAX_PARTS
 from scoreline.tasks.quality.report import wording
 from scoreline.tasks.quality.report.challenger import challenger_view
 from scoreline.tasks.quality.report.drawing import HEIGHT, WIDTH, Drawing, draw
@@ -87,6 +88,7 @@ def render(report: Report) -> str:
             work=sum(stage.seconds for stage in report.stages),
             ACTIVITIES=_ACTIVITIES,
             FOUND=_FOUND,
+            MAX_PARTS=MAX_PARTS,
             WIDTH=WIDTH,
             HEIGHT=HEIGHT,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from scoreline.storage.errors import DocumentCorrupt, InvalidRequest, MissingCol
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.tasks.client import Client
-from scoreline.tasks.quality import outcome_store, outcome_sums
+from scoreline.tasks.job.results_keep import ResultsKeep
+from scoreline.tasks.quality import latest, outcome_store, outcome_sums
 from scoreline.tasks.quality.late_labels import AddedOutcomes
 from scoreline.tasks.quality.outcomes import Outcomes, forget_labels
 from scoreline.tasks.quality.run_outcomes import RunOutcomes
+from scoreline.tasks.retention import rounds
+from scoreline.tasks.retention.policies import Policies
 from scoreline.tasks.steps.planner import plan_job
 from tests.support.gated import BLOCKS, OUTPUT, Gated
 
@@ -137,6 +141,14 @@ def test_a_regressor_is_compared_by_its_errors(churn: Churn) -> None:
     assert churn.of("a").whole.deciles[0].predicted > churn.of("a").whole.deciles[9].predicted
 
 
+def test_numbers_that_float64_cannot_hold_exactly_are_compared(churn: Churn) -> None:
+    churn.publish("sales", LinearRegression(), churn.x * 3 + 1)
+    churn.run("a", model="sales")
+    sold = 2**60 + np.arange(ROWS)
+    churn.add(pd.DataFrame({"id": range(ROWS), "churned": sold}), "labels.parquet")
+    assert churn.of("a").whole.metrics["mae"].value == pytest.approx(2.0**60)
+
+
 def test_every_run_that_scored_a_key_is_compared_and_versions_are_told_apart(churn: Churn) -> None:
     churn.run("a", np.arange(0, 300))
     churn.publish("churn", LogisticRegression(C=0.01), churn.names)
@@ -248,6 +260,24 @@ def test_a_run_whose_results_were_removed_keeps_its_numbers(churn: Churn) -> Non
     assert churn.of("b").whole.labels == 200
 
 
+def test_a_run_that_latest_json_does_not_list_any_more_keeps_its_numbers(
+    churn: Churn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    churn.run("a")
+    churn.run("b")
+    churn.add(churn.labels())
+    before = churn.of("a")
+    monkeypatch.setattr(latest, "MAX_RUNS", 2)
+    churn.run("c")
+    assert [run.job_id for run in churn.jobs.latest.runs] == ["c", "b"]
+    churn.add(churn.labels())
+    assert [run.job_id for run in churn.stored.runs] == ["a", "b", "c"]
+    assert churn.of("a") == before
+    churn.client.reject("a", "wrong prices")
+    churn.add(churn.labels())
+    assert [run.job_id for run in churn.stored.runs] == ["b", "c"]
+
+
 def test_null_targets_are_left_out_and_counted(churn: Churn) -> None:
     churn.run("a")
     frame = pd.DataFrame({"id": [0, 1, 2], "churned": ["yes", None, None]})
@@ -312,6 +342,22 @@ def test_with_many_rows_the_auc_is_of_some_of_them(churn: Churn, monkeypatch: py
     }
 
 
+def test_few_keys_with_very_many_rows_take_no_more_memory(churn: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
+    churn.run("a", np.repeat(np.arange(10), 40))
+    churn.add(churn.labels(*range(10)))
+    exact = churn.of("a")
+    assert exact.one_in == 1
+    churn.jobs.main.delete(DOCUMENT)
+    monkeypatch.setattr(outcome_sums, "MAX_CELLS", 100)
+    churn.add(churn.labels(*range(10)))
+    some = churn.of("a")
+    assert (some.one_in, some.repeated, some.whole.labels) == (4, 390, 400)
+    assert 60 < sum(item.rows for item in some.whole.deciles) <= 125
+    assert some.whole.metrics["auc"].value == pytest.approx(exact.whole.metrics["auc"].value, abs=0.15)
+    assert some.whole.metrics["log_loss"] == exact.whole.metrics["log_loss"]
+    assert not churn.add(churn.labels(*range(10))).changed
+
+
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {"id": [1, 2, 2, 3, 3, 4], "churned": ["yes", "yes", "no", "no", "yes", "no"]},
@@ -374,6 +420,8 @@ def test_infinite_targets_and_several_texts_are_refused(churn: Churn, monkeypatc
     churn.run("a")
     with pytest.raises(InvalidRequest, match=r"'churned' is infinite in row 1"):
         churn.add(pd.DataFrame({"id": [0, 1], "churned": [1.0, np.inf]}), "labels.parquet")
+    with pytest.raises(InvalidRequest, match=r"'churned' is beyond 1e\+60 in row 0"):
+        churn.add(pd.DataFrame({"id": [0, 1], "churned": [-1e200, 1.0]}), "labels.parquet")
     monkeypatch.setattr(outcome_store, "MAX_CLASSES", 2)
     with pytest.raises(InvalidRequest, match="more than 2 different texts"):
         churn.add(pd.DataFrame({"id": range(3), "churned": list("abc")}))
@@ -526,3 +574,61 @@ def test_the_labels_of_an_output_without_results_are_forgotten(churn: Churn) -> 
     churn.run("c")
     churn.add(churn.labels(1, 2))
     assert (churn.stored.labels, churn.of("c").whole.labels) == (2, 2)
+
+
+def test_a_process_that_is_killed_while_it_forgets_labels_leaves_none_of_them_to_the_next(
+    churn: Churn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    churn.run("a")
+    churn.add(churn.labels())
+    for info in list(churn.jobs.main.list("out/job_id=a/")):
+        churn.jobs.main.delete(info.key)
+
+    def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "delete_many", die)
+        with pytest.raises(KeyboardInterrupt):
+            forget_labels(churn.jobs.main, "out/")
+    forget_labels(churn.jobs.main, "out/")
+    assert [info.key for info in churn.jobs.main.list("out/_outcomes/")] == [DOCUMENT]
+
+
+def test_labels_of_an_output_that_is_a_whole_bucket_are_forgotten_too(churn: Churn) -> None:
+    churn.run("a")
+    churn.add(churn.labels())
+    main = churn.jobs.main
+    for info in list(main.list("out/_outcomes/")):
+        main.put(info.key.removeprefix("out/"), main.get(info.key).data)
+    forget_labels(main, "")
+    assert [info.key for info in main.list("_outcomes/")] == [DOCUMENT.removeprefix("out/")]
+
+
+def test_a_retention_round_forgets_the_labels_with_the_last_results(
+    churn: Churn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of a round is that of the store, but readers have a day by the clock of this computer."""
+    monkeypatch.setattr(latest, "LEFT_S", 0.0)
+    policies = Policies(default=ResultsKeep(days=30))
+
+    def removed(days: int) -> list[str]:
+        later = time.time() + days * 86_400
+        monkeypatch.setattr(rounds, "_store_time", lambda store: later)
+        return [item.tombstone.job_id for item in rounds.collect(churn.jobs.buckets, policies).removed]
+
+    churn.run("a", segment="region")
+    churn.add(churn.labels())
+    assert removed(31) == [], "readers take the run"
+    churn.client.reject("a", "wrong prices")
+    churn.run("b")
+    churn.add(churn.labels())
+    assert removed(31) == ["a"]
+    assert churn.stored.labels == ROWS, "the output has results"
+    churn.client.reject("b", "wrong prices, too")
+    assert removed(29) == []
+    assert removed(31) == ["b"]
+    assert [info.key for info in churn.jobs.main.list("out/_outcomes/")] == [DOCUMENT]
+    assert (churn.stored.labels, churn.stored.files) == (0, ())
+    assert [run.job_id for run in churn.stored.runs] == ["b"]
+    assert removed(31) == []

@@ -36,6 +36,15 @@ def test_the_lineage_of_a_job_lists_its_objects_with_their_rows(
     assert lineage_of(jobs.buckets, client.registry, "j", with_inputs=False).input_objects == 0
 
 
+def test_the_objects_of_a_very_long_plan_are_counted_up_to_a_limit(
+    jobs: Gated, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.run("j", WARNS)
+    monkeypatch.setattr(lineage, "MAX_PARTS", 3)
+    found = lineage_of(jobs.buckets, client.registry, "j")
+    assert [item.rows for item in found.inputs] == [30]
+
+
 def test_the_decision_is_that_of_the_checks_or_of_the_last_person(jobs: Gated, client: Client) -> None:
     def decision(job_id: str) -> tuple[str, str, str, bool]:
         found = lineage_of(jobs.buckets, client.registry, job_id).acceptance

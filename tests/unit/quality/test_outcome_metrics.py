@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -26,6 +27,7 @@ from scoreline.tasks.quality.outcome_metrics import (
     mean_of,
     regression_of,
 )
+from scoreline.tasks.quality.run_outcomes import Group, RunOutcomes, pooled
 
 
 def bootstrap(statistic: object, *columns: np.ndarray, seed: int = 1, times: int = 400) -> float:
@@ -142,6 +144,32 @@ def test_regression_metrics_are_those_of_scikit_learn(centre: float) -> None:
 
 def test_a_constant_target_has_no_r2() -> None:
     assert "r2" not in regression_of(moments(np.full(5, 3.0), np.arange(5.0), 3.0))
+
+
+def test_a_constant_target_of_a_segment_has_no_r2_either_although_its_sums_are_rounded() -> None:
+    for value, rows in itertools.product([0.1, 5.3, 12.34, 1e6 + 0.1], range(2, 200)):
+        found = regression_of(moments(np.full(rows, value), np.arange(float(rows)), 0.3))
+        assert "r2" not in found, (value, rows)
+
+
+def test_an_almost_constant_target_has_the_r2_of_scikit_learn() -> None:
+    rng = np.random.default_rng(9)
+    target = 1_000 + rng.normal(size=300) * 0.01
+    predicted = target + rng.normal(size=300) * 0.005
+    found = regression_of(moments(target, predicted, 0.0))["r2"]
+    assert found.value == pytest.approx(r2_score(target, predicted), rel=1e-4)
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_tenths_in_which_everything_or_nothing_happened_can_be_shown_and_pooled(happened: bool) -> None:
+    for rows in range(1, 200):
+        deciles = deciles_of(np.arange(rows) / rows, np.full(rows, happened), is_share=True)
+        assert [item.observed for item in deciles] == pytest.approx([float(happened)] * 10)
+        assert all(0 <= item.observed <= 1 for item in deciles)
+        group = Group(rows=rows, labels=rows, metrics={}, base=float(happened), deciles=deciles)
+        run = RunOutcomes(job_id="a", model="m@1", kind="classifier", at="2026-11-02T00:00:00+00:00", groups=(group,))
+        pooled_deciles = pooled([run, run]).whole.deciles
+        assert [item.observed for item in pooled_deciles] == pytest.approx([float(happened)] * 10)
 
 
 def test_deciles_do_not_depend_on_the_order_of_rows() -> None:

@@ -102,6 +102,13 @@ def test_runs_of_a_version_are_pooled_by_their_weights() -> None:
     assert found.coverage.value == 0.8
 
 
+def test_runs_without_probabilities_do_not_change_the_base_of_a_version() -> None:
+    plain = Group(rows=90, labels=90, metrics={"accuracy": share(80, 90)})
+    found = pooled([RUN, replace(RUN, job_id="b", groups=(plain,))]).whole
+    assert (found.labels, found.base) == (100, 0.5)
+    assert found.lift(0) == 2.0
+
+
 def test_versions_stand_in_order_of_their_latest_run() -> None:
     newer = replace(RUN, job_id="b", model="churn@20261105T120000Z-ffffff", at="2026-11-06T00:00:00+00:00")
     last = replace(RUN, job_id="c", at="2026-11-09T00:00:00+00:00")
@@ -125,3 +132,12 @@ def test_a_change_that_may_be_chance_is_none() -> None:
     before = Estimate(value=0.80, low=0, high=1, error=0.03, weight=1)
     assert change("auc", before, replace(before, value=0.72)) is None  # 1.89 standard errors
     assert change("auc", before, replace(before, value=0.71)) == pytest.approx(-0.09)  # 2.12
+
+
+def test_a_single_row_or_a_share_of_1_among_few_proves_no_change() -> None:
+    many = share(9_500, 10_000)
+    assert change("accuracy", share(1, 1), many) is None
+    assert change("accuracy", share(20, 20), many) is None
+    assert change("accuracy", share(2_000, 2_000), many) == pytest.approx(-0.05)
+    assert change("mae", estimate("mae", 3.0, 0.0, 1.0), estimate("mae", 2.0, 0.01, 1_000.0)) is None
+    assert change("r2", estimate("r2", 0.9, 0.01, 0.5), estimate("r2", 0.5, 0.01, 0.5)) == pytest.approx(-0.4)

@@ -345,6 +345,33 @@ def test_without_documents_a_part_with_rejects_is_traced_to_its_object(
     assert "which rows of the part were rejected" in found.notes[-1]
 
 
+def test_a_file_of_release_0_1_0_is_traced_by_the_documents_of_its_job(
+    jobs: Gated, client: Client, tmp_path: Path
+) -> None:
+    run(jobs, [put(jobs, "in/a.parquet", range(30), (7,))])
+    copy = download(jobs, tmp_path)
+    table = pq.read_table(copy)
+    metadata = dict(table.schema.metadata)
+    metadata[b"scoreline.scored_at"] = metadata.pop(b"scoreline.submitted_at")
+    pq.write_table(table.replace_schema_metadata(metadata), copy)
+    found = client.trace(copy, 8)
+    assert (found.input, found.input_row, found.notes) == ("s3://scoreline/in/a.parquet", 9, ())
+    assert found.lineage is not None
+
+
+def test_scores_of_the_challenger_are_traced_to_its_version(jobs: Gated, client: Client, tmp_path: Path) -> None:
+    other = jobs.client.models.publish("other", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [5.0, 9.0]))
+    run(jobs, [put(jobs, "in/a.parquet", range(30), (7,))], challenger="other")
+    key = "out/job_id=j/_challenger/part-00000.parquet"
+    for name in (jobs.main.uri(key), download(jobs, tmp_path, key)):
+        found = client.trace(name, 8)
+        assert (found.input, found.input_row, found.copy) == ("s3://scoreline/in/a.parquet", 9, "")
+        assert (found.values["id"], found.model.ref) == (9, other.ref)
+        assert found.lineage is not None
+        assert found.lineage.model.ref.startswith("line@")
+        assert "the challenger of the job gave these scores" in found.notes[-1]
+
+
 def without_origins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrange files as earlier releases did."""
     monkeypatch.setattr(row_origins, "FIELD", "scoreline.other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -108,6 +109,37 @@ def test_lineage_names_input_model_and_checks(sound: Report) -> None:
     assert sound.lineage.model.manifest_sha256
     assert "scikit-learn" in sound.lineage.model.libraries
     assert sound.checks_from == "version"
+
+
+@pytest.mark.parametrize("options", [{}, {"gather": True}, {"partition_by": "region"}], ids=["parts", "gather", "by"])
+def test_lineage_names_the_libraries_that_scored(churn: EagerClient, options: dict[str, Any]) -> None:
+    job_id = "libraries-" + "-".join(options)
+    uri = f"s3://scoreline/in/{SOUND}.parquet"
+    churn.submit("churn", uri, job_id=f"{job_id}j", output="s3://scoreline/libraries/", keep="region", **options)
+    found = churn.report(f"{job_id}j")
+    assert set(found.lineage.libraries) >= {"numpy", "scikit-learn", "pyarrow"}
+    assert "Libraries that scored the first rows" in render(found)
+
+
+def test_a_report_without_result_files_names_no_libraries(churn: EagerClient) -> None:
+    uri = f"s3://scoreline/in/{SOUND}.parquet"
+    churn.submit("churn", uri, job_id="bare", output="s3://scoreline/bare/", keep="none")
+    for info in list(churn.buckets.main.list("bare/job_id=bare/part-")):
+        churn.buckets.main.delete(info.key)
+    assert churn.report("bare").lineage.libraries == {}
+
+
+def test_rejected_rows_that_an_attempt_left_are_not_counted(churn: EagerClient) -> None:
+    uri = f"s3://scoreline/in/{DRIFTED}.parquet"
+    churn.submit("churn", uri, job_id="left", max_rejected="0", output="s3://scoreline/left/", keep="none")
+    before = churn.report("left").rejects
+    assert before is not None
+    main = churn.buckets.main
+    folder = "left/job_id=left/_rejected/"
+    first = next(iter(main.list(folder)))
+    copied = f"{folder}rejected-00000-{'0' * 16}.parquet"
+    main.put(copied, main.get(first.key).data, metadata=main.head(first.key).metadata)
+    assert churn.report("left").rejects == before
 
 
 def test_the_facts_are_json_without_empty_fields(blocked: Report) -> None:
