@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from scoreline.storage import audit, keys
 from scoreline.storage.errors import InvalidRequest, JobRemoved, NothingToResume, PreconditionFailed
@@ -27,6 +28,7 @@ from scoreline.tasks.job.documents import (
     read_run,
     seconds_since,
 )
+from scoreline.tasks.job.load_options import LOAD_OPTIONS
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
@@ -124,6 +126,8 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
     number = 1
     while exists(main, keys.job(rejected_job_id(job_id, number))):
         number += 1
+    # Its results are a few rows that no check has accepted, and would replace the table, or newer values in it
+    unloaded: dict[str, Any] = dict.fromkeys(("into", *LOAD_OPTIONS))
     again = replace(
         old,
         job_id=rejected_job_id(job_id, number),
@@ -133,6 +137,7 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
         only_new=None,
         deadline=None,
         challenger=None,
+        **unloaded,
     )
     if number == 1:
         return again

@@ -16,6 +16,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.quality.pointer import publishes
 from scoreline.tasks.quality.report.collect import report_of
 from scoreline.tasks.quality.report.count_rejects import Limits
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_profile import has_profile
 
@@ -41,7 +42,8 @@ def has_report(engine: Engine, documents: Documents) -> bool:
 def leave_report(engine: Engine, documents: Documents, outcome: Outcome) -> None:
     """Write ``_report.html`` of a job whose outcome is recorded, if the job has its results and `has_report` says so.
 
-    No error leaves this function: the reason is logged.
+    No error leaves this function: the reason is logged. Only the time limit of the task does, because it may be that of
+    a part, between two batches of which the job ends.
     """
     job, plan = documents.job, documents.plan
     try:
@@ -52,5 +54,7 @@ def leave_report(engine: Engine, documents: Documents, outcome: Outcome) -> None
         layout = ResultsLayout.of(engine.buckets, job)
         report = report_of(engine.buckets, job.spec.job_id, verify_keys=engine.verify_keys, limits=_AT_THE_END)
         layout.store.put(layout.report, render(report).encode(), metadata={"plan": plan.sha256})
+    except SoftTimeLimitExceeded:
+        raise
     except Exception as error:  # noqa: BLE001  # the job has ended, and the report can be made on demand
         log.warning("report.failed", extra={"job_id": job.spec.job_id, "error": describe(error)})

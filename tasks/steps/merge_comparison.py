@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 MAX_SCORES = 20_000
 """Maximum number of columns with scores in all comparisons that are merged, some 1 ms each. Of a job with more, every
-n-th part is read, because finalizing must not take longer than a step may."""
+n-th part is read, because finalizing must not take longer than a step may. A part without scores counts as one column,
+because reading it takes a request."""
 _THREADS = 16
 _UNKNOWN = "its results are missing, and so is the reason"
 
@@ -50,14 +51,20 @@ def merge_comparison(engine: Engine, documents: Documents, entries: Iterable[Ent
         failures = (ChallengerFailure(part=0, reason=challenger.failure),)
         found = replace(found, failed_parts=plan.parts, failures=failures)
     else:
-        for comparison in _comparisons(layout, documents, entries):
-            found = found.merge(comparison)
+        for number, comparison in _comparisons(layout, documents, entries):
+            try:
+                found = found.merge(comparison)
+            except MALFORMED as error:  # the job does not depend on its challenger
+                log.warning("challenger.skipped", extra={"job_id": documents.job.spec.job_id, "error": describe(error)})
+                found = found.merge(_failed(layout, documents, number, with_reason=False))
     layout.store.put(layout.comparison, encode(found), metadata={"plan": plan.sha256})
     return found
 
 
-def _comparisons(layout: ResultsLayout, documents: Documents, entries: Iterable[Entry]) -> Iterator[Comparison]:
-    """Yield the comparisons of the parts. Some parts are read at the same time."""
+def _comparisons(
+    layout: ResultsLayout, documents: Documents, entries: Iterable[Entry]
+) -> Iterator[tuple[int, Comparison]]:
+    """Yield the numbers of the parts with their comparisons. Some parts are read at the same time."""
     listed = {info.key: info.size for info in layout.store.list(layout.challenger_folder)}
     reader, failed = FooterReader(layout.store), 0
     every = 1
@@ -89,8 +96,8 @@ def _comparisons(layout: ResultsLayout, documents: Documents, entries: Iterable[
                 failed += 1
                 comparison = _failed(layout, documents, number, with_reason=failed <= MAX_FAILURES)
             elif every == 1:
-                every = max(1, documents.plan.parts * len(comparison.scores) // MAX_SCORES)
-            yield comparison
+                every = max(1, documents.plan.parts * max(1, len(comparison.scores)) // MAX_SCORES)
+            yield number, comparison
 
 
 def _read(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from scoreline.storage.container_memory import available_bytes
-from scoreline.storage.errors import JobNotFound, LedgerError, PartInterrupted, describe
+from scoreline.storage.errors import JobNotFound, LedgerError, PartInterrupted, ScorelineError, describe
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
@@ -69,6 +69,10 @@ class Room(Protocol):
     def __call__(self, pinned: PinnedModel, *in_use: Bundle) -> bool:
         """Return whether a model can be loaded without evicting the others, which are in use."""
         ...
+
+
+class _NotShort(Exception):
+    """Raised if no process does a step between batches. It is not listed again, and left to its message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +151,7 @@ class ShortSteps:
         begun = self.clock()
         if begun - self._looked_s < LOOK_EVERY_S or self.spent_s >= LONGEST_IN_PART_S:
             return 0.0
-        # Steps must not share documents and objects that the part has in memory
-        within = replace(engine, between_batches=self.within, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
+        within = self._engine_of_steps(engine)
         if self.within is not None:
             self.within._outer = model
         before_s, left, before = self.spent_s, list[WaitingStep](), so_far()
@@ -157,10 +160,23 @@ class ShortSteps:
             if turns := self._due_turns(model, left):
                 self._take_turns(within, model, left, turns)
         finally:
+            if self.within is not None:  # otherwise the model would stay in memory after the part
+                self.within._outer = None
             self._put_back(engine, left)
             self._looked_s = self.clock()
             self.requests += so_far() - before
         return self.spent_s - before_s
+
+    def _engine_of_steps(self, engine: Engine) -> Engine:
+        """Return an engine for steps. They share neither the memory of the part nor the time of its challenger."""
+        return replace(
+            engine,
+            between_batches=self.within,
+            kept=KeptObjects(),
+            challengers=replace(engine.challengers, spent_s=0.0),
+            _documents=OrderedDict(),
+            _sized=None,
+        )
 
     def _do_all(
         self, engine: Engine, model: ModelInUse, left: list[WaitingStep], turns: frozenset[PinnedModel]
@@ -185,7 +201,15 @@ class ShortSteps:
             return frozenset()
         refused = [self._refused[step] for step in left if step in self._refused]
         models = {refusal.model for refusal in refused if now - refusal.first_s >= PATIENCE_S}
-        return frozenset(other for other in models if self.can_take_turns(other, model.bundle))
+        in_use = model.bundle
+        return frozenset(other for other in models if self._can_take_turns(other, in_use))
+
+    def _can_take_turns(self, other: PinnedModel, in_use: Bundle) -> bool:
+        try:
+            return self.can_take_turns(other, in_use)
+        except ScorelineError as error:  # of the other model, for example because it was deleted meanwhile
+            log.warning("step.left", extra={"model": other.ref, "error": describe(error)})
+            return False
 
     def _take_turns(
         self, engine: Engine, model: ModelInUse, left: list[WaitingStep], turns: frozenset[PinnedModel]
@@ -228,7 +252,7 @@ class ShortSteps:
                 done = self._run(engine, step)
                 if done:
                     log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
-        except JobNotFound:
+        except (JobNotFound, _NotShort):
             pass
         except SoftTimeLimitExceeded:
             raise PartInterrupted(
@@ -278,9 +302,12 @@ class ShortSteps:
         return True
 
     def _model_of(self, engine: Engine, step: WaitingStep) -> PinnedModel | None:
-        if step.task in STEPS_OF_JOBS:
-            return read_job(engine.buckets.main, step.job_id).model
-        return self.model_of_request(step)
+        if step.task not in STEPS_OF_JOBS:
+            return self.model_of_request(step)
+        job = read_job(engine.buckets.main, step.job_id)
+        if job.challenger is not None:  # planning would load a third model, and try it for up to a minute
+            raise _NotShort
+        return job.model
 
     def _fits(self, needed: PinnedModel, model: ModelInUse) -> bool:
         """Return whether the process has room for a model beside those in use."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,9 @@ from scoreline.tasks.job.documents import Job, read_job, read_outcome
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.quality.comparison import Comparison, read_comparison
+from scoreline.tasks.quality.joint_histograms import JointHistogram
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
-from scoreline.tasks.steps import part_challenger
+from scoreline.tasks.steps import merge_comparison, part_challenger
 from scoreline.tasks.steps.challenger_limits import limited, load_beside
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
@@ -452,6 +454,43 @@ def test_a_damaged_file_of_the_challenger_does_not_harm_the_end_of_the_job(tmp_p
         outcome = read_outcome(store, "j")
         assert outcome is not None
         assert outcome.state == "succeeded"
+
+
+def test_comparisons_that_do_not_fit_together_do_not_harm_the_end_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpack = part_challenger.unpack
+
+    def changed(text: str, where: str) -> Comparison:
+        found = unpack(text, where)
+        if "part-00001" not in where:
+            return found
+        joint = JointHistogram(probabilities=True)
+        return replace(found, scores={name: replace(item, joint=joint) for name, item in found.scores.items()})
+
+    monkeypatch.setattr(merge_comparison, "unpack", changed)
+    with eager(tmp_path) as client:
+        frame = pd.DataFrame({"a": [0.0, 1.0]})
+        for name in ("champion", "other"):
+            client.models.publish(name, LinearRegression().fit(frame, [0.0, 1.0]))
+        put(client)
+        job = submit(client, "j", "other")
+        found = compared(client, job)
+        assert (found.parts, found.failed_parts) == (2, 1)
+        outcome = read_outcome(client.buckets.main, "j")
+        assert outcome is not None
+        assert outcome.state == "succeeded"
+
+
+def test_of_many_comparisons_without_scores_only_some_are_read(
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge_comparison, "MAX_SCORES", 1)
+    put(client)
+    publish(client, "other", Troubled(above=0.5))
+    found = compared(client, submit(client, "j", "other", method="predict"))
+    assert not found.scores
+    assert found.parts == 1
 
 
 def test_scores_beside_another_attempt_are_not_compared(tmp_path: Path) -> None:

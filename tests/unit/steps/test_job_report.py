@@ -13,6 +13,7 @@ from scoreline.storage.objects.base import exists
 from scoreline.tasks.job.documents import read_outcome
 from scoreline.tasks.quality.report import html
 from scoreline.tasks.retention.owned import find_results
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import job_report
 from scoreline.tasks.steps.job_report import leave_report
 from tests.support.gated import BLOCKS, WARNS, Gated, gated
@@ -72,6 +73,21 @@ def test_a_report_that_fails_harms_nothing_and_is_logged_with_its_reason(
     (record,) = [record for record in caplog.records if record.message == "report.failed"]
     assert record.__dict__["job_id"] == "j"
     assert record.__dict__["error"]
+
+
+def test_the_time_limit_of_a_part_between_whose_batches_a_job_ends_interrupts_the_part(
+    jobs: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit raises its error only once, and later kills the process."""
+
+    def run_out(report: object) -> str:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(html, "render", run_out)
+    jobs.score("j")
+    with pytest.raises(SoftTimeLimitExceeded):
+        jobs.finalize("j")
+    assert jobs.outcome("j").state == "succeeded"
 
 
 def test_a_process_that_dies_before_the_report_leaves_a_job_that_has_ended(

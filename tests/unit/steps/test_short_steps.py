@@ -24,6 +24,7 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import inline, short_steps
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.inline import score_small
+from scoreline.tasks.steps.part_challenger import PartChallenger
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
     LONGEST_IN_PART_S,
@@ -334,6 +335,39 @@ def test_a_step_is_not_interrupted_by_other_steps_and_shares_nothing_with_the_pa
     assert within.between_batches is not at.engine.between_batches
     assert within.kept is not at.engine.kept
     assert within.send == at.engine.send
+    at.engine.challengers.add("k", "it is too slow")
+    assert within.challengers.reason("k")
+
+
+def test_records_scored_meanwhile_do_not_reset_the_time_of_the_challenger_of_the_part(
+    at: OneJob, install: Install
+) -> None:
+    """Otherwise, the part would fail at its time limit because of its challenger."""
+
+    def score_records(engine: Engine, step: WaitingStep) -> bool:
+        PartChallenger(engine, at.documents, 0, {}, enabled=True)
+        return True
+
+    done = install(score_records)
+    at.ledger.waiting.add(end_of("a"))
+    at.engine.challengers.spent_s = 10.0
+    steps()(at.engine, ModelInUse(at.engine.models, at.documents.job.model))
+    assert done
+    assert at.engine.challengers.spent_s == 10.0
+
+
+def test_a_job_with_a_challenger_is_planned_by_its_message(tmp_path: Path) -> None:
+    """Planning loads both of its models, and there may be room for only one beside that of the part."""
+    one = OneJob(tmp_path)
+    job = read_job(one.store, "j")
+    pinned = PinnedModel(name="n", version="20260101T000000Z-11111", manifest_sha256="1" * 64)
+    challenged = replace(job, spec=replace(job.spec, challenger="n"), challenger=pinned)
+    one.store.put(keys.job("j"), challenged.to_json())
+    one.ledger.waiting.add(PLAN)
+    assert not planned(one, steps())
+    assert one.ledger.waiting.take(1) is None  # no process does it between batches
+    one.run()
+    one.verify([])
 
 
 def test_records_that_are_scored_at_once_list_no_step(tmp_path: Path) -> None:

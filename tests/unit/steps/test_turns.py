@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scoreline.storage import keys
-from scoreline.storage.errors import StoreUnavailable
+from scoreline.storage.errors import ModelNotFound, StoreUnavailable
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
@@ -196,17 +196,39 @@ def test_a_part_whose_model_cannot_be_loaded_again_is_scored_again(two: Two) -> 
     assert score_part(two.engine, "j", 0, "holder", is_retry=True) == (BATCHES * BATCH_ROWS, 0)
 
 
+def test_nothing_keeps_the_model_after_the_end_of_the_part(two: Two) -> None:
+    """The next part may need the memory for another model."""
+    between = steps(Clock(LOOK_EVERY_S))
+    two.score(between)
+    two.models.get(OTHER)  # which asserts that no other model is in memory
+    assert between.within is not None
+
+
+@pytest.mark.parametrize("error", [ModelNotFound("it was deleted"), StoreUnavailable("503")])
+def test_a_model_that_is_gone_does_not_harm_the_part_whose_turn_it_wants(two: Two, error: Exception) -> None:
+    def ask(pinned: PinnedModel, in_use: Bundle) -> bool:
+        raise error
+
+    assert two.score(steps(Clock(LOOK_EVERY_S), can_take_turns=ask)) == (BATCHES * BATCH_ROWS, 0)
+    assert not two.is_planned()
+    assert two.one.ledger.waiting.take(60) == PLAN
+    two.one.run()
+    assert two.one.outcome.state == "succeeded"
+
+
 def test_records_scored_meanwhile_do_not_bring_the_model_of_the_part_back(two: Two) -> None:
     """Between their batches, the room is that beside their own model only."""
     asked: list[int] = []
+    outers: list[ModelInUse | None] = []
 
     def room(pinned: PinnedModel, *in_use: Bundle) -> bool:
         asked.append(len(in_use))
+        outers.append(within._outer)
         return False
 
     between = steps(Clock(LOOK_EVERY_S), has_room=room)
+    assert between.within is not None
     within = between.within
-    assert within is not None
     outer, own = ModelInUse(two.models, two.one.documents.job.model), ModelInUse(two.models, OTHER)
     within._outer = outer
     own.bundle  # noqa: B018
@@ -217,4 +239,4 @@ def test_records_scored_meanwhile_do_not_bring_the_model_of_the_part_back(two: T
     outer.bundle  # noqa: B018
     between(two.engine, outer)
     assert asked[-1] == 1
-    assert within._outer is outer
+    assert outers[-1] is outer
