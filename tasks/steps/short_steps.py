@@ -148,7 +148,15 @@ class ShortSteps:
         if begun - self._looked_s < LOOK_EVERY_S or self.spent_s >= LONGEST_IN_PART_S:
             return 0.0
         # Steps must not share documents and objects that the part has in memory
-        within = replace(engine, between_batches=self.within, kept=KeptObjects(), _documents=OrderedDict(), _sized=None)
+        # The challenger of another job must not set back the time of the challenger of the part
+        within = replace(
+            engine,
+            between_batches=self.within,
+            kept=KeptObjects(),
+            challengers=replace(engine.challengers),
+            _documents=OrderedDict(),
+            _sized=None,
+        )
         if self.within is not None:
             self.within._outer = model
         before_s, left, before = self.spent_s, list[WaitingStep](), so_far()
