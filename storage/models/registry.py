@@ -306,17 +306,30 @@ class ModelRegistry:
 
         return self._move(name, alias, previous, rollback=True, reason=reason)
 
+    @property
+    def verifies(self) -> bool:
+        """Whether there are trusted keys, so that signatures are verified."""
+        return bool(self._verify_keys)
+
     def alias_signers(self, name: str, alias: Alias) -> list[str]:
         """Return who signed each change of an alias: the id of a trusted key; empty if no trusted key has signed it.
 
         Raises
         ------
         ModelUntrusted
-            A signature by a trusted key does not match its change, so the history was altered.
+            A signature by a trusted key does not match its change, or changes are not in their order, so the history
+            was altered.
         """
         trusted = {signatures.key_id(signatures.check_key("verify", key)) for key in self._verify_keys}
-        signers = []
+        signers: list[str] = []
+        last = 0
         for change in alias.history:
+            if trusted and change.seq <= last:  # a signed change may have been copied to another place
+                raise ModelUntrusted(
+                    f"change {change.seq} of {name}@{alias.name} comes after change {last}: its history was altered. "
+                    "Compare it with `scoreline audit`, and set the alias again"
+                )
+            last = change.seq
             signer = change.signature.partition(" ")[0]
             signers.append(signer if signer in trusted else "")
             if signers[-1]:

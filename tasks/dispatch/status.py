@@ -101,6 +101,7 @@ class StatusReader:
                 result_bytes=outcome.result_bytes,
                 checks=outcome.checks,
                 loads=load_statuses(self._main, job.spec, outcome.loads) if outcome.state in COMPLETE else (),
+                challenger=_challenger(job),
             )
         progress = self._ledger.progress(job_id)
         return self._with_time_left(job, self._under_way(job, progress), progress)
@@ -122,6 +123,7 @@ class StatusReader:
             submitted=job.submitted,
             labels=job.labels,
             submitter=job.submitter,
+            challenger=_challenger(job),
         )
         if progress is None:
             return status
@@ -252,6 +254,10 @@ class StatusReader:
 
 def _output(job: Job) -> str:
     return f"{job.spec.output}job_id={job.spec.job_id}/"
+
+
+def _challenger(job: Job) -> str:
+    return "" if job.challenger is None else job.challenger.ref
 
 
 def nothing_ends(job_id: str) -> str:

@@ -282,6 +282,8 @@ class Status:
     """What the checks of that job found, and what a person decided; None if there is neither."""
     loads: tuple[LoadStatus, ...] = ()
     """How far the results of that job are loaded into tables of databases."""
+    challenger: str = ""
+    """The ``name@version`` that is compared with `model` on the same rows; empty without one."""
 
     @property
     def left_s(self) -> float | None:
@@ -311,6 +313,7 @@ class Status:
             "result_bytes",
             "checks",
             "loads",
+            "challenger",
         )
         kept = {name: value for name, value in asdict(self).items() if name not in optional or value}
         return kept if self.checks is None else kept | {"checks": self.checks.to_dict()}

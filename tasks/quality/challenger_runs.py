@@ -50,10 +50,21 @@ def newest_comparison(buckets: Buckets, champion: str, challenger: str) -> Compa
                     or (job.model.ref, job.challenger.ref) != (champion, challenger)
                 ):
                     continue
-                found = read_comparison(buckets[parse_uri(job.spec.output)[0]], job)
+                found = _read(buckets, job)
                 if found is not None:
                     return found
     return None
+
+
+def _read(buckets: Buckets, job: Job) -> Comparison | None:
+    """Return the comparison of a job; None if it has none, or if nobody can read it."""
+    try:
+        return read_comparison(buckets[parse_uri(job.spec.output)[0]], job)
+    except ScorelineError as error:
+        if error.transient:
+            raise
+        log.warning("challenger.skipped", extra={"job_id": job.spec.job_id, "error": describe(error)})
+        return None
 
 
 def _job_ids(buckets: Buckets, model: str) -> Iterator[str]:

@@ -144,7 +144,7 @@ class PartComparison:
             self._add_segments(champion.column(self._empty.segment), flips, pairs)
 
     def _add_segments(self, values: pa.ChunkedArray, flips: dict[str, Any], pairs: dict[str, Any]) -> None:
-        names, codes = segments_of(values)
+        names, codes = segments_of(pa.concat_arrays(values.unify_dictionaries().chunks))
         order = np.argsort(codes, kind="stable")
         bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
         for number, name in enumerate(names):
@@ -185,6 +185,7 @@ class _Labels:
 
     agreed: int = 0
     pairs: dict[tuple[str, str], int] = field(default_factory=dict)
+    other_pairs: int = 0
 
     def add(self, champion: pa.ChunkedArray, challenger: pa.ChunkedArray) -> Any:
         """Count rows, and return which of them have different labels: ndarray of bool."""
@@ -196,12 +197,14 @@ class _Labels:
         for pair, count in zip(*np.unique(one * len(joined) + other, return_counts=True), strict=True):
             labels = joined[int(pair) // len(joined)], joined[int(pair) % len(joined)]
             self.pairs[labels] = self.pairs.get(labels, 0) + int(count)
+        few = self.comparison()  # numbers may be compared with texts, so each row may have labels of its own
+        self.pairs, self.other_pairs = dict(few.pairs), few.other_pairs
         flipped = one != other
         self.agreed += int(len(flipped) - flipped.sum())
         return flipped
 
     def comparison(self) -> LabelComparison:
-        return with_few_pairs(LabelComparison(agreed=self.agreed, pairs=dict(self.pairs)))
+        return with_few_pairs(LabelComparison(agreed=self.agreed, pairs=dict(self.pairs), other_pairs=self.other_pairs))
 
 
 class _Scores:

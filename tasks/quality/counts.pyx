@@ -55,9 +55,11 @@ cdef extern from *:
 
     FOR_EACH_PROCESSOR
     static int all_within(const int64_t *rows, int64_t n, int64_t size) {
-        int64_t outside = 0;
-        for (int64_t i = 0; i < n; i++) outside |= rows[i] | (size - 1 - rows[i]);
-        return outside >= 0;
+        uint64_t outside = 0;
+        for (int64_t i = 0; i < n; i++) {
+            outside |= (uint64_t) rows[i] | ((uint64_t) size - 1 - (uint64_t) rows[i]);
+        }
+        return outside >> 63 == 0;
     }
 
     #if defined(__GNUC__)
@@ -308,9 +310,11 @@ cdef class Counter:
         free_table(&self.table)
 
     def add(self, const Number[:] values not None, const int64_t[:] rows=None):
-        cdef int64_t n = values.shape[0], step = values.strides[0] // sizeof(Number)
+        cdef int64_t n = values.shape[0], step = values.strides[0] // <Py_ssize_t> sizeof(Number)
         cdef const int64_t* chosen = NULL
         cdef int enough
+        if n > 1 and values.strides[0] != step * <Py_ssize_t> sizeof(Number):
+            raise ValueError("the values are not a whole number of values apart")
         if rows is not None:
             if rows.shape[0] and rows.strides[0] != sizeof(int64_t):
                 raise ValueError("the positions of rows are not contiguous")

@@ -54,7 +54,8 @@ class NumberCounts:
         rows : ndarray of int64, optional
             Positions of the values that are counted; by default, all of them.
         """
-        if values.dtype.char not in _COUNTED_AS_THEY_ARE or not values.dtype.isnative:
+        is_counted = values.dtype.char in _COUNTED_AS_THEY_ARE and values.dtype.isnative
+        if not is_counted or not values.flags.aligned:
             values = values.astype(np.float64)
         self.counter.add(values, rows)
 

@@ -5,11 +5,20 @@ Works with `requirements.txt` alone, as moving an alias does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ModelNotFound, ModelUntrusted, PromotionRefused
+from scoreline.storage.errors import (
+    InvalidRequest,
+    ModelCorrupt,
+    ModelNotFound,
+    ModelUntrusted,
+    PromotionRefused,
+    ScorelineError,
+    describe,
+)
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.attachments import BASELINE, CHECKS
 from scoreline.storage.models.manifest import Manifest, PinnedModel
@@ -114,9 +123,10 @@ def assess(registry: ModelRegistry, alias: str, current: Alias, pinned: PinnedMo
         )
     except (ModelNotFound, ModelCorrupt, ModelUntrusted) as error:  # to replace it must be possible
         return Assessment(before=now.version, after=pinned.version, lines=(("before", f"cannot be read: {error}"),))
-    rules = _rules(registry, before, after)
-    guarded = alias in rules.promotion.aliases
-    obstacles: list[str] = []
+    unreadable: list[str] = []
+    rules = _rules(registry, before, after, unreadable)
+    guarded = alias in rules.promotion.aliases or bool(unreadable)
+    obstacles = unreadable.copy()
     lines = [
         ("features", _difference(_features(before), _features(after), "feature{s}", obstacles)),
         ("columns", _difference(result_columns(before), result_columns(after), "column{s} of results", obstacles)),
@@ -145,15 +155,26 @@ def assess(registry: ModelRegistry, alias: str, current: Alias, pinned: PinnedMo
     )
 
 
-def _rules(registry: ModelRegistry, before: Manifest, after: Manifest) -> Checks:
-    """Return the checks of the version; if it has no rules of promotion, those of the version before."""
+def _rules(registry: ModelRegistry, before: Manifest, after: Manifest, unreadable: list[str]) -> Checks:
+    """Return the checks of the version; if it has no rules of promotion, those of the version before.
+
+    Parameters
+    ----------
+    unreadable : list of str
+        List to which is added why the checks of a version cannot be read: a person must be able to force the alias.
+    """
     for manifest in (after, before):
-        data = registry.attachment(manifest, CHECKS)
-        if data is not None:
-            where = f"checks.toml of {manifest.ref}"
-            found = read_checks(decode(data, where), where)
-            if found.has_promote:
-                return found
+        where = f"checks.toml of {manifest.ref}"
+        try:
+            data = registry.attachment(manifest, CHECKS)
+            found = None if data is None else read_checks(decode(data, where), where)
+        except ScorelineError as error:
+            if error.transient:
+                raise
+            unreadable.append(f"the rules in {where} cannot be read: {describe(error)}")
+            continue
+        if found is not None and found.has_promote:
+            return found
     return Checks()
 
 
@@ -208,7 +229,7 @@ def _numbers(manifest: Manifest, model: str) -> dict[str, float]:
     found: Any = manifest.metrics.get(model, {})
     if not isinstance(found, dict):
         return {}
-    return {name: value for name, value in found.items() if type(value) in (int, float)}
+    return {name: value for name, value in found.items() if type(value) in (int, float) and math.isfinite(value)}
 
 
 def _checks(before: Manifest, after: Manifest) -> str:
@@ -222,8 +243,10 @@ def _broken(rule: PromoteRule, before: Manifest, after: Manifest) -> Iterator[st
     """Yield how a version breaks a rule about a metric. Of several models, each that has the metric must meet it."""
     metric = rule.metric
     known = {model: _numbers(after, model)[metric] for model in after.metrics if metric in _numbers(after, model)}
-    if not known:
-        yield f"its {metric} is not known: publish it with --baseline and --target"
+    lost = [model for model in before.metrics if metric in _numbers(before, model) and model not in known]
+    if not known or lost:
+        of = f" of {_listed(lost)}" if known else ""
+        yield f"its {metric}{of} is not known: publish it with --baseline and --target"
     for model, value in known.items():
         name = metric if len(known) == 1 else f"{metric} of {model!r}"
         old = _numbers(before, model).get(metric)
@@ -263,8 +286,11 @@ def _broken_by_run(rules: Checks, run: Comparison | None, before: Manifest, afte
     if wanted.max_flips is not None:
         if run.agreement is None:
             yield "it has no labels that could be compared (max_flips)"
-        elif 1 - run.agreement > wanted.max_flips:
-            yield f"{1 - run.agreement:.2%} of the labels flip, more than max_flips = {wanted.max_flips:.4g} allows"
+        else:
+            flips = 1 - run.agreement * run.rows / (run.rows + run.champion_only)
+            alone = f" ({plural(run.champion_only, 'row')} without a score counted)" if run.champion_only else ""
+            if flips > wanted.max_flips:
+                yield f"{flips:.2%} of the labels flip{alone}, more than max_flips = {wanted.max_flips:.4g} allows"
     if wanted.min_rank_correlation is not None:
         found = [score.rank_correlation for score in run.scores.values()]
         known = [value for value in found if value is not None]

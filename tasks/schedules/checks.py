@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, ScorelineError, describe
+from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.client import Client
@@ -38,6 +39,7 @@ def faults_now(
         Transient: the bucket cannot be reached.
     """
     slot = schedule.following(datetime.now(UTC))
+    pinned: PinnedModel | None = None
     places = [("input", uri) for uri in schedule.inputs] + [("output", schedule.options.get("output") or "")]
     if "{" not in schedule.model:
         try:
@@ -52,6 +54,15 @@ def faults_now(
                     )
         except ScorelineError as error:
             yield "model", _lasting(error)
+    challenger = schedule.options.get("challenger") or ""
+    if challenger:
+        try:
+            found = registry.resolve(challenger)
+            registry.manifest(found)
+            if found == pinned:
+                yield "challenger", InvalidRequest(f"it is {found.ref}, and so is the model: name another version")
+        except ScorelineError as error:
+            yield "challenger", _lasting(error)
     for key, place in places:
         try:
             if place:

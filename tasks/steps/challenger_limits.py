@@ -29,6 +29,13 @@ _AGAIN_S = 1.0
 _JOBS_KEPT = 256
 
 
+class ExtraUnreadable(Exception):
+    """Raised if a column that is read only for the challenger cannot be read, or has a value that cannot be decoded.
+
+    The rows must then be read without these columns, because the job must score them as without a challenger.
+    """
+
+
 @dataclass(kw_only=True)
 class FailedChallengers:
     """The jobs whose challenger must not be tried again in this process, because the next part would fail, too."""
@@ -112,11 +119,16 @@ def reason_of(error: Exception) -> str:
     """Return one line that says why a challenger failed."""
     if isinstance(error, TimeoutError) and error.errno == errno.ETIMEDOUT:
         return f"it is too slow: {error.strerror}"
+    if isinstance(error, ExtraUnreadable):
+        return f"a column that only it needs cannot be read: {error}"
     return describe(error)
 
 
 def fails_again(error: Exception) -> bool:
-    """Return whether the challenger would fail with the same error in the next part, after the same time or memory."""
-    if isinstance(error, ModelUnloadable):
+    """Return whether the challenger would fail with the same error in the next part, after the same time or memory.
+
+    The rows of a part with an unreadable column are read twice, so this must not happen in each part.
+    """
+    if isinstance(error, (ModelUnloadable, ExtraUnreadable)):
         return True
     return isinstance(error, (MemoryError, TimeoutError)) and not isinstance(error, ScorelineError)

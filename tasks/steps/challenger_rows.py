@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from scoreline.storage.errors import InputError, describe
+from scoreline.storage.tables.schemas import from_text, to_text
 from scoreline.tasks.job.plan import ChallengerColumns, Columns
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.settled_types import settle
@@ -29,6 +31,20 @@ def rows_for(
         if rule.column not in rows.schema.names:
             rows = rows.append_column(batch.schema.field(rule.column), batch.column(rule.column))
     return rows, Contract(columns.rules)
+
+
+def without_extra(columns: Columns, challenger: ChallengerColumns) -> Columns:
+    """Return the columns without those that only the challenger needs.
+
+    Parameters
+    ----------
+    challenger : ChallengerColumns
+        What takes the place of the challenger's columns, because it has failed.
+    """
+    names = set(columns.names)
+    reads = pa.schema([field for field in from_text(columns.reads) if field.name in names])
+    folders = tuple(name for name in columns.folders if name in names)
+    return replace(columns, challenger=challenger, reads=to_text(reads), folders=folders)
 
 
 def aligned(

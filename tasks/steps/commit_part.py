@@ -26,6 +26,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.rejects.report import keys_in_manifest
+from scoreline.tasks.steps.challenger_limits import ExtraUnreadable
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_profile import PartProfile
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
@@ -88,20 +89,38 @@ def commit_part(
     planned = plan.part(part)
     timings = engine.history.begin(job.spec.job_id)
     footer = _footer(job, part, planned)
-    progress = ScoredNotes(note=note_scored)
-    results = ResultsBuffer(from_text(plan.columns.schema), footer)
-
-    def write(scored: pa.Table) -> None:
-        with timings("encode"):
-            results.add(scored)
-        progress(results.rows)
-
-    profile = PartProfile(engine, documents, part)
     challenger = PartChallenger(engine, documents, part, footer, challenged)
+
+    def score() -> tuple[ResultsBuffer, PartProfile, pa.Table]:
+        results = ResultsBuffer(from_text(plan.columns.schema), footer)
+        progress, profile = ScoredNotes(note=note_scored), PartProfile(engine, documents, part)
+
+        def write(scored: pa.Table) -> None:
+            with timings("encode"):
+                results.add(scored)
+            progress(results.rows)
+
+        _, rejects = score_rows(
+            engine,
+            documents,
+            planned,
+            budget,
+            timings,
+            note,
+            write,
+            profile.add,
+            challenger.add,
+            exact=exact,
+            columns=challenger.read,
+        )
+        return results, profile, rejects
+
     predicted_s = timings.seconds["predict"]
-    _, rejects = score_rows(
-        engine, documents, planned, budget, timings, note, write, profile.add, challenger.add, exact=exact
-    )
+    try:
+        results, profile, rejects = score()
+    except ExtraUnreadable as error:
+        challenger.give_up(error)
+        results, profile, rejects = score()
     if results.rows + rejects.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.rows} were scored and "

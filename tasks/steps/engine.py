@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from scoreline.storage.errors import UnreadableInput, describe
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import Manifest, PinnedModel
@@ -33,7 +34,7 @@ from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.refused_before import RefusedByModel
 from scoreline.tasks.scoring.settled_types import settle
 from scoreline.tasks.scoring.timings import PartHistory
-from scoreline.tasks.steps.challenger_limits import FailedChallengers
+from scoreline.tasks.steps.challenger_limits import ExtraUnreadable, FailedChallengers
 from scoreline.tasks.steps.known_columns import KnownColumns
 
 
@@ -162,6 +163,8 @@ class Engine(Dispatcher):
             The object is damaged.
         InputChanged
             The object was replaced after the job was planned.
+        ExtraUnreadable
+            The object is damaged, but perhaps only in columns that the challenger alone needs.
         """
         source = source or self.kept.find(Pinned.of(self.buckets[piece.bucket], piece))
         span = Span(
@@ -176,14 +179,33 @@ class Engine(Dispatcher):
         reads = from_text(columns.reads)
         in_object = pa.schema([field for field in reads if field.name not in columns.folders])
         only = piece.only if piece.only is None or isinstance(piece.only, range) else np.array(piece.only)
-        for rows in self.tables.read(source, span, in_object, batch_rows, options):
+        for rows in _raising_extra(self.tables.read(source, span, in_object, batch_rows, options), columns.extra):
             selected = rows if only is None else pick_rows(rows, only)
+            if columns.extra:
+                _check_extra(selected, columns.extra, source.uri)
             batch = (
                 add_columns(selected.batch, piece.key, columns.folders, reads) if columns.folders else selected.batch
             )
             yield replace(selected, batch=settle(batch, reads))
             if only is not None and len(rows.numbers) and rows.numbers[-1] >= only[-1]:
                 return  # all later rows, decoded or not, have larger numbers
+
+
+def _raising_extra(found: Iterator[Rows], extra: tuple[str, ...]) -> Iterator[Rows]:
+    """Yield rows. If columns are read only for the challenger, they may be the reason why an object is unreadable."""
+    try:
+        yield from found
+    except UnreadableInput as error:
+        if extra:
+            raise ExtraUnreadable(describe(error)) from error
+        raise
+
+
+def _check_extra(rows: Rows, extra: tuple[str, ...], uri: str) -> None:
+    """Raise `ExtraUnreadable` if a row cannot be decoded because of a column that only the challenger needs."""
+    for item in rows.malformed:
+        if item.column in extra:
+            raise ExtraUnreadable(f"row {item.row} of {uri}: {item.message}")
 
 
 def pick_rows(rows: Rows, numbers: Any) -> Rows:

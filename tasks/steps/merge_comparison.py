@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, PreconditionFailed, describe
+from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, PreconditionFailed, ScorelineError, describe
 from scoreline.storage.typed_json import MALFORMED, convert, decode_object
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.quality.comparison import MAX_FAILURES, ChallengerFailure, Comparison, encode
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.footer_metadata import FooterReader
 from scoreline.tasks.steps.part_challenger import KEY, no_rows, unpack
@@ -40,8 +41,21 @@ def merge_comparison(engine: Engine, documents: Documents, entries: Iterable[Ent
     Returns
     -------
     Comparison, optional
-        The comparison; None if the job has no challenger, or no rows.
+        The comparison; None if the job has no challenger, or no rows, or if the comparison cannot be made. This is
+        logged, and does not make the job fail. Transient errors of the store are raised.
     """
+    try:
+        return _merge(engine, documents, entries)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:
+        if isinstance(error, ScorelineError) and error.transient:
+            raise
+        log.exception("challenger.failed", extra={"job_id": documents.job.spec.job_id})
+        return None
+
+
+def _merge(engine: Engine, documents: Documents, entries: Iterable[Entry]) -> Comparison | None:
     plan, challenger = documents.plan, documents.plan.columns.challenger
     if documents.job.challenger is None or challenger is None or not plan.parts:
         return None

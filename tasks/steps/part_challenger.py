@@ -27,7 +27,7 @@ from scoreline.storage.typed_json import MALFORMED_GZIP, decode_object
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.job.plan import ChallengerColumns
+from scoreline.tasks.job.plan import ChallengerColumns, Columns
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.quality.comparing import ComparedColumns, PartComparison
 from scoreline.tasks.quality.comparison import ChallengerFailure, Comparison
@@ -37,12 +37,13 @@ from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.challenger_limits import (
     MAX_REJECTED,
     PART_S,
+    ExtraUnreadable,
     fails_again,
     limited,
     load_beside,
     reason_of,
 )
-from scoreline.tasks.steps.challenger_rows import aligned, rows_for
+from scoreline.tasks.steps.challenger_rows import aligned, rows_for, without_extra
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
 from scoreline.tasks.steps.read_part import Batch
@@ -119,6 +120,16 @@ class PartChallenger:
         self._timings = Timings()
         self._challenger_only = self._missed = 0
         self._example = ""
+
+    @property
+    def read(self) -> Columns:
+        """The columns to read. Those that only the challenger needs are left out if it is not tried."""
+        columns = self._documents.plan.columns
+        return without_extra(columns, ChallengerColumns(failure=self._failure)) if self._failure else columns
+
+    def give_up(self, error: ExtraUnreadable) -> None:
+        """Leave the challenger out of the part, which is then read again without its columns."""
+        self._fail(error)
 
     def add(self, batch: Batch, champion: pa.Table | None, rejected: Any, timings: Timings) -> None:
         """Score a batch after the model of the job has scored it.

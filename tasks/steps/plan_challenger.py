@@ -22,10 +22,17 @@ from scoreline.tasks.job.plan import ChallengerColumns, Columns
 from scoreline.tasks.scoring.feature_names import match_names
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.score import Scored, score_batch
-from scoreline.tasks.steps.challenger_limits import MAX_REJECTED, PLAN_S, limited, load_beside, reason_of
-from scoreline.tasks.steps.challenger_rows import rows_for
+from scoreline.tasks.steps.challenger_limits import (
+    MAX_REJECTED,
+    PLAN_S,
+    ExtraUnreadable,
+    limited,
+    load_beside,
+    reason_of,
+)
+from scoreline.tasks.steps.challenger_rows import rows_for, without_extra
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.sampling import Draft
+from scoreline.tasks.steps.sampling import Draft, try_rows
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +109,16 @@ def _resolve(
     )
 
 
+def try_rows_of_both(engine: Engine, job: Job, champion: Bundle, made: Draft, resolved: ResolvedColumns) -> Draft:
+    """Score a few rows with the job's model (see `try_rows`), even if what only the challenger needs is unreadable."""
+    try:
+        return try_rows(engine, job, champion, made, resolved)
+    except ExtraUnreadable as error:
+        columns = without_extra(made.columns, _failed(job, error))
+        alone = replace(resolved, reads=from_text(columns.reads), folders=columns.folders)
+        return try_rows(engine, job, champion, replace(made, columns=columns), alone)
+
+
 def try_challenger(engine: Engine, job: Job, champion: Bundle, made: Draft) -> Draft:
     """Score the sample of the draft with the challenger, to learn the columns of its results."""
     columns, pinned = made.columns.challenger, job.challenger
@@ -116,7 +133,7 @@ def try_challenger(engine: Engine, job: Job, champion: Bundle, made: Draft) -> D
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:  # noqa: BLE001  # the job does not depend on its challenger
-        return replace(made, columns=_without_extra(made.columns, _failed(job, error)))
+        return replace(made, columns=without_extra(made.columns, _failed(job, error)))
     return replace(
         made,
         columns=replace(made.columns, challenger=columns),
@@ -149,13 +166,6 @@ def _try(
             return replace(challenger, schema=to_text(schema), frames=frames), scored
         reason = reason or next(map(str, scored.rejected.values()), "")
     raise ScoringError(f"it can score none of {plural(sample.num_rows, 'row')} tried: {reason}")
-
-
-def _without_extra(columns: Columns, failed: ChallengerColumns) -> Columns:
-    """Return the columns without those that only the challenger needs, because it has failed."""
-    reads = pa.schema([field for field in from_text(columns.reads) if field.name in columns.names])
-    folders = tuple(name for name in columns.folders if name in reads.names)
-    return replace(columns, challenger=failed, reads=to_text(reads), folders=folders)
 
 
 def _failed(job: Job, error: Exception) -> ChallengerColumns:

@@ -53,7 +53,7 @@ from scoreline.tasks.steps.call_time import MIN_BATCH_ROWS, measure_call
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_checks import with_rules
 from scoreline.tasks.steps.known_columns import KnownColumns
-from scoreline.tasks.steps.plan_challenger import resolve_challenger, try_challenger
+from scoreline.tasks.steps.plan_challenger import resolve_challenger, try_challenger, try_rows_of_both
 from scoreline.tasks.steps.sampling import (
     SAMPLE_ROWS,
     Draft,
@@ -61,7 +61,6 @@ from scoreline.tasks.steps.sampling import (
     result_bytes,
     row_bytes,
     try_pace,
-    try_rows,
 )
 
 log = logging.getLogger(__name__)
@@ -266,11 +265,11 @@ def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | N
     if not made.parts or bundle is None:
         return made
     if known_columns is None or few_records is None or sum(part.rows for part in made.parts) > SAMPLE_ROWS:
-        made = try_rows(engine, job, bundle, made, resolved)
+        made = try_rows_of_both(engine, job, bundle, made, resolved)
     elif (found := known_columns.find(job, manifest, columns)) is not None:
         return replace(made, columns=found, warnings=(*made.warnings, *bundle.warnings))
     else:
-        made = try_rows(engine, job, bundle, made, resolved)
+        made = try_rows_of_both(engine, job, bundle, made, resolved)
         known_columns.add(job, manifest, columns, made.columns)
     made = try_challenger(engine, job, bundle, made)
     if not rescored and few_records is None:  # a few records are always one part

@@ -23,11 +23,12 @@ from scoreline.tasks.backlog.prices import Prices
 from scoreline.tasks.inputs.columns import available_columns
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.job.plan import BATCH_ROWS, evenly_spaced
+from scoreline.tasks.job.plan import BATCH_ROWS, ChallengerColumns, evenly_spaced
 from scoreline.tasks.rejects.json_values import to_json_value
 from scoreline.tasks.rejects.table import describe_rejected
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import score_batch
+from scoreline.tasks.steps.challenger_rows import without_extra
 from scoreline.tasks.steps.dry_engine import dry_engine, explaining_estimators
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.expected_costs import ExpectedCosts, expect_costs
@@ -229,9 +230,11 @@ def _warnings(made: Draft) -> list[str]:
 def _try_objects(engine: Engine, job: Job, made: Draft) -> Iterator[str]:
     """Score the first rows of several evenly spaced objects, and yield a warning for each object with failing rows."""
     firsts = {(piece.bucket, piece.key): piece for part in reversed(made.parts) for piece in reversed(part.slices)}
-    bundle = engine.models.get(job.model)
+    bundle, columns = engine.models.get(job.model), made.columns
+    if columns.extra:
+        columns = without_extra(columns, ChallengerColumns())
     for piece in evenly_spaced(list(reversed(firsts.values()))[1:], OBJECTS_TRIED):  # planning has sampled the first
-        rows = first_rows(engine.read_slice(beginning(piece, SAMPLE_ROWS), made.columns, job.spec.read, SAMPLE_ROWS))
+        rows = first_rows(engine.read_slice(beginning(piece, SAMPLE_ROWS), columns, job.spec.read, SAMPLE_ROWS))
         if rows is None:
             continue
         done = score_batch(

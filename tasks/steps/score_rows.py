@@ -14,7 +14,7 @@ from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables.schemas import from_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
-from scoreline.tasks.job.plan import Part
+from scoreline.tasks.job.plan import Columns, Part
 from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
 from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.contract import Contract
@@ -42,6 +42,7 @@ def score_rows(
     challenge: Callable[[Batch, pa.Table | None, Any, Timings], None] | None = None,
     *,
     exact: bool = False,
+    columns: Columns | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch, while the next batch is fetched and decoded.
 
@@ -65,6 +66,9 @@ def score_rows(
     exact : bool
         Whether to raise `InputError` if the results have other types than planned, even if they can be converted.
 
+    columns : Columns, optional
+        The columns that are read; by default, those of the plan.
+
     Returns
     -------
     results, rejects : pyarrow.Table
@@ -80,8 +84,10 @@ def score_rows(
         has rejected too many rows; the message shows one of the rows.
     InputError
         The results do not fit the planned schema.
+    ExtraUnreadable
+        The part must be read without the columns that only the challenger needs.
     """
-    job, columns = documents.job, documents.plan.columns
+    job, columns = documents.job, columns or documents.plan.columns
     schema = from_text(columns.schema)
     model = ModelInUse(engine.models, job.model)
     model.bundle  # noqa: B018  # loaded before the time is measured

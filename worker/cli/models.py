@@ -12,6 +12,7 @@ import click
 
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ModelError, ModelUntrusted
 from scoreline.storage.models import signatures
+from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
@@ -115,6 +116,9 @@ def show(ref: str, as_json: bool) -> None:
     REF is NAME, NAME@ALIAS or NAME@VERSION. The baseline is the profile of the training data: a line for each feature
     and score, with mean, standard deviation, share of nulls, and the range or the most frequent value.
 
+    If MODEL_VERIFY_KEYS is set, each alias is shown with the key that signed its last change, and with a warning if its
+    history was altered.
+
     With --json, print the manifest, without the digests of single chunks.
     """
     registry = model_registry()
@@ -125,8 +129,20 @@ def show(ref: str, as_json: bool) -> None:
             del artifact["chunks"]
         echo_json(shown)
         return
-    aliases = [alias.name for alias in registry.aliases(manifest.name) if alias.version == manifest.version]
-    echo_manifest(manifest, aliases, read_baseline(registry, manifest))
+    aliases = [alias for alias in registry.aliases(manifest.name) if alias.version == manifest.version]
+    named = [_with_signer(registry, manifest.name, alias) for alias in aliases]
+    echo_manifest(manifest, named, read_baseline(registry, manifest))
+
+
+def _with_signer(registry: ModelRegistry, name: str, alias: Alias) -> str:
+    """Return the name of an alias; if signatures are verified, with who signed its last change."""
+    if not registry.verifies:
+        return alias.name
+    try:
+        signer = registry.alias_signers(name, alias)[-1]
+    except ModelUntrusted:
+        return f"{alias.name} (its history was altered: `scoreline models verify {name}`)"
+    return f"{alias.name} ({f'signed by {signer}' if signer else 'its last change is not signed by a trusted key'})"
 
 
 @models.command(

@@ -123,6 +123,8 @@ def show_status(job: Status) -> None:
     """Print the status of a job, and hints if it failed or rejected rows."""
     echo(f"{job.job_id}: {job.state} after {job.seconds:,.1f} s")
     echo_field("model", job.model)
+    if job.challenger:
+        echo_field("compared", f"with {job.challenger}, the challenger, on the same rows")
     if job.state == "submitted":
         echo_field("parts", "not known until a worker has planned the job")
     else:

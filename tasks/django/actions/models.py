@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django import forms
@@ -13,6 +14,8 @@ from scoreline.tasks.django.access import page
 from scoreline.tasks.django.actions.confirmation import Question, ask
 from scoreline.tasks.django.process import overview
 from scoreline.tasks.overview.models import metrics_of
+from scoreline.tasks.quality.challenger_runs import newest_comparison
+from scoreline.tasks.quality.promotion import promote
 
 
 @page("promote", methods=("GET", "HEAD", "POST"))
@@ -46,7 +49,8 @@ def move(request: HttpRequest, model: str, alias: str) -> HttpResponse:
     )
 
     def do(given: dict[str, Any]) -> str:
-        moved = found.client.registry.alias(model, alias, given["version"])
-        return f"{alias} names {moved.version} now."
+        client = found.client
+        moved = promote(client.registry, model, alias, given["version"], partial(newest_comparison, client.buckets))
+        return f"{alias} names {moved.alias.version} now."
 
     return ask(request, question, do)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pandas as pd
 import pytest
 from django.test import Client as Browser
+from sklearn.linear_model import LogisticRegression
 
 from scoreline.storage.audit import AuditLine
 from scoreline.tasks.audit.reading import AuditFilter, read_audit
@@ -130,6 +132,18 @@ def test_an_alias_moves_to_a_version_of_its_model(client: EagerClient) -> None:
     assert (alias.version, [change.version for change in alias.history]) == (before, [before, now, before])
     assert audit(client, "alias.set").who == "paula"
     assert browser.get("/models/churn/aliases/nothing/").status_code == 404
+
+
+def test_the_page_moves_an_alias_only_by_the_rules_of_promotion(client: EagerClient) -> None:
+    now = client.registry.versions("churn")[-1]
+    rows = pd.DataFrame({"age": [1.0, 2.0, 3.0, 4.0]})
+    other = client.models.publish("churn", LogisticRegression().fit(rows, ["stays", "leaves", "stays", "leaves"]))
+    answer = log_in("paula").post("/models/churn/aliases/champion/", {"version": other.version})
+    assert answer.status_code == 400
+    assert "it drops the feature 'plan'" in text_of(answer)
+    alias = client.registry.find_alias("churn", "champion")
+    assert alias is not None
+    assert alias.version == now
 
 
 def test_a_schedule_runs_a_slot_pauses_and_resumes(client: EagerClient) -> None:

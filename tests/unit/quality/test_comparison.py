@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreline.storage.errors import DocumentCorrupt
+from scoreline.tasks.quality import comparing
 from scoreline.tasks.quality.compared_columns import (
     BUCKETS,
     MAX_PAIRS,
@@ -213,3 +215,16 @@ def damaged(change: Any) -> Any:
 def test_a_damaged_comparison_is_refused(change: Any) -> None:
     with pytest.raises(DocumentCorrupt, match="the comparison is damaged"):
         Comparison.from_dict(damaged(change))
+
+
+def test_the_memory_for_pairs_of_labels_is_bounded_while_they_are_counted() -> None:
+    # Given numbers that are compared with texts, so that each row has labels of its own
+    numbers = pa.chunked_array([np.arange(3 * MAX_PAIRS) + 0.5])
+    texts = pa.chunked_array([["a", "b", "c"] * MAX_PAIRS])
+    whole, batches = comparing._Labels(), comparing._Labels()
+    whole.add(numbers, texts)
+    for start in range(0, 3 * MAX_PAIRS, 100):
+        batches.add(numbers.slice(start, 100), texts.slice(start, 100))
+        assert len(batches.pairs) <= MAX_PAIRS
+    assert batches.comparison() == whole.comparison()
+    assert whole.comparison().rows == 3 * MAX_PAIRS

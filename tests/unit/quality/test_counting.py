@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scoreline.tasks.quality import number_counts
 from scoreline.tasks.quality.counting import ColumnCounts, profile_of
 from scoreline.tasks.quality.exact_sums import ExactSum
-from scoreline.tasks.quality.histograms import Histogram
+from scoreline.tasks.quality.histograms import MAX_BUCKETS, Histogram
 from scoreline.tasks.quality.number_counts import NumpyCounter
 from scoreline.tasks.quality.profile import ColumnProfile
 from scoreline.tasks.quality.stable_hash import hash_bytes
@@ -231,3 +231,23 @@ def test_a_frame_is_counted_as_its_table() -> None:
         ("prediction", "score", 1),
     ]
     assert found.columns["age"].null_share == 0.5
+
+
+@pytest.mark.parametrize("step", [-1, 3, -2])
+def test_values_that_do_not_follow_each_other_are_counted(step: int) -> None:
+    packed = np.zeros(9, [("a", "<f8"), ("b", "<i4")])
+    packed["a"], packed["b"] = np.arange(9) + 0.25, np.arange(9)
+    for values in (packed["a"], packed["b"], packed["a"].copy(), np.arange(9, dtype=np.int32)):
+        counts, expected = number_counts.NumberCounts(), NumpyCounter(MAX_BUCKETS)
+        counts.add(values[::step])
+        expected.add(np.array(values[::step], np.float64))
+        assert dict(buckets_of(counts.counter)) == dict(buckets_of(expected))
+        assert counts.sum.units == expected.sum_units
+
+
+@pytest.mark.skipif(number_counts.counts is None, reason="the extension was not built: make setup")
+def test_values_between_others_are_refused_rather_than_misread() -> None:
+    assert number_counts.counts is not None
+    values = np.frombuffer(bytes(24), np.uint8).view(np.dtype({"names": ["a"], "formats": ["<f8"], "itemsize": 12}))
+    with pytest.raises(ValueError, match="whole number of values"):
+        number_counts.counts.Counter(3).add(values["a"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from scoreline.storage.errors import InvalidRequest, ModelUntrusted, PromotionRe
 from scoreline.storage.models import signatures
 from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.registry import ModelRegistry
+from scoreline.tasks.quality import promotion
+from scoreline.tasks.quality.check_types import PromoteRule
 from scoreline.tasks.quality.promotion import MAX_REASON, Moved, promote
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
@@ -295,6 +298,94 @@ def test_a_history_of_an_earlier_release_is_read(client: EagerClient) -> None:
     assert set(json.loads(store.get(key).data)["history"][0]) == {
         *("seq", "version", "manifest_sha256", "at", "rollback", "token")
     }
+
+
+def test_a_signed_change_that_was_moved_in_the_history_is_found(client: EagerClient) -> None:
+    # Given a worse version, whose signed change is copied behind that of the better one
+    signing, verifying = signatures.generate_keys()
+    signer = ModelRegistry(client.buckets.main, signing_key=signing)
+    for version in (publish(client), publish(client)):
+        signer.alias("churn", "champion", version)
+    store = client.buckets.main
+    registry = ModelRegistry(store, verify_keys=[verifying])
+    key = keys.alias("churn", "champion")
+    raw = json.loads(store.get(key).data)
+    raw["history"].append(raw["history"][0])
+    store.put(key, json.dumps(raw | {name: raw["history"][0][name] for name in ("version", "seq")}).encode())
+    found = registry.find_alias("churn", "champion")
+    assert found is not None
+    with pytest.raises(ModelUntrusted, match="change 1 of churn@champion comes after change 2"):
+        registry.alias_signers("churn", found)
+
+
+def test_rules_that_cannot_be_read_are_an_obstacle_that_a_person_may_overrule(client: EagerClient) -> None:
+    first = publish(client, promote="require_baseline = true", alias="champion")
+    client.buckets.main.put(keys.artifact("churn", first, CHECKS), b"something else")
+    version = publish(client)
+    assert f"the rules in checks.toml of churn@{first} cannot be read" in refused(client, version)
+    move(client, version, force=True, reason="the rules are lost")
+    assert current(client) == version
+
+
+def test_a_damaged_comparison_does_not_lock_an_alias(client: EagerClient) -> None:
+    publish(client, alias="champion")
+    version = publish(client, promote="require_challenger_run = true")
+    client.put("in/a.parquet", pd.DataFrame({"a": [0.0, 1.0], "b": [0.0, 1.0]}))
+    found = client.submit("churn@champion", "s3://scoreline/in/", challenger=f"churn@{version}")
+    store = client.buckets.main
+    (key,) = (info.key for info in store.list("") if info.key.endswith("_comparison.json"))
+    assert found.job_id in key
+    store.put(key, b"{}")
+    assert "no job has compared it" in refused(client, version)
+    move(client, version, force=True, reason="compared by hand")
+
+
+def test_a_row_that_the_challenger_could_not_score_counts_as_a_flip(client: EagerClient) -> None:
+    publish(client, "a", model=Troubled(), alias="champion")
+    version = publish(client, "a", model=Troubled("row"), promote='max_flips = "20%"')
+    frame = pd.DataFrame({"a": [*np.linspace(-1, 1, 300), *np.full(100, 1e7)]})
+    client.put("in/a.parquet", frame)
+    client.submit("churn@champion", "s3://scoreline/in/", challenger=f"churn@{version}")
+    message = refused(client, version)
+    assert "25.00% of the labels flip (100 rows without a score counted), more than max_flips = 0.2" in message
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ({"a": {"auc": 0.9}, "b": {"auc": 0.9}}, {"a": {"auc": 0.9}}, "its auc of 'b' is not known"),
+        ({"a": {"auc": 0.9}}, {"a": {"auc": float("nan")}}, "its auc is not known"),
+        ({}, {"a": {"auc": 0.7}}, "its auc is 0.7, below min = 0.8"),
+        ({"a": {"auc": float("nan")}}, {"a": {"auc": 0.9}}, ""),
+    ],
+)
+def test_a_metric_that_is_no_longer_known_breaks_its_rule(before: Any, after: Any, message: str) -> None:
+    rule = PromoteRule(metric="auc", limits={"min": 0.8})
+    versions: list[Any] = [SimpleNamespace(metrics=metrics) for metrics in (before, after)]
+    found = "".join(promotion._broken(rule, *versions))
+    assert found.startswith(message)
+    assert bool(found) == bool(message)
+
+
+def test_showing_a_version_says_whether_its_aliases_are_signed(client: EagerClient) -> None:
+    signing, verifying = signatures.generate_keys()
+    version = publish(client, alias="champion")
+    ModelRegistry(client.buckets.main, signing_key=signing).alias("churn", "live", version)
+    sha256 = client.registry.resolve(f"churn@{version}").manifest_sha256
+    assert run(client, "sign", f"churn@{version}", "--sha256", sha256, MODEL_SIGNING_KEY=signing).exit_code == 0
+
+    def shown(**more: str) -> str:
+        found = run(client, "show", f"churn@{version}", **more)
+        assert found.exit_code == 0, found.output
+        return " ".join(found.output.split())
+
+    assert "aliases champion, live" in shown()
+    text = shown(MODEL_VERIFY_KEYS=verifying)
+    assert "champion (its last change is not signed by a trusted key), live (signed by " in text
+    key = keys.alias("churn", "live")
+    store = client.buckets.main
+    store.put(key, store.get(key).data.replace(b'"who": "', b'"who": "not '))
+    assert "live (its history was altered: `scoreline models verify churn`)" in shown(MODEL_VERIFY_KEYS=verifying)
 
 
 def run(client: EagerClient, *arguments: str, **more: str) -> Any:

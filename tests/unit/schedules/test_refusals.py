@@ -163,6 +163,22 @@ def test_check_refuses_a_method_that_the_model_does_not_have(night: Night) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("challenger", "reason"),
+    [
+        ("churn@challenger", "has no alias"),
+        ("absent", "absent"),
+        ("churn", "and so is the model: name another version"),
+    ],
+)
+def test_check_looks_up_the_challenger(night: Night, challenger: str, reason: str) -> None:
+    night.write(NIGHTLY + f'challenger = "{challenger}"\n')
+    said = night.cli("check")
+    assert said.exit_code == 1
+    assert f"line 7: [nightly] challenger = '{challenger}': " in said.stderr
+    assert reason in said.stderr
+
+
 def test_check_skips_models_to_be_published_later_and_disabled_schedules(night: Night) -> None:
     night.write(NIGHTLY.replace("churn@champion", "churn-{slot:%Y-%m}"))
     assert night.cli("check").exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -112,6 +113,9 @@ def test_both_versions_score_the_same_rows(client: EagerClient) -> None:
     # Then the version of the challenger is pinned
     assert job.challenger is not None
     assert job.challenger.ref == challenger
+    # And the status names it
+    assert client.status("j").to_dict()["challenger"] == challenger
+    assert "challenger" not in client.status("alone").to_dict()
     # And row i of its results is row i of the job's
     assert_unharmed(client, job, alone)
     own, its = listed(client, job), listed(client, job, "_challenger/")
@@ -246,6 +250,45 @@ def test_a_challenger_with_other_features_reads_them_if_the_input_has_them(clien
     assert_unharmed(client, job, submit(client, "alone"))
     assert PlanFile(client.buckets.main, "j").columns.extra == ("b", "c")
     assert compared(client, job).rows == ROWS
+
+
+@pytest.mark.parametrize(("row", "parts"), [(0, 0), (ROWS - 10, 2)])
+def test_a_value_that_only_the_challenger_needs_rejects_no_row(row: int, parts: int, client: EagerClient) -> None:
+    frame = rows("ab")
+    frame["b"] = frame["b"].astype(str)
+    frame.loc[row, "b"] = "oops"
+    client.put("in/rows.csv", frame.to_csv(index=False))
+    publish(client, "other", LogisticRegression(), "b")
+    options: dict[str, Any] = {"types": {"b": "float64"}, "max_rejected": "50%", "segment": "region"}
+    job = submit(client, "j", "other", **options)
+    alone = submit(client, "alone", **options)
+    assert_unharmed(client, job, alone)
+    assert profile_in(client, job) == profile_in(client, alone)
+    found = compared(client, job)
+    assert (found.parts, found.failed_parts) == (parts, 3 - parts)
+    assert f"a column that only it needs cannot be read: row {row} of" in found.failures[0].reason
+
+
+def test_a_damaged_column_that_only_the_challenger_needs_does_not_harm_the_job(client: EagerClient) -> None:
+    put(client, rows("ab"))
+    data = bytearray(client.buckets.main.get("in/rows.parquet").data)
+    chunk = pq.read_metadata(io.BytesIO(data)).row_group(2).column(1)
+    assert chunk.path_in_schema == "b"
+    start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
+    stop = start + chunk.total_compressed_size
+    data[start:stop] = b"\xff" * (stop - start)
+    client.put("in/rows.parquet", bytes(data))
+    publish(client, "other", LogisticRegression(), "b")
+    job = submit(client, "j", "other")
+    assert_unharmed(client, job, submit(client, "alone"))
+    assert (compared(client, job).parts, compared(client, job).failed_parts) == (2, 1)
+
+
+def profile_in(client: EagerClient, job: Job) -> dict[str, Any]:
+    """Return the profile of a job, without the id of the job."""
+    found: dict[str, Any] = json.loads(client.buckets.main.get(ResultsLayout.of(client.buckets, job).profile).data)
+    assert found.pop("job_id") == job.spec.job_id
+    return found
 
 
 def test_rejected_rows_have_no_columns_of_the_challenger(tmp_path: Path) -> None:
@@ -491,6 +534,18 @@ def test_of_many_comparisons_without_scores_only_some_are_read(
     found = compared(client, submit(client, "j", "other", method="predict"))
     assert not found.scores
     assert found.parts == 1
+
+
+def test_comparisons_that_cannot_be_merged_do_not_harm_the_end_of_the_job(
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client)
+    publish(client, "other", Troubled(above=0.5))
+    other = Comparison(champion="a", challenger="b", champion_sha256="", challenger_sha256="")
+    monkeypatch.setattr(merge_comparison, "_read", lambda *_: other)
+    job = submit(client, "j", "other")
+    assert_unharmed(client, job, submit(client, "alone"))
+    assert read_comparison(client.buckets.main, job) is None
 
 
 def test_scores_beside_another_attempt_are_not_compared(tmp_path: Path) -> None:

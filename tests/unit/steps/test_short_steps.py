@@ -162,6 +162,23 @@ def test_the_requests_of_other_jobs_do_not_count_as_those_of_the_part(at: OneJob
     assert timings["class_b"] < 100
 
 
+def test_another_challenger_does_not_set_back_the_time_of_the_challenger_of_the_part(
+    at: OneJob, install: Install
+) -> None:
+    def challenge(engine: Engine, step: WaitingStep) -> bool:
+        engine.challengers.spent_s = 0.0
+        engine.challengers.add("other", "it is too slow")
+        return True
+
+    done = install(challenge)
+    at.ledger.waiting.add(end_of("a"))
+    at.engine.challengers.spent_s = 7.0
+    steps()(at.engine, ModelInUse(at.engine.models, at.documents.job.model))
+    assert done
+    assert at.engine.challengers.spent_s == 7.0
+    assert at.engine.challengers.reason("other") == "it is too slow"
+
+
 @pytest.mark.parametrize("error", [ValueError("a fault"), LedgerUnavailable("no Redis"), KeyError("x")])
 def test_a_step_that_fails_is_left_to_its_message(at: OneJob, install: Install, error: Exception) -> None:
     def fail(engine: Engine, step: WaitingStep) -> bool:
