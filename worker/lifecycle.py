@@ -96,7 +96,7 @@ def engine(app: Celery) -> Engine:
             models=process.cache,
             send=send,
             on_fault=telemetry.report,
-            alerts=AlertSettings.from_env(os.environ).events,
+            alerts=AlertSettings.events_from(os.environ),
             parts_per_process=settings.parts_per_process,
             weights=settings.group_weights,
             lease_s=settings.lease_s,

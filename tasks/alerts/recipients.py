@@ -15,7 +15,16 @@ from typing import Any
 from scoreline.tasks.job.alert import EVENTS, Alert, Event
 from scoreline.tasks.quality.toml_lines import TomlLines
 
-FAILURES: tuple[Event, ...] = ("failed", "partial", "blocked", "late", "missed", "refused", "schedules")
+FAILURES: tuple[Event, ...] = (
+    "failed",
+    "partial",
+    "blocked",
+    "unloaded",
+    "late",
+    "missed",
+    "refused",
+    "schedules",
+)
 """The events of which recipients hear by default."""
 _KEYS = ("urls", "on", "schedules", "groups")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

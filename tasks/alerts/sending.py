@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
 from scoreline.storage import keys
-from scoreline.storage.errors import AlertUndelivered, ObjectNotFound, PackageMissing, describe
+from scoreline.storage.errors import AlertUndelivered, ObjectNotFound, PackageMissing, PreconditionFailed, describe
 from scoreline.storage.ledger.base import Ledger
-from scoreline.storage.objects.base import ObjectStore
+from scoreline.storage.objects.base import IfMatch, ObjectStore
 from scoreline.storage.typed_json import MALFORMED
 from scoreline.tasks.alerts import wording
 from scoreline.tasks.alerts.recipients import Recipient
@@ -41,6 +42,9 @@ _LISTED_EVERY_S = 600.0
 """Seconds after which the alerts are listed even if no flag says that there are any, because Redis may be emptied."""
 _SWEPT_EVERY_S = 86_400.0
 _SENT_KEPT = timedelta(days=30)
+_FILE = "the file with the schedules"
+"""What faults of ``schedules.toml`` are about. No schedule and no group can have this name."""
+_TRIES = 20
 _MAX_ROUND = 100
 """Maximum number of alerts that one round reads."""
 
@@ -144,7 +148,7 @@ class _Round:
             log.info("alert.sent", extra={"recipient": recipient.name, "about": about, "alerts": len(alerts)})
             sent += 1
             for alert in alerts:
-                self._note(replace(alert, told=(*alert.told, recipient.name)))
+                self._note(alert, recipient)
         return sent
 
     def settle(self) -> bool:
@@ -178,11 +182,25 @@ class _Round:
         """Return the recipients that still have to be told of an alert."""
         return [item for item in self.settings.recipients if item.wants(alert) and item.name not in alert.told]
 
-    def _note(self, alert: Alert) -> None:
-        """Record that a recipient was told."""
-        self.alerts[alert.id] = alert
-        if self._recipients(alert):
-            self.main.put(keys.alert(alert.id), alert.to_json())
+    def _note(self, alert: Alert, recipient: Recipient) -> None:
+        """Record that a recipient was told, beside those whom the round of another process has told meanwhile."""
+        key = keys.alert(alert.id)
+        for _ in range(_TRIES):
+            try:
+                found = self.main.get(key)
+                told = Alert.from_json(found.data).told
+            except ObjectNotFound:  # the other round has told everybody
+                self.alerts.pop(alert.id, None)
+                return
+            except MALFORMED:
+                return
+            alert = replace(alert, told=tuple(dict.fromkeys((*told, recipient.name))))
+            self.alerts[alert.id] = alert
+            if not self._recipients(alert):
+                return
+            with contextlib.suppress(PreconditionFailed):
+                self.main.put(key, alert.to_json(), mode=IfMatch(found.info.etag))
+                return
 
     def _delete(self, alert: Alert) -> None:
         """Delete an alert, and remember that it was sent, because its event may be reported again."""
@@ -192,19 +210,23 @@ class _Round:
 
 def about(alert: Alert) -> str:
     """Return what an alert is about: alerts about the same schedule or group are sent together."""
-    return alert.schedule or alert.group or "schedules.toml"
+    return alert.schedule or alert.group or _FILE
 
 
 def read_waiting(main: ObjectStore) -> list[Alert]:
-    """Return some of the alerts that wait. An alert that cannot be read is left where it is, and logged."""
+    """Return some of the alerts that wait. An alert that cannot be read is left where it is, and logged.
+
+    If there are many, they are chosen at random, so that no alert is held up by those that cannot be sent.
+    """
     found = []
-    for info in list(main.list(keys.ALERTS))[:_MAX_ROUND]:
+    waiting = [info.key for info in main.list(keys.ALERTS)]
+    for key in sorted(random.sample(waiting, min(len(waiting), _MAX_ROUND))):
         try:
-            found.append(Alert.from_json(main.get(info.key).data))
+            found.append(Alert.from_json(main.get(key).data))
         except ObjectNotFound:  # another process has sent it
             continue
         except MALFORMED as error:
-            log.error("alert.unreadable", extra={"key": info.key, "error": describe(error)})
+            log.error("alert.unreadable", extra={"key": key, "error": describe(error)})
     return found
 
 

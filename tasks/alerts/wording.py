@@ -18,6 +18,7 @@ _HAPPENED: dict[Event, str] = {
     "failed": "failed",
     "cancelled": "was cancelled",
     "blocked": "was blocked by its checks",
+    "unloaded": "could not be loaded into a table",
     "late": "is late",
     "missed": "was missed",
     "refused": "was refused",
@@ -72,6 +73,9 @@ def _sentence(alert: Alert) -> str:
             return f"{slot} of the schedule {alert.schedule} was missed."
         case "refused":
             return f"{when}: The job of the slot {slot.removeprefix('The slot ')} of {alert.schedule} was refused."
+        case "unloaded":
+            of_schedule = f" of the schedule {alert.schedule}" if alert.schedule else ""
+            return f"{when}: The results of the job {alert.job_id}{of_schedule} could not be loaded into a table."
         case "late" if alert.slot:
             return f"{slot} of the schedule {alert.schedule} is late."
         case "late":

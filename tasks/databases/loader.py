@@ -35,6 +35,7 @@ from scoreline.tasks.databases.tables import Mapped, Table, check_fits, create_t
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended
+from scoreline.tasks.job.alert import alert_of_load
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, read_job, read_outcome, read_run
 from scoreline.tasks.job.loads import (
     LoadProgress,
@@ -98,6 +99,7 @@ def give_up(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     main = dispatcher.buckets.main
     job, outcome = read_job(main, job_id), read_outcome(main, job_id)
     for request in pending(main, job.spec, () if outcome is None else outcome.loads):
+        dispatcher.outbox.leave(alert_of_load(job, request, error))
         _end(dispatcher, job_id, request, LoadProgress(number=request.number, state="failed", error=describe(error)))
     clean_up_if_ended(dispatcher, job_id)
 
@@ -317,6 +319,8 @@ class Load:
                 set_aside=known.set_aside,
                 error=describe(error),
             )
+        if state == "failed":
+            self.dispatcher.outbox.leave(alert_of_load(self.job, self.request, error))
         log.error("load.failed", extra={"job_id": self.job_id, "table": self.request.table, "error": describe(error)})
         _end(self.dispatcher, self.job_id, self.request, ended)
         self._drop_new()

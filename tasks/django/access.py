@@ -16,6 +16,7 @@ from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render, resolve_url
+from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_http_methods
 
 from scoreline.storage import keys
@@ -75,7 +76,8 @@ def page(permission: Permission = "view", *, methods: tuple[str, ...] = ("GET", 
             return _secured(answer)
 
         allowed: View = require_http_methods(methods)(wrapped)
-        return allowed
+        # A project may do without the middleware, and check the forms of its own views alone
+        return csrf_protect(allowed) if "POST" in methods else allowed
 
     return decorate
 

@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 from scoreline.storage.errors import InvalidSettings
+from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.client import Client, stand_in_client
 
 NAMES = (
@@ -78,7 +79,9 @@ os.register_at_fork(after_in_child=forget)
 
 @functools.cache
 def _client() -> Client:
-    return Client.from_env(environ())
+    found = Client.from_env(environ())
+    found.submission.dispatcher.alerts = AlertSettings.events_from(environ())
+    return found
 
 
 def environ() -> dict[str, str]:

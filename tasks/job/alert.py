@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
+from scoreline.storage.errors import without_quotes
 from scoreline.storage.typed_json import build, decode_object, moment
 from scoreline.tasks.job.documents import Job, Outcome
+from scoreline.tasks.job.loads import LoadRequest
 
-Event = Literal["succeeded", "partial", "failed", "cancelled", "blocked", "late", "missed", "refused", "schedules"]
-"""What happened. The first five are states of a job that has ended. ``late``: a job or a slot has not ended by its
-deadline. ``missed``: a slot of a schedule was not run. ``refused``: the job of a slot was refused. ``schedules``: the
-file with the schedules has faults."""
+Event = Literal[
+    "succeeded", "partial", "failed", "cancelled", "blocked", "unloaded", "late", "missed", "refused", "schedules"
+]
+"""What happened. The first five are states of a job that has ended. ``unloaded``: the results of a job could not be
+loaded into a table. ``late``: a job or a slot has not ended by its deadline. ``missed``: a slot of a schedule was not
+run. ``refused``: the job of a slot was refused. ``schedules``: the file with the schedules has faults."""
 EVENTS: tuple[Event, ...] = get_args(Event)
 _CLASS = re.compile(r" \(\w+\)$")
 """The class of an error at the end of a summary, which says nothing to people."""
@@ -89,6 +93,20 @@ def alert_of_end(job: Job, outcome: Outcome) -> Alert:
     )
 
 
+def alert_of_load(job: Job, request: LoadRequest, error: BaseException) -> Alert:
+    """Return the alert that says that a load of a job has failed."""
+    return Alert(
+        id=alert_id("load", job.spec.job_id, request.load_id, str(request.number)),
+        event="unloaded",
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        job_id=job.spec.job_id,
+        model=job.model.name,
+        group=job.spec.group or job.model.name,
+        schedule=job.schedule or "",
+        detail=f"Table {request.table}: {_CLASS.sub('', without_quotes(error))}",
+    )
+
+
 def _found(outcome: Outcome) -> str:
     """Return what the checks found, by name and column; messages of findings may quote values."""
     if outcome.checks is None:
@@ -96,8 +114,3 @@ def _found(outcome: Outcome) -> str:
     blocking = [finding for finding in outcome.checks.findings if finding.level == "block"]
     names = list(dict.fromkeys(f"{item.check} of {item.column}" if item.column else item.check for item in blocking))
     return f"Its checks found: {', '.join(names)}." if names else ""
-
-
-def told(alert: Alert, recipient: str) -> Alert:
-    """Return the alert with one more recipient that has received it."""
-    return replace(alert, told=(*alert.told, recipient))

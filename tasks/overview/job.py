@@ -113,7 +113,9 @@ def _downloads(layout: ResultsLayout) -> tuple[tuple[Download, ...], bool]:
     for info in layout.store.list(layout.folder):
         if len(found) == MOST_FILES:
             return tuple(found), True
-        found.append(Download(name=info.key.removeprefix(layout.folder), size=info.size))
+        name = info.key.removeprefix(layout.folder)
+        if "\n" not in name:  # no address can name such an object, which somebody else has put there
+            found.append(Download(name=name, size=info.size))
     return tuple(sorted(found, key=lambda file: (file.name.startswith("_"), file.name))), False
 
 

@@ -14,7 +14,7 @@ from scoreline.tasks.dispatch.listing import JobListing
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.job_filter import JobFilter
-from scoreline.tasks.overview.remembered import RememberedEntries
+from scoreline.tasks.overview.remembered import EnoughRead, RememberedEntries, Search
 
 PAGE = 25
 """Number of jobs on a page. A page that is read for the first time takes one request for each job."""
@@ -29,6 +29,8 @@ class JobsPage:
     jobs: tuple[Status, ...]
     after: str = ""
     """Where the next page begins; empty if this page is the last."""
+    is_cut: bool = False
+    """Whether the search has ended after `MOST_READ` jobs, so that there may be more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,8 @@ class JobPages:
     """
 
     def __init__(self, main: ObjectStore, statuses: StatusReader) -> None:
-        self._listing = JobListing(cast("ObjectStore", RememberedEntries(main)), statuses)
+        self._entries = RememberedEntries(main)
+        self._statuses = statuses
 
     def page(self, chosen: JobFilter, after: str = "") -> JobsPage:
         """Return the jobs that match, beginning after a place that an earlier page named."""
@@ -62,17 +65,30 @@ class JobPages:
             chosen = replace(chosen, until=at)
         limit = PAGE + 2
         while True:
-            found = list(self._listing.jobs(chosen, limit))
+            found, is_cut = self._search(chosen, limit)
             rest = _behind(found, last)
             if len(rest) > PAGE or len(found) < limit:
                 break
             limit *= 2  # several jobs were submitted in the same millisecond
         jobs = tuple(rest[:PAGE])
-        return JobsPage(jobs=jobs, after=f"{jobs[-1].submitted}~{jobs[-1].job_id}" if len(rest) > PAGE else "")
+        after = f"{jobs[-1].submitted}~{jobs[-1].job_id}" if len(rest) > PAGE else ""
+        return JobsPage(jobs=jobs, after=after, is_cut=is_cut)
+
+    def _search(self, chosen: JobFilter, limit: int) -> tuple[list[Status], bool]:
+        """Return the newest jobs that match, and whether the search was cut. A filter by label may match no job."""
+        found: list[Status] = []
+        listing = JobListing(cast("ObjectStore", Search(self._entries)), self._statuses)
+        try:
+            for status in listing.jobs(chosen, limit):
+                found.append(status)
+        except EnoughRead:
+            return found, True
+        return found, False
 
     def newest(self, chosen: JobFilter, number: int) -> Iterator[Status]:
         """Yield the newest jobs that match, at most `number`."""
-        return islice(self._listing.jobs(chosen, number), number)
+        listing = JobListing(cast("ObjectStore", self._entries), self._statuses)
+        return islice(listing.jobs(chosen, number), number)
 
     def hours(self, now: datetime, number: int = 24) -> tuple[tuple[Hour, ...], bool]:
         """Return the jobs under way in each of the last hours, and whether all jobs of this time were counted.
@@ -98,12 +114,25 @@ class JobPages:
 def _place(after: str) -> tuple[datetime, str]:
     text, _, job_id = after.partition("~")
     try:
-        at = datetime.fromisoformat(text)
+        at = in_utc(text)
     except ValueError:
         at = None
-    if at is None or at.tzinfo is None or not job_id:
+    if at is None or not job_id:
         raise InvalidRequest("the address names no page of jobs: begin at the first page")
     return at, job_id
+
+
+def in_utc(text: str) -> datetime:
+    """Return a time in UTC; raises `ValueError`. A time without a zone is one in UTC.
+
+    >>> in_utc("2026-11-29T03:30+01:00").isoformat()
+    '2026-11-29T02:30:00+00:00'
+    """
+    at = datetime.fromisoformat(text)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError(f"{text} is outside of the calendar") from None
 
 
 def _behind(found: list[Status], last: str) -> list[Status]:

@@ -6,7 +6,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from scoreline.storage.audit import AuditLine
@@ -38,6 +38,8 @@ _SLOW_S = 15.0
 """Seconds for which answers are shared that take many requests or a second of waiting."""
 _FOREVER_S = 3_600.0
 """Seconds for which documents are shared that do not change."""
+AUDITED = timedelta(days=31)
+"""The period in which a page shows what people did."""
 MOST_REJECTED = 200_000
 """Maximum number of rejected rows that are counted by reason for a page."""
 
@@ -167,10 +169,13 @@ class Overview:
         """Return the work that is left; raises `LedgerUnavailable`."""
         return self._cache.get("backlog", _PAGE_S, self.client.backlog)
 
-    def audit(self, target: str, number: int = 10) -> Sequence[AuditLine]:
-        """Return the newest lines of the audit about a job, an alias or a schedule."""
+    def audit(self, target: str, since: datetime, number: int = 10) -> Sequence[AuditLine]:
+        """Return the newest lines of the audit about a job, an alias or a schedule, in the `AUDITED` after a time.
+
+        Each day takes a listing, so that the audit of years would take hundreds.
+        """
         main = self.client.buckets.main
-        chosen = AuditFilter(target=target)
+        chosen = AuditFilter(target=target, since=since, until=since + AUDITED)
         return self._cache.get(("audit", target), _SLOW_S, lambda: tuple(read_audit(main, chosen, number)))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from scoreline.storage import keys
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore, StoredObject
 
+MOST_READ = 2_000
+"""Maximum number of entries that one search reads."""
 MOST_ENTRIES = 5_000
 """Maximum number of entries that are remembered, of about 1 KB each."""
 
@@ -74,3 +76,33 @@ class RememberedEntries:
     def uri(self, key: str) -> str:
         """Return the URI of a key."""
         return self._store.uri(key)
+
+
+class EnoughRead(Exception):
+    """Raised when a search has read `MOST_READ` entries, and would read more."""
+
+
+class Search:
+    """The entries as one search sees them, which reads a limited number of them.
+
+    Parameters
+    ----------
+    entries : RememberedEntries
+        The entries that all searches share.
+    """
+
+    def __init__(self, entries: RememberedEntries) -> None:
+        self._entries = entries
+        self._left = MOST_READ
+        self._guard = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._entries, name)
+
+    def get(self, key: str, **options: Any) -> StoredObject:
+        """Read an object (see `RememberedEntries.get`); raises `EnoughRead`."""
+        with self._guard:
+            self._left -= 1
+            if self._left < 0:
+                raise EnoughRead
+        return self._entries.get(key, **options)

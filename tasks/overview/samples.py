@@ -77,7 +77,7 @@ def first_rows(store: ObjectStore, info: ObjectInfo, name: str) -> FirstRows:
             names = file.schema_arrow.names
             shown = names[:MOST_COLUMNS]
             batch = next(file.iter_batches(batch_size=ROWS, columns=shown, use_threads=False), None)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:  # what pyarrow raises depends on what is damaged
         raise ResultsDamaged(f"{store.uri(info.key)} is not a Parquet file: {error}") from error
     rows: list[Mapping[str, Any]] = [] if batch is None else batch.slice(0, ROWS).to_pylist()
     return FirstRows(

@@ -25,6 +25,8 @@ from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
 from scoreline.tasks.quality.checks_of import check_text
 
 _TIMEOUT_S = 120
+_TURN_S = 5.0
+"""Seconds that a trial waits for another one."""
 _MOST_OBJECTS = 20_000
 _one_at_a_time = threading.Semaphore(1)
 
@@ -69,8 +71,12 @@ def try_job(
         return Trial(facts=facts, notes=(note,))
     if stand_in_client() is not None:
         return _of(client.preflight(model, list(inputs), **options).to_dict())
-    with _one_at_a_time:
+    if not _one_at_a_time.acquire(timeout=_TURN_S):  # the threads of the process serve the pages, too
+        raise InvalidRequest("another job is being tried out: try again in a minute")
+    try:
         return _of(_in_process_of_its_own(environ, {"model": model, "inputs": list(inputs), "options": options}))
+    finally:
+        _one_at_a_time.release()
 
 
 def _in_process_of_its_own(environ: Mapping[str, str], request: Mapping[str, Any]) -> Mapping[str, Any]:

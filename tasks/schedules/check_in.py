@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from urllib.parse import urlsplit
 
 from scoreline.storage.errors import InvalidRequest, describe
 from scoreline.tasks.job.documents import COMPLETE
@@ -25,18 +26,19 @@ _DEADLINE_S = 5.0
 def address_of(url: str, state: str) -> str:
     """Return the address to call for the state in which a slot has ended.
 
-    If the address contains ``{status}``, it is replaced by ``ok`` or ``error``. Otherwise ``/fail`` is appended if the
-    slot has failed.
+    If the address contains ``{status}``, it is replaced by ``ok`` or ``error``. Otherwise ``/fail`` is appended to its
+    path if the slot has failed.
 
     >>> address_of("https://sentry.example/cron/nightly/key/?status={status}", "partial")
     'https://sentry.example/cron/nightly/key/?status=ok'
-    >>> address_of("https://hc.example/0b8e/", "blocked")
-    'https://hc.example/0b8e/fail'
+    >>> address_of("https://hc.example/0b8e/?create=1", "blocked")
+    'https://hc.example/0b8e/fail?create=1'
     """
     good = state in COMPLETE
     if _STATUS in url:
         return url.replace(_STATUS, "ok" if good else "error")
-    return url if good else f"{url.rstrip('/')}/fail"
+    parts = urlsplit(url)
+    return url if good else parts._replace(path=f"{parts.path.rstrip('/')}/fail").geturl()
 
 
 def check_in(url: str, webhooks: WebhookSettings, schedule: str, state: str) -> None:

@@ -55,6 +55,8 @@ class Ticked:
     """The state of the schedule after the tick."""
     etag: str | None
     """ETag of the object with the state when it was read last."""
+    ended: tuple[str, ...] = ()
+    """The states in which jobs of slots have ended, of which the outside monitor has to hear."""
 
 
 class Runner:
@@ -77,6 +79,7 @@ class Runner:
     def tick(self, schedule: Schedule, now: datetime) -> Ticked:
         """Submit and cancel the jobs that are due for a schedule."""
         done: list[str] = []
+        ended: list[str] = []
         tried: str | None = None
         etag: str | None = None
         for _ in range(_ROUNDS):
@@ -90,7 +93,8 @@ class Runner:
                 self._alerts.leave_ended(schedule, state, step.state, now)
                 if not self._swap(schedule, step.state, etag):
                     continue  # another tick has changed the state: read its decision
-                self._check_in(schedule, state, seen)
+                if state.current is not None and seen.current is None and seen.history:
+                    ended.append(seen.history[-1].state)
             if refused is not None:
                 done.append(self._count_refused(seen.refusals[-1], refused))
             if step.cancel is not None and step.cancel != tried:
@@ -101,7 +105,7 @@ class Runner:
                 if cancelled:
                     done.append(f"cancelled {job_id}")
         self._alerts.leave_late(schedule, state, now)
-        return Ticked(done=done, state=state, etag=etag)
+        return Ticked(done=done, state=state, etag=etag, ended=tuple(ended))
 
     def ask(self, schedule: Schedule, numbers: dict[str, int], now: datetime) -> None:
         """Add slots to the state, because a user requested them. `numbers` has the job number of each slot."""
@@ -129,6 +133,11 @@ class Runner:
                 return True
         where = self._main.uri(keys.schedule_state(schedule.name))
         raise StoreUnavailable(f"{where} was changed {_ROUNDS} times meanwhile: try again")
+
+    def check_in(self, schedule: Schedule, ticked: Ticked) -> None:
+        """Call the outside monitor of a schedule if jobs of slots have ended. The monitor may be slow."""
+        for state in ticked.ended if schedule.check_in else ():
+            check_in(schedule.check_in or "", self._client.webhooks, schedule.name, state)
 
     def settle(self, schedule: Schedule, now: datetime) -> None:
         """Send the webhooks of refused jobs, and remove the refusals that need no further attempt."""
@@ -190,11 +199,6 @@ class Runner:
         if found is None or not is_tombstone_of_slot(found, schedule, datetime.fromisoformat(slot)):
             return self._evade(schedule, state, slot, done)
         return replace(state.noted([slot], found.state, f"the results were removed: {found.why}"), current=None)
-
-    def _check_in(self, schedule: Schedule, before: State, after: State) -> None:
-        """Call the outside monitor of a schedule if the job of a slot has ended."""
-        if schedule.check_in and before.current is not None and after.current is None and after.history:
-            check_in(schedule.check_in, self._client.webhooks, schedule.name, after.history[-1].state)
 
     def _spec(self, schedule: Schedule, state: State, slot: str) -> JobSpec:
         output = self._client.default_output(schedule.model)

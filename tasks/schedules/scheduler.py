@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from scoreline.storage import audit, keys
@@ -30,7 +31,7 @@ from scoreline.tasks.quality.decisions import check_reason
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
 from scoreline.tasks.schedules.in_force import InForce, Reading, put_in_force, read_in_force, record_changes
 from scoreline.tasks.schedules.reruns import Latest, check_rerun, latest_job
-from scoreline.tasks.schedules.runner import OnFault, Runner, ignore, job_of, read_state, taken_by_another
+from scoreline.tasks.schedules.runner import OnFault, Runner, Ticked, ignore, job_of, read_state, taken_by_another
 from scoreline.tasks.schedules.schedule import Pause, Schedule
 from scoreline.tasks.schedules.settings import ScheduleSettings
 from scoreline.tasks.schedules.slot_alerts import leave_of_faults
@@ -179,6 +180,7 @@ class Scheduler:
         reading = self._put_in_force()
         report: dict[str, list[str]] = {}
         unsettled: list[Schedule] = []
+        ended: list[tuple[Schedule, Ticked]] = []
         idle: dict[str, _Idle] = {}
         etags = self._changed_states(reading.schedules)
 
@@ -189,6 +191,7 @@ class Scheduler:
                 return []
             ticked = self._runner.tick(schedule, now)
             unsettled.extend([schedule] * bool(ticked.state.refusals))
+            ended.extend([(schedule, ticked)] * bool(ticked.ended))
             if ticked.state.is_idle:
                 following = schedule.following(now) if schedule.enabled else None
                 idle[name] = _Idle(schedule=schedule, etag=ticked.etag, next=following or _NEVER)
@@ -202,10 +205,16 @@ class Scheduler:
             report[schedule.name] = self._guarded(schedule, run)
         for schedule in unsettled:  # webhooks are sent last, because a receiver may be slow
             report[schedule.name] += self._guarded(schedule, settle)
+        for schedule, ticked in ended:  # a monitor may be slow, too
+            report[schedule.name] += self._guarded(schedule, partial(self._check_in, ticked))
         self._idle = idle
         if len(idle) == len(reading.schedules) and not reading.faults:
             self._due = min((known.next for known in idle.values()), default=_NEVER)
         return report
+
+    def _check_in(self, ticked: Ticked, schedule: Schedule) -> list[str]:
+        self._runner.check_in(schedule, ticked)
+        return []
 
     def _changed_states(self, schedules: Sequence[Schedule]) -> dict[str, str]:
         """Return the ETags of the states of schedules, by name; empty if each state has to be read."""
@@ -284,7 +293,11 @@ class Scheduler:
         now = now or datetime.now(UTC)
         if early := [slot for slot in slots if slot > now]:
             raise InvalidRequest(f"{early[0].isoformat()} is still to come: {schedule.name!r} will run then by itself")
-        before = self._runner.tick(schedule, now).done if again else []  # a job may have ended since the last tick
+        before: list[str] = []
+        if again:  # a job may have ended since the last tick
+            first = self._runner.tick(schedule, now)
+            before += first.done
+            self._runner.check_in(schedule, first)
         numbers: dict[str, int] = {}
         for slot in slots:
             latest = self.latest(schedule, slot)
@@ -304,6 +317,7 @@ class Scheduler:
         ticked = self._runner.tick(schedule, now)
         if ticked.state.refusals:
             self._runner.settle(schedule, now)
+        self._runner.check_in(schedule, ticked)
         done = [*before, f"asked for {len(numbers)} of {len(slots)}{others}", *ticked.done]
         if ticked.state.current and (waiting := numbers.keys() & {*ticked.state.pending, *ticked.state.asked}):
             verb = "waits" if len(waiting) == 1 else "wait"

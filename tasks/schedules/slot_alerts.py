@@ -42,9 +42,8 @@ class SlotAlerts:
 
     def leave_late(self, schedule: Schedule, state: State, now: datetime) -> None:
         """Write the alerts about slots that have not ended by the deadline of the schedule."""
-        waiting = [] if state.current is None else [state.current]
-        waiting += [] if state.paused is not None else state.pending
-        for slot in waiting:
+        running = () if state.current is None else (state.current,)
+        for slot in (*running, *state.pending):  # what waits since before a pause still runs
             if slot in state.numbers:  # a user has asked for this slot, perhaps long after its deadline
                 continue
             due = schedule.due_by(datetime.fromisoformat(slot))

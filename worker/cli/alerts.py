@@ -50,7 +50,8 @@ def alerts() -> None:
 
     \b
     Events:
-      failed  partial  blocked  late  missed  refused  schedules  (by default)
+      failed  partial  blocked  unloaded        (by default)
+      late  missed  refused  schedules          (by default)
       succeeded  cancelled
 
     The clock sends alerts. Alerts about the same schedule or group are sent together, at most every ten minutes.

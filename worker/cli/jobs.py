@@ -16,6 +16,7 @@ import click
 from scoreline.storage.errors import JobNotFound, JobRemoved, LedgerError, ScorelineError
 from scoreline.storage.objects.requests import Requests
 from scoreline.storage.wording import plural
+from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.backlog.prices import Prices
 from scoreline.tasks.backlog.settings import CostSettings
 from scoreline.tasks.client import Client
@@ -122,6 +123,7 @@ def cancel(job: str) -> None:
     rest. If JOB has already ended, nothing changes.
     """
     client = Client.from_env()
+    client.submission.dispatcher.alerts = AlertSettings.events_from(os.environ)
     before = client.status(job)
     if before.ended:
         echo(f"{job} has already ended, so there is nothing to cancel", err=True)

@@ -192,13 +192,13 @@ def tick() -> None:
 
     The exit code is 1 if a job could not be submitted, or if the text of the schedules has a fault.
     """
-    client, alerts = Client.from_env(), AlertSettings.from_env(os.environ)
-    client.submission.dispatcher.alerts = alerts.events
+    client = Client.from_env()
+    client.submission.dispatcher.alerts = AlertSettings.events_from(os.environ)
     scheduler = Scheduler.from_settings(client, ScheduleSettings.from_env(os.environ))
     report = scheduler.tick()
-    send_waiting(client.buckets.main, client.ledger, alerts)
     for name, done in report.items():
         echo(f"{name}: {'; '.join(done) or 'nothing is due'}", indent=2)
+    send_waiting(client.buckets.main, client.ledger, AlertSettings.from_env(os.environ))
     wrong = any(line.startswith(("failed", "refused")) for done in report.values() for line in done)
     sys.exit(wrong or bool(scheduler.reading().faults))
 

@@ -40,6 +40,7 @@ def configure(chosen: WebSettings, *, is_local: bool) -> None:
         DATABASES={},
         MIDDLEWARE=[
             "django.middleware.security.SecurityMiddleware",
+            "scoreline.worker.web.login.HealthCheck",  # before the name of the host is checked
             "django.middleware.gzip.GZipMiddleware",
             "django.contrib.sessions.middleware.SessionMiddleware",
             "django.middleware.common.CommonMiddleware",

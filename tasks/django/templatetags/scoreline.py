@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,8 @@ _SIGNS = {
     "running": "●",
     "submitted": "○",
     "waiting": "○",
+    "loading": "●",
+    "loaded": "✓",
     "missed": "✕",
     "refused": "✕",
     "late": "▲",
@@ -149,6 +152,26 @@ def _request(context: template.Context) -> Any:
 def named(mapping: Any, key: str) -> Any:
     """Return the value of a key that is no identifier."""
     return mapping.get(key, "")
+
+
+@register.filter
+def pairs(mapping: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """Return the keys and values of a mapping. In a template, ``mapping.items`` would be the value of a key ``items``.
+
+    >>> pairs({"items": 1})
+    [('items', 1)]
+    """
+    return list(mapping.items())
+
+
+@register.filter
+def hour(at: datetime) -> str:
+    """Format a time of day in UTC. The filter ``date`` of Django would use the zone of the project.
+
+    >>> hour(datetime.fromisoformat("2026-11-29T09:00:00+09:00"))
+    '00:00'
+    """
+    return f"{at.astimezone(UTC):%H:%M}"
 
 
 @register.filter

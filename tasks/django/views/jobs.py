@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, get_args
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from scoreline.tasks.django.process import overview
 from scoreline.tasks.job.documents import State
 from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.tasks.overview.job import REPORT, find_download
+from scoreline.tasks.overview.jobs import in_utc
 from scoreline.tasks.overview.overview import MOST_REJECTED, reads_parquet
 
 _LIST_S, _JOB_S = 5, 2
@@ -63,11 +64,10 @@ def _filter(given: QueryDict) -> tuple[JobFilter, str]:
     for name in ("since", "until"):
         text = given.get(name, "").strip()
         try:
-            at = datetime.fromisoformat(text) if text else None
+            times[name] = in_utc(text) if text else None
         except ValueError:
-            at = None
+            times[name] = None
             faults.append(f"{name} {text!r} is not a time such as 2026-11-29T02:30")
-        times[name] = at if at is None or at.tzinfo else at.replace(tzinfo=UTC)
     schedule = given.get("schedule", "").strip()
     chosen = JobFilter(
         states=states,
@@ -91,7 +91,7 @@ def job(request: HttpRequest, job_id: str) -> HttpResponse:
     context: dict[str, Any] = {"facts": facts, "job": facts.job, "status": status, "tab": "jobs"}
     if not asked:
         context |= {
-            "audit": found.audit(job_id),
+            "audit": found.audit(job_id, datetime.fromisoformat(facts.job.submitted)),
             "rejected_are_counted": reads_parquet() and 0 < status.rejected <= MOST_REJECTED,
             "rows_are_read": reads_parquet() and bool(facts.files),
             "schedule": facts.job.schedule,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -11,6 +11,7 @@ from scoreline.storage.errors import LedgerError, ObjectNotFound, QueueUnavailab
 from scoreline.tasks.django.access import page
 from scoreline.tasks.django.live import respond
 from scoreline.tasks.django.process import overview
+from scoreline.tasks.overview.overview import AUDITED
 from scoreline.tasks.overview.schedules import ScheduleFacts
 
 _HOME_S, _WORKERS_S, _BACKLOG_S = 10, 5, 10
@@ -44,7 +45,8 @@ def schedule(request: HttpRequest, schedule: str) -> HttpResponse:
     if facts is None:
         raise ObjectNotFound(f"no schedule {schedule!r} is in force")
     now = datetime.now(UTC)
-    context = {"facts": facts, "weeks": facts.weeks(now), "audit": found.audit(schedule), "tab": "schedules"}
+    lines = found.audit(schedule, now.replace(second=0, microsecond=0) - AUDITED + timedelta(minutes=1))
+    context = {"facts": facts, "weeks": facts.weeks(now), "audit": lines, "tab": "schedules"}
     return render(request, "scoreline/schedule.html", context)
 
 

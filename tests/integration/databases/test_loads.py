@@ -7,7 +7,10 @@ import pytest
 
 from scoreline.storage import keys
 from scoreline.storage.objects.base import exists
+from scoreline.tasks.alerts.sending import read_waiting
+from scoreline.tasks.alerts.wording import body
 from scoreline.tasks.dispatch.reconcile import reconcile_job
+from scoreline.tasks.job.alert import EVENTS
 from tests.support.gated import BLOCKS
 from tests.support.loading import TABLE, Loading, loading
 from tests.support.postgres import Database
@@ -80,6 +83,19 @@ def test_what_does_not_fit_is_said_and_nothing_is_loaded(loads: Loading, options
     assert done.state == "failed"
     assert said in done.error
     assert loads.rows() == {}
+
+
+def test_people_hear_of_a_load_that_has_failed_once_and_without_values(loads: Loading) -> None:
+    loads.gated.at.engine.alerts = EVENTS
+    loads.load("a")
+    loads.message("a")
+    main = loads.client.buckets.main
+    (alert,) = (found for found in read_waiting(main) if found.event != "succeeded")
+    assert (alert.event, alert.job_id, alert.group) == ("unloaded", "a", "line")
+    assert alert.detail == (
+        "Table public.scores: a database refuses a statement, or when a table does not fit the results"
+    )
+    assert "The results of the job a could not be loaded into a table. Table public.scores: " in body([alert], "")
 
 
 def test_a_lost_message_is_sent_again_until_the_results_are_loaded(loads: Loading) -> None:

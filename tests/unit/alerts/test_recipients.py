@@ -90,6 +90,23 @@ def test_settings_add_up_the_variable_and_the_file(tmp_path: Path, monkeypatch: 
     assert settings.events == {*FAILURES, "succeeded"}
 
 
+def test_a_process_that_only_writes_alerts_writes_all_failures_if_the_settings_are_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(SOUND)
+    environ = VARIABLES | {"ALERTS_FILE": str(file)}
+    assert AlertSettings.events_from(environ) == {*FAILURES, "succeeded"}
+    file.write_text("[ops")
+    assert AlertSettings.events_from(environ) == {*FAILURES}
+
+
+def test_two_recipients_cannot_have_one_name(tmp_path: Path) -> None:
+    """Who was told is noted by name, so only one of them would hear anything."""
+    file = tmp_path / "a.toml"
+    file.write_text('[ALERT_URLS]\nurls = ["OPS_MAIL"]\n')
+    with pytest.raises(InvalidSettings, match="give this one another name"):
+        AlertSettings.from_env(VARIABLES | {"ALERTS_FILE": str(file), "ALERT_URLS": "mailto://a"})
+
+
 def test_faults_of_all_settings_are_reported_together(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text(SOUND.replace("OPS_MAIL", "UNSET"))

@@ -102,6 +102,49 @@ def test_a_recipient_who_is_away_is_told_later_and_the_others_are_not_told_again
     assert people.waiting() == []
 
 
+def test_two_rounds_side_by_side_tell_nobody_twice(people: People) -> None:
+    """A slow service holds a round up, and another process begins the next one."""
+    people.leave("job-1")
+    people.now += GATHER
+    send = people.send
+    inner: list[Sequence[str]] = []
+
+    def slow(urls: Sequence[str], title: str, body: str) -> None:
+        send(urls, title, body)
+        if not inner:
+            inner.append(urls)
+            people.now += timedelta(seconds=30)
+            people.round()
+
+    people.send = slow  # type: ignore[method-assign]
+    send_waiting(people.main, people.ledger, people.settings, people.now, slow)
+    people.round(after=timedelta(seconds=QUIET_S))
+    people.round(after=timedelta(seconds=QUIET_S))
+    assert sorted(url for url, _, _ in people.got) == ["mailto://ops", "slack://t"]
+    assert people.waiting() == []
+
+
+def test_alerts_that_one_recipient_cannot_be_told_of_do_not_hold_up_others(people: People) -> None:
+    people.away.add("slack://t")
+    for number in range(105):
+        people.leave(f"job-{number:03}")
+    people.now += GATHER
+    for _ in range(15):
+        people.round(after=timedelta(seconds=QUIET_S))
+    told = [Alert.from_json(people.main.get(info.key).data).told for info in people.main.list(keys.ALERTS)]
+    assert told == [("ops",)] * 105
+
+
+def test_a_group_may_be_called_like_the_file_with_the_schedules(people: People) -> None:
+    people.leave("job-1", group="schedules.toml")
+    people.leave("faults", "schedules", group="")
+    assert [title for _, title in people.round(after=GATHER)] == [
+        "Scoreline: the schedules have a mistake",
+        "Scoreline: schedules.toml failed",
+        "Scoreline: the schedules have a mistake",
+    ]
+
+
 def test_after_a_day_an_alert_is_given_up_and_logged(people: People, caplog: pytest.LogCaptureFixture) -> None:
     people.leave("job-1")
     people.away.add("mailto://ops")

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from scoreline.storage import keys
+from scoreline.storage.audit import AuditLine
 from scoreline.storage.ledger.base import Progress
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
@@ -22,6 +23,7 @@ from scoreline.tasks.job.documents import Job, Outcome
 from scoreline.tasks.job.index_entry import entry_of
 from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.tasks.job.spec import JobSpec
+from scoreline.tasks.overview import remembered
 from scoreline.tasks.overview.jobs import PAGE
 from scoreline.tasks.overview.overview import Overview
 from scoreline.tasks.schedules.scheduler import Scheduler
@@ -92,6 +94,34 @@ def test_a_page_of_many_jobs_takes_thirty_requests_and_a_few_when_it_is_known(
     assert len(store.requests) <= 4
     following = overview.jobs(JobFilter(), page.after)
     assert following.jobs[0].job_id == f"job-{1999 - PAGE:05}"
+
+
+def test_a_search_that_finds_little_reads_a_limited_number_of_jobs(
+    deployment: tuple[Overview, RequestLog, CountedLedger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "MOST_READ", 60)
+    overview, store, _ = deployment
+    write_index(store, 100)
+    page = overview.jobs(JobFilter(labels={"team": "nobody"}))
+    assert (page.jobs, page.is_cut) == ((), True)
+    assert len(store.requests) <= 60 + 5
+    assert not overview.jobs(JobFilter()).is_cut
+    old = overview.jobs(JobFilter(labels={"team": "nobody"}, until=BEGIN + timedelta(seconds=50)))
+    assert not old.is_cut
+
+
+def test_the_audit_of_years_takes_few_listings(deployment: tuple[Overview, RequestLog, CountedLedger]) -> None:
+    overview, store, _ = deployment
+    for day in range(400):
+        at = BEGIN - timedelta(days=day)
+        line = AuditLine(
+            at=at.isoformat(timespec="milliseconds"), action="job.cancel", target="old", who="a", where="b"
+        )
+        store.put(keys.audit_line(at, "9f3c01d2", line.action, line.target), line.to_json())
+    store.requests.clear()
+    assert len(overview.audit("old", BEGIN - timedelta(days=100, hours=1))) == 10
+    assert overview.audit("none", BEGIN - timedelta(days=100)) == ()
+    assert len(store.requests) <= 2 * (1 + 32) + 2 * 10
 
 
 def test_an_entry_that_was_replaced_is_read_again(deployment: tuple[Overview, RequestLog, CountedLedger]) -> None:

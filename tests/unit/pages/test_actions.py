@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from scoreline.storage.audit import AuditLine
 from scoreline.tasks.audit.reading import AuditFilter, read_audit
 from scoreline.tasks.django.process import overview
+from scoreline.tasks.overview import trial
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.testing import EagerClient, eager
 from tests.support.pages import log_in, serving, text_of, token_in
@@ -200,3 +201,15 @@ def test_a_job_under_way_is_cancelled_and_resumed(tmp_path: Any) -> None:
         browser.post("/jobs/waits/do/resume/", {"max_rejected": ""})
         assert client.status("waits").state in ("submitted", "running")
         assert audit(client, "job.resume").who == "oscar"
+
+
+def test_a_second_trial_does_not_wait_for_the_first_one_for_long(
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "stand_in_client", lambda: None)
+    monkeypatch.setattr(trial, "_TURN_S", 0.01)
+    given = {"model": "churn@champion", "input": "s3://scoreline/in/", "max_rejected": "50%", "step": "try"}
+    with trial._one_at_a_time:
+        answer = log_in("oscar").post("/submit/", given)
+    assert answer.status_code == 400
+    assert "another job is being tried out" in text_of(answer)

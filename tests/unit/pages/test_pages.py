@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from django.template.loader import render_to_string
 from django.test import Client as Browser
+from django.test import RequestFactory, override_settings
+from sklearn.linear_model import LinearRegression
 
 from scoreline.storage.errors import StoreUnavailable
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.django.process import overview
+from scoreline.tasks.job.documents import Status
+from scoreline.tasks.rejects.report import Example, ReasonCount
 from scoreline.tasks.schedules.scheduler import Scheduler
-from scoreline.testing import EagerClient
-from tests.support.pages import log_in, text_of
+from scoreline.testing import EagerClient, eager
+from tests.support.pages import log_in, serving, text_of
 
 PAGES = (
     "/",
@@ -190,3 +197,75 @@ def test_scheduler_reads_the_schedules_of_the_deployment(client: EagerClient) ->
     Scheduler(client, Path("nowhere")).tick()
     text = text_of(log_in("vera").get("/schedules/nightly/"))
     assert "30 2 * * *" in text
+
+
+def test_a_label_a_column_and_a_group_may_be_called_items(client: EagerClient, tmp_path: Path) -> None:
+    """A template that asks a mapping for its items gets the value of that key instead."""
+    client.submit(
+        "churn@champion",
+        "s3://scoreline/in/",
+        job_id="listed",
+        max_rejected="50%",
+        labels={"items": "x", "team": "risk"},
+        group="items",
+    )
+    browser = log_in("vera")
+    for path in ("/", "/jobs/", "/jobs/listed/"):
+        assert "items=x" in text_of(browser.get(path)), path
+    example = Example(source="a.csv", row=1, message="no", columns={"items": "few"})
+    reasons = [ReasonCount(stage="predict", column="", message="no", rows=1, examples=[example])]
+    page = render_to_string("scoreline/_rejects.html", {"rejected": {"reasons": reasons}}, RequestFactory().get("/"))
+    assert "<dt>items</dt><dd>few</dd>" in page
+    with eager(tmp_path / "waits", run=False) as waiting:
+        waiting.models.publish("m", LinearRegression().fit(pd.DataFrame({"x": [1.0, 2.0]}), [1.0, 2.0]))
+        waiting.put("in/a.csv", "x\n1\n")
+        waiting.submit("m", "s3://scoreline/in/", job_id="waits", group="items")
+        assert "items 1" in text_of(browser.get("/backlog/"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "since=0001-01-01T00:00%2B14:00",
+        "until=9999-12-31T23:59-14:00",
+        "after=9999-12-31T23:59:59-14:00~scored",
+        "after=0001-01-01T00:00%2B14:00~scored",
+    ],
+)
+def test_a_time_at_the_end_of_the_calendar_is_no_defect(client: EagerClient, job: str, query: str) -> None:
+    answer = log_in("vera").get(f"/jobs/?{query}")
+    assert answer.status_code in (200, 400)
+
+
+def test_hours_are_in_utc_in_a_project_with_another_time_zone(tmp_path: Path) -> None:
+    with serving(tmp_path, TIME_ZONE="Asia/Tokyo"):
+        before = datetime.now(UTC)
+        page = log_in("vera").get("/backlog/").content.decode()
+        expected = {f"{at:%H}:00" for at in (before, datetime.now(UTC))}
+    assert re.findall(r"<title>(\d\d:\d\d) UTC", page)[-1] in expected
+
+
+def test_numbers_that_a_browser_reads_have_no_separators(client: EagerClient) -> None:
+    status = Status(
+        job_id="big", state="running", model="churn@v", output="", rows=1_000, total_rows=10_000, parts=2_000
+    )
+    with override_settings(USE_THOUSAND_SEPARATOR=True, USE_I18N=True):
+        page = render_to_string("scoreline/_job_table.html", {"jobs": [status]}, RequestFactory().get("/"))
+    assert '<progress value="1000" max="10000"' in page
+
+
+def test_results_that_are_damaged_are_said_and_are_no_defect(client: EagerClient, job: str) -> None:
+    key = f"results/churn/job_id={job}/part-00000.parquet"
+    data = bytearray(client.buckets.main.get(key).data)
+    for broken in (b"PAR1" + b"x" * 200 + b"PAR1", bytes(data[:4] + bytes(len(data) - 12) + data[-8:]), b"", b"PAR1"):
+        client.put(key, broken)
+        overview().forget()
+        assert log_in("vera").get(f"/jobs/{job}/rows/").status_code in (200, 503)
+
+
+def test_an_object_whose_name_no_address_can_have_is_left_out(client: EagerClient, job: str) -> None:
+    client.put(f"results/churn/job_id={job}/a\nb.txt", "x")
+    overview().forget()
+    page = log_in("vera").get(f"/jobs/{job}/")
+    assert page.status_code == 200
+    assert "part-00000.parquet" in text_of(page)

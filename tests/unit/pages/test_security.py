@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import hypothesis.strategies as st
 import pytest
+from django.conf import settings as configured
 from django.core.management import call_command
 from django.test import Client as Browser
 from django.test import override_settings
@@ -68,6 +69,12 @@ def test_hostile_texts_of_documents_and_forms_are_shown_as_texts(client: EagerCl
     assert "<script>alert" not in browser.get("/jobs/", {"model": HOSTILE, "since": HOSTILE}).content.decode()
 
 
+def test_a_load_balancer_that_asks_by_address_gets_an_answer(client: EagerClient) -> None:
+    browser = Browser(headers={"host": "10.1.2.3:8000"})
+    assert browser.get("/healthz").status_code == 200
+    assert browser.get("/log-in/").status_code == 400
+
+
 def test_every_answer_forbids_foreign_content(client: EagerClient, job: str) -> None:
     browser = log_in("paula")
     for path in ("/", f"/jobs/{job}/", "/jobs/nothing/", "/submit/", "/log-in/", "/nowhere/"):
@@ -101,6 +108,15 @@ def test_the_log_in_leads_to_no_other_site(client: EagerClient, wanted: str) -> 
     login.by_user.forget("vera")
     answer = Browser().post("/log-in/", {"name": "vera", "password": PASSWORD, "next": wanted})
     assert answer["Location"] == "/"
+
+
+def test_nothing_from_before_the_log_in_is_worth_anything_after_it(client: EagerClient) -> None:
+    browser = Browser()
+    login.by_user.forget("vera")
+    browser.get("/log-in/")
+    token = browser.cookies["csrftoken"].value
+    browser.post("/log-in/", {"name": "vera", "password": PASSWORD})
+    assert browser.cookies["csrftoken"].value != token
 
 
 def test_a_visitor_comes_back_to_the_page_that_needed_a_user(client: EagerClient) -> None:
@@ -144,6 +160,16 @@ def test_a_session_ends_with_the_password_with_the_user_and_by_logging_out(clien
     assert browser.get("/log-out/").status_code == 405
     browser.post("/log-out/")
     assert browser.get("/jobs/").status_code == 302
+
+
+def test_forms_are_checked_in_a_project_without_the_middleware_for_it(client: EagerClient, job: str) -> None:
+    kept = [name for name in configured.MIDDLEWARE if "Csrf" not in name]
+    with override_settings(MIDDLEWARE=kept):
+        browser = Browser(enforce_csrf_checks=True)
+        browser.cookies = log_in("paula").cookies
+        for path in (f"/jobs/{job}/do/reject/", "/submit/", "/schedules/nightly/do/pause/"):
+            assert browser.post(path, {"reason": "forged"}).status_code == 403, path
+    assert client.status(job).state == "partial"
 
 
 def test_a_forged_cookie_and_a_forged_text_are_ignored(client: EagerClient, job: str) -> None:

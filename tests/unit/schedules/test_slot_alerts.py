@@ -17,6 +17,7 @@ from scoreline.tasks.alerts.sending import GATHER, read_waiting, send_waiting
 from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, fail_job
 from scoreline.tasks.job.alert import EVENTS, Alert
+from scoreline.tasks.schedules import runner
 from scoreline.tasks.schedules.scheduler import Scheduler
 from tests.unit.schedules.conftest import BEFORE, GOOD, JOB, MORNING, NIGHTLY, SLOT, Night, at
 
@@ -140,6 +141,21 @@ def test_a_slot_that_waits_for_another_is_late_too(slow: Night) -> None:
     }
 
 
+def test_a_slot_that_waits_since_before_a_pause_is_late_because_it_still_runs(slow: Night) -> None:
+    slow.write(DEADLINE + 'overlap = "queue"\n')
+    slow.tick(SLOT)
+    slow.tick(SLOT + timedelta(days=1))
+    scheduler = slow.scheduler()
+    scheduler.pause(scheduler.get("nightly"), "the input is wrong", SLOT + timedelta(days=1, hours=1))
+    slow.tick(SIX + timedelta(days=1))
+    assert {alert.detail for alert in waiting(slow)} == {
+        "Its job has not ended by 06:00.",
+        "Its job has not begun by 06:00.",
+    }
+    slow.tick(SIX + timedelta(days=3))  # slots that are due while the schedule is paused are left out
+    assert len(waiting(slow)) == 2
+
+
 def test_a_slot_that_a_user_asks_for_later_is_not_late(slow: Night) -> None:
     scheduler = slow.scheduler()
     schedule = scheduler.get("nightly")
@@ -183,6 +199,15 @@ def test_a_mistake_in_the_file_is_told_once_until_it_changes(night: Night) -> No
     assert len(waiting(night)) == 2
 
 
+def test_a_mistake_in_the_alerts_stops_no_schedule(make: Callable[..., Night]) -> None:
+    night = make()
+    (night.folder / "alerts.toml").write_text("[ops")
+    result = night.cli("tick")
+    assert "nightly: submitted nightly-" in result.output
+    assert result.exit_code == 1
+    assert "alerts.toml line 1: is not TOML" in str(result.exception) + result.output
+
+
 class Monitor(ThreadingHTTPServer):
     """An outside monitor, which answers with the codes in `answers`, then with 200, and remembers the calls."""
 
@@ -222,6 +247,8 @@ def monitor() -> Iterator[Monitor]:
         ("/ping", "@champion", "/ping/fail"),
         ("/ping", "", "/ping"),
         ("/cron?status={status}", "@champion", "/cron?status=error"),
+        ("/ping?create=1", "@champion", "/ping/fail?create=1"),
+        ("/ping/?create=1", "", "/ping/?create=1"),
     ],
 )
 def test_a_monitor_is_called_when_a_slot_has_ended(
@@ -244,6 +271,22 @@ def test_a_monitor_that_is_busy_is_called_again(make: Callable[..., Night], moni
     night.tick(SLOT)
     night.tick(MORNING)
     assert monitor.called == ["/ping/fail", "/ping/fail"]
+
+
+def test_a_slow_monitor_holds_up_no_other_schedule(make: Callable[..., Night], monkeypatch: pytest.MonkeyPatch) -> None:
+    night = make()
+    night.write(NIGHTLY + 'check_in = "https://hc.example/ping"\n' + NIGHTLY.replace("nightly", "other"))
+    night.tick(BEFORE + timedelta(minutes=1))
+    night.tick(SLOT)
+    seen: list[tuple[str, str]] = []
+
+    def slow(url: str, webhooks: Any, schedule: str, state: str) -> None:
+        seen.append((state, night.state("other").through))
+
+    monkeypatch.setattr(runner, "check_in", slow)
+    following = SLOT + timedelta(days=1)
+    night.tick(following)
+    assert seen == [("failed", following.isoformat())]
 
 
 def test_a_monitor_that_is_not_allowed_is_not_called(
