@@ -133,6 +133,7 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
         only_new=None,
         deadline=None,
         challenger=None,
+        mode="upsert" if old.mode == "replace" else old.mode,  # a few rows do not replace a whole table
     )
     if number == 1:
         return again
