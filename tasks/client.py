@@ -25,7 +25,7 @@ from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.backlog.reader import Backlog, BacklogReader
 from scoreline.tasks.backlog.settings import CostSettings
-from scoreline.tasks.databases.requests import begin_loads, load_again, request_load
+from scoreline.tasks.databases.requests import begin_loads, expect_loads, load_again, request_load
 from scoreline.tasks.dispatch.connections import Connections
 from scoreline.tasks.dispatch.job_index import Rebuilt, rebuild
 from scoreline.tasks.dispatch.listing import JobListing
@@ -483,6 +483,7 @@ class Client:
             Transient: try again.
         """
         with self._acting():
+            expect_loads(self._dispatcher, job_id)
             decided = decide(self.buckets, job_id, "accepted", reason)
             begin_loads(self._dispatcher, job_id)
             return decided

@@ -52,6 +52,7 @@ from scoreline.worker.celery import app
 from scoreline.worker.hand_over import pass_on
 from scoreline.worker.retries import (
     MAX_RETRIES,
+    MAX_UNKNOWN_RETRIES,
     answerable,
     drop_unless_job_id,
     ignore_if_done,
@@ -295,6 +296,11 @@ def load(self: Task[Any, Any], job_id: str, lane: int | None = None) -> None:
             raise retry_later(self, error) from None
         else:
             log.warning("load.waits", extra={"job_id": job_id, "error": describe(error)})
+    except Exception as error:
+        log.exception("task.broken", extra={"job_id": job_id})
+        if retries_made(self) < MAX_UNKNOWN_RETRIES:
+            raise retry_later(self, error) from None
+        loader.give_up(engine, job_id, error)
 
 
 @app.task(name="scoreline.reconcile")

@@ -6,9 +6,10 @@ import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from scoreline.storage.databases.settings import Address
 from scoreline.storage.errors import DatabaseError, DatabaseUnavailable
@@ -52,6 +53,7 @@ def connected(address: Address, *, connect_s: int = CONNECT_S) -> Iterator[Conne
             autocommit=True,
             **more,
         )
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # each statement sees what others committed
         try:
             yield connection
         finally:
@@ -102,6 +104,7 @@ def reason_of(error: psycopg.Error, address: Address) -> str:
         text = re.sub(
             r"(connection failed: )?connection to server (at|on) .*?( failed|$)", "the connection failed", text
         )
+        text = re.sub(r"(hostaddr: )'[^']*'", r"\1'…'", text)
     return without_address(text, address.url)
 
 
@@ -113,14 +116,17 @@ def without_address(text: str, url: str) -> str:
     """
     text = text.replace(url, "…")
     try:
-        parts = urlsplit(url)
-        whole, quoted = [parts.hostname, parts.password], [parts.username, parts.path.strip("/")]
-    except ValueError:
-        return text
-    for secret in whole:
-        if secret and len(secret) > 2:
-            text = text.replace(secret, "…").replace(unquote(secret), "…")
-    for name in quoted:
-        if name:
-            text = text.replace(f'"{name}"', '"…"').replace(f'"{unquote(name)}"', '"…"')
+        known = conninfo_to_dict(url)
+    except psycopg.Error:  # its message would quote what the driver does not understand, such as a password
+        return "the address cannot be understood: write characters such as %, @ and / in it as %25, %40 and %2F"
+    whole = [str(known.get("password") or "")]
+    for name in ("host", "hostaddr"):
+        whole += str(known.get(name) or "").split(",")
+    for secret in sorted(whole, key=len, reverse=True):
+        if len(secret) > 2:
+            for word in {secret, quote(secret, safe="")}:
+                text = re.sub(re.escape(word), "…", text, flags=re.IGNORECASE)
+    for name in ("user", "dbname"):
+        if found := known.get(name):
+            text = text.replace(f'"{found}"', '"…"')
     return text

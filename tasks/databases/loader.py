@@ -8,10 +8,11 @@ because the marker of the job stays until all of its loads have ended.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from psycopg import sql
@@ -21,20 +22,25 @@ from scoreline.storage.databases.connection import Connection, connected, transa
 from scoreline.storage.databases.settings import Address, DatabaseSettings
 from scoreline.storage.errors import (
     DatabaseError,
+    DatabaseUnavailable,
     JobNotFound,
     LedgerError,
     LoadBudgetExceeded,
     LoadSuperseded,
+    ObjectNotFound,
+    PreconditionFailed,
     ScorelineError,
+    StoreUnavailable,
     describe,
 )
+from scoreline.storage.objects.base import exists, if_unchanged
 from scoreline.tasks.databases.part import Budget, PartLoader
 from scoreline.tasks.databases.registry import Receipt, Registry, place_text
 from scoreline.tasks.databases.swap import begin_new, check_replaceable, drop_new, new_name, swap
 from scoreline.tasks.databases.tables import Mapped, Table, check_fits, create_table, find_table, mapped
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.dispatch.leases import hold_step
-from scoreline.tasks.dispatch.outcome import clean_up_if_ended
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, load_pending
 from scoreline.tasks.job.alert import alert_of_load
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, read_job, read_outcome, read_run
 from scoreline.tasks.job.loads import (
@@ -45,13 +51,14 @@ from scoreline.tasks.job.loads import (
     read_progress,
 )
 from scoreline.tasks.job.spec import budget_rows
-from scoreline.tasks.quality.latest import ResultFile, RunEntry
+from scoreline.tasks.quality.latest import Place, ResultFile, RunEntry
 from scoreline.tasks.quality.reading import Results, open_results
 
 log = logging.getLogger(__name__)
 
 TURN_S = 20.0
 """Seconds after which a message stops and sends itself again, so that other messages get their turn."""
+_TRIES = 20
 
 
 def load(dispatcher: Dispatcher, settings: DatabaseSettings, job_id: str, lane: int | None = None) -> None:
@@ -72,25 +79,43 @@ def load(dispatcher: Dispatcher, settings: DatabaseSettings, job_id: str, lane: 
     if outcome is None or outcome.state not in COMPLETE:  # a person has withdrawn the results meanwhile
         clean_up_if_ended(dispatcher, job_id)
         return
-    if lane:
+    step = _step(lane or 0)
+    with hold_step(dispatcher, job_id, step):
         left = _load_all(dispatcher, settings, job, outcome, lane)
-    else:
-        with hold_step(dispatcher, job_id, "load"):
-            left = _load_all(dispatcher, settings, job, outcome, lane)
     if left:
-        if lane or dispatcher.ledger.claim_step(job_id, "load"):
+        if dispatcher.ledger.claim_step(job_id, step):
             dispatcher.send("scoreline.load", job_id=job_id, lane=lane or 0)
     elif not pending(main, job.spec, outcome.loads):  # otherwise, other lanes still load
-        clean_up_if_ended(dispatcher, job_id)
+        _end_job(dispatcher, job)
+
+
+def _step(lane: int) -> str:
+    """Return the name of the step of a lane, whose attempts are counted."""
+    return f"load-{lane}" if lane else "load"
+
+
+def _end_job(dispatcher: Dispatcher, job: Job) -> None:
+    """Remove the marker of a job. If a load was requested meanwhile, write the marker again."""
+    main, job_id = dispatcher.buckets.main, job.spec.job_id
+    clean_up_if_ended(dispatcher, job_id)
+    outcome = read_outcome(main, job_id)
+    if outcome is not None and load_pending(main, job, outcome) and not exists(main, keys.active(job_id)):
+        dispatcher.mark_active(job_id)
 
 
 def _load_all(dispatcher: Dispatcher, settings: DatabaseSettings, job: Job, outcome: Outcome, lane: int | None) -> bool:
     """Load each request that has not ended. Return whether files are left for another message of this lane."""
     left = False
+    waits: ScorelineError | None = None
     until = time.monotonic() + TURN_S
     for request in pending(dispatcher.buckets.main, job.spec, outcome.loads):
         step = Load(dispatcher=dispatcher, settings=settings, job=job, outcome=outcome, request=request, lane=lane)
-        left = step.run(until) or left
+        try:
+            left = step.run(until) or left
+        except DatabaseUnavailable as error:  # other loads of the job may have another database or table
+            waits = waits or error
+    if waits is not None:
+        raise waits
     return left
 
 
@@ -138,8 +163,19 @@ class Load:
     @property
     def registry(self) -> Registry:
         """The receipts of this load."""
-        place = place_text(RunEntry.of(self.job, self.outcome).place)
-        return Registry(request=self.request, job_id=self.job_id, place=place)
+        return Registry(request=self.request, job_id=self.job_id, place=place_text(self._place()))
+
+    def _place(self) -> Place:
+        """Return the place of the job. A job that scores rejected rows of another job comes right after that job."""
+        own = RunEntry.of(self.job, self.outcome).place
+        first = self.job
+        while first.spec.rejected_of is not None:
+            try:
+                first = read_job(self.dispatcher.buckets.main, first.spec.rejected_of)
+            except JobNotFound:  # it was removed
+                return own
+        before = RunEntry.of(first, self.outcome).place
+        return replace(own, at=before.at, number=before.number)
 
     def _run(self, connection: Connection, address: Address, results: Results, until: float) -> bool:
         files = results.files
@@ -156,6 +192,9 @@ class Load:
         if self.lane is None:
             self._send_lanes(len(files) - len(receipts))
         left = self._load_files(connection, loader, files, receipts, until)
+        if not self._is_accepted():
+            self._drop_new(connection)
+            return False
         receipts = loader.registry.receipts(connection, loader.table.oid)
         self._note(_progress(self.request, "loading", files, receipts))
         if len(receipts) == len(files):
@@ -174,6 +213,8 @@ class Load:
         columns = mapped(request, schema)
         with transaction(connection):
             registry.create(connection)
+            if request.mode == "replace":
+                registry.lock_order(connection)  # another process may give the new table its name just now
             table = self._table(connection, registry, columns, schema)
             check_fits(connection, table, columns, request, schema)
             registry.take_turn(connection, self._is_over)
@@ -184,7 +225,6 @@ class Load:
                     return None, whole
                 check_replaceable(connection, table)
                 name = new_name(request, self.job_id)
-                registry.lock_order(connection)
                 table = begin_new(connection, table, name)
         return (
             PartLoader(
@@ -236,7 +276,8 @@ class Load:
         except LedgerError:
             lanes = 1
         for lane in range(1, lanes):
-            self.dispatcher.send("scoreline.load", job_id=self.job_id, lane=lane)
+            if self.dispatcher.ledger.claim_step(self.job_id, _step(lane)):  # otherwise, it was sent before
+                self.dispatcher.send("scoreline.load", job_id=self.job_id, lane=lane)
 
     def _load_files(
         self,
@@ -269,12 +310,8 @@ class Load:
     def _complete(self, connection: Connection, loader: PartLoader, files: list[ResultFile]) -> None:
         """End a load whose files all have receipts."""
         registry, request = loader.registry, self.request
-        if request.mode == "replace":
-            with transaction(connection):
-                connection.execute(sql.SQL("ANALYZE {}").format(loader.table.sql))
         with transaction(connection):
-            if request.mode == "replace":
-                registry.lock_order(connection)
+            registry.lock_order(connection)
             registry.check_turn(connection)
             receipts = registry.receipts(connection, loader.table.oid)
             if sum(receipt.set_aside for receipt in receipts.values()) > loader.budget.left:
@@ -286,6 +323,7 @@ class Load:
                 if old is None:
                     raise DatabaseError(f"table {request.table} was dropped meanwhile: request the load again")
                 if old.oid != loader.table.oid:  # otherwise, another process has done this meanwhile
+                    connection.execute(sql.SQL("ANALYZE {}").format(loader.table.sql))
                     swap(connection, old, loader.table)
             registry.end_turn(connection)
         self._finish(receipts, len(files))
@@ -305,7 +343,10 @@ class Load:
         _end(self.dispatcher, self.job_id, self.request, LoadProgress(number=self.request.number, state="loaded"))
 
     def _fail(self, error: ScorelineError) -> None:
-        """Record that the load does not go on, and let newer jobs load the table."""
+        """Record that the load does not go on, and let newer jobs load the table.
+
+        The table that would have replaced the old one is dropped. If the database does not answer, that table stays.
+        """
         known = read_progress(self.dispatcher.buckets.main, self.job_id, self.request.load_id)
         state: LoadState = "superseded" if isinstance(error, LoadSuperseded) else "failed"
         ended = LoadProgress(number=self.request.number, state=state, error=describe(error))
@@ -323,19 +364,21 @@ class Load:
             self.dispatcher.outbox.leave(alert_of_load(self.job, self.request, error))
         log.error("load.failed", extra={"job_id": self.job_id, "table": self.request.table, "error": describe(error)})
         _end(self.dispatcher, self.job_id, self.request, ended)
-        self._drop_new()
-
-    def _drop_new(self) -> None:
-        """Drop the table that would have replaced the old one. If the database does not answer, the table stays."""
         if self.request.mode != "replace":
             return
         try:
             address = self.settings.address(self.request.database)
             self.settings.check_table(self.request.table)
-            with connected(address) as connection, transaction(connection):
-                drop_new(connection, self.request.schema, new_name(self.request, self.job_id))
+            with connected(address) as connection:
+                self._drop_new(connection)
         except ScorelineError as error:
             log.warning("load.table_left", extra={"job_id": self.job_id, "error": describe(error)})
+
+    def _drop_new(self, connection: Connection) -> None:
+        """Drop the table that would have replaced the old one."""
+        if self.request.mode == "replace":
+            with transaction(connection):
+                drop_new(connection, self.request.schema, new_name(self.request, self.job_id))
 
     def _note(self, progress: LoadProgress, error: str = "") -> None:
         """Write how far the load is. With an error, the numbers of the last progress stay."""
@@ -374,4 +417,16 @@ def _totals(request: LoadRequest, state: LoadState, receipts: Mapping[int, Recei
 
 
 def _end(dispatcher: Dispatcher, job_id: str, request: LoadRequest, ended: LoadProgress) -> None:
-    dispatcher.buckets.main.put(keys.load_ended(job_id, request.load_id), ended.to_json())
+    """Record how a load has ended, unless a later request has ended, or another message has loaded everything."""
+    main, key = dispatcher.buckets.main, keys.load_ended(job_id, request.load_id)
+    for _ in range(_TRIES):
+        known, etag = None, None
+        with contextlib.suppress(ObjectNotFound):
+            etag = main.head(key).etag
+            known = read_progress(main, job_id, request.load_id, ended=True)
+        if known is not None and (known.number, known.state == "loaded") >= (ended.number, ended.state == "loaded"):
+            return
+        with contextlib.suppress(PreconditionFailed):
+            main.put(key, ended.to_json(), mode=if_unchanged(etag))
+            return
+    raise StoreUnavailable(f"{main.uri(key)} was changed {_TRIES} times meanwhile: try again")

@@ -10,10 +10,11 @@ import pyarrow as pa
 from psycopg import sql
 
 from scoreline.storage.databases.connection import Connection, is_of_row, transaction
+from scoreline.storage.errors import DatabaseUnavailable
 from scoreline.tasks.databases.encoding import ROW, encode
 from scoreline.tasks.databases.refused import Refused, budget_in_words, store_refused
 from scoreline.tasks.databases.registry import Receipt, Registry
-from scoreline.tasks.databases.tables import Mapped, Table, identifiers
+from scoreline.tasks.databases.tables import Mapped, Table, find_table, identifiers
 from scoreline.tasks.job.loads import LoadRequest
 from scoreline.tasks.quality.latest import ResultFile
 from scoreline.tasks.quality.reading import Results
@@ -68,6 +69,7 @@ class PartLoader:
         words = budget_in_words(self.budget.allowed, self.budget.rows)
         refused = Refused(allowed=self.budget.left - aside, whole=words)
         self._create_copy(connection)
+        self._check_table(connection)
         self._copy(connection, batches, refused)
         self._insert(connection, file.rows, refused)
         uri = ""
@@ -84,6 +86,14 @@ class PartLoader:
                 "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT 0::bigint AS {}, {} FROM {} WITH NO DATA"
             ).format(sql.Identifier(_COPY), sql.Identifier(ROW), identifiers(self.columns.targets), self.table.sql)
         )
+
+    def _check_table(self, connection: Connection) -> None:
+        """Raise `DatabaseUnavailable` if another table has the name now: receipts are those of one table."""
+        found = find_table(connection, self.table.schema, self.table.name)
+        if found is None or found.oid != self.table.oid:
+            raise DatabaseUnavailable(
+                f"table {self.table.schema}.{self.table.name} was dropped or replaced while it was loaded: try again"
+            )
 
     def _copy(self, connection: Connection, batches: Callable[[], Iterator[pa.RecordBatch]], refused: Refused) -> None:
         """Copy all rows into the temporary table, except those whose values do not fit the types."""
@@ -117,14 +127,13 @@ class PartLoader:
         """Insert the rows of the temporary table, except those that the table refuses."""
         if self.request.mode != "append":
             self._refuse_without_key(connection, refused)
+            self._refuse_repeated(connection, refused)
         try:
             with connection.transaction():
                 connection.execute(self._statement(sql.SQL("true")))
         except psycopg.Error as error:
             if not is_of_row(error):
                 raise
-            if self.request.mode != "append":
-                self._refuse_repeated(connection, refused)
             connection.execute(
                 sql.SQL("CREATE INDEX ON {} ({})").format(sql.Identifier("pg_temp", _COPY), sql.Identifier(ROW))
             )
@@ -147,8 +156,14 @@ class PartLoader:
                 refused.add(row, f"the key {name!r} is missing")
 
     def _refuse_repeated(self, connection: Connection, refused: Refused) -> None:
-        """Set all rows aside whose key an earlier row of the file has."""
+        """Set all rows aside whose key an earlier row of the file has.
+
+        PostgreSQL refuses the second change of a row only if the first one changed it, so this is looked for.
+        """
         copy, row, key = sql.Identifier("pg_temp", _COPY), sql.Identifier(ROW), identifiers(self.request.key)
+        query = sql.SQL("SELECT EXISTS (SELECT FROM {} GROUP BY {} HAVING count(*) > 1)").format(copy, key)
+        if connection.execute(query).fetchone() == (False,):
+            return
         gone = connection.execute(
             sql.SQL(
                 "DELETE FROM {copy} WHERE {row} IN (SELECT {row} FROM (SELECT {row}, row_number() OVER (PARTITION BY "

@@ -6,8 +6,9 @@ whenever a process dies, and Redis may lose everything. The tables are:
 ``scoreline_loads``
     One receipt for each part of a load: the digest of the file, and how many rows were loaded and set aside.
 ``scoreline_tables``
-    One row for each table: the newest job that is, or was, loaded into the table. A job may load a part only while it
-    is this job. A newer job takes the place once the older job has ended its load; an older job is superseded.
+    One row for each table: the newest job that is, or was, loaded into the table, and which load of that job. Only
+    this load may load a part. A newer job, or another load of the job, takes the place once this load has ended; an
+    older job is superseded.
 """
 
 from __future__ import annotations
@@ -110,8 +111,9 @@ class Registry:
                     f"table {request.table} has the values of job {job}, which is newer: they are kept. `scoreline "
                     f"load {self.job_id} --into {request.table} --older` replaces them all the same"
                 )
-            if place != self.place and not ended and not is_over(job, load):
-                raise DatabaseUnavailable(f"job {job} is being loaded into table {request.table}: wait until it ends")
+            if (place, load) != (self.place, request.load_id) and not ended and not is_over(job, load):
+                which = "another load of this job" if job == self.job_id else f"job {job}"
+                raise DatabaseUnavailable(f"{which} is being loaded into table {request.table}: wait until it ends")
         connection.execute(
             sql.SQL(
                 "INSERT INTO {} (name, place, job, load, ended) VALUES (%s, %s, %s, %s, false) ON CONFLICT (name) DO "
@@ -120,7 +122,8 @@ class Registry:
             ).format(self._tables),
             (self.request.table, self.place, self.job_id, self.request.load_id),
         )
-        self.note(connection, _BEGUN, 0, "", Receipt(rows=0, set_aside=0), "")
+        if self._begun(connection) < request.number:
+            self.note(connection, _BEGUN, 0, "", Receipt(rows=0, set_aside=0), "")
 
     def _begun(self, connection: Connection) -> int:
         found = connection.execute(
@@ -134,10 +137,13 @@ class Registry:
         if self.request.mode == "append":
             return
         found = connection.execute(
-            sql.SQL("SELECT place, job FROM {} WHERE name = %s FOR SHARE").format(self._tables), (self.request.table,)
+            sql.SQL("SELECT place, load, job FROM {} WHERE name = %s FOR SHARE").format(self._tables),
+            (self.request.table,),
         ).fetchone()
+        if found is not None and found[0] == self.place and found[1] != self.request.load_id:
+            raise DatabaseUnavailable(f"another load of this job has begun into table {self.request.table}: try again")
         if found is None or found[0] != self.place:
-            by = "another job" if found is None else f"job {found[1]}"
+            by = "another job" if found is None else f"job {found[2]}"
             raise LoadSuperseded(f"{by} was loaded into table {self.request.table} meanwhile: its values are kept")
 
     def end_turn(self, connection: Connection) -> None:

@@ -81,6 +81,12 @@ def load_again(dispatcher: Dispatcher, job_id: str) -> list[LoadRequest]:
     return found
 
 
+def expect_loads(dispatcher: Dispatcher, job_id: str) -> None:
+    """Mark a job that a person is about to accept, so that its loads begin even if the caller dies meanwhile."""
+    if LoadRequest.of(read_job(dispatcher.buckets.main, job_id).spec) is not None:
+        dispatcher.mark_active(job_id)
+
+
 def begin_loads(dispatcher: Dispatcher, job_id: str) -> None:
     """Send the message that loads the results of a job which a person has accepted, if any are to be loaded."""
     main = dispatcher.buckets.main

@@ -12,12 +12,15 @@ from typing import Any
 
 from psycopg import sql
 
+from scoreline.storage.databases import connection as limits
 from scoreline.storage.databases.connection import Connection
 from scoreline.storage.errors import DatabaseError
 from scoreline.storage.hashing import sha256_hex
 from scoreline.tasks.databases.tables import Table, find_table
 from scoreline.tasks.job.loads import LoadRequest
 
+LOCK_MS = 2_000
+"""Milliseconds to wait until nobody uses the old table. New readers wait behind this lock, so it is short."""
 _OBSTACLES = (
     (
         "the view {} selects from it",
@@ -105,6 +108,8 @@ def drop_new(connection: Connection, schema: str, name: str) -> None:
 
 def swap(connection: Connection, table: Table, new: Table) -> None:
     """Give a new table the name, the owner, the grants and the comment of an old one, and drop the old one."""
+    lock_ms = min(limits.LOCK_MS, LOCK_MS)
+    connection.execute(f"SET LOCAL lock_timeout = {lock_ms}")
     connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table.sql))
     check_replaceable(connection, table)
     if _columns(connection, table) != _columns(connection, new):

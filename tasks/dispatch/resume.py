@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from scoreline.storage import audit, keys
 from scoreline.storage.errors import InvalidRequest, JobRemoved, NothingToResume, PreconditionFailed
@@ -28,7 +27,6 @@ from scoreline.tasks.job.documents import (
     read_run,
     seconds_since,
 )
-from scoreline.tasks.job.load_options import LOAD_OPTIONS
 from scoreline.tasks.job.spec import JobSpec, check_budget
 
 
@@ -126,8 +124,6 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
     number = 1
     while exists(main, keys.job(rejected_job_id(job_id, number))):
         number += 1
-    # Its results are a few rows that no check has accepted, and would replace the table, or newer values in it
-    unloaded: dict[str, Any] = dict.fromkeys(("into", *LOAD_OPTIONS))
     again = replace(
         old,
         job_id=rejected_job_id(job_id, number),
@@ -137,7 +133,7 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
         only_new=None,
         deadline=None,
         challenger=None,
-        **unloaded,
+        mode="upsert" if old.mode == "replace" else old.mode,  # a few rows do not replace a whole table
     )
     if number == 1:
         return again

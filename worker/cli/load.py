@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import cast
 
 import click
 
 from scoreline.tasks.client import Client
-from scoreline.tasks.job.load_options import MODES
-from scoreline.tasks.job.loads import LoadStatus
+from scoreline.tasks.job.documents import COMPLETE
+from scoreline.tasks.job.load_options import MODES, Mode
+from scoreline.tasks.job.loads import LoadRequest, LoadStatus
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import NAMES
 from scoreline.worker.cli.output import echo
@@ -85,21 +87,33 @@ def load(
     table = into if "." in into else f"public.{into}"
     echo(f"{now.job_id}: the workers load it into {table}", err=True)
     if follow:
-        sys.exit(_follow(client, now.job_id, table))
+        asked = LoadRequest(
+            table=table,
+            key=tuple(key or ()),
+            columns=tuple(columns or ()),
+            mode=cast(Mode, mode or "upsert"),
+            create=bool(create),
+            database=database,
+        )
+        sys.exit(_follow(client, now.job_id, asked.load_id))
 
 
-def _follow(client: Client, job_id: str, table: str) -> int:
-    """Show how far the loads of a job into a table are, until they have ended. Return the exit code."""
+def _follow(client: Client, job_id: str, load_id: str) -> int:
+    """Show how far a load of a job is, until it has ended. Return the exit code."""
     shown: list[str] = []
     pause_s = 0.05
     while True:
-        loads = [load for load in client.status(job_id).loads if load.table == table]
+        job = client.status(job_id)
+        loads = [load for load in job.loads if load.load_id == load_id]
         for line in [*map(load_in_words, loads), *_errors(loads)]:
             if line not in shown:
                 echo(line)
                 shown.append(line)
         if all(load.ended for load in loads):
             return 0 if all(load.state == "loaded" for load in loads) else 1
+        if job.state not in COMPLETE:  # a person has withdrawn the results meanwhile
+            echo(f"job {job_id} is {job.state}: its load does not go on")
+            return 1
         time.sleep(pause_s)
         pause_s = min(_LONGEST_POLL_S, 1.2 * pause_s)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import pandas as pd
 import pytest
 
 from tests.support.loading import Loading, loading
@@ -22,11 +21,9 @@ def loads(tmp_path: Path, database: Database) -> Iterator[Loading]:
 def set_aside(loads: Loading) -> dict[int, tuple[str, str]]:
     """Return stage and reason of the rows that were set aside, by id."""
     found = {}
-    for info in loads.gated.main.list("out/"):
-        if "/_load/" in info.key:
-            for row in pq.read_table(io.BytesIO(loads.gated.main.get(info.key).data)).to_pylist():
-                assert row["scoreline_row"] == row["id"] % 10
-                found[row["id"]] = (row["scoreline_stage"], row["scoreline_reason"])
+    for row in loads.refused("a"):
+        assert row["scoreline_row"] == row["id"] % 10
+        found[row["id"]] = (row["scoreline_stage"], row["scoreline_reason"])
     return found
 
 
@@ -97,7 +94,31 @@ def test_a_load_stops_when_the_table_refuses_more_rows_than_the_job_allows(loads
     assert loads.rows() == loads.scored("a")
 
 
-def test_a_row_without_key_and_a_key_that_is_there_twice_are_set_aside(loads: Loading) -> None:
+@pytest.mark.parametrize("mode", ["upsert", "replace"])
+def test_a_row_without_key_and_a_key_that_is_there_twice_are_set_aside(loads: Loading, mode: str) -> None:
+    loads.database.run("CREATE TABLE scores (id bigint PRIMARY KEY, prediction float)")
+    ids = [0, 1, None, 1, 4, 4, None, 7, 8, 4, 10, 11]
+    rows = pd.DataFrame({"id": pd.array(ids, "Int64"), "x": [float(n) for n in range(12)]})
+    loads.run_rows("a", rows, mode=mode, max_rejected="100%")
+    expected = {0: 1.0, 1: 3.0, 4: 9.0, 7: 15.0, 8: 17.0, 10: 21.0, 11: 23.0}
+    reasons = {
+        2: "the key 'id' is missing",
+        6: "the key 'id' is missing",
+        3: "an earlier row has the same key",
+        5: "an earlier row has the same key",
+        9: "an earlier row has the same key",
+    }
+    for number in (1, 2):  # when the first row of a key changes nothing, later rows of the key change nothing, too
+        loads.message("a")
+        done = loads.status("a")
+        assert (done.state, done.number, done.rows, done.set_aside) == ("loaded", number, 7, 5), done.error
+        assert loads.rows() == pytest.approx(expected)
+        found = loads.refused("a")
+        assert {row["scoreline_row"]: row["scoreline_reason"] for row in found} == reasons
+        loads.client.load("a", into="scores", key=["id"], columns=["prediction"], mode=mode, again=True)
+
+
+def test_parts_that_were_loaded_are_loaded_again_if_somebody_asks(loads: Loading) -> None:
     loads.database.run("CREATE TABLE scores (id bigint, prediction float UNIQUE)")
     loads.database.run("CREATE UNIQUE INDEX ON scores (id)")
     done = loads.load("a", key=["id"], into_columns=["prediction"])

@@ -13,7 +13,6 @@ from sklearn.linear_model import LinearRegression
 
 from scoreline.storage.errors import NothingToResume, QueueUnavailable
 from scoreline.tasks.job.documents import read_job
-from scoreline.tasks.job.load_options import LOAD_OPTIONS
 from scoreline.testing import EagerClient, eager
 
 X = pd.DataFrame({"x": [0.0, 1.0]})
@@ -147,16 +146,3 @@ def test_a_job_with_a_long_id_can_be_followed_by_others(client: EagerClient, len
 def test_long_ids_with_the_same_beginning_are_followed_by_jobs_of_their_own(client: EagerClient) -> None:
     ids = [client.resume_rejected(reject(client, "n" * 99 + end)).job_id for end in "ab"]
     assert len(set(ids)) == 2
-
-
-def test_rows_that_are_scored_again_replace_no_table(client: EagerClient) -> None:
-    """They are a few rows, which no check has accepted. A person may load them."""
-    Moody.refused = {1.0, 2.0}
-    load: dict[str, Any] = {"into": "scores", "key": ["x"], "mode": "replace", "create": True}
-    client.submit("line@champion", client.put("in/a.parquet", ROWS), job_id="j", max_rejected=2, keep="x", **load)
-    client.run()
-    spec = client.resume_rejected("j").job_id
-    again = read_job(client.buckets.main, spec)
-    assert read_job(client.buckets.main, "j").spec.into == "scores"
-    assert [getattr(again.spec, name) for name in ("into", *LOAD_OPTIONS)] == [None] * 6
-    assert client.resume_rejected("j").job_id == spec

@@ -23,6 +23,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.ledger.waiting import WaitingStep
+from scoreline.tasks.databases import loader
 from scoreline.tasks.dispatch import reconcile as reconciling
 from scoreline.tasks.job.documents import Outcome, read_delivery, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -352,3 +353,16 @@ def test_a_job_of_another_application_is_submitted_once_redis_is_there_again(
     answer = tasks.submit.apply(kwargs={"model": "line", "input": "s3://scoreline/in/"}, task_id="theirs").get()
     assert answer["job_id"] == "theirs"
     assert at.client.status("theirs").state == "submitted"
+
+
+def test_a_load_that_meets_an_unknown_error_is_tried_again_and_then_fails_with_the_reason(
+    at: Desk, fail: Callable[..., Failing]
+) -> None:
+    job_id = at.plan(into="scores", key=["id"])
+    at.score(job_id, 0, 1, 2, 3)
+    finalizing.finalize(at.engine, job_id)
+    failing = fail(loader, "load", RuntimeError("out of pencils"))
+    tasks.load.apply(kwargs={"job_id": job_id})
+    assert failing.calls == MAX_UNKNOWN_RETRIES + 1
+    (found,) = at.client.status(job_id).loads
+    assert (found.state, found.error) == ("failed", "RuntimeError: out of pencils")

@@ -8,7 +8,7 @@ import pytest
 
 from scoreline.storage.databases.connection import connected, without_address
 from scoreline.storage.databases.settings import DatabaseSettings
-from scoreline.storage.errors import DatabaseUnavailable, InvalidSettings, TableNotAllowed
+from scoreline.storage.errors import DatabaseError, DatabaseUnavailable, InvalidSettings, TableNotAllowed
 from scoreline.worker.dev.stack import free_port
 
 URL = "postgresql://app:hush-hush@db.example.org/shop"
@@ -68,3 +68,24 @@ def test_no_error_has_the_address() -> None:
     assert not any(part in said for part in ("127.0.0.1", "hush", "shop", "app"))
     assert without_address(f"cannot use {URL}", URL) == "cannot use …"
     assert without_address("no host db.example.org, nor hush-hush", URL) == "no host …, nor …"
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("postgresql://app:hush-hush@DB.Nowhere.invalid/shop", ["db.nowhere"]),
+        ("postgresql://app:hush-hush@one.nowhere.invalid,two.nowhere.invalid/shop", ["nowhere"]),
+        ("postgresql:///shop?host=db.nowhere.invalid&user=app&password=hush-hush", ["nowhere"]),
+        ("postgresql://app:hush@hush@db.nowhere.invalid/shop", ["nowhere"]),
+        ("postgresql://app:hush%hush@db.nowhere.invalid/shop", ["nowhere"]),
+        ("postgresql://app:1234?hush@db.nowhere.invalid/shop", ["nowhere", "1234"]),
+        ("postgresql://127.0.0.1,127.0.0.2/shop?port=1&user=app&password=hush", ["127.0"]),
+    ],
+)
+def test_no_error_has_a_part_of_an_unusual_address(url: str, secrets: list[str]) -> None:
+    address = DatabaseSettings.from_env({"RESULTS_DATABASE_URL": url}).address(None)
+    with pytest.raises(DatabaseError) as caught, connected(address):
+        pass
+    said = str(caught.value).lower()
+    assert said.startswith("the database results_database_url: ")
+    assert not any(part in said for part in [*secrets, "hush", "shop"])

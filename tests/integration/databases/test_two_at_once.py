@@ -1,0 +1,289 @@
+"""Several jobs, loads and messages work on one table, in every order: each key has the values of the newest job."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from scoreline.storage import keys
+from scoreline.storage.databases import connection
+from scoreline.storage.databases.settings import DatabaseSettings
+from scoreline.storage.errors import DatabaseUnavailable, ProcessDied
+from scoreline.storage.objects.base import exists
+from scoreline.tasks import client as client_module
+from scoreline.tasks.databases import loader
+from scoreline.tasks.databases.loader import Load
+from scoreline.tasks.databases.part import PartLoader
+from scoreline.tasks.dispatch import outcome as ending
+from scoreline.tasks.dispatch.job_index import noting_end
+from scoreline.tasks.dispatch.reconcile import reconcile_job
+from scoreline.tasks.quality.reading import open_results
+from scoreline.worker.dev.stack import free_port
+from tests.support.gated import BLOCKS
+from tests.support.loading import TABLE, Loading, loading
+from tests.support.postgres import Database
+
+
+@pytest.fixture
+def loads(tmp_path: Path, database: Database) -> Iterator[Loading]:
+    with loading(tmp_path, database) as found:
+        yield found
+
+
+def test_rejected_rows_that_are_scored_again_replace_no_whole_table(loads: Loading) -> None:
+    loads.database.run(TABLE)
+    loads.run("a", mode="replace", broken=(3,), max_rejected="1")
+    loads.message("a")
+    assert sorted(loads.rows()) == [n for n in range(40) if n != 3]
+    again = loads.score_rejected("a")
+    loads.message(again)
+    assert loads.status(again).state == "loaded"
+    assert loads.rows() == pytest.approx(loads.scored("a") | {3: 1.0})
+
+
+def test_rejected_rows_of_an_older_job_do_not_replace_the_values_of_a_newer_job(loads: Loading) -> None:
+    loads.database.run(TABLE)
+    x = [math.nan if n == 3 else float(n) for n in range(40)]
+    loads.run_rows("old", pd.DataFrame({"id": range(40), "x": x}), max_rejected="1")
+    loads.message("old")
+    loads.load("new")
+    again = loads.score_rejected("old")
+    loads.message(again)
+    assert loads.status(again).state == "superseded"
+    assert loads.rows() == loads.scored("new")
+
+
+def test_a_load_waits_for_another_load_of_the_same_job(loads: Loading, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads.database.run("CREATE TABLE scores (id bigint PRIMARY KEY, prediction float, other float)")
+    loads.run("a")
+    loads.client.load("a", into="scores", key=["id"], columns=["other=prediction"], mode="replace")
+    load, parts = PartLoader.load, []
+
+    def between(self: PartLoader, *arguments: Any) -> bool:
+        parts.append(arguments[1])
+        if len(parts) == 3:  # when two parts of the first load are in the table
+            with pytest.raises(DatabaseUnavailable, match="another load of this job is being loaded into table"):
+                loads.step("a", 1).run(float("inf"))
+        return load(self, *arguments)
+
+    monkeypatch.setattr(PartLoader, "load", between)
+    loads.message("a")
+    assert [found.state for found in loads.client.status("a").loads] == ["loaded", "loaded"]
+    assert loads.database.run("SELECT count(*), count(other), count(prediction) FROM scores") == [(40, 40, 0)]
+
+
+def test_a_late_message_of_a_load_does_not_change_how_the_load_ended(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        loads.message("a")
+        loads.load("b")
+        return open_results(*arguments)
+
+    monkeypatch.setattr(loader, "open_results", late)
+    loads.message("a", 1)  # it finds that job b was loaded
+    assert (loads.status("a").state, loads.status("b").state) == ("loaded", "loaded")
+
+
+def test_two_messages_that_both_replace_the_table_replace_it_once(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a", mode="replace")
+    complete = Load._complete
+
+    def late(self: Load, *arguments: Any) -> None:
+        monkeypatch.setattr(Load, "_complete", complete)
+        loads.step("a", 0).run(float("inf"))
+        complete(self, *arguments)
+
+    monkeypatch.setattr(Load, "_complete", late)
+    loads.message("a")
+    done = loads.status("a")
+    assert done.state == "loaded", done.error
+    assert loads.rows() == loads.scored("a")
+
+
+def test_a_load_whose_database_does_not_answer_holds_no_other_load_up(loads: Loading, tmp_path: Path) -> None:
+    loads.database.run(TABLE)
+    file = tmp_path / "databases.toml"
+    file.write_text(f'away = "postgresql://127.0.0.1:{free_port()}/shop"\n')
+    loads.settings = DatabaseSettings.from_env(
+        {"RESULTS_DATABASE_URL": loads.database.url, "ALLOWED_TABLES": "*.*", "DATABASES_FILE": str(file)}
+    )
+    loads.run("a", database="away")
+    loads.client.load("a", into="scores", key=["id"], columns=["prediction"])
+    with pytest.raises(DatabaseUnavailable, match="the database away: the connection failed"):
+        loads.message("a")
+    assert [found.state for found in loads.client.status("a").loads] == ["waiting", "loaded"]
+    assert loads.rows() == loads.scored("a")
+
+
+def test_each_lane_is_sent_once_and_gives_up_if_its_process_dies_again_and_again(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    desk = loads.gated.at
+    desk.engine.ledger.note_processes(4, 600)
+    desk.sent.clear()
+    monkeypatch.setattr(PartLoader, "load", unavailable)
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable):
+            loads.message("a")
+    assert desk.sent == [("scoreline.load", {"job_id": "a", "lane": 1})]
+    for _ in range(3):  # a process that dies does not end its step
+        desk.engine.ledger.begin_step("a", "load-1", 30)
+    with pytest.raises(ProcessDied, match="died 3 times at the step 'load-1'"):
+        loads.message("a", 1)
+
+
+def unavailable(*_: Any) -> bool:
+    raise DatabaseUnavailable("the database is away")
+
+
+def test_a_load_that_is_requested_while_the_marker_is_removed_keeps_a_marker(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        loads.client.load("a", into="scores", key=["id"], columns=["prediction"])
+        return noting_end(*arguments)
+
+    monkeypatch.setattr(ending, "noting_end", late)
+    loads.message("a")
+    assert (loads.status("a").state, loads.status("a").number) == ("waiting", 2)
+    assert exists(loads.gated.main, keys.active("a"))
+
+
+def test_a_job_is_loaded_although_the_caller_dies_once_it_has_accepted_the_job(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.gated.run("a", BLOCKS, into="scores", key=["id"], into_columns=["prediction"])
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client_module, "begin_loads", die)
+    with pytest.raises(KeyboardInterrupt):
+        loads.client.accept("a", "looked at it")
+    loads.gated.at.sent.clear()
+    assert exists(loads.gated.main, keys.active("a"))  # so that the reconciler looks at it
+    reconcile_job(loads.gated.at.engine, "a")
+    assert "load" in loads.gated.at.names_sent()
+
+
+def test_a_table_that_is_dropped_and_made_again_in_a_load_gets_every_row(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    load, parts = PartLoader.load, []
+
+    def between(self: PartLoader, *arguments: Any) -> bool:
+        parts.append(arguments[1])
+        if len(parts) == 3:
+            loads.database.run("DROP TABLE scores")
+            loads.database.run(TABLE)
+        return load(self, *arguments)
+
+    monkeypatch.setattr(PartLoader, "load", between)
+    with pytest.raises(DatabaseUnavailable, match=r"public\.scores was dropped or replaced while it was loaded"):
+        loads.message("a")
+    loads.message("a")
+    assert loads.status("a").state == "loaded"
+    assert loads.rows() == loads.scored("a")
+
+
+def test_a_table_that_would_replace_another_is_dropped_if_a_person_withdraws_the_results(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a", mode="replace")
+    load, parts = PartLoader.load, []
+
+    def between(self: PartLoader, *arguments: Any) -> bool:
+        parts.append(arguments[1])
+        if len(parts) == 4:
+            loads.client.reject("a", "wrong")
+        return load(self, *arguments)
+
+    monkeypatch.setattr(PartLoader, "load", between)
+    loads.message("a")
+    assert loads.rows() == {}
+    assert loads.database.run("SELECT relname FROM pg_class WHERE relname ~ '^scoreline_[0-9a-f]{16}'") == []
+    # And when the results are accepted again, all rows are loaded
+    monkeypatch.setattr(PartLoader, "load", load)
+    loads.client.accept("a", "right after all")
+    loads.message("a")
+    assert loads.rows() == loads.scored("a")
+
+
+def test_a_statement_that_takes_too_long_lets_the_load_wait(loads: Loading, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads.database.run(TABLE)
+    loads.database.run(
+        "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(86400); RETURN NEW; "
+        "END $$"
+    )
+    loads.database.run("CREATE TRIGGER slow BEFORE INSERT ON scores FOR EACH ROW EXECUTE FUNCTION stall()")
+    loads.run("a")
+    monkeypatch.setattr(connection, "STATEMENT_MS", 200)
+    with pytest.raises(DatabaseUnavailable, match="statement timeout"):
+        loads.message("a")
+    monkeypatch.undo()
+    assert (loads.status("a").state, loads.rows()) == ("waiting", {})
+    loads.database.run("DROP TRIGGER slow ON scores")
+    loads.message("a")
+    assert loads.rows() == loads.scored("a")
+
+
+@pytest.mark.parametrize("modes", [("upsert", "upsert"), ("upsert", "replace"), ("replace", "upsert")])
+def test_two_jobs_that_are_loaded_at_once_leave_the_values_of_the_newer_one(
+    loads: Loading, modes: tuple[str, str]
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("old", mode=modes[0], broken=(3, 17), max_rejected="2")
+    x = pd.DataFrame({"x": [0.0, 1.0]})
+    loads.client.models.publish("line", LinearRegression().fit(x, [5.0, 9.0]))
+    loads.run("new", mode=modes[1])
+    loads.database.run("INSERT INTO scores SELECT n, -1 FROM generate_series(0, 39) n")
+    faults: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def work(job_id: str, lane: int | None) -> None:
+        start.wait()
+        try:
+            while not loads.status(job_id).ended:
+                try:
+                    loads.message(job_id, lane)
+                except DatabaseUnavailable:  # the worker sends the message again
+                    continue
+        except BaseException as error:  # noqa: BLE001  # the test shows every fault
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(job, lane)) for job in ("old", "new") for lane in (None, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert loads.status("new").state == "loaded", loads.status("new").error
+    assert loads.status("old").state in ("loaded", "superseded"), loads.status("old").error
+    assert loads.rows() == loads.scored("new") == pytest.approx({n: 4.0 * n + 5 for n in range(40)})
+    receipts = loads.database.run("SELECT count(*), sum(rows) FROM scoreline_loads WHERE job = 'new' AND part >= 0")
+    assert receipts == [(4, 40)]
