@@ -52,6 +52,11 @@ def web(context: click.Context, host: str | None, port: int | None) -> None:
 def serve(host: str | None, port: int | None) -> None:
     """Serve the pages until the process is stopped."""
     chosen = WebSettings.from_env(os.environ)
+    if host is None and not chosen.knows_users and os.environ.get("DYNO"):
+        raise InvalidSettings(
+            "WEB_USERS is not set, and a dyno serves everyone who reaches it: `scoreline web adduser NAME` prints an "
+            "entry. Without pages, run `heroku ps:scale web=0`"
+        )
     host = host or ("0.0.0.0" if chosen.knows_users else "127.0.0.1")
     is_local = _is_local(host)
     if not chosen.knows_users and not is_local:
