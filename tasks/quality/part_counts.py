@@ -134,9 +134,9 @@ def _chosen(sources: Sequence[tuple[str, Any]], rejected: Any, one_in: int) -> t
     return chosen, (chosen - before)[~is_rejected], np.flatnonzero(is_rejected)
 
 
-def segments_of(values: pa.Array) -> tuple[list[str], Any]:
+def segments_of(values: pa.Array | pa.ChunkedArray) -> tuple[list[str], Any]:
     """Return the names of the segments in a column, and the position of each row's segment among them."""
-    encoded = values
+    encoded = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode("encode")
     texts = pc.cast(encoded.dictionary, pa.string()).to_pylist()

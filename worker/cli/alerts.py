@@ -83,10 +83,10 @@ def test(recipient: str | None) -> None:
     known = AlertSettings.from_env(os.environ).recipients
     chosen = [item for item in known if recipient in (None, item.name)]
     if not chosen:
-        names = ", ".join(item.name for item in known) or "none; see `scoreline alerts --help`"
-        raise InvalidRequest(
-            f"there is no recipient {recipient!r}; known are {names}" if recipient else f"recipients: {names}"
-        )
+        if not known:
+            raise InvalidRequest("there is no recipient: set ALERT_URLS, see `scoreline alerts --help`")
+        names = ", ".join(item.name for item in known)
+        raise InvalidRequest(f"there is no recipient {recipient!r}; known are {names}")
     failed = False
     for item in chosen:
         try:
