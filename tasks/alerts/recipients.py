@@ -32,7 +32,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipient:
-    """Somebody who wants to hear of some events."""
+    """People who receive the alerts of some events."""
 
     name: str
     urls: tuple[str, ...] = field(repr=False)
@@ -46,8 +46,8 @@ class Recipient:
     def wants(self, alert: Alert) -> bool:
         """Return whether the recipient wants to hear of an alert.
 
-        A fault in the file with the schedules may concern every schedule, so everybody hears of it who wants to hear of
-        such faults.
+        A fault in the file with the schedules may concern every schedule, so everyone who wants to hear of such
+        faults hears of it.
         """
         if alert.event not in self.on:
             return False

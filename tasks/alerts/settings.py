@@ -1,4 +1,4 @@
-"""Who is told of failures, read once from the environment and from ``alerts.toml``."""
+"""Who receives alerts, read once from the environment and from ``alerts.toml``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AlertSettings:
         if urls := tuple(env.text("ALERT_URLS").split()):
             recipients.append(Recipient(name=_EVERYTHING, urls=urls))
             if not all("://" in url for url in urls):  # the message must not quote an address
-                env.faults.append("ALERT_URLS is not a list of addresses such as mailtos://..., divided by spaces")
+                env.faults.append("ALERT_URLS is not a list of addresses such as mailtos://..., separated by spaces")
         named = env.text("ALERTS_FILE")
         file = Path(named or "alerts.toml")
         if named and not file.is_file():

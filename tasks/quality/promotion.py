@@ -25,6 +25,7 @@ from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.wording import plural
 from scoreline.tasks.quality.check_types import Checks, PromoteRule
+from scoreline.tasks.quality.check_values import METRICS
 from scoreline.tasks.quality.checks_file import decode, read_checks
 from scoreline.tasks.quality.comparison import Comparison
 from scoreline.tasks.quality.result_columns import result_columns
@@ -102,10 +103,10 @@ def promote(
             return
         assessment = found[0] = assess(registry, alias, current, pinned, find_run)
         if assessment.obstacles and not force:
-            faults = "".join(f"\n  {obstacle}" for obstacle in assessment.obstacles)
+            faults = "; ".join(assessment.obstacles)
             raise PromotionRefused(
-                f"{name}@{alias} still names {current.version}, because {pinned.version} may not take its place:"
-                f"{faults}\nTo move the alias anyway: scoreline models alias {name} {alias} {pinned.version} --force "
+                f"{name}@{alias} still names {current.version}, because {pinned.version} may not take its place: "
+                f"{faults}. To move the alias anyway: scoreline models alias {name} {alias} {pinned.version} --force "
                 "--reason TEXT"
             )
 
@@ -229,7 +230,11 @@ def _numbers(manifest: Manifest, model: str) -> dict[str, float]:
     found: Any = manifest.metrics.get(model, {})
     if not isinstance(found, dict):
         return {}
-    return {name: value for name, value in found.items() if type(value) in (int, float) and math.isfinite(value)}
+    return {
+        name: value
+        for name, value in found.items()
+        if name in METRICS and type(value) in (int, float) and math.isfinite(value)
+    }
 
 
 def _checks(before: Manifest, after: Manifest) -> str:

@@ -31,6 +31,7 @@ input = "s3://scoreline/customers/"
 VARIES = {
     r"^  work     .* of one process.*": "work",
     r"^  by       .*CLI\), submitted .* UTC": "by",
+    r"\bby \w+ *$": "by <person>",
     r"\d{8}T\d{6}Z-[0-9a-f]+": "<version>",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d\+00:00)?": "<time>",
     r"\d{4}-\d\d-\d\d,": "<date>,",

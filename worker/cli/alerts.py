@@ -1,4 +1,4 @@
-"""``scoreline alerts list | test``: who is told of failures, and whether they can be reached."""
+"""``scoreline alerts list | test``: who receives alerts, and whether they can be reached."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ scoreline alerts test ops
 """,
 )
 def alerts() -> None:
-    """Show who is told of failures, and send them a test.
+    """Show who receives alerts, and send them a test message.
 
-    People are told by e-mail, in Slack or Teams, or by any other service that Apprise knows. One variable is enough;
-    it contains addresses, divided by spaces:
+    Alerts report failures by e-mail, in Slack or Teams, or by any other service that Apprise knows. One variable is
+    enough; it contains addresses, separated by spaces:
 
     \b
     ALERT_URLS="mailtos://user:password@smtp.example.org?to=ops@example.org
       https://hooks.slack.com/services/T0/B0/secret"
 
-    A file alerts.toml in the working directory of the workers tells several recipients of different schedules, groups
-    and events. It names the variables that contain the addresses:
+    In a file alerts.toml in the working directory of the workers, each recipient gets the alerts about certain
+    schedules, groups and events. The file names the variables that contain the addresses:
 
     \b
     [ops]
@@ -54,7 +54,7 @@ def alerts() -> None:
       late  missed  refused  schedules          (by default)
       succeeded  cancelled
 
-    The clock sends alerts. Alerts about the same schedule or group are sent together, at most every ten minutes.
+    Beat has alerts sent. Alerts about the same schedule or group are sent together, at most every ten minutes.
     """
 
 
@@ -63,12 +63,12 @@ def list_() -> None:
     """Show the recipients, and the alerts that wait."""
     settings = AlertSettings.from_env(os.environ)
     if not settings.recipients:
-        echo("nobody is told: see `scoreline alerts --help`")
+        echo("there is no recipient: see `scoreline alerts --help`")
     for recipient in settings.recipients:
         what = ", ".join(recipient.on)
         patterns = [*recipient.schedules, *recipient.groups]
         about = f"; about {', '.join(patterns)}" if patterns else ""
-        echo(f"{recipient.name}: {plural(len(recipient.urls), 'address')}; told of {what}{about}", indent=2)
+        echo(f"{recipient.name}: {plural(len(recipient.urls), 'address')}; receives {what}{about}", indent=2)
     waiting = read_waiting(Client.from_env().buckets.main)
     if waiting:
         echo(f"{plural(len(waiting), 'alert')} waiting, the oldest since {min(alert.at for alert in waiting)}")
@@ -84,14 +84,14 @@ def test(recipient: str | None) -> None:
     known = AlertSettings.from_env(os.environ).recipients
     chosen = [item for item in known if recipient in (None, item.name)]
     if not chosen:
-        names = ", ".join(item.name for item in known) or "none; see `scoreline alerts --help`"
-        raise InvalidRequest(
-            f"there is no recipient {recipient!r}; known are {names}" if recipient else f"recipients: {names}"
-        )
+        if not known:
+            raise InvalidRequest("there is no recipient: set ALERT_URLS, see `scoreline alerts --help`")
+        names = ", ".join(item.name for item in known)
+        raise InvalidRequest(f"there is no recipient {recipient!r}; known are {names}")
     failed = False
     for item in chosen:
         try:
-            send_message(item.urls, "Scoreline: a test", "This is a test. Scoreline will tell you here of failures.")
+            send_message(item.urls, "Scoreline: a test", "This is a test. Scoreline will report failures here.")
             echo(f"{item.name}: delivered")
         except AlertUndelivered as error:
             failed = True

@@ -37,7 +37,7 @@ scoreline models alias churn champion
 @click.option(
     "--force",
     is_flag=True,
-    help="Move the alias although the version changes results or breaks a rule. Needs --reason.",
+    help="Move the alias even if the version changes results or breaks a rule. Requires --reason.",
 )
 @click.option("--reason", default="", metavar="TEXT", help="Keep this reason in the history of the alias.")
 def alias(name: str, alias: str, version: str | None, rollback: bool, force: bool, reason: str) -> None:

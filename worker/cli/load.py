@@ -49,7 +49,7 @@ scoreline load s3://bucket/scores/ --into public.scores --key id \\
     metavar="NAME",
     help="Load into the database of this name in DATABASES_FILE of the workers.  [default: RESULTS_DATABASE_URL]",
 )
-@click.option("--again", is_flag=True, help="Load all parts again, also those that were loaded before.")
+@click.option("--again", is_flag=True, help="Load all parts again, including those that were loaded before.")
 @click.option("--older", is_flag=True, help="Replace the values of newer jobs, too.")
 @click.option("--watch", "follow", is_flag=True, help="Show the progress until the load ends.")
 def load(
@@ -66,9 +66,9 @@ def load(
 ) -> None:
     """Load accepted results into a table of PostgreSQL.
 
-    JOB is a job id. OUTPUT is the URI of an output, whose latest run is loaded. Workers do the loading: only they know
-    the database, and their ALLOWED_TABLES says which tables may be named. The same command again loads only what is
-    missing. `scoreline status JOB` shows the state of each load of JOB.
+    JOB is a job id. OUTPUT is the URI of an output, whose latest run is loaded. Workers load the rows, because only
+    they know the database, and their ALLOWED_TABLES says which tables may be named. The same command again loads only
+    what is missing. `scoreline status JOB` shows the state of each load of JOB.
 
     With --watch, the exit code is 0 if the results are loaded, and 1 if they could not be loaded.
     """
@@ -85,7 +85,7 @@ def load(
         older=older,
     )
     table = into if "." in into else f"public.{into}"
-    echo(f"{now.job_id}: the workers load it into {table}", err=True)
+    echo(f"{now.job_id}: the workers load its results into {table}", err=True)
     if follow:
         asked = LoadRequest(
             table=table,

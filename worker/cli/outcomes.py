@@ -149,10 +149,10 @@ scoreline outcomes show s3://bucket/churn/ --segment north --json
 def show(output: str, model: str | None, segment: str | None, as_json: bool) -> None:
     """Show how good the scores of OUTPUT were, by model version and run.
 
-    The runs of each version stand in order of time, below the version as a whole. Coverage is the share of rows whose
-    label is known. Behind each number stands half of its 95% interval. A metric that is worse or better than in the
-    run before is marked in words, if the difference is more than chance explains (z-test at 5%). Calibration and
-    deciles of each version follow.
+    Each version is shown with its runs in order of time, and then all of its runs together. Coverage is the share of
+    rows whose label is known. The number after ± is half the width of the 95% interval. If a metric differs from the
+    run before by more than chance explains (z-test at 5%), a line says WORSE or better. The deciles and the calibration
+    of each version follow.
     """
     output = with_slash(output)
     found = Client.from_env().outcomes(output)

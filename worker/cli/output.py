@@ -54,7 +54,8 @@ def echo_field(label: str, text: str) -> None:
     if width is not None:
         lines = textwrap.wrap(text, width - column, break_long_words=False, break_on_hyphens=False) or [""]
     for number, line in enumerate(lines):
-        click.echo(f"{f'  {label}' if number == 0 else '':<{column}}{line}")
+        before = f"  {label:<{column - 3}} " if number == 0 else " " * column
+        click.echo(f"{before}{line}")
 
 
 def echo_cut(text: str) -> None:

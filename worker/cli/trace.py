@@ -58,8 +58,9 @@ def trace(target: str, row: int | None, key: tuple[str, ...], show: bool, as_jso
     FILE is a file with results or rejected rows, as a URI or as a copy on this computer. ROW is the number of the row
     in the file, from 0. The input row, too, is numbered from 0, without the header of CSV, as in `scoreline rejected`.
 
-    With --key, the rows with this key are searched: in FILE; in the results and rejected rows of JOB; or in those of
-    the run that readers of OUTPUT take. OUTPUT may also be the URI of its latest.json. Values are compared as text.
+    With --key, the rows with this key are traced. They are searched in FILE, in the results and rejected rows of JOB,
+    or in those of the run that readers of OUTPUT take. OUTPUT may also be the URI of its latest.json. Values are
+    compared as text.
 
     Prints the input object with its ETag and the number of the row, the job, the model version with its digest and
     signature, the libraries that scored the row, what the checks found, and who accepted the results. Signatures are

@@ -1,4 +1,4 @@
-"""``scoreline web``: serves the pages, and prints lines for WEB_USERS."""
+"""``scoreline web``: serves the pages, and prints entries for WEB_USERS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ scoreline web adduser alice --role operate
 @click.option(
     "--host",
     metavar="ADDRESS",
-    help="Listen on this address.  [default: 0.0.0.0 on a dyno or with WEB_USERS, otherwise 127.0.0.1]",
+    help="Listen on this address.  [default: 0.0.0.0 with WEB_USERS, otherwise 127.0.0.1]",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65_535), metavar="N", help=f"Listen on this port.  [default: PORT, or {_PORT}]"
@@ -39,9 +39,9 @@ scoreline web adduser alice --role operate
 def web(context: click.Context, host: str | None, port: int | None) -> None:
     """Serve the pages about jobs, schedules and models.
 
-    WEB_USERS names the users, their roles and the hashes of their passwords; `scoreline web adduser` prints such a
-    line. With WEB_PROXY_HEADER, a proxy at an address in WEB_PROXIES names the user. Without users, the pages are
-    served to this machine alone, on 127.0.0.1.
+    WEB_USERS has an entry for each user, with the role and the hash of the password; `scoreline web adduser` prints
+    such an entry. With WEB_PROXY_HEADER, a proxy at an address in WEB_PROXIES names the user. Without users, only
+    browsers on this machine reach the pages, on 127.0.0.1.
 
     No database is needed. This command needs the packages of web-requirements.txt.
     """
@@ -52,12 +52,17 @@ def web(context: click.Context, host: str | None, port: int | None) -> None:
 def serve(host: str | None, port: int | None) -> None:
     """Serve the pages until the process is stopped."""
     chosen = WebSettings.from_env(os.environ)
+    if host is None and not chosen.knows_users and os.environ.get("DYNO"):
+        raise InvalidSettings(
+            "WEB_USERS is not set, and a dyno serves everyone who reaches it: `scoreline web adduser NAME` prints an "
+            "entry. Without pages, run `heroku ps:scale web=0`"
+        )
     host = host or ("0.0.0.0" if chosen.knows_users else "127.0.0.1")
     is_local = _is_local(host)
     if not chosen.knows_users and not is_local:
         raise InvalidSettings(
             f"--host {host} would show the pages to everyone who reaches it: set WEB_USERS (`scoreline web adduser "
-            "NAME` prints a line), or leave --host out"
+            "NAME` prints an entry), or leave --host out"
         )
     if chosen.knows_users and not is_local and "WEB_SECRET_KEY" not in os.environ:
         echo("WEB_SECRET_KEY is not set: everyone has to log in again when this process restarts", indent=2, err=True)
@@ -82,14 +87,14 @@ def serve(host: str | None, port: int | None) -> None:
     type=click.Choice(ROLES),
     default="view",
     show_default=True,
-    help="What the user may do. Operate includes view: submit, cancel, resume and run. Promote includes both: accept, "
-    "reject and move aliases.",
+    help="What the user may do. `view` shows everything; `operate` also submits, cancels, resumes and runs; `promote` "
+    "also accepts, rejects, rolls back and moves aliases.",
 )
 def adduser(name: str, role: str) -> None:
-    """Print a line for WEB_USERS.
+    """Print an entry for WEB_USERS.
 
-    The line has NAME, the role and the hash of a password, which the command asks for or reads from standard input.
-    Several lines are separated by spaces or commas.
+    The entry has NAME, the role and the hash of a password, which the command asks for or reads from standard input.
+    Separate entries by spaces or commas.
     """
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)

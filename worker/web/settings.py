@@ -72,7 +72,7 @@ class WebSettings:
             faults.append("WEB_USERS names '*', which needs a proxy that knows its users: set WEB_PROXY_HEADER")
         for user in users.values():
             if not user.hash and not header:
-                faults.append(f"WEB_USERS has no password for {user.name!r}: `scoreline web adduser` prints a line")
+                faults.append(f"WEB_USERS has no password for {user.name!r}: `scoreline web adduser` prints an entry")
         secret = env.text("WEB_SECRET_KEY")
         if secret and len(secret) < _SECRET_CHARS:
             faults.append(f"WEB_SECRET_KEY is shorter than {_SECRET_CHARS} characters: choose a random text")

@@ -76,7 +76,8 @@ def _action(
     tone="danger",
 )
 def _cancel(client: Client, job_id: str, given: dict[str, Any]) -> str:
-    return f"The job {client.cancel(job_id).state}."
+    state = client.cancel(job_id).state
+    return "The job is cancelled." if state == "cancelled" else f"The job had ended before: {state}."
 
 
 @_action(
@@ -134,7 +135,7 @@ def act(request: HttpRequest, job_id: str, action: str) -> HttpResponse:
         raise Http404
     permission, verb, sentence, tone, name, form, carry_out = _ACTIONS[action]
     if not may(request, permission):
-        return fault(request, 403, "You may not do this", f"It needs the permission scoreline.{permission}.")
+        return fault(request, 403, "You may not do this", f"This needs the permission scoreline.{permission}.")
     found = overview()
     status = found.status(job_id)
     back = reverse("scoreline:job", args=[job_id])

@@ -101,7 +101,7 @@ def _backfill(request: HttpRequest, schedule: Schedule, back: str) -> HttpRespon
 def _pause(request: HttpRequest, schedule: Schedule, back: str) -> HttpResponse:
     question = Question(
         title=f"Pause {schedule.name}?",
-        sentence="The schedule submits no jobs until somebody resumes it. A job under way continues.",
+        sentence="The schedule submits no jobs until it is resumed. A job under way continues.",
         verb="Pause",
         back=back,
         tone="danger",

@@ -195,7 +195,8 @@ def test_a_job_under_way_is_cancelled_and_resumed(tmp_path: Any) -> None:
         page = browser.get("/jobs/waits/")
         assert "The job waits for a worker" in text_of(page)
         assert 'data-every="2"' in page.content.decode()
-        browser.post("/jobs/waits/do/cancel/", {})
+        done = browser.post("/jobs/waits/do/cancel/", {}, follow=True)
+        assert "The job is cancelled." in text_of(done)
         assert client.status("waits").state == "cancelled"
         assert audit(client, "job.cancel").who == "oscar"
         browser.post("/jobs/waits/do/resume/", {"max_rejected": ""})

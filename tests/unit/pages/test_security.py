@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from scoreline.storage.errors import InvalidSettings
 from scoreline.tasks.django.said import sign_text
 from scoreline.testing import EagerClient
+from scoreline.worker.cli.web import serve
 from scoreline.worker.web import login
 from scoreline.worker.web.limits import RateLimit
 from scoreline.worker.web.passwords import hash_password, verify
@@ -228,6 +229,13 @@ def test_without_users_the_person_at_this_machine_may_do_everything(tmp_path: Pa
 def test_wrong_settings_are_named_without_their_secrets(environ: dict[str, str], expected: str) -> None:
     with pytest.raises(InvalidSettings, match=re.escape(expected)):
         WebSettings.from_env(environ)
+
+
+def test_on_a_dyno_the_pages_need_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WEB_USERS", raising=False)
+    monkeypatch.setenv("DYNO", "web.1")
+    with pytest.raises(InvalidSettings, match="WEB_USERS is not set"):
+        serve(None, 0)
 
 
 def test_a_password_fits_only_its_own_hash() -> None:

@@ -153,6 +153,24 @@ def test_both_versions_score_the_same_rows(client: EagerClient) -> None:
     assert len(client.results("j")) == ROWS
 
 
+def test_segments_of_rows_of_several_objects_are_compared(client: EagerClient) -> None:
+    # Given small objects, whose rows share batches, and a row that the challenger cannot score
+    publish(client, "other", LogisticRegression())
+    frame = rows()
+    frame.loc[[3], "a"] = None
+    for number in range(3):
+        piece = frame[number * PART_ROWS : (number + 1) * PART_ROWS]
+        client.put(f"in/{number}.parquet", piece.to_parquet(index=False))
+    # When a job with a segment has a challenger
+    job = submit(client, "j", "other", segment="region", part_rows=None)
+    # Then the challenger scores all parts, and the rows of all segments are compared
+    found = compared(client, job)
+    assert (found.failed_parts, found.rows) == (0, ROWS - 1)
+    assert {name: item.rows for name, item in found.segments.items()} == {
+        name: int(count) for name, count in frame.dropna()["region"].value_counts().items()
+    }
+
+
 def test_the_comparison_does_not_depend_on_the_parts(client: EagerClient) -> None:
     put(client)
     publish(client, "other", LogisticRegression())

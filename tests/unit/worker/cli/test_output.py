@@ -37,6 +37,12 @@ def test_a_field_and_a_cut_line_have_no_control_characters(capsys: pytest.Captur
     check(capsys.readouterr().out)
 
 
+def test_a_space_follows_a_long_label(capsys: pytest.CaptureFixture[str]) -> None:
+    output.echo_field("parts", "4 of 4")
+    output.echo_field("challenger", "churn@b adds about 2 s")
+    assert capsys.readouterr().out == "  parts    4 of 4\n  challenger churn@b adds about 2 s\n"
+
+
 def test_a_table_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table((HOSTILE, "b"), [(HOSTILE, "x")])
     check(capsys.readouterr().out.replace("\nexit code 0", ""))
