@@ -199,7 +199,7 @@ def reconcile_job(
             return "ended"
         due = _due(dispatcher, job_id, documents, queue_is_long=False)
     if due is None:
-        raise LedgerLost(f"the ledger of job {job_id} was lost {_MOST_REBUILDS} times while it was rebuilt: try again")
+        raise LedgerLost(f"the ledger of job {job_id} was lost again and again while it was rebuilt: try again")
     for part in due.parts:
         dispatcher.send("scoreline.score_part", job_id=job_id, part=part)
     if due.all_done or due.stopped:

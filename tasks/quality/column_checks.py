@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from scoreline.tasks.job.findings import Finding, Level
 from scoreline.tasks.quality.check_types import Check
 from scoreline.tasks.quality.check_values import CheckName
-from scoreline.tasks.quality.drift import Measure, drift_of_numbers, drift_of_values, exceeded, noise_of_mean
+from scoreline.tasks.quality.drift import drift_of_numbers, drift_of_values, noise_of_mean
 from scoreline.tasks.quality.histograms import bucket_of
+from scoreline.tasks.quality.measures import Measure, exceeded
 from scoreline.tasks.quality.profile import ColumnProfile
 
 MAX_CLASSES = 50

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scoreline.storage.typed_json import convert
-from scoreline.tasks.quality.drift import drift_of_numbers
 from scoreline.tasks.quality.exact_sums import ExactSum
 from scoreline.tasks.quality.histograms import Histogram
 from scoreline.tasks.quality.joint_histograms import JointHistogram
@@ -137,7 +136,14 @@ class ScoreComparison:
 
     @property
     def drift(self) -> dict[str, float]:
-        """``psi``, ``js`` and ``ks`` of the challenger's numbers against the champion's; empty without pairs."""
+        """``psi``, ``js`` and ``ks`` of the challenger's numbers against the champion's.
+
+        Empty without pairs, and in a process without NumPy.
+        """
+        try:
+            from scoreline.tasks.quality.drift import drift_of_numbers
+        except ModuleNotFoundError:  # who decides about a version need not have the packages of a worker
+            return {}
         return {measure.name: measure.value for measure in drift_of_numbers(self.champion, self.challenger, None)}
 
     def merge(self, other: ScoreComparison) -> ScoreComparison:

@@ -20,13 +20,13 @@ The noise matters for a few thousand rows or fewer; beyond, thresholds decide.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from scoreline.tasks.quality.histograms import Histogram
+from scoreline.tasks.quality.measures import Measure
 from scoreline.tasks.quality.number_counts import arrays_of, coarsened, edges_of, join_buckets
 from scoreline.tasks.quality.values import Values
 
@@ -46,16 +46,6 @@ _KOLMOGOROV = 2.69
 _HALF = 0.5
 _TINY = 1e-300
 """Takes the place of a share of 0, whose logarithm is infinite. Its product with the logarithm is still 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """A measure of drift."""
-
-    name: str
-    value: float
-    noise: float
-    """The value that chance exceeds once in a million times."""
 
 
 def drift_of_numbers(
@@ -196,12 +186,3 @@ def _chi_squared(degrees: int) -> float:
         return 0.0
     part = 2 / (9 * degrees)
     return degrees * (1 - part + _Z * math.sqrt(part)) ** 3
-
-
-def exceeded(measures: Sequence[Measure], limits: Mapping[str, float]) -> list[tuple[Measure, float]]:
-    """Return the measures that exceed both their limit and their noise, each with its limit."""
-    return [
-        (measure, limits[measure.name])
-        for measure in measures
-        if measure.name in limits and measure.value >= limits[measure.name] and measure.value > measure.noise
-    ]

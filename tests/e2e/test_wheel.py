@@ -126,11 +126,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 def test_the_wheel_has_each_file_of_the_packages_once_and_nothing_else(installed: Installed) -> None:
     def kept(path: Path) -> bool:
-        return path.suffix in (".py", ".pyi", ".lua", *built) or path.name == "py.typed"
+        is_of_pages = {"templates", "static"} & set(path.parts) and path.is_file()
+        return path.suffix in (".py", ".pyi", ".lua", *built) or path.name == "py.typed" or bool(is_of_pages)
 
     built = [".so"] if shutil.which("cc") else []
 
-    source = [path.relative_to(ROOT) for path in (ROOT / "scoreline").glob("*") if path.is_file()]
+    own = [*(ROOT / "scoreline").glob("*"), *(ROOT / "scoreline/django").glob("*")]
+    source = [path.relative_to(ROOT) for path in own if path.is_file()]
     source += [
         Path("scoreline", path.relative_to(ROOT))
         for folder in FOLDERS

@@ -96,7 +96,7 @@ def test_a_worker_of_four_processes_and_beat_fit_into_the_smallest_redis_plan(ri
     rig.wait(lambda: connections() == 0, "an end of beat's connection")
     rig.start_worker(4, REDIS_IDLE_SECONDS="1")
     # When every process is busy, and beat makes a worker count the processes
-    job = rig.submit(60)
+    job = rig.submit(60, folder="more")
     most = []
     while not rig.client.status(job.job_id).ended:
         most.append(connections())

@@ -257,7 +257,7 @@ def _show_notes(version: RunOutcomes, group: Group) -> None:
     if version.repeated:
         _note(f"{plural(version.repeated, 'row')} with a key that another row of the run has, too")
     if version.one_in > 1:
-        _note(f"AUC and deciles are of one in {version.one_in} rows")
+        _note(f"AUC and deciles are of a sample: one row in {version.one_in}")
 
 
 def _note(text: str) -> None:

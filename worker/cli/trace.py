@@ -95,7 +95,7 @@ def _note_more(count: int) -> None:
     from scoreline.tasks.quality.trace import MAX_FOUND
 
     if count == MAX_FOUND:
-        echo(f"only the first {count} rows with this key are shown: there may be more", err=True)
+        echo(f"only the first {plural(count, 'row')} with this key are shown: there may be more", err=True)
 
 
 def _key_of(given: tuple[str, ...]) -> dict[str, str]:

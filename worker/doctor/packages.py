@@ -6,6 +6,7 @@ pyproject.toml.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ from scoreline.worker.doctor.context import Context
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FILES = ("requirements.txt", "ml-requirements.txt")
+_ML = re.compile(r"""extra == ["']ml["']""")
 
 
 def packages(_: Context) -> Iterator[Finding]:
@@ -60,7 +62,7 @@ def required(folder: Path = _ROOT) -> tuple[dict[str, SpecifierSet], dict[str, S
         base, ml = (_read((folder / name).read_text().splitlines()) for name in _FILES)
         return base, ml
     lines = metadata.requires("scoreline") or []
-    return _read(line for line in lines if "extra ==" not in line), _read(line for line in lines if "extra ==" in line)
+    return _read(line for line in lines if "extra ==" not in line), _read(line for line in lines if _ML.search(line))
 
 
 def installed_version(name: str) -> str | None:

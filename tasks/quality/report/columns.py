@@ -8,7 +8,7 @@ from typing import get_args
 from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.quality.check_values import default_limits
 from scoreline.tasks.quality.column_profile import ColumnProfile, Kind
-from scoreline.tasks.quality.drift import Measure, drift_of_numbers, drift_of_values, exceeded
+from scoreline.tasks.quality.measures import Measure, exceeded
 from scoreline.tasks.quality.profile import Profile
 from scoreline.tasks.quality.report.facts import Change, Column, Numbers, Segment, SegmentScore
 from scoreline.tasks.quality.report.pictures import picture_of
@@ -72,7 +72,12 @@ def _column(key: str, now: ColumnProfile, before: ColumnProfile | None, findings
 
 
 def _measures(now: ColumnProfile, before: ColumnProfile | None) -> list[Measure]:
+    """Return the measures of drift; none in a process without NumPy, which need not have the packages of a worker."""
     if before is None or now.type != before.type:
+        return []
+    try:
+        from scoreline.tasks.quality.drift import drift_of_numbers, drift_of_values
+    except ModuleNotFoundError:
         return []
     if now.values.total:
         return drift_of_values(before.values, now.values) if before.values.counts else []

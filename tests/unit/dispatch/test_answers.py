@@ -76,7 +76,7 @@ def test_an_answer_about_a_job_that_an_earlier_release_ended_says_only_that_it_f
 def test_the_ledger_has_no_more_of_a_failed_part_than_an_answer(
     client: EagerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ScoringError(f"row 1: {SSN} is not a number")
 
     monkeypatch.setattr(score_part, "commit_part", fail)

@@ -33,9 +33,8 @@ def test_an_option_that_is_left_blank_is_not_given(name: str, value: Any) -> Non
 
 @pytest.mark.parametrize("value", [1, None])
 def test_an_unknown_option_is_refused_whatever_its_value(value: Any) -> None:
-    with pytest.raises(
-        InvalidRequest, match="unknown options max_reject; known are checks, columns, create, database, deadline"
-    ):
+    known = "unknown options max_reject; known are challenger, checks, columns, create, database, deadline"
+    with pytest.raises(InvalidRequest, match=known):
         spec(max_reject=value)
 
 

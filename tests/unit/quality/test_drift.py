@@ -11,7 +11,8 @@ from scipy.stats import ks_2samp, wasserstein_distance
 
 from scoreline.tasks.quality.column_profile import ColumnProfile
 from scoreline.tasks.quality.counting import profile_of
-from scoreline.tasks.quality.drift import Measure, drift_of_numbers, drift_of_values, exceeded
+from scoreline.tasks.quality.drift import drift_of_numbers, drift_of_values
+from scoreline.tasks.quality.measures import Measure, exceeded
 from scoreline.tasks.quality.values import Values
 
 LIMITS = {"psi": 0.1, "js": 0.1, "ks": 0.1, "wasserstein": 0.1}

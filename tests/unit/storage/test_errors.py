@@ -24,6 +24,10 @@ def test_only_outages_and_steps_that_must_wait_are_transient() -> None:
     assert transient == {
         "StoreUnavailable",
         "DatabaseUnavailable",
+        "LedgerError",
+        "LedgerFenced",
+        "LedgerLost",
+        "LedgerCorrupt",
         "LedgerUnavailable",
         "QueueUnavailable",
         "StepUnfinished",

@@ -166,7 +166,7 @@ def test_the_doctor_needs_requirements_txt_alone(case: Case) -> None:
     found = {finding["check"]: finding for finding in json.loads(done.stdout)}
     assert list(found) == list(NAMES)
     assert found["packages"]["severity"] == "warning"
-    assert "not installed: cryptography, joblib, numpy" in found["packages"]["message"]
+    assert "not installed: apprise, cryptography, joblib, numpy" in found["packages"]["message"]
     for what in ("signatures were not checked", "versions were not compared"):
         assert what in found["models"]["message"]
 
