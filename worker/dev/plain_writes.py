@@ -62,7 +62,10 @@ class PlainWrites:
         return self._app(environ, start)
 
     def _put(self, bucket: FakeBucket, key: str, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        length = int(environ["CONTENT_LENGTH"])
+        body = environ["wsgi.input"].read(length)
+        if len(body) < length:  # the client died meanwhile: a store must not keep half of an object
+            return refuse(start, "400 Bad Request", "IncompleteBody", "The body is shorter than its Content-Length.")
         metadata = {
             f"x-amz-meta-{name.removeprefix(_META).lower().replace('_', '-')}": value
             for name, value in environ.items()

@@ -1,0 +1,45 @@
+"""The embedded S3 server stores an object whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import moto.s3.models
+import pytest
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import create_backend_app
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from scoreline.worker.dev.plain_writes import PlainWrites
+
+BUCKET = "plain-writes"
+_SIGNED = {
+    "Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/auto/s3/aws4_request, SignedHeaders=host, Signature=0"
+}
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    backend = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    yield backend.create_bucket(BUCKET, "us-east-1")
+    del backend.buckets[BUCKET]
+
+
+def put(body: bytes, length: int) -> str:
+    """Send a part of an object, as a client does that is killed while it sends, and return the status."""
+    backend = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    raw = f"/{BUCKET}/k"
+    headers = {**_SIGNED, "If-None-Match": "*", "x-amz-meta-sha256": "of the whole"}
+    environ = EnvironBuilder(raw, "http://127.0.0.1:9000", method="PUT", headers=headers).get_environ()
+    environ |= {"RAW_URI": raw, "REQUEST_URI": raw, "CONTENT_LENGTH": str(length), "wsgi.input": io.BytesIO(body)}
+    _, status, _ = run_wsgi_app(PlainWrites(create_backend_app("s3"), backend), environ, buffered=True)
+    return status.partition(" ")[0]
+
+
+def test_an_object_whose_client_died_while_it_sent_is_not_stored(bucket: Any) -> None:
+    assert put(b"half", 8) == "400"
+    assert "k" not in bucket.keys
+    assert put(b"both two", 8) == "200"
+    assert bucket.keys["k"].value == b"both two"
