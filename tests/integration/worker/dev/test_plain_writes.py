@@ -32,7 +32,7 @@ def put(body: bytes, length: int) -> str:
     backend = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
     raw = f"/{BUCKET}/k"
     headers = {**_SIGNED, "If-None-Match": "*", "x-amz-meta-sha256": "of the whole"}
-    environ = EnvironBuilder(raw, "http://127.0.0.1:9000", method="PUT", headers=headers).get_environ()
+    environ = EnvironBuilder(raw, "http://127.0.0.1:9000", method="PUT", headers=list(headers.items())).get_environ()
     environ |= {"RAW_URI": raw, "REQUEST_URI": raw, "CONTENT_LENGTH": str(length), "wsgi.input": io.BytesIO(body)}
     _, status, _ = run_wsgi_app(PlainWrites(create_backend_app("s3"), backend), environ, buffered=True)
     return status.partition(" ")[0]
