@@ -17,6 +17,7 @@ from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.tasks.alerts.sending import read_waiting
 from scoreline.tasks.client import Client
 from scoreline.tasks.schedules.schedule import State
 from scoreline.worker.dev.stack import Stack
@@ -83,7 +84,7 @@ def test_people_receive_mail_about_a_failed_job_and_a_refused_slot(own: Stack, m
     two_hours_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
     store.put(keys.schedule_state("hourly"), State(through=two_hours_ago).to_json())
     client.queue.send("scoreline.tick")
-    wait_until(lambda: len(list(store.list(keys.ALERTS))) == 2, "two alerts")
+    wait_until(lambda: {"failed", "refused"} <= {alert.event for alert in read_waiting(store)}, "two alerts")
     # When Redis is emptied, and the clock goes on
     with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
         server.flushall()

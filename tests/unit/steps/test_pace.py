@@ -105,7 +105,7 @@ def test_the_pace_is_not_tried_with_rows_of_which_some_are_known_to_be_refused(
 
     monkeypatch.setattr(sampling, "score_batch", noted)
     monkeypatch.setattr(planner, "measure_call", lambda *_: None)
-    monkeypatch.setattr(planner, "try_rows", lambda *given: replace(try_rows(*given), rows_per_s=900.0))
+    monkeypatch.setattr(planner, "try_rows_of_both", lambda *given: replace(try_rows(*given), rows_per_s=900.0))
     with eager(tmp_path) as client:
         client.models.publish("linear", model)
         job_id = client.submit("linear", client.put("in/a.parquet", frame), max_rejected=1).job_id
