@@ -129,7 +129,7 @@ def test_wilsons_interval_is_that_of_the_literature() -> None:
 
 
 def test_a_change_that_may_be_chance_is_none() -> None:
-    before = Estimate(value=0.80, low=0, high=1, error=0.03, weight=1)
+    before = Estimate(value=0.80, low=0.7412, high=0.8588, error=0.03, weight=1)
     assert change("auc", before, replace(before, value=0.72)) is None  # 1.89 standard errors
     assert change("auc", before, replace(before, value=0.71)) == pytest.approx(-0.09)  # 2.12
 
