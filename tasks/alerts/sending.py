@@ -155,13 +155,13 @@ class _Round:
         """Delete the alerts that nobody waits for any more. Return whether alerts are left."""
         left = False
         for alert in self.alerts.values():
-            untold = [item.name for item in self._recipients(alert)]
+            waiting = [item.name for item in self._recipients(alert)]
             too_old = self.now - datetime.fromisoformat(alert.at) > PATIENCE
-            if untold and not too_old:
+            if waiting and not too_old:
                 left = True
                 continue
-            if untold:
-                log.error("alert.undelivered", extra={"alert": alert.id, "recipients": untold})
+            if waiting:
+                log.error("alert.undelivered", extra={"alert": alert.id, "recipients": waiting})
             self._delete(alert)
         return left
 
@@ -179,22 +179,22 @@ class _Round:
         }
 
     def _recipients(self, alert: Alert) -> list[Recipient]:
-        """Return the recipients that still have to be told of an alert."""
-        return [item for item in self.settings.recipients if item.wants(alert) and item.name not in alert.told]
+        """Return the recipients that have not received an alert yet."""
+        return [item for item in self.settings.recipients if item.wants(alert) and item.name not in alert.received]
 
     def _note(self, alert: Alert, recipient: Recipient) -> None:
-        """Record that a recipient was told, beside those whom the round of another process has told meanwhile."""
+        """Record that a recipient has received an alert, beside those who have received it from another process."""
         key = keys.alert(alert.id)
         for _ in range(_TRIES):
             try:
                 found = self.main.get(key)
-                told = Alert.from_json(found.data).told
-            except ObjectNotFound:  # the other round has told everybody
+                received = Alert.from_json(found.data).received
+            except ObjectNotFound:  # all recipients have received it from the other process
                 self.alerts.pop(alert.id, None)
                 return
             except MALFORMED:
                 return
-            alert = replace(alert, told=tuple(dict.fromkeys((*told, recipient.name))))
+            alert = replace(alert, received=tuple(dict.fromkeys((*received, recipient.name))))
             self.alerts[alert.id] = alert
             if not self._recipients(alert):
                 return

@@ -93,8 +93,6 @@ def _detail(alert: Alert) -> str:
 
 
 def _where(alert: Alert, web_url: str) -> str:
-    if alert.event in ("missed", "schedules") or not alert.job_id:
-        return f"See {web_url}/schedules/" if web_url else "See `scoreline schedule list`."
-    if alert.event == "refused":
+    if not alert.job_id:  # of a slot, or of the file with the schedules
         return f"See {web_url}/schedules/" if web_url else "See `scoreline schedule list`."
     return f"See {web_url}/jobs/{alert.job_id}/" if web_url else f"See `scoreline status {alert.job_id}`."

@@ -49,7 +49,7 @@ class Alert:
     """One sentence or more, without values of the input."""
     rows: int = 0
     rejected: int = 0
-    told: tuple[str, ...] = ()
+    received: tuple[str, ...] = ()
     """The recipients that have received the alert."""
 
     def to_json(self) -> bytes:

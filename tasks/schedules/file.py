@@ -284,8 +284,7 @@ def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
             return str(error)
         return ""
 
-    own = {"cron", "zone", "catch_up", "overlap", "enabled", "only_new", "results_keep", "webhook", "check_in"}
-    of_jobs = sorted(sound.keys() - own)
+    of_jobs = sorted(sound.keys() & {"model", "input", *_HINTS} - {"webhook"})
     if whole := fault(*of_jobs):
         faults = [(key, f"{key}: {found}") for key in of_jobs if (found := fault(key))]
         return faults or [(next((key for key in of_jobs if whole.startswith(key)), ""), whole)]

@@ -131,8 +131,8 @@ def test_alerts_that_one_recipient_cannot_be_told_of_do_not_hold_up_others(peopl
     people.now += GATHER
     for _ in range(15):
         people.round(after=timedelta(seconds=QUIET_S))
-    told = [Alert.from_json(people.main.get(info.key).data).told for info in people.main.list(keys.ALERTS)]
-    assert told == [("ops",)] * 105
+    received = [Alert.from_json(people.main.get(info.key).data).received for info in people.main.list(keys.ALERTS)]
+    assert received == [("ops",)] * 105
 
 
 def test_a_group_may_be_called_like_the_file_with_the_schedules(people: People) -> None:
