@@ -104,7 +104,7 @@ def engine(app: Celery) -> Engine:
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
             profile=settings.profile,
-            verify_keys=ModelSettings.from_env(os.environ).verify_keys,
+            verify_keys=connections.model_settings.verify_keys,
             between_batches=ShortSteps(
                 has_room=process.cache.has_room_beside,
                 can_take_turns=process.cache.can_take_turns,

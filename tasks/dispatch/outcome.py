@@ -120,8 +120,8 @@ def record_outcome(
     if not _write(dispatcher, job_id, outcome):
         log.info("outcome.exists", extra={"job_id": job_id})
     elif outcome.state == "failed":
-        fields = {"state": outcome.state, "error": outcome.error, "reason": outcome.reason}
-        log.error("job.ended", extra={"job_id": job_id, **fields})
+        ended = {"state": outcome.state, "error": outcome.error, "reason": outcome.reason}
+        log.error("job.ended", extra={"job_id": job_id, **ended})
         dispatcher.ledger.counters.count_job(outcome.state)
         dispatcher.on_fault(cause or JobFailed(outcome.error), job_id=job_id)
     else:

@@ -153,7 +153,8 @@ class StatusReader:
         answer.pop("submitter", None)
         if status.checks is not None:
             answer["checks"] = {"warned": status.checks.count("warn"), "blocked": status.checks.count("block")}
-        answer |= {"loads": [{**load, "error": ""} for load in answer["loads"]]} if "loads" in answer else {}
+        if status.loads:
+            answer["loads"] = [{**load, "error": ""} for load in answer["loads"]]
         if status.error:
             outcome = read_outcome(self._main, job_id)
             summary = (outcome.summary if outcome is not None else "") or "the job failed"  # none from earlier releases

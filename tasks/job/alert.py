@@ -1,4 +1,4 @@
-"""Alerts: documents that say that people should hear of something, until they have been told.
+"""Alerts: documents that say that people should hear of something, until the recipients have received them.
 
 An alert is written before the state that it reports is final, so that the death of a process loses no alert.
 ``scoreline.tasks.alerts`` sends alerts.
@@ -85,7 +85,7 @@ def alert_of_end(job: Job, outcome: Outcome) -> Alert:
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         job_id=job.spec.job_id,
         model=job.model.name,
-        group=job.spec.group or job.model.name,
+        group=job.spec.group_name,
         schedule=job.schedule or "",
         detail=_CLASS.sub("", outcome.summary) or _found(outcome),
         rows=outcome.rows,
@@ -101,7 +101,7 @@ def alert_of_load(job: Job, request: LoadRequest, error: BaseException) -> Alert
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         job_id=job.spec.job_id,
         model=job.model.name,
-        group=job.spec.group or job.model.name,
+        group=job.spec.group_name,
         schedule=job.schedule or "",
         detail=f"Table {request.table}: {_CLASS.sub('', without_quotes(error))}",
     )

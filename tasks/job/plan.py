@@ -63,6 +63,18 @@ class Slice:
         """The first row and the number of rows of a range that contains every row to score."""
         return (self.only.start, len(self.only)) if isinstance(self.only, range) else (self.first_row, self.rows)
 
+    def span(self, wanted: range | None) -> Span:
+        """Return the slice as a span of its object, of which the rows `wanted` are needed (see `Span.wanted`)."""
+        return Span(
+            start=self.start,
+            stop=self.stop,
+            first_row=self.first_row,
+            rows=self.rows,
+            size=0,
+            point=self.point,
+            wanted=wanted,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:

@@ -28,7 +28,7 @@ from scoreline.tasks.quality.profile import EMPTY_COLUMN, EMPTY_SEGMENT_COLUMN, 
 KEY = "scoreline.profile"
 """Key of the profile in the metadata of a footer."""
 MAX_BYTES = 64 << 20
-"""Maximum size of a profile that is unpacked. A damaged footer must not fill the memory."""
+"""Maximum size of what is unpacked. A damaged footer must not fill the memory."""
 _FIELDS = ("histogram", "lengths")
 _WIDTHS = (1, 2, 4, 8)
 _FORMAT = 1
@@ -55,6 +55,21 @@ def unpack(text: str | bytes) -> Profile:
     added = ProfileSum()
     added.add(text)
     return added.profile()
+
+
+def decompressed(text: str | bytes) -> bytes:
+    """Return what base64 of a zlib stream contains, up to `MAX_BYTES`.
+
+    Raises
+    ------
+    ValueError, zlib.error
+        The text is damaged, or too large.
+    """
+    stream = zlib.decompressobj()
+    data = stream.decompress(base64.b64decode(text, validate=True), MAX_BYTES)
+    if not stream.eof or stream.unused_data:
+        raise ValueError("it is cut, or too large")
+    return data
 
 
 class HistogramSum:
@@ -180,11 +195,7 @@ class ProfileSum:
 
 def _unpacked(text: str | bytes) -> tuple[Profile, dict[Path, tuple[int, Arrays]]]:
     """Return a profile without its histograms, and the histograms with their limits."""
-    packed = base64.b64decode(text, validate=True)
-    stream = zlib.decompressobj()
-    data = stream.decompress(packed, MAX_BYTES)
-    if not stream.eof or stream.unused_data:
-        raise ValueError("it is cut, or too large")
+    data = decompressed(text)
     (size,) = struct.unpack_from("<I", data)
     document = decode_object(data[4 : 4 + size])
     if document.get("format") != _FORMAT:

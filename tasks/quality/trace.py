@@ -26,7 +26,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.tables.base import Pinned, Span
+from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.inputs.hive_partitions import folder_values
@@ -283,17 +283,8 @@ class Tracer:
         columns, options = documents.plan.columns, documents.job.spec.read
         reads = from_text(columns.reads) if columns.reads else self.tables.survey(source, options).schema
         in_object = pa.schema([item for item in reads if item.name not in columns.folders])
-        span = Span(
-            start=piece.start,
-            stop=piece.stop,
-            first_row=piece.first_row,
-            rows=piece.rows,
-            size=0,
-            point=piece.point,
-            wanted=range(row, row + 1),
-        )
         of_folders = {name: value for name, value in folder_values(piece.key).items() if name in columns.folders}
-        for rows in self.tables.read(source, span, in_object, _BATCH_ROWS, options):
+        for rows in self.tables.read(source, piece.span(range(row, row + 1)), in_object, _BATCH_ROWS, options):
             for item in rows.malformed:
                 if item.row == row:
                     return {"raw": item.raw, "message": item.message, **_values(item.values)}

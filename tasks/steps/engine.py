@@ -19,7 +19,7 @@ from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.objects.requests import Requests
-from scoreline.storage.tables.base import Pinned, Rows, Span
+from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.schemas import from_text
@@ -167,15 +167,7 @@ class Engine(Dispatcher):
             The object is damaged, but perhaps only in columns that the challenger alone needs.
         """
         source = source or self.kept.find(Pinned.of(self.buckets[piece.bucket], piece))
-        span = Span(
-            start=piece.start,
-            stop=piece.stop,
-            first_row=piece.first_row,
-            rows=piece.rows,
-            size=0,
-            point=piece.point,
-            wanted=piece.only if isinstance(piece.only, range) else None,
-        )
+        span = piece.span(piece.only if isinstance(piece.only, range) else None)
         reads = from_text(columns.reads)
         in_object = pa.schema([field for field in reads if field.name not in columns.folders])
         only = piece.only if piece.only is None or isinstance(piece.only, range) else np.array(piece.only)

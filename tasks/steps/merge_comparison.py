@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, islice
 
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, PreconditionFailed, ScorelineError, describe
+from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.typed_json import MALFORMED, convert, decode_object
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.layout import ResultsLayout
@@ -80,32 +81,23 @@ def _comparisons(
 ) -> Iterator[tuple[int, Comparison]]:
     """Yield the numbers of the parts with their comparisons. Some parts are read at the same time."""
     listed = {info.key: info.size for info in layout.store.list(layout.challenger_folder)}
-    reader, failed = FooterReader(layout.store), 0
-    every = 1
+    reader, failed, every = FooterReader(layout.store), 0, 1
 
-    def read(number: int, entry: Entry) -> Comparison | None:
+    def read(item: tuple[int, Entry]) -> tuple[int, Comparison | None]:
+        number, entry = item
         key = layout.challenger_part(number)
         if key not in listed:
-            return None
+            return number, None
         try:
-            return _read(layout, documents, reader, number, key, listed[key], entry)
+            return number, _read(layout, documents, reader, number, key, listed[key], entry)
         except (DocumentCorrupt, ObjectNotFound, PreconditionFailed) as error:
             log.warning("challenger.skipped", extra={"job_id": documents.job.spec.job_id, "error": describe(error)})
-            return None
+            return number, None
 
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="challenger") as pool:
-        pending: deque[tuple[int, Future[Comparison | None]]] = deque()
-        numbered = enumerate(entries)
-        while True:
-            for number, entry in numbered:
-                if number % every == 0:
-                    pending.append((number, pool.submit(read, number, entry)))
-                if len(pending) >= (1 if not number else 2 * _THREADS):
-                    break
-            if not pending:
-                return
-            number, future = pending.popleft()
-            comparison = future.result()
+    chosen = (item for item in enumerate(entries) if item[0] % every == 0)
+    first = map(read, islice(chosen, 1))  # says how many scores the others have
+    with contextlib.closing(map_ahead(read, chosen, threads=_THREADS, budget=2 * _THREADS)) as others:
+        for number, comparison in chain(first, others):
             if comparison is None:
                 failed += 1
                 comparison = _failed(layout, documents, number, with_reason=failed <= MAX_FAILURES)

@@ -8,7 +8,6 @@ order; the scores of a row that the challenger cannot score are null.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import logging
 import time
@@ -31,6 +30,7 @@ from scoreline.tasks.job.plan import ChallengerColumns, Columns
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.quality.comparing import ComparedColumns, PartComparison
 from scoreline.tasks.quality.comparison import ChallengerFailure, Comparison
+from scoreline.tasks.quality.footers import decompressed
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings
@@ -52,8 +52,6 @@ log = logging.getLogger(__name__)
 
 KEY = "scoreline.comparison"
 """Key of the packed comparison in the metadata of the footer of the challenger's results."""
-MAX_BYTES = 64 << 20
-"""Maximum size of a comparison that is unpacked. A damaged footer must not fill the memory."""
 DIED = "a worker process died in each attempt at the part, so the part was scored without it"
 
 
@@ -79,12 +77,8 @@ def pack(comparison: Comparison) -> str:
 def unpack(text: str, where: str) -> Comparison:
     """Return the comparison that was packed; raises `DocumentCorrupt`."""
     try:
-        stream = zlib.decompressobj()
-        data = stream.decompress(base64.b64decode(text, validate=True), MAX_BYTES)
-        if not stream.eof or stream.unused_data:
-            raise ValueError("it is cut, or too large")
-        return Comparison.from_dict(decode_object(data), where)
-    except (*MALFORMED_GZIP, binascii.Error) as error:
+        return Comparison.from_dict(decode_object(decompressed(text)), where)
+    except MALFORMED_GZIP as error:
         raise DocumentCorrupt(f"{where} is damaged: {type(error).__name__}: {error}") from None
 
 

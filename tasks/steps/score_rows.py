@@ -65,7 +65,6 @@ def score_rows(
         Scores each batch with the challenger of the job (see `PartChallenger.add`).
     exact : bool
         Whether to raise `InputError` if the results have other types than planned, even if they can be converted.
-
     columns : Columns, optional
         The columns that are read; by default, those of the plan.
 

@@ -275,9 +275,7 @@ class ShortSteps:
             _run(engine, step, self.longest_records_s)
         return True
 
-    def _has_room(
-        self, engine: Engine, step: WaitingStep, model: ModelInUse, turns: frozenset[PinnedModel] = frozenset()
-    ) -> bool:
+    def _has_room(self, engine: Engine, step: WaitingStep, model: ModelInUse, turns: frozenset[PinnedModel]) -> bool:
         """Return whether the process has room for the model of a step. Finalizing needs no model.
 
         If the model of the step is one of `turns`, make room by releasing the model in use.
