@@ -14,9 +14,9 @@ from scoreline.tasks.quality.checks import RunCounts, run_checks
 from scoreline.tasks.quality.gate import Evidence
 from scoreline.tasks.quality.latest import RunEntry
 from scoreline.tasks.quality.pointer import Pointer
-from scoreline.tasks.quality.stored_profiles import first_accepted
+from scoreline.tasks.quality.stored_profiles import first_accepted, read_baseline
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
+from scoreline.tasks.steps.job_checks import checks_of_job
 
 
 def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None) -> list[Finding]:
@@ -44,7 +44,7 @@ def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None
     latest = evidence.accepted_before()
     baseline = name = None
     if profile is not None:
-        baseline, name = baseline_of(engine.buckets, manifest), "the baseline"
+        baseline, name = read_baseline(engine.buckets.main, manifest), "the baseline"
         if baseline is None and latest is not None:
             first = first_accepted(Pointer.of(evidence.buckets, job.spec.output), latest, job.spec.job_id)
             baseline, name = None if first is None else first[1], "the first accepted run"

@@ -8,15 +8,12 @@ from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
-from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.row_rules import RowRule
 from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import Columns
 from scoreline.tasks.quality.check_types import Checks
 from scoreline.tasks.quality.checks_of import checks_of
-from scoreline.tasks.quality.profile import Profile
-from scoreline.tasks.quality.stored_profiles import read_baseline
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.steps.engine import Engine
 
@@ -73,8 +70,3 @@ def _renamed(
         return rules
     read_as = dict(zip(names, features, strict=True))
     return tuple(replace(rule, column=read_as.get(rule.column, rule.column)) for rule in rules)
-
-
-def baseline_of(buckets: Buckets, manifest: Manifest) -> Profile | None:
-    """Return the baseline of a model version (see `scoreline.tasks.quality.stored_profiles.read_baseline`)."""
-    return read_baseline(buckets.main, manifest)

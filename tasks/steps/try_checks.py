@@ -26,13 +26,13 @@ from scoreline.tasks.quality.counting import ColumnCounts
 from scoreline.tasks.quality.latest import Latest
 from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.quality.profile import Kind, Profile, by_key
-from scoreline.tasks.quality.stored_profiles import first_accepted
+from scoreline.tasks.quality.stored_profiles import first_accepted, read_baseline
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.check_job import counts_of
 from scoreline.tasks.steps.dry_engine import dry_engine, explaining_estimators
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.job_checks import baseline_of, checks_of_job
+from scoreline.tasks.steps.job_checks import checks_of_job
 from scoreline.tasks.steps.planner import draft
 from scoreline.tasks.steps.preflight import UncachedModels
 from scoreline.tasks.steps.sampling import Draft
@@ -125,7 +125,7 @@ def try_checks(
 
 def _try(engine: Engine, job: Job, made: Draft, pointer: Pointer, latest: Latest | None) -> Tried:
     manifest = engine.models.manifest(job.model)
-    checks, baseline = checks_of_job(engine, job, manifest), baseline_of(engine.buckets, manifest)
+    checks, baseline = checks_of_job(engine, job, manifest), read_baseline(engine.buckets.main, manifest)
     has_baseline, name = baseline is not None, "the baseline"
     if baseline is None and latest is not None:
         first = first_accepted(pointer, latest)

@@ -139,10 +139,10 @@ def infer(model: str) -> None:
     """
     client = Client.from_env()
     from scoreline.tasks.quality.inferred_checks import infer_checks
-    from scoreline.tasks.steps.job_checks import baseline_of
+    from scoreline.tasks.quality.stored_profiles import read_baseline
 
     manifest = client.registry.show(model)
-    baseline = baseline_of(client.buckets, manifest)
+    baseline = read_baseline(client.buckets.main, manifest)
     if baseline is None:
         raise InvalidRequest(f"{manifest.ref} has no baseline: publish it with --baseline FILE")
     click.echo(infer_checks(manifest.ref, baseline), nl=False)
