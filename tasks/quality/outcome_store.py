@@ -150,7 +150,7 @@ def merge_labels(source: LabelInput, target: str, stored: Path | None, folder: P
     values, added = _Values(numeric=numeric), Added()
     before = _Stored(stored, values) if stored is not None else None
     _scatter(source, target, values, added, folder)
-    return _gather(source, target, before, values, added, folder)
+    return _gather(source, before, values, added, folder)
 
 
 def _scatter(source: LabelInput, target: str, values: _Values, added: Added, folder: Path) -> None:
@@ -198,9 +198,7 @@ def _scatter(source: LabelInput, target: str, values: _Values, added: Added, fol
         raise InvalidRequest(f"the target {target!r} is null in every row of {source.name}: nothing was added")
 
 
-def _gather(
-    source: LabelInput, target: str, before: _Stored | None, values: _Values, added: Added, folder: Path
-) -> Labels:
+def _gather(source: LabelInput, before: _Stored | None, values: _Values, added: Added, folder: Path) -> Labels:
     """Sort and merge each partition, and write all of them to one file."""
     conflicts = 0
     examples: list[tuple[int, int]] = []
