@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.errors import DocumentCorrupt, InvalidRequest
 from scoreline.storage.wording import plural
-from scoreline.tasks.quality.key_texts import key_hashes, key_texts
+from scoreline.tasks.quality.key_texts import key_codes, key_hashes
 from scoreline.tasks.quality.outcome_labels import LabelInput
 
 PARTITIONS = 64
@@ -112,16 +112,15 @@ class _Values:
             if pa.types.is_dictionary(target.type):
                 target = target.dictionary_decode()
             return pc.fill_null(target.cast(pa.float64(), safe=False), float("nan")).to_numpy(zero_copy_only=False)
-        texts = key_texts(target, name).dictionary_encode()
+        texts, codes = key_codes(target, name)
         places = []
-        for text in texts.dictionary.to_pylist():
+        for text in texts:
             if text not in self.texts and len(self.texts) >= MAX_CLASSES:
                 raise InvalidRequest(
                     f"the target {name!r} has more than {MAX_CLASSES:,} different texts: name the column with the "
                     "classes, or a column of numbers"
                 )
             places.append(self.texts.setdefault(text, len(self.texts)))
-        codes = pc.fill_null(texts.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
         return np.append(np.array(places, float), np.nan)[codes]  # place -1 is NaN
 
 
