@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that end a line, control a terminal or change the direction of the text, and single halves of surrogate
@@ -17,6 +18,16 @@ def plural(count: int, noun: str) -> str:
     """
     ending = "es" if noun.endswith("ss") else "s"
     return f"{count:,} {noun}{'' if count == 1 else ending}"
+
+
+def listed(texts: Sequence[str], shown: int = 5) -> str:
+    """Return some of many texts.
+
+    >>> listed(["no", "yes"]), listed(list("abcdefg"))
+    ("'no', 'yes'", "'a', 'b', 'c', 'd', 'e' and 2 more")
+    """
+    more = f" and {len(texts) - shown:,} more" if len(texts) > shown else ""
+    return ", ".join(map(repr, texts[:shown])) + more
 
 
 def printable(text: str, *, keep: str = "") -> str:

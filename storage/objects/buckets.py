@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from pathlib import Path
 
 from scoreline.storage.errors import BucketNotAllowed
 from scoreline.storage.objects.base import ObjectStore
@@ -68,6 +69,26 @@ class Buckets:
             return R2Store(self._settings.r2, bucket, read_timeout_s=self._settings.r2.timeout_s)
         timeout_s = min(20, self._settings.r2.timeout_s)
         return R2Store(self._settings.r2, bucket, max_attempts=2, connect_timeout_s=3, read_timeout_s=timeout_s)
+
+
+class WithLocalFile(Buckets):
+    """Other buckets, and the folder of a local file as one more bucket.
+
+    Parameters
+    ----------
+    name : str
+        Stands for the folder where the others have the name of a bucket.
+    """
+
+    def __init__(self, behind: Buckets, file: Path, name: str) -> None:
+        super().__init__(behind._settings, fail_fast=True)
+        self._behind = behind
+        folder = file.resolve().parent
+        self._local = DirectoryStore(folder.parent, folder.name)
+        self._local.bucket = name
+
+    def __getitem__(self, bucket: str) -> ObjectStore:
+        return self._local if bucket == self._local.bucket else self._behind[bucket]
 
 
 class _CachingBuckets(Buckets):

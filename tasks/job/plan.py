@@ -54,6 +54,11 @@ class Slice:
     """The last seek point before `start`; None if decompression must begin at the start of the object."""
 
     @property
+    def uri(self) -> str:
+        """URI of the object."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
     def count(self) -> int:
         """Number of rows that are scored."""
         return self.rows if self.only is None else len(self.only)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from scoreline.tasks.quality.compared_columns import (
     LabelComparison,
     ScoreComparison,
     SegmentComparison,
-    with_few_pairs,
 )
 from scoreline.tasks.quality.comparison import Comparison
 from scoreline.tasks.quality.counting import type_of
@@ -144,7 +143,7 @@ class PartComparison:
             self._add_segments(champion.column(self._empty.segment), flips, pairs)
 
     def _add_segments(self, values: pa.ChunkedArray, flips: dict[str, Any], pairs: dict[str, Any]) -> None:
-        names, codes = segments_of(pa.concat_arrays(values.unify_dictionaries().chunks))
+        names, codes = segments_of(values)
         order = np.argsort(codes, kind="stable")
         bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
         for number, name in enumerate(names):
@@ -169,7 +168,7 @@ class PartComparison:
             rows=self._rows,
             champion_only=self._champion_only,
             challenger_only=challenger_only,
-            labels={name: self._labels[name].comparison() for name in sorted(self._labels)},
+            labels={name: self._labels[name].comparison for name in sorted(self._labels)},
             scores={name: self._scores[name].comparison() for name in sorted(self._scores)},
             only_of_champion=self._columns.only_of_champion,
             only_of_challenger=self._columns.only_of_challenger,
@@ -179,13 +178,11 @@ class PartComparison:
         )
 
 
-@dataclass(kw_only=True)
 class _Labels:
     """Counts the pairs of labels of one column."""
 
-    agreed: int = 0
-    pairs: dict[tuple[str, str], int] = field(default_factory=dict)
-    other_pairs: int = 0
+    def __init__(self) -> None:
+        self.comparison = LabelComparison()
 
     def add(self, champion: pa.ChunkedArray, challenger: pa.ChunkedArray) -> Any:
         """Count rows, and return which of them have different labels: ndarray of bool."""
@@ -194,17 +191,14 @@ class _Labels:
         places = {name: place for place, name in enumerate(joined)}
         one = np.array([places[name] for name in names], np.int64)[one]
         other = np.array([places[name] for name in other_names], np.int64)[other]
-        for pair, count in zip(*np.unique(one * len(joined) + other, return_counts=True), strict=True):
-            labels = joined[int(pair) // len(joined)], joined[int(pair) % len(joined)]
-            self.pairs[labels] = self.pairs.get(labels, 0) + int(count)
-        few = self.comparison()  # numbers may be compared with texts, so each row may have labels of its own
-        self.pairs, self.other_pairs = dict(few.pairs), few.other_pairs
+        found, counts = np.unique(one * len(joined) + other, return_counts=True)
+        pairs = {
+            (joined[pair // len(joined)], joined[pair % len(joined)]): count
+            for pair, count in zip(found.tolist(), counts.tolist(), strict=True)
+        }
         flipped = one != other
-        self.agreed += int(len(flipped) - flipped.sum())
+        self.comparison = self.comparison.merge(LabelComparison(agreed=int(len(flipped) - flipped.sum()), pairs=pairs))
         return flipped
-
-    def comparison(self) -> LabelComparison:
-        return with_few_pairs(LabelComparison(agreed=self.agreed, pairs=dict(self.pairs), other_pairs=self.other_pairs))
 
 
 class _Scores:

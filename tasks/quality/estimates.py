@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 Z = 1.959963984540054
 """Quantile of the normal distribution for intervals of 95%."""
 
-Metric = Literal["accuracy", "auc", "log_loss", "brier", "rmse", "mae", "r2"]
 HIGHER_IS_BETTER: Mapping[str, bool] = {
     "auc": True,
     "accuracy": True,

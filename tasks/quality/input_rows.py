@@ -65,7 +65,7 @@ def origin_in_rejects(file: ResultFile, values: Mapping[str, Any], documents: Jo
     uri, row, part = str(source), int(number), file.footer.part
     if documents is not None and part is not None:
         for piece in documents.plan.part(part).slices:
-            if f"s3://{piece.bucket}/{piece.key}" == uri and _contains(piece, row):
+            if piece.uri == uri and _contains(piece, row):
                 return Origin(part=part, uri=uri, etag=piece.etag, row=row, piece=piece)
     etags = {etag for key, etag, _, _ in file.footer.source if uri.endswith(f"/{key}")}
     return Origin(part=part, uri=uri, etag=etags.pop() if len(etags) == 1 else "", row=row)
@@ -102,12 +102,10 @@ def origin_in_results(file: ResultFile, row: int, documents: JobPlan | None) -> 
         )
     for piece in slices:
         numbers = range(piece.first_row, piece.first_row + piece.rows) if piece.only is None else piece.only
-        rejected = _within(rejects.get(f"s3://{piece.bucket}/{piece.key}", ()), numbers)
+        rejected = _within(rejects.get(piece.uri, ()), numbers)
         if scored < len(numbers) - len(rejected):
             found = numbers[scored] if not rejected else _without(numbers, rejected)[scored]
-            return Origin(
-                part=part, uri=f"s3://{piece.bucket}/{piece.key}", etag=piece.etag, row=int(found), piece=piece
-            )
+            return Origin(part=part, uri=piece.uri, etag=piece.etag, row=int(found), piece=piece)
         scored -= len(numbers) - len(rejected)
     raise ResultsDamaged(f"{file.name} has more rows than its job scored in part {part}: take the file of the job")
 
@@ -203,7 +201,7 @@ def _numbers_in(layout: ResultsLayout, rejects: Sequence[ObjectInfo], plan: Plan
 
 def _among(part: int, slices: Sequence[Slice], note: str) -> Origin:
     """Return what is known of a row if it may be any row of a part."""
-    objects = {(f"s3://{piece.bucket}/{piece.key}", piece.etag) for piece in slices}
+    objects = {(piece.uri, piece.etag) for piece in slices}
     found = Origin(part=part, uri="", note=note)
     if len(objects) > 1:
         return found

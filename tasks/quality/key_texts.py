@@ -58,6 +58,16 @@ def key_texts(column: pa.Array | pa.ChunkedArray, name: str) -> pa.LargeStringAr
         ) from None
 
 
+def key_codes(column: pa.Array, name: str) -> tuple[list[str], Any]:
+    """Return the different keys as text, and the place of each row's key among them: ndarray of int64; -1 for a null.
+
+    The parameters and errors are those of `key_texts`.
+    """
+    encoded = key_texts(column, name).dictionary_encode()
+    codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    return encoded.dictionary.to_pylist(), codes
+
+
 def joined_keys(columns: Sequence[pa.LargeStringArray]) -> pa.LargeStringArray:
     """Return one text for the keys of several columns, or null if one of them is null. Different keys give other texts.
 

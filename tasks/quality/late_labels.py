@@ -35,12 +35,11 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.objects.writer import PART_BYTES, ObjectWriter
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.typed_json import decode_object
-from scoreline.storage.wording import plural
+from scoreline.storage.wording import listed, plural
 from scoreline.tasks.job.documents import read_job, read_review
-from scoreline.tasks.quality.latest import RunEntry
+from scoreline.tasks.quality.latest import Latest, RunEntry
 from scoreline.tasks.quality.outcome_labels import LabelInput
 from scoreline.tasks.quality.outcome_runs import Compared, compare, outputs_of
-from scoreline.tasks.quality.outcome_scorers import listed
 from scoreline.tasks.quality.outcome_store import SHOWN, Added, Labels, keys_at, merge_labels
 from scoreline.tasks.quality.outcomes import LabelFile, Outcomes, read_with_etag
 from scoreline.tasks.quality.pointer import Pointer
@@ -170,8 +169,9 @@ class _Adding:
     def _entries(self) -> list[RunEntry]:
         """Return the accepted runs, the oldest first."""
         document, _ = self._pointer.read()
-        self._listed = set() if document is None else {run.job_id for run in document.runs}
-        found = [] if document is None else [run for run in document.runs if run.decision == "accepted"]
+        document = document or Latest()
+        self._listed = {run.job_id for run in document.runs}
+        found = [run for run in document.runs if run.decision == "accepted"]
         if not found:
             raise InvalidRequest(
                 f"no run of {self._output} is accepted, so there are no scores to compare with labels: `scoreline "

@@ -234,12 +234,11 @@ def _inputs_of(buckets: Buckets, job_id: str) -> tuple[tuple[InputObject, ...], 
     except ObjectNotFound:
         return (), 0
     found, number = [], 0
-    for object_, slices in itertools.groupby(_slices(plan), key=lambda piece: (piece.bucket, piece.key, piece.etag)):
+    for (uri, etag), slices in itertools.groupby(_slices(plan), key=lambda piece: (piece.uri, piece.etag)):
         number += 1
         if number <= MAX_INPUTS:
-            bucket, key, etag = object_
             rows = sum(piece.count for piece in slices)
-            found.append(InputObject(uri=f"s3://{bucket}/{key}", etag=etag, rows=rows))
+            found.append(InputObject(uri=uri, etag=etag, rows=rows))
     return tuple(found), number
 
 

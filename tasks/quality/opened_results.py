@@ -17,7 +17,7 @@ from scoreline.storage.errors import InvalidRequest, ObjectNotFound, ResultsDama
 from scoreline.storage.objects.base import ObjectInfo
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.wording import plural
+from scoreline.storage.wording import listed, plural
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.key_texts import key_texts
 from scoreline.tasks.rejects.json_values import to_json_value
@@ -126,10 +126,9 @@ class ResultFile:
     def check_column(self, column: str) -> None:
         """Raise `InvalidRequest` if the file has no such column."""
         if column not in self.columns:
-            more = f" and {len(self.columns) - _SHOWN} more" if len(self.columns) > _SHOWN else ""
             raise InvalidRequest(
-                f"{self.name} has no column {column!r}: it has {', '.join(map(repr, self.columns[:_SHOWN]))}{more}. "
-                "A key is a column that the job kept (`scoreline submit --keep`)"
+                f"{self.name} has no column {column!r}: it has {listed(self.columns, _SHOWN)}. A key is a "
+                "column that the job kept (`scoreline submit --keep`)"
             )
 
 

@@ -16,9 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.storage.errors import InvalidRequest, MissingColumns
-from scoreline.storage.objects.base import ObjectStore
-from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.objects.buckets import Buckets, WithLocalFile
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
@@ -166,17 +164,4 @@ def _opened(buckets: Buckets, source: str | Path) -> tuple[Buckets, str]:
     if not path.is_file():
         what = "is a folder: name a file in it" if path.is_dir() else "does not exist"
         raise InvalidRequest(f"the file {source} {what}; objects in a bucket are given as s3://bucket/key")
-    return _WithLocalFile(buckets, path), f"s3://{_LOCAL}/{path.name}"
-
-
-class _WithLocalFile(Buckets):
-    """The buckets of the settings, and the folder of a local file as bucket `_LOCAL`."""
-
-    def __init__(self, behind: Buckets, path: Path) -> None:
-        super().__init__(behind._settings, fail_fast=True)
-        self._behind = behind
-        self._local = DirectoryStore(path.parent.parent, path.parent.name)
-        self._local.bucket = _LOCAL
-
-    def __getitem__(self, bucket: str) -> ObjectStore:
-        return self._local if bucket == _LOCAL else self._behind[bucket]
+    return WithLocalFile(buckets, path, _LOCAL), f"s3://{_LOCAL}/{path.name}"

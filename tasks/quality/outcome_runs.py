@@ -12,9 +12,10 @@ import pyarrow as pa
 from scoreline.storage.errors import ModelError, ModelNotFound
 from scoreline.storage.models.manifest import Outputs, PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.wording import listed
 from scoreline.tasks.quality.key_texts import joined_keys, key_hashes, key_texts
 from scoreline.tasks.quality.latest import RunEntry
-from scoreline.tasks.quality.outcome_scorers import Scorer, listed, scorers_of
+from scoreline.tasks.quality.outcome_scorers import Scorer, scorers_of
 from scoreline.tasks.quality.outcome_store import Labels
 from scoreline.tasks.quality.outcome_sums import MAX_SEGMENTS, ScorerSums, Segments
 from scoreline.tasks.quality.reading import Results

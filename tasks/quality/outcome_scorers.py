@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,13 +120,3 @@ def class_text(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return str(int(value))
     return str(value)
-
-
-def listed(texts: Sequence[str], shown: int = 5) -> str:
-    """Return some of many texts for a message.
-
-    >>> listed(["no", "yes"]), listed(list("abcdefg"))
-    ("'no', 'yes'", "'a', 'b', 'c', 'd', 'e' and 2 more")
-    """
-    more = f" and {len(texts) - shown:,} more" if len(texts) > shown else ""
-    return ", ".join(map(repr, texts[:shown])) + more

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.errors import DocumentCorrupt, InvalidRequest
 from scoreline.storage.wording import plural
-from scoreline.tasks.quality.key_texts import key_hashes, key_texts
+from scoreline.tasks.quality.key_texts import key_codes, key_hashes
 from scoreline.tasks.quality.outcome_labels import LabelInput
 
 PARTITIONS = 64
@@ -112,16 +112,15 @@ class _Values:
             if pa.types.is_dictionary(target.type):
                 target = target.dictionary_decode()
             return pc.fill_null(target.cast(pa.float64(), safe=False), float("nan")).to_numpy(zero_copy_only=False)
-        texts = key_texts(target, name).dictionary_encode()
+        texts, codes = key_codes(target, name)
         places = []
-        for text in texts.dictionary.to_pylist():
+        for text in texts:
             if text not in self.texts and len(self.texts) >= MAX_CLASSES:
                 raise InvalidRequest(
                     f"the target {name!r} has more than {MAX_CLASSES:,} different texts: name the column with the "
                     "classes, or a column of numbers"
                 )
             places.append(self.texts.setdefault(text, len(self.texts)))
-        codes = pc.fill_null(texts.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
         return np.append(np.array(places, float), np.nan)[codes]  # place -1 is NaN
 
 
@@ -150,7 +149,7 @@ def merge_labels(source: LabelInput, target: str, stored: Path | None, folder: P
     values, added = _Values(numeric=numeric), Added()
     before = _Stored(stored, values) if stored is not None else None
     _scatter(source, target, values, added, folder)
-    return _gather(source, target, before, values, added, folder)
+    return _gather(source, before, values, added, folder)
 
 
 def _scatter(source: LabelInput, target: str, values: _Values, added: Added, folder: Path) -> None:
@@ -198,9 +197,7 @@ def _scatter(source: LabelInput, target: str, values: _Values, added: Added, fol
         raise InvalidRequest(f"the target {target!r} is null in every row of {source.name}: nothing was added")
 
 
-def _gather(
-    source: LabelInput, target: str, before: _Stored | None, values: _Values, added: Added, folder: Path
-) -> Labels:
+def _gather(source: LabelInput, before: _Stored | None, values: _Values, added: Added, folder: Path) -> Labels:
     """Sort and merge each partition, and write all of them to one file."""
     conflicts = 0
     examples: list[tuple[int, int]] = []

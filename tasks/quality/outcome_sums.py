@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.tasks.quality.estimates import Estimate, share
-from scoreline.tasks.quality.key_texts import key_texts
+from scoreline.tasks.quality.key_texts import key_codes
 from scoreline.tasks.quality.outcome_metrics import (
     CALIBRATION_BINS,
     auc_of_many,
@@ -56,14 +56,13 @@ class Segments:
         """Return the number of each row's segment, or `MAX_SEGMENTS` if it has none: ndarray of int64."""
         if column is None:
             return np.full(rows, MAX_SEGMENTS)
-        texts = key_texts(column, "segment").dictionary_encode()
+        texts, codes = key_codes(column, "segment")
         places = [
             self._places.setdefault(text, len(self._places))
             if text in self._places or len(self._places) < MAX_SEGMENTS
             else MAX_SEGMENTS
-            for text in texts.dictionary.to_pylist()
+            for text in texts
         ]
-        codes = pc.fill_null(texts.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
         return np.array([*places, MAX_SEGMENTS])[codes]
 
 
@@ -273,10 +272,9 @@ class ScorerSums:
             self.misfits[name] = self.misfits.get(name, 0) + 1
 
     def _classes_in(self, column: pa.Array) -> Any:
-        texts = key_texts(column, "prediction").dictionary_encode()
+        texts, codes = key_codes(column, "prediction")
         places = self.scorer.places
-        codes = [places.get(text, -1) for text in texts.dictionary.to_pylist()]
-        return np.array([*codes, -1])[pc.fill_null(texts.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)]
+        return np.array([*(places.get(text, -1) for text in texts), -1])[codes]
 
 
 def _floats(column: pa.Array) -> Any:

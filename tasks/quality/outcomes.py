@@ -16,23 +16,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, PreconditionFailed
 from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.storage.typed_json import MALFORMED, build, decode_object, moment
-from scoreline.tasks.quality.estimates import HIGHER_IS_BETTER, Estimate, change, is_worse
-from scoreline.tasks.quality.run_outcomes import DECILES, Bin, Group, RunOutcomes, pooled
-
-__all__ = [
-    "HIGHER_IS_BETTER",
-    "Bin",
-    "Estimate",
-    "Group",
-    "LabelFile",
-    "Outcomes",
-    "RunOutcomes",
-    "change",
-    "forget_labels",
-    "is_worse",
-    "read_outcomes",
-    "read_with_etag",
-]
+from scoreline.tasks.quality.run_outcomes import DECILES, RunOutcomes, pooled
 
 FORMAT = 1
 

@@ -23,14 +23,13 @@ from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.attachments import BASELINE, CHECKS
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
-from scoreline.storage.wording import plural
+from scoreline.storage.wording import listed, plural
 from scoreline.tasks.quality.check_types import Checks, PromoteRule
 from scoreline.tasks.quality.check_values import METRICS
 from scoreline.tasks.quality.checks_file import decode, read_checks
 from scoreline.tasks.quality.comparison import Comparison
 from scoreline.tasks.quality.result_columns import result_columns
 
-_SHOWN = 5
 MAX_REASON = 500
 """Maximum number of characters of the reason for a change of an alias."""
 
@@ -189,19 +188,14 @@ def _difference(before: Sequence[str], after: Sequence[str], what: str, obstacle
     """Return the difference of two lists of names in words. A difference is an obstacle, unless it is the order."""
     dropped = [name for name in before if name not in after]
     added = [name for name in after if name not in before]
-    texts = [f"{verb} {_listed(names)}" for verb, names in (("drops", dropped), ("adds", added)) if names]
+    texts = [f"{verb} {listed(names)}" for verb, names in (("drops", dropped), ("adds", added)) if names]
     if not texts:
         order = "" if list(before) == list(after) else ", in another order"
         return f"the same {len(after):,}{order}"
     for verb, names in (("drops", dropped), ("adds", added)):
         if names:
-            obstacles.append(f"it {verb} the {what.format(s='s' * (len(names) > 1))} {_listed(names)}")
+            obstacles.append(f"it {verb} the {what.format(s='s' * (len(names) > 1))} {listed(names)}")
     return "; ".join(texts)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
 def _methods(before: Manifest, after: Manifest) -> str:
@@ -250,7 +244,7 @@ def _broken(rule: PromoteRule, before: Manifest, after: Manifest) -> Iterator[st
     known = {model: _numbers(after, model)[metric] for model in after.metrics if metric in _numbers(after, model)}
     lost = [model for model in before.metrics if metric in _numbers(before, model) and model not in known]
     if not known or lost:
-        of = f" of {_listed(lost)}" if known else ""
+        of = f" of {listed(lost)}" if known else ""
         yield f"its {metric}{of} is not known: publish it with --baseline and --target"
     for model, value in known.items():
         name = metric if len(known) == 1 else f"{metric} of {model!r}"

@@ -54,7 +54,7 @@ class Group:
     labels: int
     """Number of these rows whose label is known."""
     metrics: Mapping[str, Estimate]
-    """The metrics, by the names in `Metric`. A metric that is not defined for the rows is left out."""
+    """The metrics, by the names in `HIGHER_IS_BETTER`. A metric that is not defined for the rows is left out."""
     base: float | None = None
     """Share of the rows with the positive class, or whose most probable class came true; the mean of the target of a
     regressor. None without labels."""

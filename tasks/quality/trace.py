@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,6 @@ MAX_FOUND = 20
 """Maximum number of rows that are traced for one key."""
 _DIGEST = "scoreline.manifest_sha256"
 _BATCH_ROWS = 65_536
-_PIECE_BYTES = 8 << 20
 
 Copy = Literal["", "as written", "other"]
 
@@ -87,7 +86,7 @@ class Trace:
     """The lineage of the job, without its objects; None if the documents of the job are gone."""
     notes: Sequence[str] = ()
     """What is not known, and why."""
-    input_values: Mapping[str, Any] | None = field(default=None)
+    input_values: Mapping[str, Any] | None = None
     """The values of the input row, if they were asked for and can still be read."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -252,10 +251,8 @@ class Tracer:
         """Return whether a file on this computer is the one that the job wrote."""
         if opened.info is not None or documents is None:
             return ""
-        digest = hashlib.sha256()
         with Path(opened.name).open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
+            digest = hashlib.file_digest(file, "sha256")
         found = False
         with contextlib.suppress(ScorelineError):
             for name in files_of(self.buckets, documents.layout.uri(documents.layout.folder)):

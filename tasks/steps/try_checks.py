@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,9 +12,7 @@ import pyarrow as pa
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manager import ModelStorageManager
-from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.plan import BATCH_ROWS
@@ -39,8 +36,6 @@ from scoreline.tasks.steps.sampling import Draft
 
 MAX_ROWS = 1_000_000
 """Maximum number of rows that are scored. The drift of more rows is hardly different."""
-LOCAL = "local"
-"""Bucket that stands for the folder of a local file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +76,6 @@ class Tried:
             "blocked": self.blocked,
             "findings": [finding.to_dict() for finding in self.findings],
         }
-
-
-class WithLocalFiles(Buckets):
-    """The buckets of the settings, and the folder of a local file as bucket `LOCAL`."""
-
-    def __init__(self, behind: Buckets, file: Path) -> None:
-        super().__init__(behind._settings, fail_fast=True)
-        self._behind = behind
-        folder = file.resolve().parent
-        self._local = DirectoryStore(folder.parent, folder.name)
-        self._local.bucket = LOCAL
-
-    def __getitem__(self, bucket: str) -> ObjectStore:
-        return self._local if bucket == LOCAL else self._behind[bucket]
 
 
 def try_checks(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.objects.buckets import WithLocalFile
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Job
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 BLOCKED = 5
 """Exit code if a job would be blocked."""
+_LOCAL = "local"
+"""Bucket that stands for the folder of a local file."""
 
 
 @click.group(
@@ -82,14 +85,14 @@ def test(model: str, input: str, output: str | None, as_json: bool, **options: o
     """
     client = Client.from_env()
     manager = model_manager()
-    from scoreline.tasks.steps.try_checks import LOCAL, WithLocalFiles, try_checks
+    from scoreline.tasks.steps.try_checks import try_checks
 
     buckets, uri = client.buckets, input
     if "://" not in input:
         file = Path(input)
         if not file.is_file():
             raise click.BadParameter(f"there is no file {input}", param_hint="INPUT")
-        buckets, uri = WithLocalFiles(client.buckets, file), f"s3://{LOCAL}/{file.resolve().name}"
+        buckets, uri = WithLocalFile(client.buckets, file, _LOCAL), f"s3://{_LOCAL}/{file.resolve().name}"
     spec = client.submission.spec(model, uri, read_files({**options, "output": output})).check()  # type: ignore[arg-type]  # click has read the options
     check_text(spec.checks)
     pinned = client.registry.resolve(model)

@@ -225,6 +225,6 @@ def test_the_memory_for_pairs_of_labels_is_bounded_while_they_are_counted() -> N
     whole.add(numbers, texts)
     for start in range(0, 3 * MAX_PAIRS, 100):
         batches.add(numbers.slice(start, 100), texts.slice(start, 100))
-        assert len(batches.pairs) <= MAX_PAIRS
-    assert batches.comparison() == whole.comparison()
-    assert whole.comparison().rows == 3 * MAX_PAIRS
+        assert len(batches.comparison.pairs) <= MAX_PAIRS
+    assert batches.comparison == whole.comparison
+    assert whole.comparison.rows == 3 * MAX_PAIRS
