@@ -19,6 +19,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
+def cut(text: str, chars: int) -> str:
+    """Cut a text to a number of characters, the last of which is then an ellipsis.
+
+    >>> cut("20261101T120000Z", 9), cut("short", 9)
+    ('20261101…', 'short')
+    """
+    return text if len(text) <= chars else f"{text[: chars - 1]}…"
+
+
 def printable(text: str, *, keep: str = "") -> str:
     r"""Return an untrusted text with all control characters escaped, except those in `keep`.
 
