@@ -30,6 +30,15 @@ def listed(texts: Sequence[str], shown: int = 5) -> str:
     return ", ".join(map(repr, texts[:shown])) + more
 
 
+def cut(text: str, chars: int) -> str:
+    """Cut a text to a number of characters, the last of which is then an ellipsis.
+
+    >>> cut("20261101T120000Z", 9), cut("short", 9)
+    ('20261101…', 'short')
+    """
+    return text if len(text) <= chars else f"{text[: chars - 1]}…"
+
+
 def printable(text: str, *, keep: str = "") -> str:
     r"""Return an untrusted text with all control characters escaped, except those in `keep`.
 

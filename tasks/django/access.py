@@ -34,13 +34,14 @@ from scoreline.storage.errors import (
     ScorelineError,
     describe,
 )
+from scoreline.tasks.django.live import asks_for_part, load_again
 
 log = logging.getLogger(__name__)
 
 Permission = Literal["view", "operate", "promote"]
 View = Callable[..., HttpResponse]
 _MISSING = (JobNotFound, ModelNotFound, ObjectNotFound)
-_AWAY = (AccessDenied, BucketNotAllowed, BucketNotFound, InvalidSettings)
+_UNAVAILABLE = (AccessDenied, BucketNotAllowed, BucketNotFound, InvalidSettings)
 _RETRY_S = 10
 
 
@@ -84,7 +85,7 @@ def page(permission: Permission = "view", *, methods: tuple[str, ...] = ("GET", 
 
 def fault(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:
     """Return a page that says what is wrong."""
-    if request.headers.get("HX-Request") == "true":  # the part of the page that is there stays
+    if asks_for_part(request):  # the part of the page that is there stays
         answer = HttpResponse(status=204)
         answer["HX-Trigger"] = "scoreline:stale"
         return answer
@@ -121,10 +122,8 @@ def _secured(answer: HttpResponse) -> HttpResponse:
 
 
 def _log_in(request: HttpRequest) -> HttpResponse:
-    if request.headers.get("HX-Request") == "true":
-        answer = HttpResponse(status=204)
-        answer["HX-Refresh"] = "true"
-        return answer
+    if asks_for_part(request):
+        return load_again()
     query = QueryDict(mutable=True)
     if request.method in ("GET", "HEAD"):
         query[REDIRECT_FIELD_NAME] = request.get_full_path()
@@ -142,7 +141,7 @@ def _check_names(names: dict[str, str]) -> None:
 def _explain(request: HttpRequest, error: ScorelineError) -> HttpResponse:
     if isinstance(error, _MISSING):
         return fault(request, 404, "Not found", describe(error))
-    if isinstance(error, InvalidRequest) and not isinstance(error, _AWAY):
+    if isinstance(error, InvalidRequest) and not isinstance(error, _UNAVAILABLE):
         return fault(request, 400, "This cannot be done", describe(error))
     if isinstance(error, PackageMissing):
         return fault(request, 200, "A package is missing", describe(error))

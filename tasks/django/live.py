@@ -15,6 +15,18 @@ SEEN = "X-Scoreline-Seen"
 """The header in which a browser says which content it has."""
 
 
+def asks_for_part(request: HttpRequest) -> bool:
+    """Return whether the script of a page asks, which shows only a part of the page anew."""
+    return request.headers.get("HX-Request") == "true"
+
+
+def load_again() -> HttpResponse:
+    """Return the answer after which the script loads the whole page again."""
+    answer = HttpResponse(status=204)
+    answer["HX-Refresh"] = "true"
+    return answer
+
+
 def respond(
     request: HttpRequest,
     template: str,
@@ -35,11 +47,9 @@ def respond(
     reload : bool
         Whether a browser that shows the live part has to load the whole page again.
     """
-    asked = request.headers.get("HX-Request") == "true"
+    asked = asks_for_part(request)
     if asked and reload:
-        answer = HttpResponse(status=204)
-        answer["HX-Refresh"] = "true"
-        return answer
+        return load_again()
     inner = render_to_string(part, dict(context), request)
     seen = hashlib.sha256(inner.encode()).hexdigest()[:16]
     if asked and request.headers.get(SEEN) == seen:

@@ -12,25 +12,24 @@ from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
 
 _guard = threading.Lock()
-_made: dict[int, Overview] = {}
+_made: Overview | None = None
 
 
 def overview() -> Overview:
     """Return the overview of the client of this process; raises `InvalidSettings`."""
+    global _made
     found: Client = client()
     with _guard:
-        known = _made.get(id(found))
-        if known is None or known.client is not found:
-            _made.clear()
+        if _made is None or _made.client is not found:
             scheduler = Scheduler.from_settings(found, ScheduleSettings.from_env(environ()))
-            known = _made[id(found)] = Overview(found, scheduler)
-        return known
+            _made = Overview(found, scheduler)
+        return _made
 
 
 def _forget() -> None:
-    global _guard
+    global _guard, _made
     _guard = threading.Lock()  # in a forked process, no thread would release the old lock
-    _made.clear()
+    _made = None
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.core import signing
 from django.http import HttpRequest
 
+from scoreline.storage.wording import cut
+
 _SALT = "scoreline.said"
 _VALID_S = 60
 _MAX_CHARS = 300
@@ -12,8 +14,7 @@ _MAX_CHARS = 300
 
 def sign_text(text: str) -> str:
     """Return a text as a parameter of an address."""
-    shown = text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}…"
-    return signing.dumps(shown, salt=_SALT, compress=True)
+    return signing.dumps(cut(text, _MAX_CHARS), salt=_SALT, compress=True)
 
 
 def text_of(request: HttpRequest) -> str:

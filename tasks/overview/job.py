@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scoreline.storage.errors import ObjectNotFound, ScorelineError, describe
@@ -13,12 +11,12 @@ from scoreline.storage.objects.base import ObjectInfo, exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import Job, Outcome, Status, read_outcome, read_run
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.quality.published import read_manifest_head
 
 REPORT = "_report.html"
 """Name of the report beside the results of a job."""
 MOST_FILES = 200
 """Maximum number of objects that the page of a job offers for download."""
-_HEAD_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +35,9 @@ class JobFacts:
     job: Job
     status: Status
     run: int = 1
-    failures: Mapping[str, str] = ()  # type: ignore[assignment]
+    failures: Mapping[str, str] = field(default_factory=dict)
     """Why parts failed, by their numbers."""
-    seconds: Mapping[str, float] = ()  # type: ignore[assignment]
+    seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds of all processes by activity, from the manifest."""
     warnings: Sequence[str] = ()
     files: Sequence[Download] = ()
@@ -63,7 +61,7 @@ def read_facts(buckets: Buckets, job: Job, status: Status) -> JobFacts:
     For a job that has ended, this takes one listing of the folder of its results, and three requests.
     """
     if not status.ended:
-        return JobFacts(job=job, status=status, failures={}, seconds={})
+        return JobFacts(job=job, status=status)
     main = buckets.main
     outcome = read_outcome(main, job.spec.job_id) or Outcome(state=status.state, failures={})
     common: dict[str, Any] = {
@@ -75,9 +73,10 @@ def read_facts(buckets: Buckets, job: Job, status: Status) -> JobFacts:
     try:
         layout = ResultsLayout.of(buckets, job)
         files, more = _downloads(layout)
-        head = _manifest_head(layout) if any(file.name == "_manifest.json" for file in files) else {}
+        has_manifest = any(file.name == "_manifest.json" for file in files)
+        head = read_manifest_head(layout.store, layout.folder) if has_manifest else {}
     except ScorelineError as error:  # the bucket may be deleted, or no longer be allowed
-        return JobFacts(**common, seconds={}, fault=describe(error))
+        return JobFacts(**common, fault=describe(error))
     seconds = head.get("seconds")
     warnings = head.get("warnings")
     return JobFacts(
@@ -117,14 +116,3 @@ def _downloads(layout: ResultsLayout) -> tuple[tuple[Download, ...], bool]:
         if "\n" not in name:  # no address can name such an object, which somebody else has put there
             found.append(Download(name=name, size=info.size))
     return tuple(sorted(found, key=lambda file: (file.name.startswith("_"), file.name))), False
-
-
-def _manifest_head(layout: ResultsLayout) -> Mapping[str, Any]:
-    """Return the first line of the manifest, which says everything but the parts; empty if it cannot be read."""
-    with contextlib.suppress(ObjectNotFound, ValueError):
-        info = layout.store.head(layout.manifest)
-        data = layout.store.get(layout.manifest, byte_range=(0, min(info.size, _HEAD_BYTES))).data
-        line = data.partition(b"\n")[0].decode().rstrip()
-        found = json.loads(line + "]}")
-        return found if isinstance(found, dict) else {}
-    return {}

@@ -116,10 +116,10 @@ class Overview:
         """Return a job with its status and the objects beside its results; raises `JobNotFound`."""
         job, status = self.job(job_id), self.status(job_id)
         buckets = self.client.buckets
-        seconds = _SLOW_S if status.ended else LIVE_S
+        if not status.ended:  # nothing more is read
+            return read_facts(buckets, job, status)
         key = ("facts", job_id, status.state, status.checks and status.checks.review)
-        found = self._cache.get(key, seconds, lambda: read_facts(buckets, job, status))
-        return found if status.ended else read_facts(buckets, job, status)
+        return self._cache.get(key, _SLOW_S, lambda: read_facts(buckets, job, status))
 
     def rejects(self, job_id: str) -> RejectedRows:
         """Count the rejected rows of a job by reason; raises `PackageMissing` without pyarrow."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoreline.storage.errors import ResultsDamaged
+from scoreline.storage.errors import InputChanged, ResultsDamaged
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
+from scoreline.storage.tables.ranged import RangedFile
 from scoreline.tasks.rejects.json_values import to_json_value
 
 ROWS = 10
@@ -32,51 +32,22 @@ class FirstRows:
     """Number of columns that are left out."""
 
 
-class _RangedFile(io.RawIOBase):
-    """An object as a file that is read in ranges of one version."""
-
-    def __init__(self, store: ObjectStore, info: ObjectInfo) -> None:
-        self._store, self._info, self._at = store, info, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._info.size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._info.size, self._at + len(buffer))
-        if stop <= self._at:
-            return 0
-        data = self._store.get(self._info.key, byte_range=(self._at, stop), if_match=self._info.etag).data
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-
 def first_rows(store: ObjectStore, info: ObjectInfo, name: str) -> FirstRows:
     """Return the first rows of a Parquet file, with a few requests for its beginning and its footer.
 
     Raises
     ------
     ResultsDamaged
-        The object is not a Parquet file.
+        The object is not a Parquet file, or it was replaced or deleted while it was read.
     """
+    source = io.BufferedReader(RangedFile(store, info.key, info.size, info.etag), _PIECE_BYTES)
     try:
-        with pq.ParquetFile(
-            io.BufferedReader(_RangedFile(store, info), _PIECE_BYTES), buffer_size=_PIECE_BYTES
-        ) as file:
+        with pq.ParquetFile(source, buffer_size=_PIECE_BYTES) as file:
             names = file.schema_arrow.names
             shown = names[:MOST_COLUMNS]
             batch = next(file.iter_batches(batch_size=ROWS, columns=shown, use_threads=False), None)
+    except InputChanged:
+        raise ResultsDamaged(f"{store.uri(info.key)} was replaced or deleted while it was read") from None
     except (pa.ArrowException, OSError) as error:  # what pyarrow raises depends on what is damaged
         raise ResultsDamaged(f"{store.uri(info.key)} is not a Parquet file: {error}") from error
     rows: list[Mapping[str, Any]] = [] if batch is None else batch.slice(0, ROWS).to_pylist()

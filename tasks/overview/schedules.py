@@ -81,11 +81,6 @@ class ScheduleFacts:
     """The status of the job of the newest slot that has one."""
     fault: str = ""
 
-    @property
-    def newest(self) -> Slot | None:
-        """The newest slot that has begun or was left out; None if there is none."""
-        return next((slot for slot in self.slots if slot.state != "waiting"), None)
-
     def weeks(self, now: datetime) -> tuple[tuple[Day, ...], ...]:
         """Return the calendar: the last weeks, each from Monday to Sunday."""
         today = now.astimezone(ZoneInfo(self.schedule.zone)).date()

@@ -27,7 +27,7 @@ class _Slot:
 class SharedCache:
     """Keeps values for a short time, and reads each value only once at a time, however many threads ask for it.
 
-    An expected error is kept like a value, so that a store that is away is asked once, and not by each reader.
+    An expected error is kept like a value, so that a store that does not answer is asked once, and not by each reader.
 
     Parameters
     ----------

@@ -17,6 +17,9 @@ from scoreline.tasks.job.findings import Checks
 from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.quality.latest import MAX_FILES, Published, ResultFile
 
+_HEAD_BYTES = 256 << 10
+"""The first line of a manifest is read up to this size."""
+
 
 class RunGone(InvalidRequest):
     """Raised when the results of a run are removed, or being removed, or not complete."""
@@ -114,6 +117,19 @@ def read_manifest(store: ObjectStore, folder: str) -> Listing:
         except PreconditionFailed as error:
             raise ObjectNotFound(f"{store.uri(key)} was replaced while it was read") from error
     return Listing(sha256=digest.hexdigest(), files=tuple(files), partition_by=partition_by, arranged=arranged)
+
+
+def read_manifest_head(store: ObjectStore, folder: str) -> Mapping[str, Any]:
+    """Return what the first line of a manifest says, which is everything but the files, with one request.
+
+    The mapping is empty if there is no manifest, or none with a first line that can be read.
+    """
+    try:
+        line = store.get(keys.results_manifest(folder), byte_range=(0, _HEAD_BYTES)).data.partition(b"\n")[0]
+        head = json.loads(line.rstrip() + b"]}")
+    except (ObjectNotFound, ValueError):
+        return {}
+    return head if isinstance(head, dict) else {}
 
 
 def stream_files(store: ObjectStore, folder: str) -> Iterator[ResultFile]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from scoreline.storage.models.attachments import BASELINE, CHECKS, ENTRY
 from scoreline.storage.models.manifest import Manifest, Outputs
-from scoreline.storage.wording import plural
+from scoreline.storage.wording import cut, plural
 from scoreline.tasks.quality.baseline import Baseline
 from scoreline.tasks.quality.column_profile import ColumnProfile
-from scoreline.worker.cli.output import cut, echo, echo_field, print_table
+from scoreline.worker.cli.output import echo, echo_field, print_table
 
 _WIDTH = 80
 _MIB = 1 << 20

@@ -15,11 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scoreline.storage.wording import printable
+from scoreline.storage.wording import cut, printable
 
 _WIDTH_ELSEWHERE = 240
 """Width, in characters, of a table in a file or a pipe."""
-_ELLIPSIS = "…"
 _GAP_CHARS = 2
 """Characters between two columns of a table."""
 _FEWEST_CHARS = 12
@@ -67,15 +66,6 @@ def echo_cut(text: str) -> None:
 def echo_json(value: Any) -> None:
     """Print a value as JSON. Control characters are escaped, but other characters outside ASCII are not."""
     click.echo(printable(json.dumps(value, indent=1, ensure_ascii=False), keep="\n"))
-
-
-def cut(text: str, chars: int) -> str:
-    """Cut a text to a number of characters, the last of which is then an ellipsis.
-
-    >>> cut("20261101T120000Z", 9), cut("short", 9)
-    ('20261101…', 'short')
-    """
-    return text if len(text) <= chars else text[: chars - 1] + _ELLIPSIS
 
 
 def print_table(

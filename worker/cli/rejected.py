@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scoreline.storage.wording import plural
+from scoreline.storage.wording import cut, plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.help import Command
-from scoreline.worker.cli.output import cut, echo, echo_cut, echo_field
+from scoreline.worker.cli.output import echo, echo_cut, echo_field
 
 if TYPE_CHECKING:
     from scoreline.tasks.rejects.report import RejectedRows

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import click
 
-from scoreline.storage.wording import plural
+from scoreline.storage.wording import cut, plural
 from scoreline.tasks.backlog.prices import Prices
 from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import job_options, read_files
-from scoreline.worker.cli.output import cut, echo, echo_field, print_table, table_widths, terminal_width
+from scoreline.worker.cli.output import echo, echo_field, print_table, table_widths, terminal_width
 from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.memory import MIB, PROCESS_BYTES
 

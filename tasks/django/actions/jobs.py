@@ -49,7 +49,7 @@ class Rollback(Reason):
 
 
 type _Act = Callable[[Client, str, dict[str, Any]], str]
-_ACTIONS: dict[str, tuple[Permission, str, str, str, str, type[forms.Form], _Act]] = {}
+_ACTIONS: dict[str, tuple[Permission, str, str, str, type[forms.Form], _Act]] = {}
 
 
 def _action(
@@ -62,7 +62,7 @@ def _action(
     form: type[forms.Form] = NoFields,
 ) -> Callable[[_Act], _Act]:
     def register(act: _Act) -> _Act:
-        _ACTIONS[name] = (permission, verb, sentence, tone, name, form, act)
+        _ACTIONS[name] = (permission, verb, sentence, tone, form, act)
         return act
 
     return register
@@ -133,7 +133,7 @@ def act(request: HttpRequest, job_id: str, action: str) -> HttpResponse:
     """Ask for an action on a job, or carry it out."""
     if action not in _ACTIONS:
         raise Http404
-    permission, verb, sentence, tone, name, form, carry_out = _ACTIONS[action]
+    permission, verb, sentence, tone, form, carry_out = _ACTIONS[action]
     if not may(request, permission):
         return fault(request, 403, "You may not do this", f"This needs the permission scoreline.{permission}.")
     found = overview()
@@ -150,7 +150,7 @@ def act(request: HttpRequest, job_id: str, action: str) -> HttpResponse:
 
     def do(given: dict[str, Any]) -> str | tuple[str, str]:
         done = carry_out(found.client, job_id, given)
-        if name == "resume-rejected":
+        if action == "resume-rejected":
             return "This job scores the rejected rows.", reverse("scoreline:job", args=[done])
         return done
 

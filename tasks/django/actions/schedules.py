@@ -13,7 +13,7 @@ from django.urls import reverse
 from scoreline.storage.errors import InvalidRequest, ObjectNotFound
 from scoreline.storage.wording import plural
 from scoreline.tasks.django.access import page
-from scoreline.tasks.django.actions.confirmation import NoFields, Question, Reason, ask
+from scoreline.tasks.django.actions.confirmation import Question, Reason, ask
 from scoreline.tasks.django.process import overview
 from scoreline.tasks.schedules.schedule import Schedule
 
@@ -66,7 +66,7 @@ def _run(request: HttpRequest, schedule: Schedule, back: str) -> HttpResponse:
 
     def do(given: dict[str, Any]) -> str:
         slot = datetime.fromisoformat(given["slot"])
-        return _said(overview().scheduler.ask(schedule, [slot], again=given["again"]))
+        return "; ".join(overview().scheduler.ask(schedule, [slot], again=given["again"]))
 
     return ask(request, question, do)
 
@@ -93,7 +93,7 @@ def _backfill(request: HttpRequest, schedule: Schedule, back: str) -> HttpRespon
             raise InvalidRequest("the period has no slot that is over")
         if len(slots) > _MOST_SLOTS:
             raise InvalidRequest(f"the period has {plural(len(slots), 'slot')}, and may have {_MOST_SLOTS}: shorten it")
-        return _said(overview().scheduler.ask(schedule, slots, action="schedule.backfill"))
+        return "; ".join(overview().scheduler.ask(schedule, slots, action="schedule.backfill"))
 
     return ask(request, question, do)
 
@@ -121,7 +121,6 @@ def _resume(request: HttpRequest, schedule: Schedule, back: str) -> HttpResponse
         sentence="The schedule continues with its next slot. Slots that were left out can be run by a backfill.",
         verb="Resume",
         back=back,
-        form=NoFields,
     )
 
     def do(_: dict[str, Any]) -> str:
@@ -129,7 +128,3 @@ def _resume(request: HttpRequest, schedule: Schedule, back: str) -> HttpResponse
         return f"{schedule.name} runs again." if resumed else f"{schedule.name} was not paused."
 
     return ask(request, question, do)
-
-
-def _said(done: list[str]) -> str:
-    return "; ".join(done)

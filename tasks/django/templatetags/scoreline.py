@@ -10,6 +10,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from scoreline.storage.wording import cut
 from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.django.access import may
 from scoreline.tasks.django.said import text_of
@@ -115,7 +116,7 @@ def state(value: str) -> SafeString:
 def cell(value: Any) -> str:
     """Format a value of a row; a long value ends in an ellipsis."""
     text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    return cut(text, 60)
 
 
 @register.filter

@@ -13,7 +13,7 @@ from django.shortcuts import render
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.tasks.django.access import page, policy
-from scoreline.tasks.django.live import respond
+from scoreline.tasks.django.live import asks_for_part, respond
 from scoreline.tasks.django.process import overview
 from scoreline.tasks.job.documents import State
 from scoreline.tasks.job.job_filter import JobFilter
@@ -87,14 +87,13 @@ def job(request: HttpRequest, job_id: str) -> HttpResponse:
     found = overview()
     facts = found.facts(job_id)
     status = facts.status
-    asked = request.headers.get("HX-Request") == "true"
+    asked = asks_for_part(request)
     context: dict[str, Any] = {"facts": facts, "job": facts.job, "status": status, "tab": "jobs"}
     if not asked:
         context |= {
             "audit": found.audit(job_id, datetime.fromisoformat(facts.job.submitted)),
             "rejected_are_counted": reads_parquet() and 0 < status.rejected <= MOST_REJECTED,
             "rows_are_read": reads_parquet() and bool(facts.files),
-            "schedule": facts.job.schedule,
             "stages": _shares(facts.seconds),
         }
     every_s = None if status.ended else _JOB_S
@@ -133,7 +132,7 @@ def rows(request: HttpRequest, job_id: str) -> HttpResponse:
 
 def _part(request: HttpRequest, template: str, part: str, context: dict[str, Any]) -> HttpResponse:
     """Render a part that the page of a job loads when it comes into sight, or that is a page of its own."""
-    return render(request, part if request.headers.get("HX-Request") == "true" else template, context)
+    return render(request, part if asks_for_part(request) else template, context)
 
 
 @page()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scoreline.storage.wording import plural
 from scoreline.tasks.quality.comparison import Comparison, LabelComparison, ScoreComparison, SegmentComparison
+from scoreline.tasks.quality.report.columns import OTHER_SEGMENTS
 from scoreline.tasks.quality.report.drawing import Drawing, draw
 from scoreline.tasks.quality.report.facts import Column, Numbers
 from scoreline.tasks.quality.report.pictures import picture_of_histograms
@@ -74,7 +75,7 @@ def challenger_view(found: Comparison) -> ChallengerView:
     of_label, of_score = next(iter(found.labels), ""), next(iter(found.scores), "")
     segments = [_segment(value, item, of_label, of_score) for value, item in found.segments.items()]
     if found.other_segments is not None:
-        segments.append(_segment("(all others)", found.other_segments, of_label, of_score))
+        segments.append(_segment(OTHER_SEGMENTS, found.other_segments, of_label, of_score))
     return ChallengerView(
         comparison=found,
         sentences=tuple(_sentences(found)),

@@ -5,7 +5,6 @@ A report takes some 15 requests. Of many files with rejected rows, only the firs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,7 +35,7 @@ from scoreline.tasks.quality.lineage import libraries_in, lineage_of
 from scoreline.tasks.quality.outcomes import Outcomes, read_outcomes
 from scoreline.tasks.quality.pointer import Pointer, publishes
 from scoreline.tasks.quality.profile import Profile
-from scoreline.tasks.quality.published import stream_files
+from scoreline.tasks.quality.published import read_manifest_head, stream_files
 from scoreline.tasks.quality.report.columns import compared_columns, compared_segments
 from scoreline.tasks.quality.report.count_rejects import Limits, count_rejected
 from scoreline.tasks.quality.report.facts import ChecksFrom, Compared, Report, Stage
@@ -45,8 +44,6 @@ from scoreline.tasks.scoring.timings import TIMINGS
 
 BASELINE = "baseline"
 """What to compare with, in place of a job: the baseline of the model version."""
-_HEAD_BYTES = 256 << 10
-"""The first line of a manifest is read up to this size."""
 
 
 class _Everything:
@@ -124,9 +121,8 @@ def report_of(
                     "output is accepted."
                 )
     comparison, outcomes = _comparison(layout, job, notes), _outcomes(layout, job, notes)
-    before = None if reference is None else reference[1]
+    compared, before = reference or (None, None)
     findings = _findings(outcome)
-    compared = None if reference is None else reference[0]
     if compared is not None and before is not None and profile is not None:
         gone = tuple(key for key in before.columns if key not in profile.columns)
         compared = replace(compared, columns_only_there=gone)
@@ -239,10 +235,9 @@ def _stages(layout: ResultsLayout, outcome: Outcome) -> tuple[Stage, ...]:
     if outcome.state not in WITH_RESULTS:
         return ()
     try:
-        line, found, _ = layout.store.get(layout.manifest, byte_range=(0, _HEAD_BYTES)).data.partition(b"\n")
-        seconds = json.loads(line + b"]}")["seconds"] if found else {}
+        seconds = read_manifest_head(layout.store, layout.folder)["seconds"]
         return tuple(Stage(name=name, seconds=float(seconds[name])) for name in TIMINGS if name in seconds)
-    except (ObjectNotFound, ValueError, TypeError, LookupError):  # an earlier release wrote it, or it was removed
+    except (ValueError, TypeError, LookupError):  # an earlier release wrote it, or it was removed
         return ()
 
 

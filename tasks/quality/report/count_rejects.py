@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from scoreline.storage.errors import PackageMissing, ScorelineError, describe, require_extra
+from scoreline.storage.wording import cut
 from scoreline.tasks.job.documents import WITH_RESULTS, Outcome
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
@@ -83,8 +84,3 @@ def count_rejected(layout: ResultsLayout, plan: PlanFile | None, outcome: Outcom
 
 def _short(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float)) else cut(str(value), _CHARACTERS)
-
-
-def cut(text: str, characters: int) -> str:
-    """Return a text of at most so many characters, the last of which is an ellipsis if the text was longer."""
-    return text if len(text) <= characters else f"{text[: characters - 1]}…"

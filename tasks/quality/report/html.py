@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from scoreline.storage.wording import plural, printable
+from scoreline.storage.wording import cut, plural, printable
 from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.quality.lineage import MAX_PARTS
 from scoreline.tasks.quality.report import wording
@@ -198,7 +198,7 @@ def _shown(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return printable(value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…")
+        return printable(cut(value, _LONGEST))
     return value
 
 
@@ -211,4 +211,4 @@ def _as_json(value: Any) -> str:
 
 
 def _name(value: str, most: int = _NAME) -> str:
-    return value if len(value) <= most else f"{value[: most - 1]}…"
+    return cut(value, most)

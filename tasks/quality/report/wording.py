@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from scoreline.storage.wording import plural
+from scoreline.storage.wording import cut, plural
 from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.job.documents import WITH_RESULTS
 from scoreline.tasks.quality.column_checks import percent
@@ -24,6 +24,7 @@ _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 _DAY_S = 86_400
 _DATES_S = (-62e9, 253_402_300_799)
 """Seconds since 1970 of the first and the last date that can be shown."""
+_SHORT = 40
 Tone = Literal["good", "warn", "bad", "plain"]
 
 
@@ -239,7 +240,8 @@ def moved(column: Column) -> Iterator[str]:
         known = [bar for bar in column.picture.bars if bar.before is not None]
         far = max(known, key=lambda bar: abs(bar.now - (bar.before or 0.0)), default=None)
         if far is not None:
-            yield f"{share(far.now)} of the values are \u201c{_short(far.value)}\u201d instead of {share(far.before)}."
+            value = cut(far.value, _SHORT)
+            yield f"{share(far.now)} of the values are \u201c{value}\u201d instead of {share(far.before)}."
     elif now.mean is not None and before.mean is not None:
         means = quantity(now.mean, column.type), quantity(before.mean, column.type)
         if means[0] != means[1]:
@@ -247,10 +249,3 @@ def moved(column: Column) -> Iterator[str]:
     missing = share(now.null_share), share(before.null_share)
     if missing[0] != missing[1]:
         yield f"{missing[0]} of the values are missing instead of {missing[1]}."
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}\u2026"
-
-
-_SHORT = 40
