@@ -150,7 +150,7 @@ class Load:
                 return self._run(connection, address, results, until)
         except ScorelineError as error:
             if error.transient:
-                self._note(LoadProgress(number=self.request.number, state="waiting"), describe(error))
+                self._note(replace(self._known(), state="waiting", error=describe(error)))
                 raise
             self._fail(error)
             return False
@@ -182,9 +182,7 @@ class Load:
         if not files:
             self._end_empty()
             return False
-        with results.opened(files[0]) as batches:
-            schema = next(batches()).schema
-        loader, whole = self._begin(connection, results, schema, len(files))
+        loader, whole = self._begin(connection, results, results.schema, len(files))
         if loader is None:
             self._finish(whole, len(files))
             return False
@@ -196,7 +194,7 @@ class Load:
             self._drop_new(connection)
             return False
         receipts = loader.registry.receipts(connection, loader.table.oid)
-        self._note(_progress(self.request, "loading", files, receipts))
+        self._note(_totals(self.request, "loading", receipts, len(files)))
         if len(receipts) == len(files):
             self._complete(connection, loader, files)
             return False
@@ -299,7 +297,7 @@ class Load:
             if loader.load(connection, part, files[part]):
                 loaded += 1
                 done = loader.registry.receipts(connection, loader.table.oid)
-                self._note(_progress(self.request, "loading", files, done))
+                self._note(_totals(self.request, "loading", done, len(files)))
         return False
 
     def _is_accepted(self) -> bool:
@@ -347,19 +345,8 @@ class Load:
 
         The table that would have replaced the old one is dropped. If the database does not answer, that table stays.
         """
-        known = read_progress(self.dispatcher.buckets.main, self.job_id, self.request.load_id)
         state: LoadState = "superseded" if isinstance(error, LoadSuperseded) else "failed"
-        ended = LoadProgress(number=self.request.number, state=state, error=describe(error))
-        if known is not None and known.number == self.request.number:
-            ended = LoadProgress(
-                number=known.number,
-                state=state,
-                parts=known.parts,
-                parts_done=known.parts_done,
-                rows=known.rows,
-                set_aside=known.set_aside,
-                error=describe(error),
-            )
+        ended = replace(self._known(), state=state, error=describe(error))
         if state == "failed":
             self.dispatcher.outbox.leave(alert_of_load(self.job, self.request, error))
         log.error("load.failed", extra={"job_id": self.job_id, "table": self.request.table, "error": describe(error)})
@@ -380,29 +367,17 @@ class Load:
             with transaction(connection):
                 drop_new(connection, self.request.schema, new_name(self.request, self.job_id))
 
-    def _note(self, progress: LoadProgress, error: str = "") -> None:
-        """Write how far the load is. With an error, the numbers of the last progress stay."""
+    def _known(self) -> LoadProgress:
+        """Return the last progress of this request."""
+        known = read_progress(self.dispatcher.buckets.main, self.job_id, self.request.load_id)
+        if known is not None and known.number == self.request.number:
+            return known
+        return LoadProgress(number=self.request.number, state="waiting")
+
+    def _note(self, progress: LoadProgress) -> None:
+        """Write how far the load is."""
         main = self.dispatcher.buckets.main
-        if error:
-            known = read_progress(main, self.job_id, self.request.load_id)
-            if known is not None and known.number == progress.number:
-                progress = known
-            progress = LoadProgress(
-                number=progress.number,
-                state="waiting",
-                parts=progress.parts,
-                parts_done=progress.parts_done,
-                rows=progress.rows,
-                set_aside=progress.set_aside,
-                error=error,
-            )
         main.put(keys.load_progress(self.job_id, self.request.load_id), progress.to_json())
-
-
-def _progress(
-    request: LoadRequest, state: LoadState, files: list[ResultFile], receipts: Mapping[int, Receipt]
-) -> LoadProgress:
-    return _totals(request, state, receipts, len(files))
 
 
 def _totals(request: LoadRequest, state: LoadState, receipts: Mapping[int, Receipt], parts: int) -> LoadProgress:
