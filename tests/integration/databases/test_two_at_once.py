@@ -18,8 +18,8 @@ from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import DatabaseUnavailable, ProcessDied
 from scoreline.storage.objects.base import exists
 from scoreline.tasks import client as client_module
-from scoreline.tasks.databases import loader
-from scoreline.tasks.databases.loader import Load
+from scoreline.tasks.databases import one_load
+from scoreline.tasks.databases.one_load import Load
 from scoreline.tasks.databases.part import PartLoader
 from scoreline.tasks.dispatch import outcome as ending
 from scoreline.tasks.dispatch.job_index import noting_end
@@ -91,7 +91,7 @@ def test_a_late_message_of_a_load_does_not_change_how_the_load_ended(
         loads.load("b")
         return open_results(*arguments)
 
-    monkeypatch.setattr(loader, "open_results", late)
+    monkeypatch.setattr(one_load, "open_results", late)
     loads.message("a", 1)  # it finds that job b was loaded
     assert (loads.status("a").state, loads.status("b").state) == ("loaded", "loaded")
 
