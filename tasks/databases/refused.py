@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from scoreline.storage import keys
 from scoreline.storage.databases.connection import Connection, is_of_row
 from scoreline.storage.errors import LoadBudgetExceeded, PreconditionFailed
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.objects.base import CREATE, ObjectStore
 from scoreline.storage.wording import plural
 
@@ -96,7 +96,7 @@ def store_refused(
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue()
-    key = keys.load_refused(folder, load_id, part, hashlib.sha256(data).hexdigest())
+    key = keys.load_refused(folder, load_id, part, sha256_hex(data))
     with contextlib.suppress(PreconditionFailed):  # an earlier attempt has written the same rows
         store.put(key, data, mode=CREATE)
     return store.uri(key)

@@ -16,6 +16,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.objects.base import IfMatch, ObjectStore, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, decoding, read_job, read_outcome
+from scoreline.tasks.job.ended import check_has_results, ended_outcome
 from scoreline.tasks.job.loads import LoadRequest, load_ids, read_progress, read_request, requested_again
 
 _TRIES = 20
@@ -98,19 +99,13 @@ def begin_loads(dispatcher: Dispatcher, job_id: str) -> None:
 
 def check_accepted(main: ObjectStore, job_id: str) -> Outcome:
     """Return the outcome of a job; raises `InvalidRequest` unless its results are accepted."""
-    outcome = read_outcome(main, job_id)
-    if outcome is None:
-        raise InvalidRequest(f"job {job_id} is under way: wait for its end with `scoreline watch {job_id}`")
+    outcome = ended_outcome(main, job_id)
     if outcome.state == "blocked":
         raise InvalidRequest(
             f"the results of job {job_id} are not accepted: `scoreline status {job_id}` says why, and `scoreline "
             f"accept {job_id} --reason TEXT` accepts them"
         )
-    if outcome.state not in COMPLETE:
-        raise InvalidRequest(
-            f"job {job_id} {outcome.state}, so its results are not complete: `scoreline resume {job_id}` scores the "
-            "rest"
-        )
+    check_has_results(job_id, outcome)
     return outcome
 
 

@@ -134,7 +134,7 @@ def check_fits(connection: Connection, table: Table, columns: Mapped, request: L
 def create_table(
     connection: Connection, request: LoadRequest, columns: Mapped, schema: pa.Schema, comment: str
 ) -> None:
-    """Create the table of a request with the types of the results, unless it exists."""
+    """Create the table of a request with the types of the results."""
     fields: list[Composable] = [
         sql.Identifier(target) + sql.SQL(" ") + sql.SQL(sql_type(schema.field(source).type, source))
         for target, source in columns.pairs

@@ -50,13 +50,34 @@ class LoadRequest:
         """Return the load that a job names in its spec, if any."""
         if spec.into is None:
             return None
-        return cls(
-            table=spec.into if "." in spec.into else f"public.{spec.into}",
-            key=spec.key or (),
-            columns=spec.into_columns or (),
-            mode=cast(Mode, spec.mode or "upsert"),
-            create=bool(spec.create),
+        return cls.of_options(
+            into=spec.into,
+            key=spec.key,
+            columns=spec.into_columns,
+            mode=spec.mode,
+            create=spec.create,
             database=spec.database,
+        )
+
+    @classmethod
+    def of_options(
+        cls,
+        *,
+        into: str,
+        key: Sequence[str] | None,
+        columns: Sequence[str] | None,
+        mode: str | None,
+        create: bool | None,
+        database: str | None,
+    ) -> LoadRequest:
+        """Return the load that checked options ask for, with the defaults of those that are not given."""
+        return cls(
+            table=into if "." in into else f"public.{into}",
+            key=tuple(key or ()),
+            columns=tuple(columns or ()),
+            mode=cast(Mode, mode or "upsert"),
+            create=bool(create),
+            database=database,
         )
 
     @property

@@ -38,6 +38,7 @@ from scoreline.tasks.job.documents import (
     read_review,
     read_tombstone,
 )
+from scoreline.tasks.job.ended import check_has_results, ended_outcome
 from scoreline.tasks.job.findings import Checks, Decision, Review
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
@@ -79,14 +80,8 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
     """
     main, reason = buckets.main, check_reason(reason)
     job = read_job(main, job_id)
-    outcome = read_outcome(main, job_id)
-    if outcome is None:
-        raise InvalidRequest(f"job {job_id} is under way: wait for its end with `scoreline watch {job_id}`")
-    if outcome.state not in WITH_RESULTS:
-        raise InvalidRequest(
-            f"job {job_id} {outcome.state}, so its results are not complete: `scoreline resume {job_id}` scores the "
-            "rest"
-        )
+    outcome = ended_outcome(main, job_id)
+    check_has_results(job_id, outcome, WITH_RESULTS)
     if decision == "accepted":
         _check_not_scored_since(main, job, outcome)
     _record(main, job_id, outcome, decision, reason)

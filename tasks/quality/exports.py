@@ -8,10 +8,8 @@ is typed in Excel does. Numbers are not changed.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.errors import InvalidRequest, require_extra
 from scoreline.tasks.quality.reading import Results
+from scoreline.tasks.quality.whole_file import whole_file
 from scoreline.tasks.rejects.json_values import to_json_value
 
 _FORMULA = "^[=+\\-@\t\r\n＝＋－＠]"  # noqa: RUF001  # spreadsheets also take the wide forms of these characters
@@ -50,18 +49,10 @@ def export(results: Results, path: str | os.PathLike[str]) -> int:
     write = _WRITERS.get(target.suffix.lower())
     if write is None:
         raise InvalidRequest(f"{target} has none of the suffixes {', '.join(_WRITERS)}: choose one of these formats")
-    if not target.parent.is_dir():
-        raise InvalidRequest(f"{target.parent} is no folder: create it first")
     if target.is_dir():
         raise InvalidRequest(f"{target} is a folder: name a file")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        rows = write(results, temporary)
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-    return rows
+    with whole_file(target) as temporary:
+        return write(results, temporary)
 
 
 def _write_csv(results: Results, path: Path) -> int:

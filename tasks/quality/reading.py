@@ -20,7 +20,8 @@ from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, ObjectNotFound, PreconditionFailed, ResultsDamaged
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.tasks.job.documents import COMPLETE, read_job, read_outcome
+from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.job.ended import check_has_results, ended_outcome
 from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.latest import Published, ResultFile
@@ -207,11 +208,10 @@ def open_results(buckets: Buckets, job_or_output: str) -> Results:
 
 
 def _of_job(buckets: Buckets, job_id: str, output: str | None = None) -> Results:
-    job, outcome = read_job(buckets.main, job_id), read_outcome(buckets.main, job_id)
+    job = read_job(buckets.main, job_id)
     if output is not None and job.spec.output != output:
         raise InvalidRequest(f"job {job_id} is no run of {output}: its output is {job.spec.output}")
-    if outcome is None:
-        raise InvalidRequest(f"job {job_id} is under way: wait for its end with `scoreline watch {job_id}`")
+    outcome = ended_outcome(buckets.main, job_id)
     bucket, prefix = parse_uri(job.spec.output)
     folder = keys.output_folder(prefix, job_id)
     if outcome.state == "blocked":
@@ -219,11 +219,7 @@ def _of_job(buckets: Buckets, job_id: str, output: str | None = None) -> Results
             f"the results of job {job_id} are not accepted: `scoreline status {job_id}` says why. They can be read as "
             f"{buckets[bucket].uri(folder)}, and accepted with `scoreline accept {job_id} --reason TEXT`"
         )
-    if outcome.state not in COMPLETE:
-        raise InvalidRequest(
-            f"job {job_id} {outcome.state}, so its results are not complete: "
-            f"`scoreline resume {job_id}` scores the rest"
-        )
+    check_has_results(job_id, outcome)
     return results_of(buckets[bucket], folder, job_id, outcome.rows, published(buckets[bucket], folder))
 
 

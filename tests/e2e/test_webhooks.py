@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pandas as pd
@@ -22,6 +20,7 @@ from scoreline.tasks.job.documents import Delivery, read_delivery
 from scoreline.tasks.schedules.schedule import State
 from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
+from tests.support.receiver import Receiver, receiving
 from tests.support.waiting import wait_until
 
 MISSPELT = """
@@ -34,50 +33,16 @@ webhook = "{webhook}"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-class Receiver(ThreadingHTTPServer):
-    """A server that answers requests to a path with the codes in `answers`, then with 200, and stores all requests."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.answers: dict[str, list[int]] = {}
-        self.got: list[tuple[str, dict[str, str], str]] = []
-
-    def notifications(self, path: str) -> list[dict[str, Any]]:
-        """Return the notifications that reached a path, each verified with a library other than Scoreline."""
-        verify = Webhook(SECRET).verify
-        return [{"id": head["webhook-id"], **verify(body, head)} for where, head, body in self.got if where == path]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"])).decode()
-        self.server.got.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-        left = self.server.answers.get(self.path, [])
-        code = left.pop(0) if left else 200
-        if code == 0:  # hang up
-            return
-        self.send_response(code)
-        self.send_header("location", f"{self.server.url}/elsewhere")
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    do_GET = do_POST
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with receiving() as found:
+        yield found
+
+
+def notifications(receiver: Receiver, path: str) -> list[dict[str, Any]]:
+    """Return the notifications that reached a path, each verified with a library other than Scoreline."""
+    verify = Webhook(SECRET).verify
+    return [{"id": head["webhook-id"], **verify(body, head)} for where, head, body in receiver.got if where == path]
 
 
 def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, receiver: Receiver) -> None:
@@ -119,27 +84,27 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     refused = f"webhook {receiver.url + '/theirs'!r} is not within ALLOWED_WEBHOOKS, which allows {receiver.url}/ours/"
     assert notice(foreign).error == refused
     assert notice(failed).delivered
-    (event,) = receiver.notifications("/ours/failed")
+    (event,) = notifications(receiver, "/ours/failed")
     assert (event["id"], event["type"]) == (f"{failed}.1", "job.failed")
     assert "nowhere/" in event["data"]["error"]
     assert notice(busy).delivered
-    repeated = receiver.notifications("/ours/busy")
+    repeated = notifications(receiver, "/ours/busy")
     assert [(event["id"], event["type"], event["data"]["rows"]) for event in repeated] == [
         (f"{busy}.1", "job.succeeded", 2)
     ] * 4
     assert repeated[0]["data"] == client.status(busy).to_dict()
     assert notice(records).delivered
-    assert "x is 1000000000.0 or more" in receiver.notifications("/ours/records")[0]["data"]["error"]
-    (slot,) = wait_until(lambda: receiver.notifications("/ours/slot"), "the notification of a refused slot")
+    assert "x is 1000000000.0 or more" in notifications(receiver, "/ours/records")[0]["data"]["error"]
+    (slot,) = wait_until(lambda: notifications(receiver, "/ours/slot"), "the notification of a refused slot")
     assert (slot["type"], slot["id"]) == ("job.failed", f"{slot['data']['job_id']}.1")
     assert "no model 'pacde'" in slot["data"]["error"]
-    paths = {path for path, _, _ in receiver.got}
+    paths = set(receiver.paths)
     assert paths == {"/ours/busy", "/ours/gone", "/ours/moved", "/ours/failed", "/ours/records", "/ours/slot"}
 
     # When Redis is emptied while the receiver is down, the bucket still says that the notification is pending
     receiver.answers["/ours/away"] = [503]
     away = submit("/ours/away")
-    wait_until(lambda: receiver.notifications("/ours/away"), "a first try")
+    wait_until(lambda: notifications(receiver, "/ours/away"), "a first try")
     with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
         wait_until(lambda: server.flushall() and list(store.list(keys.active(away))), "the marker")
     assert client.reconcile()[away] == "ended"
@@ -149,8 +114,8 @@ def test_each_end_of_a_job_is_delivered_to_its_allowed_webhook_only(own: Stack, 
     # Each run of a resumed job sends its own notification, with a new id
     store.put("nowhere/a.parquet", pd.DataFrame({"x": [1.0]}).to_parquet(index=False))
     client.resume(failed)
-    wait_until(lambda: len(receiver.notifications("/ours/failed")) == 2, "the notification of the second end")
-    assert [(event["id"], event["type"]) for event in receiver.notifications("/ours/failed")][1] == (
+    wait_until(lambda: len(notifications(receiver, "/ours/failed")) == 2, "the notification of the second end")
+    assert [(event["id"], event["type"]) for event in notifications(receiver, "/ours/failed")][1] == (
         f"{failed}.2",
         "job.succeeded",
     )

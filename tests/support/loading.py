@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.tasks.databases import loader
+from scoreline.tasks.databases.one_load import Load
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.loads import LoadStatus, pending
 from scoreline.tasks.quality.reading import open_results
@@ -72,11 +73,11 @@ class Loading:
         self.gated.at.score(job_id, *parts)
         self.gated.finalize(job_id)
 
-    def step(self, job_id: str, number: int) -> loader.Load:
+    def step(self, job_id: str, number: int) -> Load:
         """Return one of the loads of a job, as a message of lane 1 does it."""
         job, outcome = read_job(self.gated.main, job_id), self.gated.outcome(job_id)
         request = pending(self.gated.main, job.spec, outcome.loads)[number]
-        return loader.Load(
+        return Load(
             dispatcher=self.gated.at.engine,
             settings=self.settings,
             job=job,

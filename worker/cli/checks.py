@@ -16,10 +16,10 @@ from scoreline.storage.objects.buckets import WithLocalFile
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Job
-from scoreline.tasks.job.submit_options import SubmitOptions, described
+from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.tasks.quality.checks_of import check_text
 from scoreline.worker.cli.help import Command, Group
-from scoreline.worker.cli.job_options import option_of, read_files
+from scoreline.worker.cli.job_options import job_options, read_files
 from scoreline.worker.cli.model_access import model_manager
 from scoreline.worker.cli.output import echo, echo_field
 
@@ -50,12 +50,6 @@ def checks() -> None:
 _OPTIONS = ("checks", "method", "keep", "features", "format", "delimiter", "types")
 
 
-def _options[F](command: F) -> F:
-    for name in reversed(_OPTIONS):
-        command = option_of(name, described(SubmitOptions)[name])(command)
-    return command
-
-
 @checks.command(
     cls=Command,
     epilog="""\
@@ -65,7 +59,7 @@ scoreline checks test churn s3://bucket/in/2026-11-29/ --checks checks.toml
 )
 @click.argument("model")
 @click.argument("input")
-@_options
+@job_options(SubmitOptions, _OPTIONS)
 @click.option(
     "--output",
     metavar="URI",

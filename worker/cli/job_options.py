@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,26 @@ from scoreline.tasks.job.submit_options import Option, SubmitOptions, described
 from scoreline.tasks.quality.checks_file import NONE, decode, read_checks
 
 
-def job_options[F: Callable[..., Any]](options: type) -> Callable[[F], F]:
-    """Return a decorator that adds the options in `options` to a command. Options without a value are None."""
+def job_options[F: Callable[..., Any]](options: type, names: Iterable[str] | None = None) -> Callable[[F], F]:
+    """Return a decorator that adds the options in `options` to a command. Options without a value are None.
+
+    Parameters
+    ----------
+    names : iterable of str, optional
+        The options to add; by default, all.
+    """
+    known = described(options)
+    chosen = list(known if names is None else names)
 
     def decorate(command: F) -> F:
-        for name, option in reversed(list(described(options).items())):
-            command = option_of(name, option)(command)
+        for name in reversed(chosen):
+            command = _option_of(name, known[name])(command)
         return command
 
     return decorate
 
 
-def option_of(name: str, option: Option) -> Callable[[Any], Any]:
+def _option_of(name: str, option: Option) -> Callable[[Any], Any]:
     """Return a decorator that adds one option to a command."""
     flag = f"--{(option.flag or name).replace('_', '-')}"
     text = f"{option.help}  [default: {option.default}]" if option.default else option.help

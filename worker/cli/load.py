@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import cast
 
 import click
 
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import COMPLETE
-from scoreline.tasks.job.load_options import MODES, Mode
+from scoreline.tasks.job.load_options import MODES
 from scoreline.tasks.job.loads import LoadRequest, LoadStatus
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import NAMES
@@ -84,17 +83,9 @@ def load(
         again=again,
         older=older,
     )
-    table = into if "." in into else f"public.{into}"
-    echo(f"{now.job_id}: the workers load its results into {table}", err=True)
+    asked = LoadRequest.of_options(into=into, key=key, columns=columns, mode=mode, create=create, database=database)
+    echo(f"{now.job_id}: the workers load its results into {asked.table}", err=True)
     if follow:
-        asked = LoadRequest(
-            table=table,
-            key=tuple(key or ()),
-            columns=tuple(columns or ()),
-            mode=cast(Mode, mode or "upsert"),
-            create=bool(create),
-            database=database,
-        )
         sys.exit(_follow(client, now.job_id, asked.load_id))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,14 +11,14 @@ import click
 from scoreline.storage.tables.options import READ_OPTIONS
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
-from scoreline.tasks.job.submit_options import SubmitOptions, described, read_options_from
+from scoreline.tasks.job.submit_options import SubmitOptions, read_options_from
 from scoreline.tasks.job.uris import with_slash
 from scoreline.tasks.quality.estimates import HIGHER_IS_BETTER, Estimate, change, is_worse
 from scoreline.tasks.quality.outcomes import Outcomes
 from scoreline.tasks.quality.run_outcomes import Group, RunOutcomes
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.help import Group as CommandGroup
-from scoreline.worker.cli.job_options import option_of
+from scoreline.worker.cli.job_options import job_options
 from scoreline.worker.cli.output import echo, echo_json, print_table
 
 if TYPE_CHECKING:
@@ -51,12 +52,6 @@ def outcomes() -> None:
     """
 
 
-def _reading_options[F](command: F) -> F:
-    for name in reversed(READ_OPTIONS):
-        command = option_of(name, described(SubmitOptions)[name])(command)
-    return command
-
-
 @outcomes.command(
     cls=Command,
     epilog="""\
@@ -77,7 +72,7 @@ scoreline outcomes add s3://bucket/sales/ s3://bucket/sold/2026-11/ \\
     help="Column with the time of each label. Of two labels of a key, the later one counts; by default, the one that "
     "was added last.",
 )
-@_reading_options
+@job_options(SubmitOptions, READ_OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="Print what was added as JSON.")
 def add(output: str, file: str, key: str, target: str, time: str | None, as_json: bool, **options: Any) -> None:
     """Add labels to the accepted runs of OUTPUT.
@@ -169,9 +164,7 @@ def show(output: str, model: str | None, segment: str | None, as_json: bool) -> 
             f"no run has segment {segment!r}: {', '.join(map(repr, known)) or 'the jobs have no --segment'}",
             param_hint="--segment",
         )
-    chosen = Outcomes(
-        key=found.key, target=found.target, updated=found.updated, labels=found.labels, files=found.files, runs=runs
-    )
+    chosen = replace(found, runs=runs)
     if as_json:
         echo_json(chosen.to_dict())
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import click
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
+from scoreline.tasks.quality.whole_file import whole_file
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo
 
@@ -77,14 +77,8 @@ def report(job: str, path: Path | None, against: str | None, as_json: bool) -> N
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears when it is complete."""
-    if not path.parent.is_dir():
-        raise InvalidRequest(f"{path.parent} is no folder: create it first")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import pytest
 
 from scoreline.storage.databases import connection
 from scoreline.storage.errors import DatabaseUnavailable
-from scoreline.tasks.databases import loader
+from scoreline.tasks.databases import one_load
 from scoreline.tasks.databases.part import PartLoader
 from tests.support.loading import TABLE, Loading, loading
 from tests.support.postgres import Database
@@ -129,7 +129,7 @@ def test_a_replacement_that_died_after_the_swap_ends_when_it_is_tried_again(
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loader, "_end", die)
+    monkeypatch.setattr(one_load, "end_load", die)
     with pytest.raises(KeyboardInterrupt):
         loads.message("a")
     monkeypatch.undo()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import DatabaseUnavailable, ProcessDied
 from scoreline.storage.objects.base import exists
 from scoreline.tasks import client as client_module
-from scoreline.tasks.databases import loader
-from scoreline.tasks.databases.loader import Load
+from scoreline.tasks.databases import one_load
+from scoreline.tasks.databases.one_load import Load
 from scoreline.tasks.databases.part import PartLoader
 from scoreline.tasks.dispatch import outcome as ending
 from scoreline.tasks.dispatch.job_index import noting_end
@@ -35,6 +36,18 @@ from tests.support.postgres import Database
 def loads(tmp_path: Path, database: Database) -> Iterator[Loading]:
     with loading(tmp_path, database) as found:
         yield found
+
+
+def before_part(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+    """Let something happen once: before the n-th attempt to load a part."""
+    load, attempts = PartLoader.load, itertools.count(1)
+
+    def between(self: PartLoader, *arguments: Any) -> bool:
+        if next(attempts) == number:
+            act()
+        return load(self, *arguments)
+
+    monkeypatch.setattr(PartLoader, "load", between)
 
 
 def test_rejected_rows_that_are_scored_again_replace_no_whole_table(loads: Loading) -> None:
@@ -64,16 +77,12 @@ def test_a_load_waits_for_another_load_of_the_same_job(loads: Loading, monkeypat
     loads.database.run("CREATE TABLE scores (id bigint PRIMARY KEY, prediction float, other float)")
     loads.run("a")
     loads.client.load("a", into="scores", key=["id"], columns=["other=prediction"], mode="replace")
-    load, parts = PartLoader.load, []
 
-    def between(self: PartLoader, *arguments: Any) -> bool:
-        parts.append(arguments[1])
-        if len(parts) == 3:  # when two parts of the first load are in the table
-            with pytest.raises(DatabaseUnavailable, match="another load of this job is being loaded into table"):
-                loads.step("a", 1).run(float("inf"))
-        return load(self, *arguments)
+    def load_another() -> None:
+        with pytest.raises(DatabaseUnavailable, match="another load of this job is being loaded into table"):
+            loads.step("a", 1).run(float("inf"))
 
-    monkeypatch.setattr(PartLoader, "load", between)
+    before_part(monkeypatch, 3, load_another)
     loads.message("a")
     assert [found.state for found in loads.client.status("a").loads] == ["loaded", "loaded"]
     assert loads.database.run("SELECT count(*), count(other), count(prediction) FROM scores") == [(40, 40, 0)]
@@ -91,7 +100,7 @@ def test_a_late_message_of_a_load_does_not_change_how_the_load_ended(
         loads.load("b")
         return open_results(*arguments)
 
-    monkeypatch.setattr(loader, "open_results", late)
+    monkeypatch.setattr(one_load, "open_results", late)
     loads.message("a", 1)  # it finds that job b was loaded
     assert (loads.status("a").state, loads.status("b").state) == ("loaded", "loaded")
 
@@ -118,13 +127,13 @@ def test_two_messages_that_both_replace_the_table_replace_it_once(
 def test_a_load_whose_database_does_not_answer_holds_no_other_load_up(loads: Loading, tmp_path: Path) -> None:
     loads.database.run(TABLE)
     file = tmp_path / "databases.toml"
-    file.write_text(f'away = "postgresql://127.0.0.1:{free_port()}/shop"\n')
+    file.write_text(f'closed = "postgresql://127.0.0.1:{free_port()}/shop"\n')
     loads.settings = DatabaseSettings.from_env(
         {"RESULTS_DATABASE_URL": loads.database.url, "ALLOWED_TABLES": "*.*", "DATABASES_FILE": str(file)}
     )
-    loads.run("a", database="away")
+    loads.run("a", database="closed")
     loads.client.load("a", into="scores", key=["id"], columns=["prediction"])
-    with pytest.raises(DatabaseUnavailable, match="the database away: the connection failed"):
+    with pytest.raises(DatabaseUnavailable, match="the database closed: the connection failed"):
         loads.message("a")
     assert [found.state for found in loads.client.status("a").loads] == ["waiting", "loaded"]
     assert loads.rows() == loads.scored("a")
@@ -150,7 +159,7 @@ def test_each_lane_is_sent_once_and_gives_up_if_its_process_dies_again_and_again
 
 
 def unavailable(*_: Any) -> bool:
-    raise DatabaseUnavailable("the database is away")
+    raise DatabaseUnavailable("the database does not answer")
 
 
 def test_a_load_that_is_requested_while_the_marker_is_removed_keeps_a_marker(
@@ -193,16 +202,12 @@ def test_a_table_that_is_dropped_and_made_again_in_a_load_gets_every_row(
 ) -> None:
     loads.database.run(TABLE)
     loads.run("a")
-    load, parts = PartLoader.load, []
 
-    def between(self: PartLoader, *arguments: Any) -> bool:
-        parts.append(arguments[1])
-        if len(parts) == 3:
-            loads.database.run("DROP TABLE scores")
-            loads.database.run(TABLE)
-        return load(self, *arguments)
+    def make_again() -> None:
+        loads.database.run("DROP TABLE scores")
+        loads.database.run(TABLE)
 
-    monkeypatch.setattr(PartLoader, "load", between)
+    before_part(monkeypatch, 3, make_again)
     with pytest.raises(DatabaseUnavailable, match=r"public\.scores was dropped or replaced while it was loaded"):
         loads.message("a")
     loads.message("a")
@@ -215,20 +220,11 @@ def test_a_table_that_would_replace_another_is_dropped_if_a_person_withdraws_the
 ) -> None:
     loads.database.run(TABLE)
     loads.run("a", mode="replace")
-    load, parts = PartLoader.load, []
-
-    def between(self: PartLoader, *arguments: Any) -> bool:
-        parts.append(arguments[1])
-        if len(parts) == 4:
-            loads.client.reject("a", "wrong")
-        return load(self, *arguments)
-
-    monkeypatch.setattr(PartLoader, "load", between)
+    before_part(monkeypatch, 4, lambda: loads.client.reject("a", "wrong"))
     loads.message("a")
     assert loads.rows() == {}
     assert loads.database.run("SELECT relname FROM pg_class WHERE relname ~ '^scoreline_[0-9a-f]{16}'") == []
     # And when the results are accepted again, all rows are loaded
-    monkeypatch.setattr(PartLoader, "load", load)
     loads.client.accept("a", "right after all")
     loads.message("a")
     assert loads.rows() == loads.scored("a")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from scoreline.tasks.dispatch.outcome import clean_up_if_ended, fail_job
 from scoreline.tasks.job.alert import EVENTS, Alert
 from scoreline.tasks.schedules import runner
 from scoreline.tasks.schedules.scheduler import Scheduler
+from tests.support.receiver import Receiver, receiving
 from tests.unit.schedules.conftest import BEFORE, GOOD, JOB, MORNING, NIGHTLY, SLOT, Night, at
 
 MISSPELT = NIGHTLY.replace("churn@champion", "chrun@champion")
@@ -29,10 +28,10 @@ SIX = at("2026-11-25T05:00")
 
 @pytest.fixture
 def night(make: Callable[..., Night]) -> Night:
-    return told(make())
+    return alerting(make())
 
 
-def told(night: Night) -> Night:
+def alerting(night: Night) -> Night:
     """Let people hear of everything."""
     night.client.submission.dispatcher.alerts = EVENTS
     return night
@@ -57,7 +56,7 @@ def test_a_slot_that_is_not_run_because_the_clock_was_down_is_told_as_missed(nig
 
 
 def test_the_end_of_a_slots_job_is_told_once_and_without_values(make: Callable[..., Night]) -> None:
-    night = told(make(run=False))
+    night = alerting(make(run=False))
     night.tick(SLOT)
     dispatcher = night.client.submission.dispatcher
     fail_job(dispatcher, JOB, MissingColumns("in/a.parquet has no column 'tenure', but 'hush'"))
@@ -82,7 +81,7 @@ def test_the_end_of_a_slots_job_is_told_once_and_without_values(make: Callable[.
 
 
 def test_a_job_that_its_deadline_has_ended_is_late(make: Callable[..., Night]) -> None:
-    night = told(make(run=False))
+    night = alerting(make(run=False))
     night.tick(SLOT)
     fail_job(night.client.submission.dispatcher, JOB, DeadlinePassed("the deadline has passed"))
     (alert,) = waiting(night)
@@ -111,7 +110,7 @@ def test_the_death_of_a_tick_before_its_state_is_written_loses_no_alert(
 @pytest.fixture
 def slow(make: Callable[..., Night]) -> Night:
     """Return a deployment whose jobs are not run."""
-    night = told(make(run=False))
+    night = alerting(make(run=False))
     night.write(DEADLINE)
     return night
 
@@ -208,37 +207,10 @@ def test_a_mistake_in_the_alerts_stops_no_schedule(make: Callable[..., Night]) -
     assert "alerts.toml line 1: is not TOML" in str(result.exception) + result.output
 
 
-class Monitor(ThreadingHTTPServer):
-    """An outside monitor, which answers with the codes in `answers`, then with 200, and remembers the calls."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.answers: list[int] = []
-        self.called: list[str] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Monitor
-
-    def do_POST(self) -> None:
-        self.server.called.append(self.path)
-        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def monitor() -> Iterator[Monitor]:
-    with Monitor() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def monitor() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
 
 
 @pytest.mark.parametrize(
@@ -252,7 +224,7 @@ def monitor() -> Iterator[Monitor]:
     ],
 )
 def test_a_monitor_is_called_when_a_slot_has_ended(
-    make: Callable[..., Night], monitor: Monitor, path: str, alias: str, called: str
+    make: Callable[..., Night], monitor: Receiver, path: str, alias: str, called: str
 ) -> None:
     night = make(ALLOWED_WEBHOOKS=monitor.url)
     night.client.models.publish("churn", GOOD, alias="good")
@@ -261,16 +233,16 @@ def test_a_monitor_is_called_when_a_slot_has_ended(
     night.tick(SLOT)
     night.tick(MORNING)
     night.tick(MORNING)
-    assert monitor.called == [called]
+    assert monitor.paths == [called]
 
 
-def test_a_monitor_that_is_busy_is_called_again(make: Callable[..., Night], monitor: Monitor) -> None:
+def test_a_monitor_that_is_busy_is_called_again(make: Callable[..., Night], monitor: Receiver) -> None:
     night = make(ALLOWED_WEBHOOKS=monitor.url)
-    monitor.answers = [503]
+    monitor.answers["/ping/fail"] = [503]
     night.write(NIGHTLY + f'check_in = "{monitor.url}/ping"\n')
     night.tick(SLOT)
     night.tick(MORNING)
-    assert monitor.called == ["/ping/fail", "/ping/fail"]
+    assert monitor.paths == ["/ping/fail", "/ping/fail"]
 
 
 def test_a_slow_monitor_holds_up_no_other_schedule(make: Callable[..., Night], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,13 +262,13 @@ def test_a_slow_monitor_holds_up_no_other_schedule(make: Callable[..., Night], m
 
 
 def test_a_monitor_that_is_not_allowed_is_not_called(
-    make: Callable[..., Night], monitor: Monitor, caplog: pytest.LogCaptureFixture
+    make: Callable[..., Night], monitor: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     night = make()
     night.write(NIGHTLY + f'check_in = "{monitor.url}/ping"\n')
     night.tick(SLOT)
     night.tick(MORNING)
-    assert monitor.called == []
+    assert monitor.paths == []
     (record,) = [record for record in caplog.records if record.msg == "check_in.failed"]
     assert "is not within ALLOWED_WEBHOOKS" in record.error  # type: ignore[attr-defined]
 
