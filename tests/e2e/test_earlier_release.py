@@ -11,11 +11,9 @@ import io
 import json
 import re
 import subprocess
-import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,8 @@ import pytest
 from celery import Celery
 
 from scoreline import RecordsJob
-from tests.e2e.test_webhooks import SECRET, Receiver
+from tests.e2e.test_webhooks import SECRET, notifications
+from tests.support.receiver import Receiver, receiving
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
 from tests.support.warm import run_scoreline
@@ -238,22 +237,10 @@ class Successor:
             assert now.get(key) == was, key
 
 
-@contextmanager
-def listening() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.fixture(scope="module")
 def after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Successor]:
     """Restore the state, and wait until everything that was under way has ended."""
-    with listening() as receiver, Rig(tmp_path_factory.mktemp("successor")) as rig:
+    with receiving() as receiver, Rig(tmp_path_factory.mktemp("successor")) as rig:
         successor = Successor(rig, receiver)
         successor.restore_bucket()
         successor.restore_redis()
@@ -375,7 +362,7 @@ def test_the_scores_of_staged_records_are_returned(after: Successor) -> None:
 
 
 def test_a_notification_that_could_not_be_delivered_is_delivered(after: Successor) -> None:
-    events = after.receiver.notifications("/ended")
+    events = notifications(after.receiver, "/ended")
     assert {(event["id"], event["type"]) for event in events} == {("to-be-told.1", "job.succeeded")}
     (then,) = (job for job in SAID["jobs"] if job["job_id"] == "to-be-told")
     assert events[0]["data"].items() >= then.items()
@@ -435,7 +422,7 @@ def test_rows_that_were_rejected_are_scored_with_the_version_that_takes_them(aft
 
 def test_jobs_end_by_the_bucket_alone_if_redis_was_emptied(tmp_path: Path) -> None:
     # Given a Redis that was emptied while a new release was deployed
-    with listening() as receiver, Rig(tmp_path) as rig:
+    with receiving() as receiver, Rig(tmp_path) as rig:
         successor = Successor(rig, receiver)
         successor.restore_bucket()
         put_new_accounts(successor)
@@ -446,4 +433,4 @@ def test_jobs_end_by_the_bucket_alone_if_redis_was_emptied(tmp_path: Path) -> No
             successor.wait_for_job(job)
             successor.verify(rig.client.status(job).to_dict(), *JOBS[job])
         successor.verify_kept(f"{RESULTS}/job_id=under-way/")
-        rig.wait(lambda: receiver.notifications("/ended"), "the notification")
+        rig.wait(lambda: notifications(receiver, "/ended"), "the notification")
