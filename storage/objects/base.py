@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 
@@ -175,6 +175,25 @@ class ObjectStore(Protocol):
 
     def uri(self, key: str) -> str:
         """Return the ``s3://bucket/key`` URI of a key."""
+        ...
+
+
+@runtime_checkable
+class PresignsReads(Protocol):
+    """A store that other programs may read, without credentials, at an address which this process signs."""
+
+    uses_https: bool
+    """Whether the address begins with ``https://``."""
+
+    def presign_read(self, key: str, *, seconds: int, disposition: str) -> str:
+        """Return an address from which an object can be read for some seconds. No request is sent.
+
+        Parameters
+        ----------
+        disposition : str
+            The header ``Content-Disposition`` of the answer. Its type is always ``application/octet-stream``, so that
+            no browser shows the object as a page.
+        """
         ...
 
 

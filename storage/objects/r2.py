@@ -96,6 +96,7 @@ class R2Store:
     ) -> None:
         self.bucket = bucket
         self.rewrite_after_s = _SAME_KEY_S
+        self.uses_https = settings.endpoint_url.startswith("https://")
         self._endpoint = settings.endpoint_url
         self._max_attempts = max_attempts
         self._multipart_above_bytes = multipart.THRESHOLD_BYTES
@@ -107,6 +108,7 @@ class R2Store:
             tcp_keepalive=True,
             max_pool_connections=connections,
             s3={"addressing_style": "path"},
+            signature_version="s3v4",  # of presigned addresses, too
             # By default boto3 sends aws-chunked trailers over https, and R2 refuses these trailers.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -321,6 +323,16 @@ class R2Store:
             if isinstance(failure, ObjectNotFound):
                 failure = failures.no_bucket(self.bucket, self._endpoint)
             raise failure from error
+
+    def presign_read(self, key: str, *, seconds: int, disposition: str) -> str:
+        """See `PresignsReads`."""
+        arguments = {
+            "Bucket": self.bucket,
+            "Key": _check_key(key),
+            "ResponseContentDisposition": disposition,
+            "ResponseContentType": "application/octet-stream",
+        }
+        return self.client.generate_presigned_url("get_object", Params=arguments, ExpiresIn=seconds)
 
     def delete(self, key: str) -> None:
         """Delete an object (see `ObjectStore.delete`)."""

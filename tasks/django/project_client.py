@@ -40,6 +40,7 @@ NAMES = (
     "CELERY_BROKER_URL",
     "RECORDS_IN_REDIS",
     "SUBMITTER",
+    "WEB_DOWNLOADS",
 )
 """The settings that are read from a project. ``ENVIRONMENT`` is not read, because many projects use this name for
 another purpose."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, get_args
-from urllib.parse import quote
 
 from django.http import HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse
 from django.shortcuts import render
 
 from scoreline.storage.errors import InvalidRequest
-from scoreline.storage.objects.base import ObjectInfo, ObjectStore
 from scoreline.tasks.django.access import page, policy
+from scoreline.tasks.django.downloads import download
 from scoreline.tasks.django.live import asks_for_part, respond
 from scoreline.tasks.django.process import overview
+from scoreline.tasks.django.project_client import environ
+from scoreline.tasks.django.settings import PageSettings
 from scoreline.tasks.job.documents import State
 from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.tasks.overview.job import REPORT, find_download
@@ -23,7 +23,6 @@ from scoreline.tasks.overview.overview import MOST_REJECTED, reads_parquet
 
 _LIST_S, _JOB_S = 5, 2
 _ACTIVITIES = ("queue", "decode", "align", "predict", "encode", "upload")
-_PIECE_BYTES = 4 << 20
 _MAX_LABELS = 20
 _MAX_REPORT_BYTES = 20 << 20
 
@@ -137,15 +136,12 @@ def _part(request: HttpRequest, template: str, part: str, context: dict[str, Any
 
 @page()
 def file(request: HttpRequest, job_id: str, name: str) -> HttpResponse | StreamingHttpResponse:
-    """Send an object beside the results of a job, piece by piece."""
+    """Send an object beside the results of a job."""
     found = overview()
     layout, info = find_download(found.client.buckets, found.job(job_id), name)
-    answer = StreamingHttpResponse(_pieces(layout.store, info), content_type="application/octet-stream")
-    answer["Content-Length"] = str(info.size)
-    shown = name.rpartition("/")[2]
-    answer["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(f'{job_id}-{shown}', safe='')}"
-    answer["Content-Security-Policy"] = "default-src 'none'; sandbox"
-    return answer
+    return download(
+        layout.store, info, f"{job_id}-{name.rpartition('/')[2]}", PageSettings.from_env(environ()).downloads
+    )
 
 
 @page()
@@ -163,10 +159,3 @@ def report(request: HttpRequest, job_id: str) -> HttpResponse:
         + "; sandbox"
     )
     return answer
-
-
-def _pieces(store: ObjectStore, info: ObjectInfo) -> Iterator[bytes]:
-    """Yield the bytes of one version of an object, with one piece in memory at a time."""
-    for start in range(0, info.size, _PIECE_BYTES):
-        stop = min(info.size, start + _PIECE_BYTES)
-        yield store.get(info.key, byte_range=(start, stop), if_match=info.etag).data

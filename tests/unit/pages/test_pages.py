@@ -183,6 +183,46 @@ def test_files_beside_the_results_can_be_downloaded_and_nothing_else(client: Eag
         assert browser.get(f"/jobs/{job}/files/{name}").status_code == 404, name
 
 
+@pytest.mark.parametrize(
+    ("way", "uses_https", "leads_away"),
+    [("auto", True, True), ("auto", False, False), ("presigned", False, True), ("streamed", True, False)],
+)
+def test_a_store_with_https_sends_downloads_itself_for_minutes(
+    client: EagerClient, job: str, monkeypatch: pytest.MonkeyPatch, way: str, uses_https: bool, leads_away: bool
+) -> None:
+    store: Any = client.buckets.main
+    signed: list[tuple[str, int, str]] = []
+
+    def presign_read(key: str, *, seconds: int, disposition: str) -> str:
+        signed.append((key, seconds, disposition))
+        return "https://store.example.com/signed"
+
+    monkeypatch.setattr(store, "uses_https", uses_https, raising=False)
+    monkeypatch.setattr(store, "presign_read", presign_read, raising=False)
+    monkeypatch.setenv("WEB_DOWNLOADS", way)
+    browser = log_in("vera")
+    answer: Any = browser.get(f"/jobs/{job}/files/_manifest.json")
+    if not leads_away:
+        assert b'"rows": 3' in b"".join(answer.streaming_content)
+        return
+    assert (answer.status_code, answer["Location"]) == (302, "https://store.example.com/signed")
+    assert (answer["Cache-Control"], answer["Referrer-Policy"]) == ("private, no-store", "no-referrer")
+    name = "attachment; filename*=UTF-8''scored-_manifest.json"
+    assert signed == [(f"results/churn/job_id={job}/_manifest.json", 300, name)]
+    # And nobody gets an address without a log-in, of another object, or of an object that does not exist
+    assert Browser().get(f"/jobs/{job}/files/_manifest.json")["Location"].startswith("/log-in/")
+    assert browser.get(f"/jobs/{job}/files/%2e%2e/latest.json").status_code == 404
+    assert browser.get(f"/jobs/{job}/files/nothing.json").status_code == 404
+    assert len(signed) == 1
+
+
+def test_a_wrong_way_to_download_is_named(client: EagerClient, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_DOWNLOADS", "by mail")
+    answer = log_in("vera").get(f"/jobs/{job}/files/_manifest.json")
+    assert answer.status_code == 503
+    assert "WEB_DOWNLOADS" in text_of(answer)
+
+
 def test_a_report_is_shown_as_a_foreign_page_without_scripts(client: EagerClient, job: str, tmp_path: Path) -> None:
     client.put(f"results/churn/job_id={job}/_report.html", "<script>alert(1)</script><h1>Report</h1>")
     overview().forget()

@@ -7,10 +7,13 @@ import os
 import random
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -475,3 +478,33 @@ def test_refused_credentials_are_reported_as_such(seaweed: Stack, key_id: str | 
         with pytest.raises(AccessDenied, match="the credentials were refused"):
             request()
     assert abs(store.server_time().timestamp() - time.time()) < HANG_S
+
+
+def test_a_presigned_address_gives_the_object_as_a_download(server: R2Settings) -> None:
+    store = R2Store(server, "scoreline")
+    key = f"presigned/{random.randbytes(8).hex()}/ä b.csv"
+    store.put(key, b"age\n1\n")
+    wanted = "attachment; filename*=UTF-8''a%20b.csv"
+    address = store.presign_read(key, seconds=60, disposition=wanted)
+    with urllib.request.urlopen(address, timeout=HANG_S) as answer:
+        assert answer.read() == b"age\n1\n"
+        assert answer.headers["Content-Disposition"] == wanted
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+    query = parse_qs(urlsplit(address).query)
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]  # R2 knows no other
+    assert query["X-Amz-Expires"] == ["60"]
+    assert server.secret_access_key not in address
+    with pytest.raises(InvalidKey):
+        store.presign_read("", seconds=60, disposition=wanted)
+
+
+def test_a_presigned_address_cannot_be_changed(seaweed: Stack) -> None:
+    store = R2Store(settings_of(seaweed), "scoreline")
+    key = f"presigned/{random.randbytes(8).hex()}/"
+    for name in "ab":
+        store.put(key + name, b"secret")
+    address = store.presign_read(key + "a", seconds=60, disposition="attachment")
+    for changed in (address.replace("Expires=60", "Expires=6000"), address.replace("a?", "b?")):
+        assert changed != address
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(changed, timeout=HANG_S)
