@@ -11,6 +11,7 @@ from scoreline.storage.objects.base import ObjectInfo, exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import Job, Outcome, Status, read_outcome, read_run
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.quality.comparison import Comparison, read_comparison
 from scoreline.tasks.quality.published import read_manifest_head
 
 REPORT = "_report.html"
@@ -43,6 +44,10 @@ class JobFacts:
     files: Sequence[Download] = ()
     more_files: bool = False
     has_report: bool = False
+    comparison: Comparison | None = None
+    """How the challenger compares with the model of the job, if the job has one."""
+    comparison_fault: str = ""
+    """Why the comparison cannot be read; empty if it can."""
     fault: str = ""
     """Why the folder of the results cannot be read; empty if it can."""
 
@@ -58,7 +63,8 @@ class JobFacts:
 def read_facts(buckets: Buckets, job: Job, status: Status) -> JobFacts:
     """Return the facts of a job. For a job under way, nothing more is read.
 
-    For a job that has ended, this takes one listing of the folder of its results, and three requests.
+    For a job that has ended, this takes one listing of the folder of its results, and three requests,
+    or four if it has a challenger.
     """
     if not status.ended:
         return JobFacts(job=job, status=status)
@@ -87,6 +93,7 @@ def read_facts(buckets: Buckets, job: Job, status: Status) -> JobFacts:
         warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
         files=files,
         more_files=more,
+        **_comparison(layout, job),
         has_report=any(file.name == REPORT for file in files)
         or (more and exists(layout.store, layout.folder + REPORT)),
     )
@@ -116,3 +123,13 @@ def _downloads(layout: ResultsLayout) -> tuple[tuple[Download, ...], bool]:
         if "\n" not in name:  # no address can name such an object, which somebody else has put there
             found.append(Download(name=name, size=info.size))
     return tuple(sorted(found, key=lambda file: (file.name.startswith("_"), file.name))), False
+
+
+def _comparison(layout: ResultsLayout, job: Job) -> dict[str, Any]:
+    """Return the facts about the challenger of a job. If they cannot be read, the page shows all the rest."""
+    if job.challenger is None:
+        return {}
+    try:
+        return {"comparison": read_comparison(layout.store, job)}
+    except ScorelineError as error:
+        return {"comparison_fault": describe(error)}

@@ -20,10 +20,13 @@ from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.tasks.overview.job import REPORT, find_download
 from scoreline.tasks.overview.jobs import in_utc
 from scoreline.tasks.overview.overview import MOST_REJECTED, reads_parquet
+from scoreline.tasks.quality.comparison import Comparison
+from scoreline.tasks.quality.report.challenger import columns_of, sentences_of
 
 _LIST_S, _JOB_S = 5, 2
 _ACTIVITIES = ("queue", "decode", "align", "predict", "encode", "upload")
 _MAX_LABELS = 20
+_MAX_COMPARED = 20
 _MAX_REPORT_BYTES = 20 << 20
 
 
@@ -94,10 +97,21 @@ def job(request: HttpRequest, job_id: str) -> HttpResponse:
             "rejected_are_counted": reads_parquet() and 0 < status.rejected <= MOST_REJECTED,
             "rows_are_read": reads_parquet() and bool(facts.files),
             "stages": _shares(facts.seconds),
+            "compared": facts.comparison and _compared(facts.comparison),
         }
     every_s = None if status.ended else _JOB_S
     reload = asked and status.ended
     return respond(request, "scoreline/job.html", "scoreline/_progress.html", context, every_s=every_s, reload=reload)
+
+
+def _compared(found: Comparison) -> dict[str, Any]:
+    """Return what the page says of a challenger."""
+    columns = columns_of(found)[:_MAX_COMPARED]
+    return {
+        "text": " ".join(sentences_of(found)),
+        "columns": columns,
+        "more": len(found.labels) + len(found.scores) - len(columns),
+    }
 
 
 def _shares(seconds: Any) -> list[tuple[str, float, float]]:

@@ -11,7 +11,7 @@ from scoreline.tasks.quality.report.columns import OTHER_SEGMENTS
 from scoreline.tasks.quality.report.drawing import Drawing, draw
 from scoreline.tasks.quality.report.facts import Column, Numbers
 from scoreline.tasks.quality.report.pictures import picture_of_histograms
-from scoreline.tasks.quality.report.wording import share
+from scoreline.tasks.quality.report.wording import number, share
 
 _CLASSES = 20
 _SCORES = 12
@@ -78,7 +78,7 @@ def challenger_view(found: Comparison) -> ChallengerView:
         segments.append(_segment(OTHER_SEGMENTS, found.other_segments, of_label, of_score))
     return ChallengerView(
         comparison=found,
-        sentences=tuple(_sentences(found)),
+        sentences=tuple(sentences_of(found)),
         labels=tuple(_label(name, item) for name, item in found.labels.items()),
         scores=tuple(_score(name, item) for name, item in list(found.scores.items())[:_SCORES]),
         more_scores=max(0, len(found.scores) - _SCORES),
@@ -88,7 +88,8 @@ def challenger_view(found: Comparison) -> ChallengerView:
     )
 
 
-def _sentences(found: Comparison) -> Iterator[str]:
+def sentences_of(found: Comparison) -> Iterator[str]:
+    """Yield in sentences how the challenger compares with the model of the job."""
     yield f"{found.challenger} scored {plural(found.rows, 'row')} that {found.champion} scored, too."
     if found.agreement is not None:
         yield f"Both give the same class to {share(found.agreement)} of them."
@@ -115,6 +116,19 @@ def _sentences(found: Comparison) -> Iterator[str]:
     for names, who in (found.only_of_champion, found.champion), (found.only_of_challenger, found.challenger):
         if names:
             yield f"Only {who} has the {'column' if len(names) == 1 else 'columns'} {', '.join(names)}."
+
+
+def columns_of(found: Comparison) -> list[tuple[str, str]]:
+    """Return each compared column with how similar both versions are there, in a few words."""
+    shown = [(name, f"the same class for {share(item.agreement)} of the rows") for name, item in found.labels.items()]
+    for name, item in found.scores.items():
+        parts = (
+            ("rank correlation", item.rank_correlation),
+            ("mean difference", item.mean_difference),
+            ("largest distance", item.largest),
+        )
+        shown.append((name, ", ".join(f"{what} {number(value)}" for what, value in parts)))
+    return shown
 
 
 def _label(name: str, item: LabelComparison) -> LabelView:

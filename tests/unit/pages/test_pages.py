@@ -223,6 +223,26 @@ def test_a_wrong_way_to_download_is_named(client: EagerClient, job: str, monkeyp
     assert "WEB_DOWNLOADS" in text_of(answer)
 
 
+def test_the_page_of_a_job_compares_its_challenger(client: EagerClient) -> None:
+    older, newer = sorted(client.registry.versions("churn"))
+    job = client.submit(
+        "churn@champion", "s3://scoreline/in/", job_id="compared", max_rejected="50%", challenger=f"churn@{older}"
+    ).job_id
+    browser = log_in("vera")
+    page = text_of(browser.get(f"/jobs/{job}/"))
+    assert f"churn@{older} scored 3 rows that churn@{newer} scored, too." in page
+    assert "prediction the same class for 100% of the rows" in page
+    assert "proba_stays rank correlation 1, mean difference" in page
+    # And a comparison that somebody has damaged is named, beside everything else
+    key = f"results/churn/job_id={job}/_challenger/_comparison.json"
+    client.buckets.main.put(key, b"{")
+    overview().forget()
+    page = text_of(browser.get(f"/jobs/{job}/"))
+    assert "_comparison.json is damaged" in page
+    assert "_manifest.json" in page
+    assert newer in page
+
+
 def test_a_report_is_shown_as_a_foreign_page_without_scripts(client: EagerClient, job: str, tmp_path: Path) -> None:
     client.put(f"results/churn/job_id={job}/_report.html", "<script>alert(1)</script><h1>Report</h1>")
     overview().forget()
