@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,13 +15,22 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 from sklearn.linear_model import LogisticRegression
 
+from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
+from scoreline.storage.models.manifest import PinnedModel
+from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.settings import DEFAULT_BUCKET
 from scoreline.tasks.client import Client
+from scoreline.tasks.job.documents import Job, Outcome
+from scoreline.tasks.job.index_entry import entry_of
+from scoreline.tasks.job.spec import JobSpec
 from scoreline.worker.dev.stack import Stack
 from scoreline.worker.web.passwords import hash_password
 from tests.support.waiting import HANG_S, wait_until
 
 PASSWORD = "a long enough password"
+ROLES = {"vera": "view", "oscar": "operate", "paula": "promote"}
+MANY = 10_000
 PAGES = (
     "/",
     "/jobs/",
@@ -52,6 +64,8 @@ class Site:
 
     address: str
     bucket: str
+    crowded: Callable[[], str]
+    """Starts the pages of a bucket with 10,000 jobs, and returns their address."""
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +81,46 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         store.put("schedules.toml", SCHEDULES)
         client.submit("browsed@champion", "s3://scoreline/browsed/", job_id="browsed", max_rejected="50%")
         list(client.watch("browsed", HANG_S))
-        users = f"paula:promote:{hash_password(PASSWORD)}"
-        address = stack.start_web({"WEB_USERS": users, "WEB_SECRET_KEY": "k" * 60, "WEB_HTTPS": "false"})
-        yield Site(address=address.rstrip("/"), bucket=store.bucket)
+        hashed = hash_password(PASSWORD)
+        users = " ".join(f"{name}:{role}:{hashed}" for name, role in ROLES.items())
+        settings = {"WEB_USERS": users, "WEB_SECRET_KEY": "k" * 60, "WEB_HTTPS": "false"}
+
+        def crowded() -> str:
+            folder = tmp_path_factory.mktemp("crowded")
+            write_many(DirectoryStore(folder, DEFAULT_BUCKET), folder / DEFAULT_BUCKET)
+            of_folder = {"ENVIRONMENT": "development", "STORE_DIR": str(folder), "R2_BUCKET": ""}
+            return stack.start_web(settings | of_folder).rstrip("/")
+
+        address = stack.start_web(settings).rstrip("/")
+        yield Site(address=address, bucket=store.bucket, crowded=crowded)
+
+
+def write_many(store: DirectoryStore, folder: Path) -> None:
+    """Write the index of 10,000 jobs that have ended; every hundredth failed. The folder is that of the store."""
+    begin = datetime(2026, 11, 25, tzinfo=UTC)
+    model = PinnedModel(name="churn", version="20261101T120000Z-0a1b2", manifest_sha256="0" * 64)
+    for number in range(MANY):
+        spec = JobSpec(job_id=f"job-{number:05}", model="churn", inputs=("s3://in/",), output="s3://out/")
+        at = (begin + timedelta(seconds=8 * number)).isoformat(timespec="milliseconds")
+        outcome = Outcome(state="succeeded" if number % 100 else "failed", rows=number, failures={})
+        entry = entry_of(Job(spec=spec, model=model, submitted=at), outcome)
+        if not number:  # makes the folder of the day
+            store.put(entry.key, entry.to_json())
+        (folder / entry.key).write_bytes(entry.to_json())
+    store.put(keys.JOBS_INDEX_BUILT, json.dumps({"at": begin.isoformat(), "jobs": MANY}).encode())
 
 
 class Visit:
     """A logged-in page, and what the browser complained about."""
 
-    def __init__(self, page: Page, address: str) -> None:
+    def __init__(self, page: Page, address: str, name: str = "paula") -> None:
         self.page, self.address = page, address
         self.complaints: list[str] = []
         page.set_default_timeout(HANG_S * 1000)
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.goto(f"{address}/jobs/")
-        page.get_by_label("Name").fill("paula")
+        page.get_by_label("Name").fill(name)
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
         page.wait_for_url(f"{address}/jobs/")
@@ -96,10 +134,10 @@ class Visit:
 def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Visit]]:
     contexts = []
 
-    def begin(width: int = 1280, **options: Any) -> Visit:
+    def begin(width: int = 1280, *, address: str = "", name: str = "paula", **options: Any) -> Visit:
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
-        return Visit(context.new_page(), site.address)
+        return Visit(context.new_page(), address or site.address, name)
 
     yield begin
     for context in contexts:
@@ -184,3 +222,41 @@ def test_the_pages_can_be_read_without_javascript(visit: Callable[..., Visit]) -
     opened.page.goto(f"{opened.address}/jobs/browsed/")
     opened.page.get_by_role("link", name="rejected rows by reason").click()
     assert "'age' is 'oops'" in opened.page.content()
+
+
+def test_ten_thousand_jobs_are_searched_and_paged_through(visit: Callable[..., Visit], site: Site) -> None:
+    opened = visit(address=site.crowded())
+    page = opened.page
+    # The newest jobs come first, and each page leads to older ones
+    jobs = page.get_by_role("table").get_by_role("rowheader")
+    assert jobs.first.inner_text().startswith("job-09999")
+    page.get_by_role("link", name="Older jobs").click()
+    page.get_by_role("link", name="Newest jobs").wait_for()
+    assert jobs.first.inner_text().startswith("job-09974")
+    # When a person asks for failed jobs until a time, then those are found among all
+    page.get_by_text("Filter", exact=True).click()
+    page.get_by_label("failed").check()
+    page.get_by_label("Submitted until").fill("2026-11-25T03:00")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_text("job-01300").wait_for()
+    assert jobs.all_inner_texts() == [f"job-{number:05}" for number in range(1_300, -1, -100)]
+    assert opened.violations() == []
+    assert opened.complaints == []
+
+
+def test_a_person_sees_and_may_do_what_the_role_allows(visit: Callable[..., Visit]) -> None:
+    seen = {}
+    for name in ROLES:
+        opened = visit(name=name)
+        page = opened.page
+        page.goto(f"{opened.address}/jobs/browsed/")
+        found = page.locator(".actions .button").all_inner_texts()
+        page.goto(f"{opened.address}/models/browsed/")
+        seen[name] = [*found, *page.locator("main .button").all_text_contents()]
+        # And a form without its token is refused, whoever sends it
+        answer = page.request.post(f"{opened.address}/jobs/browsed/do/reject/", form={"reason": "no"})
+        assert answer.status == 403
+    rescore = "Score the rejected rows again"
+    assert seen["vera"] == []
+    assert seen["oscar"] == [rescore]
+    assert seen["paula"] == [rescore, "Reject", "Go back to an earlier run", "Move this alias"]
