@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -154,16 +154,20 @@ def _outcome(estimator: Any, compiled: Compiled, x: Any) -> tuple[list[np.ndarra
         return [compiled.evaluate(x)], None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for method in ("score_samples", "decision_function", "predict_proba", "predict"):  # from the sums themselves on
-            call: Callable[[Any], Any] | None = getattr(estimator, method, None)
-            if call is None:
-                continue
-            try:
-                result = call(x)
-            except ValueError as error:
-                return [], str(error)
-            return list(result) if isinstance(result, list) else [result], None
-    return [], None
+        results: list[np.ndarray[Any, Any]] = []
+        try:
+            for method, kind in compiled.compared or _first_method(estimator, x.dtype.type):
+                result = getattr(estimator, method)(x.astype(kind, copy=False))
+                results += result if isinstance(result, list) else [result]
+        except ValueError as error:
+            return [], str(error)
+    return results, None
+
+
+def _first_method(estimator: Any, kind: Any) -> list[tuple[str, Any]]:
+    """Return the method of an estimator that is nearest to the sums over trees themselves."""
+    methods = ("score_samples", "decision_function", "predict_proba", "predict")
+    return [(method, kind) for method in methods if hasattr(estimator, method)][:1]
 
 
 def _equal(expected: list[np.ndarray[Any, Any]], got: list[np.ndarray[Any, Any]]) -> bool:

@@ -26,46 +26,21 @@ from sklearn.ensemble import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from scoreline.storage.models.compiled.nodes import PackedTrees, pack
+from scoreline.storage.models.compiled.nodes import pack
+from scoreline.storage.models.compiled.single_trees import decision_tree
 from scoreline.storage.models.compiled.trees import MAX_CATEGORIES, WORDS_OF_CATEGORIES, NotPackable, TreeArrays
-from scoreline.storage.models.compiled.validated import TREES, Compiled, is_sparse, tree_arrays, with_features
+from scoreline.storage.models.compiled.validated import (
+    TREES,
+    Compiled,
+    is_dense,
+    is_sparse,
+    tree_arrays,
+    with_features,
+)
 from scoreline.storage.models.compiled.wholes import WHOLES, is_whole
 
 KNOWN_VERSIONS = ("1.9.",)
 """The versions of scikit-learn whose internals are as this module expects."""
-
-
-class CompiledTree:
-    """Replaces the ``tree_`` of a decision tree.
-
-    Attributes that this class does not define are those of the ``tree_``.
-    """
-
-    def __init__(self, tree: Any, packed: PackedTrees) -> None:
-        self._tree = tree
-        self._packed = packed
-
-    def predict(self, x: Any) -> npt.NDArray[np.float64]:
-        """Return the values of the leaf of each row.
-
-        The shape is (n_rows, n_outputs, n_classes), or (n_rows, n_classes) if there is a single output.
-        """
-        if not _is_dense(x, np.float32, self._packed.n_features):
-            own: npt.NDArray[np.float64] = self._tree.predict(x)
-            return own
-        shape = self._tree.value.shape[1:]
-        sums = np.full((len(x), self._packed.n_columns), -0.0)  # -0.0 + -0.0 is -0.0, but 0.0 + -0.0 is 0.0
-        self._packed.add_to(sums, x)
-        return sums.reshape(len(x), *shape) if self._tree.n_outputs > 1 else sums.reshape(len(x), shape[-1])
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_tree" or name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._tree, name)
-
-    def __reduce__(self) -> Any:
-        """Pickle and copy the original ``tree_``, because a copy may be used after the batch."""
-        return self._tree.__reduce__()
 
 
 def compile_estimator(estimator: Any) -> Compiled:
@@ -82,12 +57,6 @@ def compile_estimator(estimator: Any) -> Compiled:
         return _COMPILERS[type(estimator)](estimator)
     except (AttributeError, TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
         raise NotPackable(f"its fitted state is not as expected ({type(error).__name__}: {error})") from error
-
-
-def _decision_tree(model: Any) -> Compiled:
-    trees = [tree_arrays(model, model.n_features_in_)]
-    packed = pack(trees, model.n_features_in_, [0], wide=False)
-    return Compiled.of({"tree_": CompiledTree(model.tree_, packed)}, packed, trees)
 
 
 def _forest_classifier(model: Any) -> Compiled:
@@ -121,7 +90,7 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
             return own(model, X)
         check_is_fitted(model)
         x = model._validate_X_predict(X)
-        if not _is_dense(x, np.float32, packed.n_features):
+        if not is_dense(x, np.float32, packed.n_features):
             return own(model, X)
         sums = np.zeros((len(x), n_columns))
         packed.add_to(sums, x)
@@ -140,7 +109,7 @@ def _gradient_boosting(model: Any) -> Compiled:
         raise NotPackable("its trees have several outputs")
 
     def raw_predict(X: Any) -> Any:
-        if not _is_dense(X, np.float32, packed.n_features):
+        if not is_dense(X, np.float32, packed.n_features):
             return type(model)._raw_predict(model, X)
         check_is_fitted(model)
         sums = model._raw_predict_init(X)
@@ -187,7 +156,7 @@ def _hist_gradient_boosting(model: Any) -> Compiled:
 
     def predict_iterations(X: Any, iterations: Any, raw_predictions: Any, is_binned: bool, n_threads: int) -> None:
         usable = iterations is predictors and not is_binned and raw_predictions.dtype == np.float64
-        usable = usable and _is_dense(X, np.float64, packed.n_features)
+        usable = usable and is_dense(X, np.float64, packed.n_features)
         if not usable or (n_splits and (X[:, categorical] >= MAX_CATEGORIES).any()):
             type(model)._predict_iterations(model, X, iterations, raw_predictions, is_binned, n_threads)
             return
@@ -237,7 +206,7 @@ def _isolation_forest(model: Any) -> Compiled:
     own = type(model)._compute_score_samples
 
     def compute_score_samples(X: Any, subsample_features: bool) -> Any:
-        if not _is_dense(X, np.float32, packed.n_features):
+        if not is_dense(X, np.float32, packed.n_features):
             return own(model, X, subsample_features)
         sums = np.zeros((len(X), 1))
         packed.add_to(sums, X)
@@ -262,13 +231,9 @@ def is_known(value: Any) -> bool:
     return type(value) in _COMPILERS and (type(value) not in WHOLES or is_whole(value))
 
 
-def _is_dense(x: Any, dtype: Any, n_features: int) -> bool:
-    return type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == n_features
-
-
 _COMPILERS: dict[type, Callable[[Any], Compiled]] = {
     **WHOLES,
-    **dict.fromkeys(TREES, _decision_tree),
+    **dict.fromkeys(TREES, decision_tree),
     RandomForestClassifier: _forest_classifier,
     ExtraTreesClassifier: _forest_classifier,
     RandomForestRegressor: _forest_regressor,

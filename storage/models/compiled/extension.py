@@ -8,8 +8,8 @@ from typing import Any
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 
 VERSION = 6
-"""The version of the functions of `_pack`, `_walk` and `_select`. Increase it here and there if their parameters or the
-arrays change."""
+"""The version of the functions of `_pack`, `_walk`, `_single` and `_select`. Increase it here and there if their
+parameters or the arrays change."""
 WORDS_VERSION = 1
 """The version of the functions of `_words`. Increase it here and there if their parameters or the slots change."""
 
@@ -17,10 +17,10 @@ WORDS_VERSION = 1
 def is_available() -> bool:
     """Return whether the extensions were built, from sources of these versions."""
     try:
-        from scoreline.storage.models.compiled import _pack, _select, _walk, _words
+        from scoreline.storage.models.compiled import _pack, _select, _single, _walk, _words
     except ImportError:
         return False
-    versions = {_pack: VERSION, _select: VERSION, _walk: VERSION, _words: WORDS_VERSION}
+    versions = {_pack: VERSION, _select: VERSION, _single: VERSION, _walk: VERSION, _words: WORDS_VERSION}
     return all(getattr(module, "VERSION", None) == version for module, version in versions.items())
 
 

@@ -172,6 +172,26 @@ def pack(
     )
 
 
+def pack_single(tree: TreeArrays, n_features: int) -> Nodes:
+    """Check a tree and pack it for `_single`, whose nodes have float32 instead of keys, and name the features.
+
+    Raises
+    ------
+    NotPackable
+        The arrays do not describe a tree, or the tree is too large.
+    """
+    if not 0 < n_features <= 1 << 24:
+        raise NotPackable(f"it has {n_features:,} features")
+    check_values([tree])
+    check_lengths(tree)
+    nothing = np.empty(0)
+    every = Columns(np.arange(n_features, dtype=np.int32), n_features, nothing, np.zeros(1, np.int64), 0)
+    form = _nodes([tree], every, n_features, False, 0)
+    threshold = form.nodes.view(NODE)["threshold"]
+    threshold[:] = _bits_of(threshold)  # that of a leaf becomes a NaN, which no value is above
+    return form
+
+
 def _nodes(trees: Sequence[TreeArrays], columns: Columns, n_features: int, wide: bool, n_splits: int) -> Nodes:
     shift = max(1, (len(columns.used) - 1).bit_length()) + 1
     sizes = np.array([len(tree.left) for tree in trees], dtype=np.int64)

@@ -33,6 +33,8 @@ class Compiled:
     """Features whose values are categories, as numbers from 0."""
     evaluate: Callable[[Any], npt.NDArray[np.float64]] | None = None
     """Computes the results that are compared with those of scikit-learn. By default, methods of the estimator do."""
+    compared: Sequence[tuple[str, type[np.number[Any]]]] = ()
+    """The methods that are compared, each on rows of a type. By default, the first of those that an estimator has."""
 
     @classmethod
     def of(cls, methods: Methods, packed: PackedTrees, trees: Sequence[TreeArrays]) -> Self:
@@ -75,3 +77,8 @@ def is_sparse(x: Any) -> bool:
     The method of a forest validates them itself, and would give each warning again if they had been validated before.
     """
     return issparse(x) or hasattr(x, "sparse")
+
+
+def is_dense(x: Any, dtype: Any, n_features: int) -> bool:
+    """Return whether rows are an array of this type with so many columns."""
+    return type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == n_features

@@ -98,7 +98,7 @@ def test_seconds_in_which_scikit_learn_scored_all_rows_are_not_counted(monkeypat
     timings, others = Timings(), Timings()
     score(own, FRAME, timings)
     assert timings.compiled > 0
-    monkeypatch.setattr("scoreline.storage.models.compiled.estimators._is_dense", lambda *_: False)
+    monkeypatch.setattr("scoreline.storage.models.compiled.estimators.is_dense", lambda *_: False)
     score(own, FRAME, others)
     assert others.seconds["predict"] > 0
     assert others.compiled == 0

@@ -54,7 +54,17 @@ from threadpoolctl import threadpool_limits
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import _pack, _select, _walk, estimators, extension, nodes, probes
+from scoreline.storage.models.compiled import (
+    _pack,
+    _select,
+    _single,
+    _walk,
+    estimators,
+    extension,
+    nodes,
+    probes,
+    single_trees,
+)
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.compiled.nodes import PackedTrees
@@ -475,7 +485,7 @@ def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPat
     )
 
 
-@pytest.mark.parametrize("name", ["forest", "decision tree", "gradient boosting", "histograms", "isolation forest"])
+@pytest.mark.parametrize("name", ["forest", "gradient boosting", "histograms", "isolation forest"])
 def test_an_ensemble_that_differs_in_one_bit_is_not_compiled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def add_to(self: PackedTrees, sums: np.ndarray, x: Any, **options: Any) -> None:
         right(self, sums, x, **options)
@@ -519,8 +529,12 @@ def test_an_ensemble_that_cannot_say_whether_it_is_fitted_is_not_compiled(monkey
 
 @pytest.mark.parametrize(
     ("module", "function", "name"),
-    [(_walk, "add_leaves", "large forest"), (_select, "add_small", "gradient boosting")],
-    ids=["walk", "select"],
+    [
+        (_walk, "add_leaves", "large forest"),
+        (_select, "add_small", "gradient boosting"),
+        (_single, "find_leaves", "decision tree"),
+    ],
+    ids=["walk", "select", "single"],
 )
 def test_a_failing_walk_is_slow_and_not_fatal(
     module: Any, function: str, name: str, monkeypatch: pytest.MonkeyPatch
@@ -541,17 +555,17 @@ def test_changed_parameters_or_layouts_have_another_version() -> None:
     folder = Path(extension.__file__).parent
     declared = "".join(
         re.sub(r"\s*#.*", "", found)
-        for name in ("_pack.pyx", "_select.pyx", "_walk.pyx")
+        for name in ("_pack.pyx", "_select.pyx", "_single.pyx", "_walk.pyx")
         for found in re.findall(
             r"^(?:def|cdef struct) .*\n(?: {4}[^\n\"]*\n|\).*\n)*", (folder / name).read_text(), re.M
         )
     )
     assert declared.count("def add_") == 2
-    assert (extension.VERSION, hashlib.sha256(declared.encode()).hexdigest()[:16]) == (6, "898dfeac9f7619b7")
+    assert (extension.VERSION, hashlib.sha256(declared.encode()).hexdigest()[:16]) == (6, "37b120610b044d18")
 
 
 @pytest.mark.parametrize("version", [None, 0])
-@pytest.mark.parametrize("module", [_pack, _walk, _select], ids=["pack", "walk", "select"])
+@pytest.mark.parametrize("module", [_pack, _walk, _select, _single], ids=["pack", "walk", "select", "single"])
 def test_an_extension_of_another_version_is_not_used(
     module: Any, version: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -617,7 +631,7 @@ def test_a_copy_that_is_made_while_a_tree_is_compiled_has_its_own_tree(copied: C
     expected = results(model, X)
     compiled = compile_ensembles([("model", model)])
     with compiled.in_use():
-        assert type(model.tree_) is estimators.CompiledTree
+        assert type(model.tree_) is single_trees.CompiledTree
         found = copied(model)
     assert type(found.tree_) is Tree
     assert found.tree_ is not model.tree_
@@ -626,7 +640,7 @@ def test_a_copy_that_is_made_while_a_tree_is_compiled_has_its_own_tree(copied: C
 
 @pytest.mark.parametrize("name", ["_tree", "__array_interface__", "node_count"])
 def test_a_stand_in_that_stands_for_nothing_yet_has_no_attributes(name: str) -> None:
-    assert not hasattr(estimators.CompiledTree.__new__(estimators.CompiledTree), name)
+    assert not hasattr(single_trees.CompiledTree.__new__(single_trees.CompiledTree), name)
 
 
 def test_compiled_ensembles_may_be_used_in_other_processes() -> None:
