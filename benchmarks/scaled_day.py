@@ -57,6 +57,8 @@ class SimulatedJob:
     """Seconds that one process takes for its parts."""
     submitted: float
     ended: float | None = None
+    deadline_s: float | None = None
+    """Seconds from the submission within which it must end (``--deadline``)."""
 
     @property
     def parts(self) -> int:
@@ -66,7 +68,7 @@ class SimulatedJob:
     @property
     def in_time(self) -> bool:
         """Whether the job ended in time."""
-        return self.ended is not None and self.ended - self.submitted <= FINISH_WITHIN_S
+        return self.ended is not None and self.ended - self.submitted <= (self.deadline_s or FINISH_WITHIN_S)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +187,7 @@ class Day:
         self.jobs[job.job_id] = job
         self.store.put(keys.active(job.job_id), b"")
         self.ledger.watchlist.add([job.job_id])
-        self.store.put(keys.job(job.job_id), _job(job.job_id, self.clock.now).to_json())
+        self.store.put(keys.job(job.job_id), _job(job.job_id, self.clock.now, job.deadline_s).to_json())
         self._queue.append(("plan", job.job_id, 0))
 
     def _step(self) -> None:
@@ -246,7 +248,8 @@ class Day:
         job = self.jobs[job_id]
         if kind == "plan":
             rows = int(job.parts * PART_S * ROWS_PER_S)
-            work = Workload.of(_job(job_id, MIDNIGHT + job.submitted), rows).text
+            made = _job(job_id, MIDNIGHT + job.submitted, job.deadline_s)
+            work = Workload.of(made, rows, deadline=made.spec.deadline).text
             self.ledger.begin(job_id, "p", job.parts, budget=0, work=work)
             self._dispatch(job_id)
         elif kind == "part":
@@ -262,10 +265,20 @@ class Day:
             self.ledger.watchlist.remove(job_id)
 
 
-def _job(job_id: str, submitted: float) -> Job:
-    spec = JobSpec(job_id=job_id, model="churn", inputs=("s3://scores/in/",), output="s3://scores/out/")
+def _job(job_id: str, submitted: float, deadline_s: float | None = None) -> Job:
+    spec = JobSpec(
+        job_id=job_id,
+        model="churn",
+        inputs=("s3://scores/in/",),
+        output="s3://scores/out/",
+        deadline=None if deadline_s is None else _moment(submitted + deadline_s),
+    )
     model = PinnedModel(name="churn", version="20260101T000000Z-00000", manifest_sha256="0" * 64)
-    return Job(spec=spec, model=model, submitted=datetime.fromtimestamp(submitted, UTC).isoformat())
+    return Job(spec=spec, model=model, submitted=_moment(submitted))
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _requests() -> Iterator[SimulatedJob]:
@@ -277,6 +290,7 @@ def _requests() -> Iterator[SimulatedJob]:
         at += chance.uniform(60, 900)
     for number in range(6):
         yield SimulatedJob(job_id=f"noon-{number}", work_s=900, submitted=12 * 3_600 + 10 * number)
+    yield SimulatedJob(job_id="urgent", work_s=1_500, submitted=13.2 * 3_600, deadline_s=420)
     yield SimulatedJob(job_id="before-outage", work_s=1_900, submitted=API_DOWN[0] - 480)
     yield SimulatedJob(job_id="in-outage", work_s=2_600, submitted=API_DOWN[0] + 1_200)
     yield SimulatedJob(job_id="at-limit", work_s=1_500, submitted=LIMITED[0] + 60)

@@ -121,6 +121,13 @@ def engine(app: Celery) -> Engine:
     return process.engine
 
 
+def leave_steps(**_: Any) -> None:
+    """Leave the long steps that this process has begun to other processes, because it ends."""
+    between = None if process.engine is None else process.engine.between_batches
+    if isinstance(between, ShortSteps):
+        between.abandon()
+
+
 def _do_request(app: Celery, within: Engine, step: WaitingStep, longest_s: float) -> bool:
     """Do a request of an application with the engine `within`, which shares no documents with the part under way."""
     before, process.engine = process.engine, within

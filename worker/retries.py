@@ -42,6 +42,9 @@ MAX_RETRIES = 30
 """Maximum number of retries after a transient error. With delays of up to `LONGEST_RETRY_S`, no part fails because of
 an outage of a quarter of an hour."""
 LONGEST_RETRY_S = 60
+LONG_WAITS = 6
+"""Number of times that the message of a step comes back while another process does the step in stints: about a minute
+and a half. If the step has not ended by then, a free process does it, too, and without pauses."""
 MAX_UNKNOWN_RETRIES = 3
 """Maximum number of retries after an error that is not a `ScorelineError`. Without this limit, a job would never end
 after a bug."""
@@ -131,18 +134,18 @@ def retry_later(task: Task[Any, Any], error: Exception, **changed: Any) -> BaseE
     )
 
 
-def receive_step(task: Task[Any, Any], engine: Engine, job_id: str) -> tuple[Begun, str]:
+def receive_step(task: Task[Any, Any], engine: Engine, job_id: str, waits: int = 1) -> tuple[Begun, str]:
     """Record that the message of a step has arrived.
 
     Return whether the step can begin, and what it carries (see `WaitingSteps.receive`). If another process does the
-    step between two batches of a part, retry the message, once. The step is done when the message comes back. It is
-    then done twice if the other process has not ended it, which does no harm.
+    step between two batches of a part, retry the message, up to `waits` times. The step is done when the message comes
+    back. It is then done twice if the other process has not ended it, which does no harm.
     """
     begun: Begun = ""
     carried = ""
     with contextlib.suppress(LedgerError):
         begun, carried = engine.ledger.waiting.receive(WaitingStep(task=task.name, job_id=job_id))
-        if begun == "taken" and not task.request.retries:
+        if begun == "taken" and task.request.retries < waits:
             raise retry_later(task, JobFailed(f"another process does the step of job {job_id}: it may end first"))
     if begun == "done":
         telemetry.drop()

@@ -56,6 +56,7 @@ def connect(app: Celery) -> None:
     worker_init.connect(_share_memory, weak=False)
     worker_process_init.connect(_share_connection, weak=False)
     worker_process_init.connect(model_processes.allow_children, weak=False)
+    worker_process_shutdown.connect(lifecycle.leave_steps, weak=False)
     worker_process_shutdown.connect(model_processes.end_children, weak=False)
     celeryd_after_setup.connect(_read_all_queues, weak=False)
     celeryd_after_setup.connect(_log_sizing, weak=False)

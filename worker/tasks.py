@@ -51,6 +51,7 @@ from scoreline.worker import lifecycle, startup, telemetry
 from scoreline.worker.celery import app
 from scoreline.worker.hand_over import pass_on
 from scoreline.worker.retries import (
+    LONG_WAITS,
     MAX_RETRIES,
     MAX_UNKNOWN_RETRIES,
     answerable,
@@ -194,8 +195,9 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
     """Divide a job into parts, and dispatch the first parts."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id):
-        if receive_step(self, engine, job_id)[0] != "done":
-            planner.plan_job(engine, job_id)
+        if receive_step(self, engine, job_id, waits=LONG_WAITS)[0] != "done":
+            with engine.step_under_way():
+                planner.plan_job(engine, job_id)
 
 
 @app.task(name="scoreline.score_part", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)
@@ -258,8 +260,9 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
     """Check the results of a job whose parts are all done, and end the job."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id):
-        if receive_step(self, engine, job_id)[0] != "done":
-            finalizing.finalize(engine, job_id)
+        if receive_step(self, engine, job_id, waits=LONG_WAITS)[0] != "done":
+            with engine.step_under_way():
+                finalizing.finalize(engine, job_id)
 
 
 @app.task(name="scoreline.events", bind=True, max_retries=MAX_RETRIES, default_retry_delay=RETRY_DELAY_S)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scoreline.storage.wording import plural
-from scoreline.tasks.backlog.reader import Backlog
+from scoreline.tasks.backlog.reader import Backlog, JobBacklog
 from scoreline.tasks.backlog.time_left import duration
 
 START_S = 60.0
@@ -41,8 +41,11 @@ class Decision:
     """A sentence for people, without a full stop."""
 
 
+_ORDER = {"high": 0, None: 1, "low": 2}
+
+
 def processes_needed(backlog: Backlog, policy: Policy, now: float) -> float:
-    """Return how many processes finish all jobs in time, as a number that need not be whole.
+    """Return how many processes finish all jobs within `Policy.finish_within_s`, as a number that need not be whole.
 
     If jobs share processes evenly, then until a job ends, its own work is done, and as much work of each other job, or
     all work of the other job if that is less. The result is also enough if jobs are scored one after another, from the
@@ -60,6 +63,31 @@ def processes_needed(backlog: Backlog, policy: Policy, now: float) -> float:
         left = job.since + policy.finish_within_s - now - policy.start_s
         needed = max(needed, work[job.seconds] / max(left, _LEAST_SHARE * policy.finish_within_s))
     return needed
+
+
+def processes_for_deadlines(backlog: Backlog, policy: Policy, now: float) -> tuple[float, JobBacklog | None]:
+    """Return how many processes end each job with a deadline before it, and the job that needs most of them.
+
+    Within its group, a job waits for the jobs of higher priority, and for those of the same priority that are older.
+    Groups share the processes evenly: until the job ends, each other group is given as much time as its own group, or
+    less if it has less work. Weights of groups are not known here. A job whose deadline has passed needs none.
+    """
+    most, which = 0.0, None
+    groups = backlog.groups()
+    for job in backlog.jobs:
+        if job.deadline is None or job.deadline <= now or not job.seconds:
+            continue
+        place = _ORDER[job.priority], job.since
+        own = sum(
+            other.seconds
+            for other in backlog.jobs
+            if other.group == job.group and (_ORDER[other.priority], other.since) <= place
+        )
+        work = own + sum(min(own, group.seconds) for name, group in groups.items() if name != job.group)
+        needed = work / max(job.deadline - now - policy.start_s, policy.start_s)
+        if needed > most:
+            most, which = needed, job
+    return most, which
 
 
 def _work_until_end(seconds: Sequence[float]) -> dict[float, float]:
@@ -98,9 +126,12 @@ def decide(
     """
     least = max(policy.least, min(policy.most, 1) if backlog.jobs else 0)  # a worker has to send the webhooks
     if backlog.under_way or waiting:
-        needed = max(1, math.ceil(processes_needed(backlog, policy, now) / worker_size - 1e-9))
+        usual = processes_needed(backlog, policy, now)
+        for_deadlines, urgent = processes_for_deadlines(backlog, policy, now)
+        needed = max(1, math.ceil(max(usual, for_deadlines) / worker_size - 1e-9))
+        urgent = urgent if for_deadlines > usual else None
         wanted = max(dynos, min(policy.most, max(least, needed)))
-        return Decision(dynos=wanted, reason=_why(backlog, policy, waiting, needed, wanted))
+        return Decision(dynos=wanted, reason=_why(backlog, policy, waiting, needed, wanted, urgent, now))
     if dynos <= least:
         return Decision(dynos=least, reason="there is no work")
     if idle_s < policy.idle_after_s:
@@ -109,13 +140,17 @@ def decide(
     return Decision(dynos=least, reason=f"there has been no work for {duration(idle_s)}")
 
 
-def _why(backlog: Backlog, policy: Policy, waiting: int, needed: int, wanted: int) -> str:
-    within = duration(policy.finish_within_s)
+def _why(
+    backlog: Backlog, policy: Policy, waiting: int, needed: int, wanted: int, urgent: JobBacklog | None, now: float
+) -> str:
+    within = f"within {duration(policy.finish_within_s)}"
+    if urgent is not None and urgent.deadline is not None:
+        within += f", and {urgent.job_id} before its deadline in {duration(urgent.deadline - now)}"
     if backlog.seconds == 0:
         return f"{plural(backlog.under_way, 'job')} and {plural(waiting, 'message')} wait for a worker"
     work = f"{duration(backlog.seconds)} of work in {plural(backlog.under_way, 'job')}"
     if needed > wanted:
-        return f"{work} would need {plural(needed, 'dyno')} to end within {within}, and --max is {policy.most}"
+        return f"{work} would need {plural(needed, 'dyno')} to end {within}, and --max is {policy.most}"
     if needed < wanted:
-        return f"{work} needs {plural(needed, 'dyno')} to end within {within}; no dyno is removed while there is work"
-    return f"{work} ends within {within}"
+        return f"{work} needs {plural(needed, 'dyno')} to end {within}; no dyno is removed while there is work"
+    return f"{work} ends {within}"

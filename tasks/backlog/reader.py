@@ -15,7 +15,7 @@ from scoreline.storage.errors import DocumentCorrupt, JobNotFound, ObjectNotFoun
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.ledger.watchlist import JobState
 from scoreline.storage.objects.base import ObjectStore
-from scoreline.tasks.backlog.workload import Workload
+from scoreline.tasks.backlog.workload import Priority, Workload
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.end_time import PART_S
 from scoreline.tasks.job.plan_file import PlanFile
@@ -49,6 +49,10 @@ class JobBacklog:
     """When the run of the job began, in seconds since 1970."""
     pace_known: bool = True
     """Whether an earlier job has recorded the pace of the model version. Otherwise, `seconds` is a guess."""
+    deadline: float | None = None
+    """When the run of the job ends as failed, in seconds since 1970; None if it has no deadline."""
+    priority: Priority | None = None
+    """Priority of the job in its group; None for ``normal``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +165,8 @@ class BacklogReader:
         """Read the work of a job from the bucket; None if the bucket does not say it."""
         try:
             rows = PlanFile(self._main, job_id).rows if planned else 0
-            return Workload.of(read_job(self._main, job_id), rows)
+            job = read_job(self._main, job_id)
+            return Workload.of(job, rows, deadline=job.spec.deadline)
         except (JobNotFound, ObjectNotFound, DocumentCorrupt):
             return None
 
@@ -190,6 +195,8 @@ def _job(state: JobState, work: Workload, paces: Mapping[str, tuple[float, bool]
         seconds=rows / rows_per_s + parts * PART_S,
         since=work.since,
         pace_known=known,
+        deadline=work.deadline,
+        priority=work.priority,
     )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Literal
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.objects.requests import Requests
 from scoreline.storage.typed_json import MALFORMED, build, decode_object
 from scoreline.tasks.job.documents import Job
+
+type Priority = Literal["high", "low"]
+_UNUSUAL: dict[str, Priority] = {"high": "high", "low": "low"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +22,9 @@ class Workload:
 
     Examples
     --------
-    >>> Workload.of_text(Workload(pace="churn@1 default", group="churn", rows=9, since=0.5).text)
-    Workload(pace='churn@1 default', group='churn', rows=9, since=0.5, class_a=0, class_b=0)
+    >>> work = Workload(pace="churn@1 default", group="churn", rows=9, since=0.5)
+    >>> Workload.of_text(work.text) == work
+    True
     """
 
     pace: str
@@ -32,6 +37,10 @@ class Workload:
     class_a: int = 0
     class_b: int = 0
     """Numbers of requests that planning took, by the classes of `scoreline.storage.objects.requests`; 0 if unknown."""
+    deadline: float | None = None
+    """Time at which the current run ends as failed, in seconds since 1970; None if it has no deadline."""
+    priority: Priority | None = None
+    """Priority of the job in its group; None for ``normal``."""
 
     @property
     def requests(self) -> Requests:
@@ -39,7 +48,14 @@ class Workload:
         return Requests(class_a=self.class_a, class_b=self.class_b)
 
     @classmethod
-    def of(cls, job: Job, rows: int, since: float | None = None, planning: Requests | None = None) -> Workload:
+    def of(
+        cls,
+        job: Job,
+        rows: int,
+        since: float | None = None,
+        planning: Requests | None = None,
+        deadline: str | None = None,
+    ) -> Workload:
         """Return the work of a job.
 
         Parameters
@@ -50,6 +66,8 @@ class Workload:
             When the current run began; by default, the time of submission.
         planning : Requests, optional
             The requests that planning took.
+        deadline : str, optional
+            The deadline of the current run, in ISO 8601.
         """
         begun = datetime.fromisoformat(job.submitted).timestamp() if since is None else since
         counted = planning or Requests()
@@ -60,12 +78,15 @@ class Workload:
             since=begun,
             class_a=counted.class_a,
             class_b=counted.class_b,
+            deadline=None if deadline is None else datetime.fromisoformat(deadline).timestamp(),
+            priority=_UNUSUAL.get(job.spec.priority or "normal"),
         )
 
     @property
     def text(self) -> str:
-        """The work as text, which `of_text` reads."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        """The work as text, which `of_text` reads. What earlier releases do not know is left out unless it is set."""
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(known, separators=(",", ":"))
 
     @classmethod
     def of_text(cls, text: str) -> Workload | None:

@@ -33,12 +33,23 @@ def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
         thread.join()
 
 
+class AttemptedBefore(Exception):
+    """Raised if a step was attempted before, or is under way in another process."""
+
+
 @contextlib.contextmanager
-def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
+def hold_step(dispatcher: Dispatcher, job_id: str, name: str, *, only_first: bool = False) -> Iterator[None]:
     """Hold the lease of a job's step while the block runs.
+
+    Parameters
+    ----------
+    only_first : bool
+        Whether only the first attempt may be made here.
 
     Raises
     ------
+    AttemptedBefore
+        This would not be the first attempt.
     ProcessDied
         The process died in every earlier attempt, and no attempt is left.
     """
@@ -46,6 +57,8 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str) -> Iterator[None]:
     attempt = ledger.begin_step(job_id, name, lease_s)
     will_retry = False
     try:
+        if only_first and attempt > 1:
+            raise AttemptedBefore
         if attempt > STEP_ATTEMPTS:
             raise ProcessDied(
                 f"the worker process died {plural(attempt - 1, 'time')} at the step {name!r}: it may be out of memory"

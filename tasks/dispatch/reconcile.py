@@ -261,7 +261,7 @@ def open_ledger(
     run, _ = read_run(dispatcher.buckets.main, job_id)
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
     since = time.time() if run.number > 1 else None
-    work = Workload.of(documents.job, plan.rows, since, planning).text
+    work = Workload.of(documents.job, plan.rows, since, planning, run.deadline_of(documents.job)).text
     terms = terms_of(documents.job, run)
 
     def begin() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
@@ -13,13 +13,14 @@ from scoreline.storage import keys
 from scoreline.storage.errors import InputNotFound, ObjectNotFound
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.objects.gated import GatedStore
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import Pinned, Span, Survey
 from scoreline.storage.tables.formats import Tables, is_text, kind_of
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.packed_spans import pack_spans
 from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, held_bytes, hold
 from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
@@ -110,6 +111,8 @@ def survey_inputs(
     options: ReadOptions,
     features: Collection[str] = (),
     kept: KeptObjects | None = None,
+    may_pause: Callable[[], None] = lambda: None,
+    gate: Callable[[], None] | None = None,
 ) -> list[SurveyedObject]:
     """Survey all objects, several at a time. Of Parquet objects, footers are read; text objects are read whole.
 
@@ -121,6 +124,10 @@ def survey_inputs(
         Columns that are already known to be features (see `TableFormat.survey`).
     kept : KeptObjects, optional
         Cache for small objects, from which later code in the same step reads them again.
+    may_pause : callable
+        Called after each object, where the caller may do something else for a while.
+    gate : callable, optional
+        Called before each read. It may wait.
 
     Raises
     ------
@@ -133,8 +140,11 @@ def survey_inputs(
         kind = kind_of(source.key, options)
         whole = RangedFile.WHOLE_BYTES if kind == "parquet" and not is_kept else SMALL_BYTES
         if 0 < source.size <= whole:
+            if gate is not None:
+                gate()
             source = hold(source)
-        return source, is_kept, kind, tables.survey(source, options, features)
+        gated = source if gate is None else replace(source, store=GatedStore(source.store, gate))
+        return source, is_kept, kind, tables.survey(gated if held_bytes(source) is None else source, options, features)
 
     found = []
     alike = _Alike()
@@ -153,6 +163,7 @@ def survey_inputs(
     ahead = map_ahead(survey, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
     with contextlib.closing(ahead) as surveys:
         for source, is_kept, kind, surveyed in surveys:
+            may_pause()
             if kept is not None and is_kept:
                 kept.add(source, sum(span.rows for span in surveyed.spans))
             found.append(

@@ -120,6 +120,7 @@ class _Arrangement:
             libraries = (file.schema_arrow.metadata or {}).get(b"scoreline.libraries", b"").decode()
             first_row = 0
             for batch in _batches(file):
+                self._engine.let_others_work(self._job.model)
                 self._add(number, first_row, libraries, batch, row_bytes)
                 first_row += batch.num_rows
                 if full := self._folders.full():

@@ -18,6 +18,7 @@ from scoreline.storage.errors import UnreadableInput, describe
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import Manifest, PinnedModel
+from scoreline.storage.objects import requests
 from scoreline.storage.objects.requests import Requests
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.formats import Tables
@@ -36,6 +37,7 @@ from scoreline.tasks.scoring.settled_types import settle
 from scoreline.tasks.scoring.timings import PartHistory
 from scoreline.tasks.steps.challenger_limits import ExtraUnreadable, FailedChallengers
 from scoreline.tasks.steps.known_columns import KnownColumns
+from scoreline.tasks.steps.stints import Gate
 
 
 class ModelSource(Protocol):
@@ -87,7 +89,17 @@ class BetweenBatches(Protocol):
     """Requests that were sent for other jobs since the current part began."""
 
     def begin_part(self) -> None:
-        """Record that the process begins a part."""
+        """Record that the process begins a part, or another step that may take long."""
+        ...
+
+    def end_part(self, engine: Engine, *, interrupted: bool = False) -> None:
+        """Record that the part or step has ended.
+
+        Parameters
+        ----------
+        interrupted : bool
+            Whether the part was interrupted, so that the process should not begin anything else now.
+        """
         ...
 
     def __call__(self, engine: Engine, model: ModelInUse) -> float:
@@ -123,6 +135,8 @@ class Engine(Dispatcher):
     """The columns of the results of earlier small jobs of this process."""
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
+    gate: Gate | None = None
+    """Where a step waits that is done in stints (see `scoreline.tasks.steps.stints`); None for all others."""
     checker: Checker | None = None
     """Runs the checks of a job that has all its results, in place of `check_job`."""
     span: Callable[[WaitingStep], AbstractContextManager[None]] = lambda step: contextlib.nullcontext()
@@ -133,6 +147,39 @@ class Engine(Dispatcher):
     """Trusted keys. A report says which one has signed the model version."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
+
+    def let_others_work(self, pinned: PinnedModel) -> None:
+        """Let steps of other jobs pass, at a point where the current step holds no lock.
+
+        Parameters
+        ----------
+        pinned : PinnedModel
+            The model of the current job. It need not be in memory.
+        """
+        if self.gate is not None:
+            self.gate()
+        elif self.between_batches is not None:
+            self.between_batches(self, ModelInUse(self.models, pinned))
+
+    def requests_so_far(self) -> Requests:
+        """Return the requests of this process without those that it sent for others while it did the current step."""
+        if self.gate is not None:
+            return requests.so_far() - self.gate.elsewhere
+        return requests.so_far() - (Requests() if self.between_batches is None else self.between_batches.requests)
+
+    @contextlib.contextmanager
+    def step_under_way(self) -> Iterator[None]:
+        """Let steps of other jobs pass while the block runs, wherever it calls `let_others_work`."""
+        if self.between_batches is None:
+            yield
+            return
+        self.between_batches.begin_part()
+        try:
+            yield
+        except BaseException:
+            self.between_batches.end_part(self, interrupted=True)
+            raise
+        self.between_batches.end_part(self)
 
     def batch_size(self, columns: Columns) -> BatchSize:
         """Return the limits of a batch of a job. The columns of the results need not be known yet."""

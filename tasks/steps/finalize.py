@@ -16,7 +16,6 @@ from functools import partial
 
 from scoreline.storage.errors import DocumentCorrupt, LedgerCorrupt, ScorelineError, describe
 from scoreline.storage.ledger.base import Progress
-from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import ObjectInfo, create_once
 from scoreline.storage.objects.requests import Requests
 from scoreline.storage.wording import plural
@@ -70,6 +69,8 @@ dominates."""
 AROUND_PARTS = Requests(class_a=9, class_b=13)
 """Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
 the job ends, also for ``latest.json``. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
+_PAUSE_EVERY = 32
+"""Number of parts after which steps of other jobs may pass. Checking so many takes a tenth of a second."""
 _MAX_UNCOUNTED = 3
 """Maximum number of times that counted but incomplete parts are scored again. If parts are still incomplete, another
 program keeps deleting objects of the job."""
@@ -94,7 +95,7 @@ def finalize(engine: Engine, job_id: str) -> None:
         reconcile_job(engine, job_id)
         return
     documents = found.result()
-    with hold_step(engine, job_id, "finalize"):
+    with hold_step(engine, job_id, "finalize", only_first=engine.gate is not None):
         progress = replace(progress, failures=read_failures(main, job_id, progress.failures))
         end = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
         if end is not None:
@@ -221,7 +222,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     _End, optional
         The end of the job; None if the job has ended meanwhile, or if parts must be scored again.
     """
-    job, plan, before = documents.job, documents.plan, requests.so_far()
+    job, plan, before = documents.job, documents.plan, engine.requests_so_far()
     parts, checked = _check(engine, documents, run, progress.failures)
     if parts.broken:
         if job.spec.arranged and (done := _succeeded(engine, documents, run)) is not None:
@@ -255,12 +256,16 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if error:
         return _End(outcome=outcome)
     main, job_id, layout = engine.buckets.main, job.spec.job_id, ResultsLayout.of(engine.buckets, job)
-    found = read_before_end(engine, documents, checked.entries())
+
+    def entries() -> Iterator[Entry]:
+        return _with_pauses(engine, job, checked.entries())
+
+    found = read_before_end(engine, documents, entries())
     if found.has_ended:
         return None
-    written = write_before_end(layout, documents, parts, checked.entries, files, found.merged)
-    merge_comparison(engine, documents, checked.entries())
-    counted = _requests(parts, progress) + requests.so_far() - before
+    written = write_before_end(layout, documents, parts, entries, files, found.merged)
+    merge_comparison(engine, documents, entries())
+    counted = _requests(parts, progress) + engine.requests_so_far() - before
     counted += REPORT_REQUESTS if has_report(engine, documents) else Requests()
     evidence = Evidence(
         buckets=engine.buckets,
@@ -283,7 +288,7 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if outcome.state != "blocked":
         create_once(layout.store, layout.success, written.success)
         if found.latest is not None:
-            results = published_now(layout, documents, written, checked.entries, files)
+            results = published_now(layout, documents, written, entries, files)
             end = _End(outcome=outcome, latest=found.latest, results=results)
     _note_pace(engine, job, parts, plan.parts)
     return end
@@ -326,9 +331,17 @@ def _check(
         return check_parts(layout, documents, failed, first)
 
     checked, parts = CheckedParts(engine.buckets.main, documents, run, check), PartTotals()
-    for number, entry in enumerate(checked.check()):
+    for number, entry in enumerate(_with_pauses(engine, documents.job, checked.check())):
         parts.add(number, entry)
     return parts, checked
+
+
+def _with_pauses(engine: Engine, job: Job, entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Yield entries, and let steps of other jobs pass after some of them."""
+    for number, entry in enumerate(entries, 1):
+        yield entry
+        if number % _PAUSE_EVERY == 0:
+            engine.let_others_work(job.model)
 
 
 def _fault(documents: Documents, run: Run, parts: PartTotals) -> tuple[Reason, str, str]:

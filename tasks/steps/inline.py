@@ -41,6 +41,10 @@ class _Between:
         """Record that the process begins the only part of the records."""
         self._steps.begin_part()
 
+    def end_part(self, engine: Engine, *, interrupted: bool = False) -> None:
+        """Record that the only part of the records has ended."""
+        self._steps.end_part(self._engine, interrupted=interrupted)
+
     def __call__(self, engine: Engine, model: ModelInUse) -> float:
         """Work for other jobs, except before the first batch. Return the number of seconds that this took."""
         if self._is_first:  # the records must not wait for the steps that wait behind them

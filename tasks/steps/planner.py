@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -16,8 +16,9 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.objects import requests
+from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.objects.base import CREATE, StoredObject, exists
+from scoreline.storage.objects.requests import Requests
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
@@ -70,8 +71,13 @@ BATCH_S = 0.5
 batches."""
 
 
-def plan_job(engine: Engine, job_id: str) -> None:
+def plan_job(engine: Engine, job_id: str, survey: Callable[[Engine, Job], Surveyed] | None = None) -> None:
     """Plan a job and dispatch its first parts. If the job cannot be scored, it fails. Repeated calls do no harm.
+
+    Parameters
+    ----------
+    survey : callable, optional
+        Returns what `survey_job` returns, or raises its errors. By default, it is called.
 
     Raises
     ------
@@ -86,22 +92,22 @@ def plan_job(engine: Engine, job_id: str) -> None:
             job, outcome = pool.submit(read_job, main, job_id), pool.submit(read_outcome, main, job_id)
             is_planned = exists(main, keys.plan(job_id))
         if not is_planned and outcome.result() is None:
-            can_continue, documents = _plan(engine, job.result())
+            can_continue, documents = _plan(engine, job.result(), survey)
             if not can_continue:
                 return
     reconcile_job(engine, job_id, documents=documents)
 
 
-def _plan(engine: Engine, job: Job) -> tuple[bool, Documents | None]:
+def _plan(engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | None) -> tuple[bool, Documents | None]:
     """Write the plan and open the ledger.
 
     Return whether the job can continue, and its documents unless another process has written the plan.
     """
-    job_id, before = job.spec.job_id, requests.so_far()
+    job_id, before = job.spec.job_id, engine.requests_so_far()
     if fail_if_late(engine, job):
         return False, None
     try:
-        data = make_plan(engine, job, hand_on=True)
+        data = make_plan(engine, job, hand_on=True, survey=survey)
     except UNLOADABLE_HERE:  # another worker may be able to load the model
         raise
     except ScorelineError as error:
@@ -124,7 +130,10 @@ def _plan(engine: Engine, job: Job) -> tuple[bool, Documents | None]:
     plan = PlanFile(main, job_id, StoredObject(info=info, data=data))
     documents = Documents(job=job, plan=plan)
     engine.remember(documents)
-    open_ledger(engine, documents, planning=requests.so_far() - before)  # a new plan has no results yet
+    planning = engine.requests_so_far() - before
+    if survey is not None:
+        planning += survey(engine, job).requests
+    open_ledger(engine, documents, planning=planning)  # a new plan has no results yet
     return True, documents
 
 
@@ -135,12 +144,13 @@ def make_plan(
     known_columns: KnownColumns | None = None,
     *,
     hand_on: bool = False,
+    survey: Callable[[Engine, Job], Surveyed] | None = None,
 ) -> bytes:
     """Draft a plan and encode it.
 
     Parameters and errors are those of `draft`. By default, the pace is read from the ledger.
     """
-    made = draft(engine, job, pace or Pace.of(engine.ledger, job), known_columns, hand_on=hand_on)
+    made = draft(engine, job, pace or Pace.of(engine.ledger, job), known_columns, hand_on=hand_on, survey=survey)
     identity = {
         "bucket": engine.buckets.main.bucket,
         "job_id": job.spec.job_id,
@@ -182,6 +192,7 @@ def draft(
     known_columns: KnownColumns | None = None,
     *,
     hand_on: bool = False,
+    survey: Callable[[Engine, Job], Surveyed] | None = None,
 ) -> Draft:
     """List the input, check it against the model, score a sample, and cut the input into parts.
 
@@ -197,6 +208,8 @@ def draft(
         sampled. The caller must compare the columns with those of the results (see `KnownColumns`).
     hand_on : bool
         Whether small objects stay in memory for parts of the job that this process scores next.
+    survey : callable, optional
+        As for `plan_job`.
 
     Raises
     ------
@@ -205,7 +218,7 @@ def draft(
     """
     is_drafted = False
     try:
-        made = _draft(engine, job, pace or Pace(), known_columns)
+        made = _draft(engine, job, pace or Pace(), known_columns, (survey or survey_job)(engine, job))
         is_drafted = True
         return made
     finally:
@@ -216,15 +229,49 @@ def draft(
         matrices.MEMORY.release()
 
 
-def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | None) -> Draft:
-    spec = job.spec
+@dataclass(frozen=True, kw_only=True)
+class Surveyed:
+    """What planning has read of the input of a job, before it needs the model in memory."""
+
+    manifest: Manifest
+    named: tuple[str, ...] | None
+    """The features, if they are known without the input (see `named_features`)."""
+    few_records: Pinned | None
+    rescored: tuple[Part, ...] | None
+    objects: tuple[SurveyedObject, ...]
+    requests: Requests
+    """Requests that were sent."""
+
+
+def survey_job(engine: Engine, job: Job) -> Surveyed:
+    """List and survey the input of a job. Steps of other jobs may pass meanwhile (see `Engine.let_others_work`).
+
+    Raises
+    ------
+    ScorelineError
+        The job cannot be scored.
+    """
+    spec, before = job.spec, engine.requests_so_far()
     _ = engine.buckets[parse_uri(spec.output)[0]]  # raises an error if the bucket is not allowed
     check_output(spec.output, engine.buckets.main.bucket, engine.buckets.allowed_outputs)
     manifest = engine.models.manifest(job.model)
     named = named_features(manifest, spec.features)
     few_records = stage_records(engine.buckets.main, job)
     rescored = None if spec.rejected_of is None else parts_to_rescore(engine, spec.rejected_of)
-    surveyed = _survey(engine, job, rescored, few_records, named or ())
+    objects = _survey(engine, job, rescored, few_records, named or ())
+    return Surveyed(
+        manifest=manifest,
+        named=named,
+        few_records=few_records,
+        rescored=rescored,
+        objects=objects,
+        requests=engine.requests_so_far() - before,
+    )
+
+
+def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | None, found_input: Surveyed) -> Draft:
+    spec, manifest, named, surveyed = job.spec, found_input.manifest, found_input.named, found_input.objects
+    few_records, rescored = found_input.few_records, found_input.rescored
     warnings = _warn_of_empty(surveyed)
     if not any(len(item.schema) for item in surveyed):  # an empty plan: the job succeeds without any parts
         columns = Columns(features=named or (), keep=(), schema="")
@@ -290,7 +337,13 @@ def _survey(
         objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
         objects = unseen(engine.buckets.main, spec.only_new, job, objects)
-    return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept))
+    if few_records is not None:
+        return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept))
+
+    def may_pause() -> None:
+        engine.let_others_work(job.model)
+
+    return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept, may_pause, engine.gate))
 
 
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:

@@ -137,11 +137,14 @@ def _is_planned(engine: Engine, lease: PartLease) -> bool:
 
 def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
     """Score a part that this process has leased (see `score_part`)."""
+    with engine.step_under_way():
+        return _score_leased(engine, leased)
+
+
+def _score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
     requests_before = requests.so_far()
     lease, started, is_retry = leased.lease, leased.started, leased.is_retry
     job_id, part = lease.job_id, lease.part
-    if engine.between_batches is not None:
-        engine.between_batches.begin_part()
     rows, rejected, failure, summary = 0, 0, "", ""
     seconds: float | None = None
     try:

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.requests import Requests, so_far
 from scoreline.storage.tables.small_objects import KeptObjects
-from scoreline.tasks.dispatch.leases import keep_renewed
+from scoreline.tasks.dispatch.leases import AttemptedBefore, hold_step, keep_renewed
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.records.carried import Carried
@@ -26,10 +26,13 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.inline import score_records
-from scoreline.tasks.steps.planner import plan_job
+from scoreline.tasks.steps.planner import Surveyed, plan_job, survey_job
+from scoreline.tasks.steps.stints import Gate, LongStep, StepAbandoned, Stints
 
 log = logging.getLogger(__name__)
 
+LONG_STEPS = frozenset({"scoreline.plan", "scoreline.finalize"})
+"""Steps that are done in stints, because they may take long."""
 STEPS_OF_JOBS = frozenset({"scoreline.plan", "scoreline.finalize", "scoreline.score_staged"})
 """The steps of jobs that are listed. All other steps that are listed are requests of applications."""
 LOOK_EVERY_S = 0.2
@@ -46,7 +49,10 @@ Records that take longer than `LONGEST_S` let shorter steps pass between their o
 LONGEST_WITHIN_S = 2.0
 """The same for records that are scored between two batches of such records."""
 MAX_PARTS = 1_000
-"""Jobs with more parts are finalized by a task of their own, because checking so many parts takes long."""
+"""Finalizing jobs with more parts, or with arranged results, needs `LARGE_MEMORY_BYTES` of available memory."""
+LARGE_MEMORY_BYTES = 384 << 20
+"""Memory that must be available to finalize such a job. Arranging was measured to take up to 270 MiB, and finalizing a
+million parts up to 400 MiB with the process itself."""
 MIN_MEMORY_BYTES = 192 << 20
 """Memory that must be available to begin a step. A step takes up to 90 MiB besides its model."""
 PATIENCE_S = 0.5
@@ -61,6 +67,10 @@ _FORGOTTEN_S = 60.0
 """Seconds after which a refused step that did not come back is forgotten."""
 _MAX_LEFT = 20
 """Number of steps without room for their model after which a look ends."""
+
+
+_NO_MODEL = PinnedModel(name="none", version="none", manifest_sha256="")
+"""Stands for the model in use while none is."""
 
 
 class Room(Protocol):
@@ -117,6 +127,8 @@ class ShortSteps:
     available: Callable[[], int] = available_bytes
     clock: Callable[[], float] = time.monotonic
     longest_records_s: float = LONGEST_RECORDS_S
+    stints: Stints | None = field(default_factory=Stints)
+    """The long steps that this process has begun; None if they are not done in stints."""
     within: ShortSteps | None = field(default=None, init=False)
     """Does steps between two batches of records that are scored between two batches of a part."""
     spent_s: float = field(default=0.0, init=False)
@@ -129,11 +141,40 @@ class ShortSteps:
 
     def __post_init__(self) -> None:
         if self.longest_records_s > LONGEST_WITHIN_S:
-            self.within = replace(self, longest_records_s=LONGEST_WITHIN_S)
+            self.within = replace(self, longest_records_s=LONGEST_WITHIN_S, stints=None)
 
     def begin_part(self) -> None:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
         self.spent_s, self.requests = 0.0, Requests()
+        if self.stints is not None:
+            self.stints.begin_part()
+
+    def end_part(self, engine: Engine, *, interrupted: bool = False) -> None:
+        """Record that the part has ended (see `BetweenBatches.end_part`). End planning that has begun."""
+        if self.stints is None:
+            return
+        while steps := self.stints.end_part():
+            for step in steps:
+                if interrupted:
+                    step.abandon()
+                else:
+                    self._end(engine, step)
+
+    def _end(self, engine: Engine, step: LongStep) -> None:
+        """Let a step work until it has ended, and do short steps meanwhile."""
+        within, none = self._engine_of_steps(engine), ModelInUse(engine.models, _NO_MODEL)
+        try:
+            while not step.go_on(LOOK_EVERY_S):
+                left: list[WaitingStep] = []
+                self._do_all(within, none, left, frozenset())
+                self._put_back(engine, left)
+        except (SoftTimeLimitExceeded, PartInterrupted):  # of the task of the part, which has ended
+            step.abandon()
+
+    def abandon(self) -> None:
+        """End the steps that have begun, because this process ends. Other processes do them."""
+        if self.stints is not None:
+            self.stints.abandon()
 
     def __call__(self, engine: Engine, model: ModelInUse) -> float:
         """Do the steps that wait, at most every `LOOK_EVERY_S` seconds. Return the number of seconds that they took.
@@ -159,6 +200,7 @@ class ShortSteps:
             self._do_all(within, model, left, frozenset())
             if turns := self._due_turns(model, left):
                 self._take_turns(within, model, left, turns)
+            self._go_on()
         finally:
             if self.within is not None:  # otherwise the model would stay in memory after the part
                 self.within._outer = None
@@ -166,6 +208,21 @@ class ShortSteps:
             self._looked_s = self.clock()
             self.requests += so_far() - before
         return self.spent_s - before_s
+
+    def _go_on(self) -> None:
+        """Let a long step that has begun go on for a stint."""
+        if self.stints is None:
+            return
+        begun = self.clock()
+        try:
+            self.stints.go_on()
+        except SoftTimeLimitExceeded:
+            raise PartInterrupted(
+                "a step of another job was done between two batches of this part until the time limit: the part is "
+                "scored again"
+            ) from None
+        finally:
+            self.spent_s += self.clock() - begun
 
     def _engine_of_steps(self, engine: Engine) -> Engine:
         """Return an engine for steps. They share neither the memory of the part nor the time of its challenger."""
@@ -201,7 +258,9 @@ class ShortSteps:
             return frozenset()
         refused = [self._refused[step] for step in left if step in self._refused]
         models = {refusal.model for refusal in refused if now - refusal.first_s >= PATIENCE_S}
-        in_use = model.bundle
+        in_use = model.loaded
+        if in_use is None:  # nothing has to leave the memory
+            return frozenset()
         return frozenset(other for other in models if self._can_take_turns(other, in_use))
 
     def _can_take_turns(self, other: PinnedModel, in_use: Bundle) -> bool:
@@ -240,18 +299,22 @@ class ShortSteps:
     ) -> None:
         """Do a step, and count its time. Add it to `left` if another process may be able to do it."""
         waiting, seconds, begun = engine.ledger.waiting, engine.lease_s, self.clock()
-        runs = done = False
+        runs = done = begins = False
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
                 if not self._has_room(engine, step, model, turns):
                     left.append(step)
                     return
-                if not _is_short(engine, step):
+                if not self._has_memory(engine, step):
                     return
                 runs = True
+                if self.stints is not None and step.task in LONG_STEPS:
+                    begins = True
+                    self.stints.begin(self._long_step(engine, step))
+                    return
                 done = self._run(engine, step)
                 if done:
-                    log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
+                    _log_done(step)
         except (JobNotFound, _NotShort):
             pass
         except SoftTimeLimitExceeded:
@@ -264,8 +327,9 @@ class ShortSteps:
         finally:
             if runs:
                 self.spent_s += self.clock() - begun
-            with contextlib.suppress(LedgerError):
-                waiting.end(step, done=done)
+            if not begins:
+                with contextlib.suppress(LedgerError):
+                    waiting.end(step, done=done)
 
     def _run(self, engine: Engine, step: WaitingStep) -> bool:
         """Do a step. Return False if the step is left to its message."""
@@ -280,6 +344,8 @@ class ShortSteps:
 
         If the model of the step is one of `turns`, make room by releasing the model in use.
         """
+        if self.stints is not None and step.task in LONG_STEPS and self.stints.are_full:
+            return False
         if step.task == "scoreline.finalize":
             return True
         now = self.clock()
@@ -307,21 +373,99 @@ class ShortSteps:
             raise _NotShort
         return job.model
 
+    def _has_memory(self, engine: Engine, step: WaitingStep) -> bool:
+        """Return whether enough memory is available to finalize a job that has many parts or arranged results.
+
+        If not, the step is left to its message, and not listed again.
+        """
+        if step.task != "scoreline.finalize" or self.available() >= LARGE_MEMORY_BYTES:
+            return True
+        main = engine.buckets.main
+        return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
+
+    def _long_step(self, engine: Engine, step: WaitingStep) -> LongStep:
+        """Return a step that is done in stints. When it has ended, it is no longer taken."""
+        engine, surveyed = replace(engine, between_batches=None), list[Callable[[], Surveyed]]()
+
+        def work(gate: Gate) -> None:
+            with _held(engine, step, ends=step.task != "scoreline.plan"):
+                gated = replace(engine, gate=gate)
+                if step.task != "scoreline.plan":
+                    with engine.span(step):
+                        _run(gated, step, self.longest_records_s)
+                else:
+                    surveyed.append(_survey(gated, step.job_id))
+
+        def plan() -> None:
+            if not surveyed:  # the step was left
+                return
+            with _held(engine, step), engine.span(step):
+                plan_job(engine, step.job_id, lambda *_: surveyed[0]())
+
+        return LongStep(work, plan if step.task == "scoreline.plan" else None)
+
     def _fits(self, needed: PinnedModel, model: ModelInUse) -> bool:
         """Return whether the process has room for a model beside those in use."""
         in_use = (model.loaded, None if self._outer is None else self._outer.loaded)
         return self.has_room(needed, *(bundle for bundle in in_use if bundle is not None))
 
 
-def _is_short(engine: Engine, step: WaitingStep) -> bool:
-    """Return whether a step is short. All steps are, except finalizing a job with many parts, or with arranged results.
+def _log_done(step: WaitingStep) -> None:
+    log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
 
-    No process does such a step between batches, so it is not listed again.
+
+@contextlib.contextmanager
+def _held(engine: Engine, step: WaitingStep, *, ends: bool = True) -> Iterator[None]:
+    """Keep a step taken while the block does it. If the block fails, the step is left to its message.
+
+    Parameters
+    ----------
+    ends : bool
+        Whether the step is done after the block.
+
+    Raises
+    ------
+    StepAbandoned
+        The process ends. The step is listed again, for other processes.
     """
-    if step.task != "scoreline.finalize":
-        return True
-    main = engine.buckets.main
-    return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
+    waiting, seconds = engine.ledger.waiting, engine.lease_s
+    is_done = is_taken = is_left = False
+    try:
+        with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
+            yield
+        is_done, is_taken = ends, not ends
+        if is_done:
+            _log_done(step)
+    except StepAbandoned:
+        is_left = True
+        raise
+    except (JobNotFound, AttemptedBefore):
+        pass
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:  # noqa: BLE001  # the message of the step retries it, or fails the job
+        log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
+    finally:
+        with contextlib.suppress(LedgerError):
+            if not is_taken:
+                waiting.end(step, done=is_done)
+            if is_left:
+                waiting.add(step)
+
+
+def _survey(engine: Engine, job_id: str) -> Callable[[], Surveyed]:
+    """Survey the input of a job. Return a function that returns what was found, or raises the error."""
+    with hold_step(engine, job_id, "plan", only_first=True):
+        try:
+            found = survey_job(engine, read_job(engine.buckets.main, job_id))
+        except Exception as error:  # noqa: BLE001  # planning raises it again
+            caught = error
+
+            def fail() -> Surveyed:
+                raise caught
+
+            return fail
+    return lambda: found
 
 
 def _run(engine: Engine, step: WaitingStep, longest_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import redis
 from celery import Celery
@@ -21,6 +23,11 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.plan import BATCH_ROWS
+from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.planner import plan_job
+from scoreline.tasks.steps.preflight import UncachedModels
+from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import LOOK_EVERY_S
 from tests.support.estimators import TRIAL_ROWS, Paced, Turnstile
 from tests.support.proving import proved_here
@@ -135,6 +142,54 @@ def test_a_process_that_dies_at_a_step_between_batches_loses_neither_job(
     assert [row["id"] for row in scored.wait(timeout_s=HANG_S)] == list(range(MANY))
     rig.rows = len(records)
     rig.verify(scored.status())
+
+
+@pytest.mark.parametrize("fault", ["", "the process dies", "the process dies and Redis is emptied"])
+def test_results_are_arranged_between_the_batches_of_a_long_part(rig: Rig, tmp_path: Path, fault: str) -> None:
+    rig.publish()
+    # Given the only process of a worker at a long part, and a job whose results still have to be arranged
+    long = Held(rig, tmp_path / "long", batches=24)
+    rig.start_worker(1)
+    long.wait_for_batch(0)
+    rig.put_table("arranged/a.parquet", np.arange(60), 10)
+    job = rig.client.submit("paced", rig.store.uri("arranged/"), part_rows=10, gather=True)
+    here = engine_of(rig)
+    plan_job(here, job.job_id)
+    for number in range(6):
+        score_part(here, job.job_id, number, "here")
+    # When its finalizer is held while it writes the results
+    rig.chaos(hold="part-00000.parquet? PUT")
+    long.let_pass(0)
+    rig.wait(rig.held, "a finalizer that writes the results")
+    # Then the part goes on
+    long.wait_for_batch(1)
+    rig.chaos(hold="_nothing")
+    if fault:
+        rig.kill(rig.children())
+        if "Redis" in fault:
+            rig.redis.flushall()
+            rig.start_beat()
+        long.end()
+    number = 1
+    while not fault and not rig.client.status(job.job_id).ended:
+        # And the job ends before the part does
+        long.wait_for_batch(number)
+        long.let_pass(number)
+        number += 1
+    if not fault:
+        assert rig.client.status(long.job.job_id).parts_done == 0
+        long.end()
+    done = rig.end(job)
+    assert (done.state, done.rows) == ("succeeded", 60)
+    data = rig.store.get(f"{parse_uri(done.output)[1]}part-00000.parquet").data
+    assert pq.read_table(io.BytesIO(data))["id"].to_pylist() == list(range(60))
+    rig.verify_clean(done)
+
+
+def engine_of(rig: Rig) -> Engine:
+    """Return the engine of a worker that runs in this process."""
+    models = UncachedModels(models=ModelStorageManager.from_env(rig.environ))
+    return Engine(buckets=rig.client.buckets, ledger=rig.client.ledger, send=rig.client.queue.send, models=models)
 
 
 class Elsewhere:

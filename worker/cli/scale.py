@@ -92,8 +92,8 @@ def scale(
     """Scale the workers with the work that is left.
 
     Says how many dynos finish all jobs in time. The number follows from the rows that are left, the pace of each model
-    version in earlier jobs, and the processes of a dyno. With --apply, sets this number on Heroku. This needs
-    HEROKU_API_KEY and HEROKU_APP_NAME; without them, the running workers are counted.
+    version in earlier jobs, and the processes of a dyno. Jobs with a deadline also end before it. With --apply, sets
+    this number on Heroku. This needs HEROKU_API_KEY and HEROKU_APP_NAME; without them, the running workers are counted.
 
     Dynos are added at once. They are removed all together, when there has been no work for a while (--idle-for): no
     part, no plan, no message. Heroku chooses which dyno it stops, so no dyno is removed while there is work.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scoreline.tasks.backlog.dynos import Decision, Policy, decide, processes_needed
+from scoreline.tasks.backlog.dynos import Decision, Policy, decide, processes_for_deadlines, processes_needed
 from scoreline.tasks.backlog.reader import Backlog, JobBacklog, NextStep
 
 NOW = 1_800_000_000.0
@@ -49,6 +49,43 @@ def test_jobs_may_share_processes_evenly() -> None:
     early, late = left(800, age_s=300), left(2_000)
     assert needed(early, late) == pytest.approx((800 + 800) / 240)  # until the first one ends, the other gets as much
     assert needed(left(100, age_s=300), *9 * [left(900)]) == pytest.approx(8_200 / 540)
+
+
+def due(seconds: float, in_s: float, **given: Any) -> JobBacklog:
+    return replace(left(seconds), deadline=NOW + in_s, **given)
+
+
+def test_a_job_ends_before_its_deadline_although_more_time_would_be_allowed() -> None:
+    assert [made(due(1_080, in_s)).dynos for in_s in (900, 600, 330, 195, 90)] == [1, 1, 2, 4, 9]
+    assert made(due(1_080, -1)).dynos == 1  # the job ends as failed, and no dyno helps
+
+
+@pytest.mark.parametrize(
+    ("other", "work"),
+    [
+        ({"priority": "high"}, 2_000),
+        ({"since": NOW - 9}, 2_000),
+        ({"priority": "low", "since": NOW - 9}, 1_000),
+        ({"since": NOW + 9}, 1_000),
+        ({"group": "other"}, 2_000),  # groups share evenly, whatever is younger
+        ({"group": "other", "seconds": 50.0, "since": NOW + 9}, 1_050),
+    ],
+)
+def test_the_work_before_a_deadline_is_that_which_comes_first(other: dict[str, Any], work: float) -> None:
+    job = due(1_000, 260)
+    found, urgent = processes_for_deadlines(Backlog(jobs=(job, replace(left(1_000), **other))), POLICY, NOW)
+    assert found == pytest.approx(work / 200)
+    assert urgent == job
+
+
+def test_the_reason_names_the_job_whose_deadline_needs_most() -> None:
+    easy, hard = due(100, 500, job_id="easy"), due(1_000, 260, job_id="hard", since=NOW + 1)
+    soon = "and hard before its deadline in 4 min 20 s"
+    assert made(easy, hard).reason == f"18 min 20 s of work in 2 jobs ends within 10 min, {soon}"
+    assert "deadline" not in made(due(5_400, 9_999)).reason
+    reason = made(due(9_000, 260)).reason
+    assert reason.startswith("2 h 30 min of work in 1 job would need 23 dynos to end within 10 min, and j before")
+    assert reason.endswith("and --max is 10")
 
 
 def test_no_dyno_is_removed_while_there_is_work() -> None:

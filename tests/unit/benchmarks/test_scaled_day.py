@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.heroku_api import FakeHeroku, Request
-from benchmarks.scaled_day import API_DOWN, LIMITED, MIDNIGHT, MOST_DYNOS, RETRY_AFTER_S, Day, draw
+from benchmarks.scaled_day import API_DOWN, FINISH_WITHIN_S, LIMITED, MIDNIGHT, MOST_DYNOS, RETRY_AFTER_S, Day, draw
 
 PICTURE = Path(__file__).resolve().parents[3] / "docs/how-to/scaled-day.svg"
 
@@ -35,8 +35,16 @@ def dynos_at(day: Day, begin_h: float, end_h: float) -> set[int]:
 
 
 def test_each_job_ends_in_time(day: Day) -> None:
-    assert len(day.jobs) == 30
+    assert len(day.jobs) == 31
     assert [job.job_id for job in day.jobs.values() if not job.in_time] == []
+
+
+def test_a_job_with_a_deadline_gets_the_dynos_that_it_needs(day: Day) -> None:
+    urgent = day.jobs["urgent"]
+    assert urgent.deadline_s is not None
+    assert urgent.ended is not None
+    assert urgent.ended - urgent.submitted <= urgent.deadline_s < FINISH_WITHIN_S
+    assert max(dynos_at(day, 13.2, 13.4)) > 2  # two would be enough without it
 
 
 def test_no_dyno_is_stopped_while_it_works(day: Day) -> None:
@@ -73,4 +81,4 @@ def test_a_number_is_set_only_if_it_changes(requests: list[Request]) -> None:
 
 def test_the_picture_is_that_of_the_day(day: Day) -> None:
     assert draw(day) == PICTURE.read_text(), "python -m benchmarks.scaled_day draws it again"
-    assert re.findall(r"\d+ of \d+ jobs in time", PICTURE.read_text()) == ["30 of 30 jobs in time"]
+    assert re.findall(r"\d+ of \d+ jobs in time", PICTURE.read_text()) == ["31 of 31 jobs in time"]

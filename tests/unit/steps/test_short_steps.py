@@ -27,6 +27,7 @@ from scoreline.tasks.steps.inline import score_small
 from scoreline.tasks.steps.part_challenger import PartChallenger
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
+    LARGE_MEMORY_BYTES,
     LONGEST_IN_PART_S,
     LONGEST_RECORDS_S,
     LONGEST_S,
@@ -73,7 +74,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 
         monkeypatch.setattr(short_steps, "_run", hooked)
         monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
-        monkeypatch.setattr(short_steps, "_is_short", lambda *_: True)
+        monkeypatch.setattr(ShortSteps, "_has_memory", lambda *_: True)
         return done
 
     return put
@@ -85,6 +86,10 @@ def ready(engine: Engine, step: WaitingStep) -> bool:
 
 def end_of(job_id: str) -> WaitingStep:
     return WaitingStep(task="scoreline.finalize", job_id=job_id)
+
+
+def records_of(job_id: str) -> WaitingStep:
+    return WaitingStep(task="scoreline.score_staged", job_id=job_id)
 
 
 def score(at: OneJob, between: ShortSteps) -> tuple[int, int] | None:
@@ -136,6 +141,9 @@ def test_the_time_of_other_jobs_does_not_count_as_work_on_the_part(at: OneJob) -
 
         def begin_part(self) -> None:
             self.spent_s = 0.0
+
+        def end_part(self, engine: Engine, *, interrupted: bool = False) -> None:
+            pass
 
         def __call__(self, engine: Engine, model: ModelInUse) -> float:
             self.spent_s += 1000.0
@@ -250,17 +258,20 @@ def test_no_step_is_begun_if_memory_is_short(tmp_path: Path) -> None:
     assert planned(one, steps())
 
 
+@pytest.mark.parametrize("enough", [True, False])
 @pytest.mark.parametrize("why", ["arranged", "many parts", ""])
-def test_finalizing_that_may_take_long_is_left_to_its_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+def test_finalizing_that_needs_more_memory_than_there_is_is_left_to_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str, *, enough: bool
 ) -> None:
     options: dict[str, Any] = {"gather": True} if why == "arranged" else {}
     one = OneJob(tmp_path, **options)
     one.run(2)
     if why == "many parts":
         monkeypatch.setattr(short_steps, "MAX_PARTS", 0)
-    steps()(one.engine, ModelInUse(one.engine.models, one.documents.job.model))
-    assert (read_outcome(one.store, "j") is not None) == (why == "")
+    memory = LARGE_MEMORY_BYTES if enough else LARGE_MEMORY_BYTES - 1
+    steps(available=lambda: memory)(one.engine, ModelInUse(one.engine.models, one.documents.job.model))
+    assert (read_outcome(one.store, "j") is not None) == (enough or why == "")
+    assert one.ledger.waiting.take(1) is None
     one.run()
     assert one.outcome.state == "succeeded"
 
@@ -346,7 +357,7 @@ def test_a_step_is_not_interrupted_by_other_steps_and_shares_nothing_with_the_pa
         return True
 
     install(keep)
-    at.ledger.waiting.add(end_of("a"))
+    at.ledger.waiting.add(records_of("a"))
     score(at, steps())
     (within,) = engines
     assert within.between_batches is not at.engine.between_batches
@@ -412,8 +423,8 @@ def test_shorter_steps_pass_between_the_batches_of_records_but_no_further(
 
     monkeypatch.setattr(short_steps, "_run", look)
     monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
-    monkeypatch.setattr(short_steps, "_is_short", lambda *_: True)
-    at.ledger.waiting.add(end_of("a"))
+    monkeypatch.setattr(ShortSteps, "_has_memory", lambda *_: True)
+    at.ledger.waiting.add(records_of("a"))
     score(at, steps(clock=Time()))
     assert depths == [0, 1]
 
