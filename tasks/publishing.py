@@ -14,6 +14,7 @@ from scoreline.storage.models.attachments import BASELINE, CHECKS, Measured
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.publisher import Measure, Progress
 from scoreline.storage.models.trial_load import NewArtifact, TrialLoad
+from scoreline.storage.tables.options import ReadOptions
 from scoreline.tasks.quality.challenger_runs import newest_comparison
 from scoreline.tasks.quality.checks_file import decode, read_checks
 from scoreline.tasks.quality.comparison import Comparison
@@ -30,7 +31,7 @@ class ModelStorageManager(manager.ModelStorageManager):
     The parameters and all other methods are those of `scoreline.storage.models.manager.ModelStorageManager`.
     """
 
-    arguments = (*manager.ModelStorageManager.arguments, "baseline", "target", "hide_values")
+    arguments = (*manager.ModelStorageManager.arguments, "baseline", "target", "hide_values", "read")
 
     def publish(
         self,
@@ -46,6 +47,7 @@ class ModelStorageManager(manager.ModelStorageManager):
         baseline: str | Path | pd.DataFrame | None = None,
         target: str | None = None,
         hide_values: Sequence[str] = (),
+        read: ReadOptions | None = None,
         **unknown: Any,
     ) -> Manifest:
         """Store a new version of a bundle and return its manifest.
@@ -80,6 +82,8 @@ class ModelStorageManager(manager.ModelStorageManager):
             Column of the baseline with what the models were fitted to predict. The manifest then contains metrics.
         hide_values : sequence of str
             Features of which no value is stored, only counts, mean and standard deviation.
+        read : ReadOptions, optional
+            How the objects of the baseline are read, with the options of a job.
 
         Raises
         ------
@@ -99,7 +103,7 @@ class ModelStorageManager(manager.ModelStorageManager):
             alias,
             metadata,
             attachments=attachments,
-            measure=_with_checks(attachments, self._with_baseline(measure, baseline, target, hide_values)),
+            measure=_with_checks(attachments, self._with_baseline(measure, baseline, target, hide_values, read)),
             **unknown,
         )
 
@@ -117,6 +121,7 @@ class ModelStorageManager(manager.ModelStorageManager):
         baseline: str | Path | pd.DataFrame | None = None,
         target: str | None = None,
         hide_values: Sequence[str] = (),
+        read: ReadOptions | None = None,
     ) -> Manifest:
         """Store joblib or pickle files as a new version (see `publish`).
 
@@ -129,7 +134,7 @@ class ModelStorageManager(manager.ModelStorageManager):
             metadata,
             progress,
             attachments=attachments,
-            measure=_with_checks(attachments, self._with_baseline(measure, baseline, target, hide_values)),
+            measure=_with_checks(attachments, self._with_baseline(measure, baseline, target, hide_values, read)),
             on_loaded=on_loaded,
         )
 
@@ -159,16 +164,18 @@ class ModelStorageManager(manager.ModelStorageManager):
         baseline: str | Path | pd.DataFrame | None,
         target: str | None,
         hide_values: Sequence[str],
+        read: ReadOptions | None,
     ) -> Measure | None:
         """Return a function that also makes the baseline, if there is one."""
+        read = ReadOptions() if read is None else read.check()
         if baseline is None:
-            if target is not None or hide_values:
-                option = "target" if target is not None else "hide_values"
+            given = {"target": target is not None, "hide_values": hide_values, "read": read != ReadOptions()}
+            if option := next((name for name, is_given in given.items() if is_given), ""):
                 raise InvalidRequest(f"{option} needs a baseline: give the training data as well")
             return measure
         from scoreline.tasks.steps.profile_baseline import TrainingData, measure_baseline  # pandas takes a second
 
-        data = TrainingData(source=baseline, target=target, hidden=tuple(hide_values))
+        data = TrainingData(source=baseline, target=target, hidden=tuple(hide_values), read=read)
 
         def with_baseline(manifest: Manifest) -> Measured:
             more = measure(manifest) if measure is not None else Measured()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from scoreline.storage.tables.row_rules import RowRule
-from scoreline.tasks.quality.check_values import CHECKS, CheckName, default_limits
+from scoreline.tasks.quality.check_values import CHECKS, MIN_COMPARED, CheckName, default_limits
 
 CheckLevel = Literal["off", "warn", "block"]
 LEVELS: tuple[CheckLevel, ...] = get_args(CheckLevel)
@@ -49,6 +49,20 @@ class Promotion:
     """Largest share of rows whose label differs in that comparison."""
     min_rank_correlation: float | None = None
     """Smallest rank correlation of the scores in that comparison."""
+
+    min_rows: float | None = None
+    """Number of rows below which the comparison decides nothing; None for the default."""
+
+    @property
+    def least_rows(self) -> float:
+        """Number of rows that must have been compared.
+
+        Whether a version can score at all, which `require_challenger_run` asks alone, one row may show.
+        """
+        if self.min_rows is not None:
+            return self.min_rows
+        decides = self.max_flips is not None or self.min_rank_correlation is not None
+        return MIN_COMPARED if decides else 0
 
     @property
     def needs_run(self) -> bool:

@@ -53,7 +53,13 @@ PROMOTE_LIMITS: Mapping[str, Limit] = {
 }
 REQUIREMENTS = ("require_baseline", "require_challenger_run")
 """The switches of ``promote``."""
-RUN_LIMITS: Mapping[str, Limit] = {"max_flips": Limit("share"), "min_rank_correlation": Limit("any number")}
+MIN_COMPARED = 100
+"""Default of ``min_rows`` of ``promote``. A share of 5% of 100 rows is known to about 4 percentage points."""
+RUN_LIMITS: Mapping[str, Limit] = {
+    "max_flips": Limit("share"),
+    "min_rank_correlation": Limit("any number"),
+    "min_rows": Limit("count", MIN_COMPARED),
+}
 """The limits of ``promote`` for the comparison of a version with the one that the alias names."""
 _PERCENT = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s?%")
 

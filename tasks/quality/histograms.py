@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import operator
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 MAX_LEVEL = 20
@@ -79,15 +81,23 @@ class Histogram:
         >>> Histogram.of([float(n) for n in range(101)]).quantile(0.5)
         50.0
         """
-        rank, before = share * max(0, self.total - 1), 0
-        for bucket, count in self.counts.items():
-            if rank < before + count:
-                low, high = self.edges(bucket)
-                if self.is_exact:
-                    return low if bucket >= 0 else high
-                return low + (high - low) * ((rank - before + 0.5) / count) if high < float("inf") else low
-            before += count
-        return None
+        buckets, ends = self.ends
+        rank = share * max(0, self.total - 1)
+        place = bisect_right(ends, rank)
+        if place == len(ends):
+            return None
+        bucket = buckets[place]
+        low, high = self.edges(bucket)
+        if self.is_exact:
+            return low if bucket >= 0 else high
+        before = ends[place - 1] if place else 0
+        within = (rank - before + 0.5) / (ends[place] - before)
+        return low + (high - low) * within if high < float("inf") else low
+
+    @cached_property
+    def ends(self) -> tuple[list[int], list[int]]:
+        """The buckets in ascending order, and the number of values up to the end of each."""
+        return list(self.counts), list(accumulate(self.counts.values()))
 
     def merge(self, other: Histogram) -> Histogram:
         """Return the histogram of the values of both; raises `ValueError` if their limits differ."""

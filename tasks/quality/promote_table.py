@@ -65,13 +65,18 @@ class PromoteReader:
     def promotion(self) -> Promotion:
         """Return all other rules."""
         limits = {name: self._limit(name) for name in RUN_LIMITS}
-        return Promotion(
+        promotion = Promotion(
             aliases=self._aliases(),
             require_baseline=self._switch("require_baseline"),
             require_challenger_run=self._switch("require_challenger_run"),
             max_flips=limits["max_flips"],
             min_rank_correlation=limits["min_rank_correlation"],
+            min_rows=limits["min_rows"],
         )
+        if promotion.min_rows is not None and not promotion.needs_run:
+            message = "min_rows has no effect alone: it needs max_flips, min_rank_correlation or require_challenger_run"
+            self._fault(("promote", "min_rows"), message)
+        return promotion
 
     def _aliases(self) -> tuple[str, ...]:
         given = self._given.get("aliases", ["champion"])

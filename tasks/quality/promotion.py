@@ -16,18 +16,16 @@ from scoreline.storage.errors import (
     ModelNotFound,
     ModelUntrusted,
     PromotionRefused,
-    ScorelineError,
-    describe,
 )
 from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.attachments import BASELINE, CHECKS
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.wording import listed, plural
-from scoreline.tasks.quality.check_types import Checks, PromoteRule
+from scoreline.tasks.quality.check_types import PromoteRule, Promotion
 from scoreline.tasks.quality.check_values import METRICS
-from scoreline.tasks.quality.checks_file import decode, read_checks
 from scoreline.tasks.quality.comparison import Comparison
+from scoreline.tasks.quality.promotion_rules import rules_for
 from scoreline.tasks.quality.result_columns import result_columns
 
 MAX_REASON = 500
@@ -123,59 +121,35 @@ def assess(registry: ModelRegistry, alias: str, current: Alias, pinned: PinnedMo
         )
     except (ModelNotFound, ModelCorrupt, ModelUntrusted) as error:  # to replace it must be possible
         return Assessment(before=now.version, after=pinned.version, lines=(("before", f"cannot be read: {error}"),))
-    unreadable: list[str] = []
-    rules = _rules(registry, before, after, unreadable)
-    guarded = alias in rules.promotion.aliases or bool(unreadable)
-    obstacles = unreadable.copy()
+    rules = rules_for(registry, alias, before, after)
+    obstacles = [*rules.unreadable]
     lines = [
         ("features", _difference(_features(before), _features(after), "feature{s}", obstacles)),
         ("columns", _difference(result_columns(before), result_columns(after), "column{s} of results", obstacles)),
         ("methods", _methods(before, after)),
         ("metrics", _metrics(before, after)),
         ("checks", _checks(before, after)),
+        ("rules", rules.of),
     ]
     for model in before.outputs.keys() & after.outputs.keys():
         kinds = before.outputs[model].kind, after.outputs[model].kind
         if kinds[0] != kinds[1]:
             obstacles.append(f"{model!r} is a {kinds[1]}, and was a {kinds[0]}")
-    for rule in rules.promote:
+    for rule in rules.metrics:
         obstacles += _broken(rule, before, after)
     if rules.promotion.require_baseline and BASELINE not in after.attachments:
         obstacles.append("it has no baseline (require_baseline): publish it with --baseline")
-    run = find_run(before.ref, after.ref) if guarded and rules.promotion.needs_run else None
+    run = find_run(before.ref, after.ref) if rules.applies and rules.promotion.needs_run else None
     if run is not None:
         lines.append(("challenger", _run(run)))
     if rules.promotion.needs_run:
-        obstacles += _broken_by_run(rules, run, before, after)
+        obstacles += _broken_by_run(rules.promotion, run, before, after)
     return Assessment(
         before=before.version,
         after=after.version,
         lines=tuple((name, text) for name, text in lines if text),
-        obstacles=tuple(obstacles) if guarded else (),
+        obstacles=tuple(obstacles) if rules.applies else (),
     )
-
-
-def _rules(registry: ModelRegistry, before: Manifest, after: Manifest, unreadable: list[str]) -> Checks:
-    """Return the checks of the version; if it has no rules of promotion, those of the version before.
-
-    Parameters
-    ----------
-    unreadable : list of str
-        List to which is added why the checks of a version cannot be read: a person must be able to force the alias.
-    """
-    for manifest in (after, before):
-        where = f"checks.toml of {manifest.ref}"
-        try:
-            data = registry.attachment(manifest, CHECKS)
-            found = None if data is None else read_checks(decode(data, where), where)
-        except ScorelineError as error:
-            if error.transient:
-                raise
-            unreadable.append(f"the rules in {where} cannot be read: {describe(error)}")
-            continue
-        if found is not None and found.has_promote:
-            return found
-    return Checks()
 
 
 def _features(manifest: Manifest) -> tuple[str, ...]:
@@ -267,20 +241,23 @@ def _run(run: Comparison) -> str:
     return f"{plural(run.rows, 'row')} compared{agreed}"
 
 
-def _broken_by_run(rules: Checks, run: Comparison | None, before: Manifest, after: Manifest) -> Iterator[str]:
+def _broken_by_run(wanted: Promotion, run: Comparison | None, before: Manifest, after: Manifest) -> Iterator[str]:
     """Yield how a version breaks a rule about its comparison with the one before."""
-    wanted = rules.promotion
+    advice = f"`scoreline submit {before.ref} URI --challenger {after.ref}`"
     if run is None or not (run.rows or run.failed_parts):
-        yield (
-            f"no job has compared it with {before.version}: score recent input with "
-            f"`scoreline submit {before.ref} URI --challenger {after.ref}`"
-        )
+        yield f"no job has compared it with {before.version}: score recent input with {advice}"
         return
     if run.failed_parts:
         why = next((failure.reason for failure in run.failures if not failure.rows), "")
         parts = plural(run.parts + run.failed_parts, "part")
         yield f"as a challenger, it failed in {run.failed_parts} of {parts}: {why}"
     if not run.rows:
+        return
+    if (compared := run.rows + run.champion_only) < wanted.least_rows:
+        yield (
+            f"only {plural(compared, 'row')} {'was' if compared == 1 else 'were'} compared, fewer than min_rows = "
+            f"{wanted.least_rows:,.0f}: score more rows with {advice}"
+        )
         return
     if wanted.max_flips is not None:
         if run.agreement is None:
@@ -291,9 +268,14 @@ def _broken_by_run(rules: Checks, run: Comparison | None, before: Manifest, afte
             if flips > wanted.max_flips:
                 yield f"{flips:.2%} of the labels flip{alone}, more than max_flips = {wanted.max_flips:.4g} allows"
     if wanted.min_rank_correlation is not None:
-        found = [score.rank_correlation for score in run.scores.values()]
+        found = [score.rank_correlation for score in run.scores.values() if score.pairs >= wanted.least_rows]
         known = [value for value in found if value is not None]
-        if not known:
+        if few := [name for name, score in run.scores.items() if score.pairs < wanted.least_rows]:
+            yield (
+                f"too few rows have {listed(few)} of both versions (min_rank_correlation), fewer than min_rows = "
+                f"{wanted.least_rows:,.0f}"
+            )
+        elif not known:
             yield "it has no scores that could be compared (min_rank_correlation)"
         elif min(known) < wanted.min_rank_correlation:
             yield (

@@ -34,6 +34,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.prefetch import prefetched
+from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.wording import plural
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.spec import JobSpec
@@ -68,6 +69,13 @@ class TrainingData:
     """Column with the labels or numbers that the models were fitted to predict. If given, metrics are computed."""
     hidden: tuple[str, ...] = ()
     """Columns of which no value is kept in the baseline."""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    """How the objects are read, as in a job."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that would have no effect."""
+        if isinstance(self.source, pd.DataFrame) and self.read != ReadOptions():
+            raise InvalidRequest("reading options have no effect on a DataFrame: give the file, or leave them out")
 
 
 def measure_baseline(
@@ -100,7 +108,7 @@ def measure_baseline(
 
 
 def _measure(engine: Engine, data: TrainingData, manifest: Manifest, uri: str) -> Measured:
-    job = _job(engine, manifest, uri, data.target or "none")
+    job = _job(engine, manifest, uri, data.target or "none", data.read)
     made = _draft(engine, job, data)
     columns = made.columns
     rows = sum(part.rows for part in made.parts)
@@ -202,7 +210,7 @@ def _draft(engine: Engine, job: Job, data: TrainingData) -> Draft:
     except MissingColumns as error:
         if data.target is None or repr(data.target) not in str(error):
             raise
-        draft(engine, _job(engine, engine.models.manifest(job.model), job.spec.inputs[0], "none"))
+        draft(engine, _job(engine, engine.models.manifest(job.model), job.spec.inputs[0], "none", data.read))
         raise MissingColumns(
             f"the baseline has no column {data.target!r}, which is to be the target: name the column of the "
             "training data that holds what the model was fitted to predict"
@@ -212,10 +220,10 @@ def _draft(engine: Engine, job: Job, data: TrainingData) -> Draft:
     return made
 
 
-def _job(engine: Engine, manifest: Manifest, uri: str, keep: str) -> Job:
+def _job(engine: Engine, manifest: Manifest, uri: str, keep: str, read: ReadOptions) -> Job:
     """Return a job that reads the training data. It is never submitted."""
     output = f"s3://{engine.buckets.main.bucket}/results/"
-    spec = JobSpec(job_id="baseline", model=manifest.ref, inputs=(uri,), output=output, keep=keep).check()
+    spec = JobSpec(job_id="baseline", model=manifest.ref, inputs=(uri,), output=output, keep=keep, read=read).check()
     pinned = PinnedModel(name=manifest.name, version=manifest.version, manifest_sha256=sha256_hex(manifest.to_json()))
     return Job(spec=spec, model=pinned, submitted=datetime.now(UTC).isoformat(timespec="seconds"))
 

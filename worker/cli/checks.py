@@ -13,6 +13,7 @@ import click
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.objects.buckets import WithLocalFile
+from scoreline.storage.tables.options import READ_OPTIONS
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Job
@@ -47,7 +48,7 @@ def checks() -> None:
     """
 
 
-_OPTIONS = ("checks", "method", "keep", "features", "format", "delimiter", "types")
+_OPTIONS = ("checks", "method", "keep", "features", *READ_OPTIONS)
 
 
 @checks.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,11 @@ from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.contents import Content, open_file
 from scoreline.storage.models.manifest import Role
 from scoreline.storage.process_memory import return_large_blocks
+from scoreline.storage.tables.options import READ_OPTIONS
+from scoreline.tasks.job.submit_options import SubmitOptions, read_options_from
 from scoreline.tasks.quality.checks_file import decode, read_checks
 from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.job_options import job_options
 from scoreline.worker.cli.model_access import model_manager, read_baseline
 from scoreline.worker.cli.model_view import echo_understanding
 from scoreline.worker.cli.output import echo
@@ -38,6 +41,8 @@ scoreline models publish churn --from-bucket model=old/rf.joblib \\
     --from-bucket preprocessor=old/scaler.joblib
 scoreline models publish churn --model model.joblib \\
     --baseline train.parquet --target churned
+scoreline models publish churn --model model.joblib \\
+    --baseline train.csv --delimiter ';' --decimal ,
 """,
 )
 @click.argument("name")
@@ -97,6 +102,7 @@ scoreline models publish churn --model model.joblib \\
     metavar="COL",
     help="Store no value of this feature in the baseline, only counts, mean and deviation. May be repeated.",
 )
+@job_options(SubmitOptions, READ_OPTIONS)
 @click.option("--alias", metavar="ALIAS", help="Let this alias name the new version, for example champion.")
 @click.option(
     "--metadata",
@@ -117,6 +123,7 @@ def publish(
     hide_values: tuple[str, ...],
     alias: str | None,
     metadata: tuple[str, ...],
+    **reading: Any,
 ) -> None:
     """Publish a new version of a model.
 
@@ -127,7 +134,8 @@ def publish(
     process has this access, and a warning is printed. A file with --sha256 is read once before it is loaded.
 
     With --baseline, the model is also loaded in this process and scores the training data, as `scoreline submit
-    --dry-run` does. The text values of features are stored, unless --hide-values names them.
+    --dry-run` does. The text values of features are stored, unless --hide-values names them. The training data are read
+    with the reading options of `scoreline submit`, from --format to --types.
 
     If MODEL_SIGNING_KEY is set, the version is signed. The reference NAME@VERSION is printed on standard output. What
     was understood is printed on standard error: roles, features, outputs, baseline, metrics and checks, and the SHA-256
@@ -163,6 +171,7 @@ def publish(
             baseline=baseline,
             target=target,
             hide_values=hide_values,
+            read=read_options_from(reading),
             attachments=attachments,
         )
     _show_roles(files, loaded[0].estimators)

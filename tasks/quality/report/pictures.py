@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 from scoreline.tasks.quality.column_profile import ColumnProfile
-from scoreline.tasks.quality.histograms import MAX_LEVEL, Histogram
+from scoreline.tasks.quality.histograms import MAX_LEVEL, Histogram, bucket_of
 
 Scale = Literal["linear", "log", "whole"]
 """``whole``: each bin holds so many whole numbers. ``log``: the bins have a fixed relative width."""
@@ -150,13 +150,27 @@ class _Series:
     low: float
     high: float
 
-    def spans(self) -> Iterator[tuple[float, float, int]]:
-        for bucket, count in self.histogram.counts.items():
-            low, high = self.histogram.edges(bucket)
-            if self.histogram.level == MAX_LEVEL:
-                low = high = low if bucket >= 0 else high
-            low = min(max(low, self.low), self.high)
-            yield low, max(low, min(high, self.high)), count
+    def span(self, bucket: int) -> tuple[float, float]:
+        """Return the edges of a bucket, within the range. A bucket of an exact histogram is its edge next to zero."""
+        low, high = self.histogram.edges(bucket)
+        if self.histogram.is_exact:
+            low = high = low if bucket >= 0 else high
+        low = min(max(low, self.low), self.high)
+        return low, max(low, min(high, self.high))
+
+    def below(self, limit: float) -> float:
+        """Return the number of values below a limit. Only the bucket that contains the limit is divided."""
+        buckets, ends = self.histogram.ends
+        own = bucket_of(limit, self.histogram.level)
+        place = bisect_left(buckets, own)
+        before = ends[place - 1] if place else 0
+        if place == len(buckets) or buckets[place] != own:
+            return before
+        low, high = self.span(own)
+        if limit <= low:
+            return before
+        within = 1.0 if limit >= high else (limit - low) / (high - low)
+        return before + (ends[place] - before) * within
 
     def at_level(self, level: int) -> _Series:
         return replace(self, histogram=self.histogram.at_level(level))
@@ -241,32 +255,14 @@ def _binned(new: _Series, old: _Series | None, of: Literal["values", "lengths"] 
 
 
 def _counted(series: _Series, edges: list[float]) -> list[float]:
-    """Return the number of values below the first edge, in each bin, and above the last edge."""
-    counts = [0.0] * (len(edges) + 1)
-    for low, high, count in series.spans():
-        first, last = _place(edges, low), _place(edges, high)
-        if first == last or high <= low:
-            counts[first] += count
-            continue
-        for place in range(first, last + 1):
-            start = low if place == first else edges[place - 1]
-            stop = high if place == last else edges[place]
-            counts[place] += count * max(0.0, stop - start) / (high - low)
-    return counts
+    """Return the number of values below the first edge, in each bin, and above the last edge.
 
-
-def _place(edges: list[float], value: float) -> int:
-    """Return the number of the bin of a value: 0 below the first edge. The last edge belongs to the last bin."""
-    if value >= edges[-1]:
-        return len(edges) - 1 if value == edges[-1] else len(edges)
-    low, high = 0, len(edges) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if value < edges[middle]:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    An edge belongs to the bin above it; the last edge belongs to the last bin.
+    """
+    last = math.nextafter(edges[-1], math.inf)
+    rest = series.below(last) if math.isfinite(last) else series.histogram.total
+    below = [0, *map(series.below, edges[:-1]), rest, series.histogram.total]
+    return [end - start for start, end in pairwise(below)]
 
 
 def _edges(both: list[_Series], even: bool) -> tuple[Scale, list[float]]:
@@ -301,7 +297,8 @@ def _clipped(low: float, high: float, from_: float, to: float) -> tuple[float, f
 
 
 def _is_whole(series: _Series) -> bool:
-    return all(low == round(low) and abs(low) <= _LARGEST_WHOLE for low, _, _ in series.spans())
+    lows = (series.span(bucket)[0] for bucket in series.histogram.counts)
+    return all(low == round(low) and abs(low) <= _LARGEST_WHOLE for low in lows)
 
 
 def _whole(low: int, high: int) -> list[float]:

@@ -21,7 +21,7 @@ from scoreline.storage.models import signatures
 from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.tasks.quality import promotion
-from scoreline.tasks.quality.check_types import PromoteRule
+from scoreline.tasks.quality.check_types import PromoteRule, Promotion
 from scoreline.tasks.quality.promotion import MAX_REASON, Moved, promote
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
@@ -150,10 +150,55 @@ def test_a_baseline_meets_the_rule(client: EagerClient) -> None:
     move(client, publish(client, promote="require_baseline = true\n", baseline=True))
 
 
-def test_the_rules_of_the_champion_apply_to_a_version_without_rules(client: EagerClient) -> None:
+@pytest.mark.parametrize("own", ["", "aliases = ['other']", "require_baseline = false", "auc = {min = 0.1}"])
+def test_the_rules_of_the_champion_apply_whatever_the_version_says(own: str, client: EagerClient) -> None:
     publish(client, promote="require_baseline = true", alias="champion")
-    assert "it has no baseline" in refused(client, publish(client))
-    publish(client, promote="aliases = ['other']", alias="champion")  # its own rules replace them
+    assert "it has no baseline" in refused(client, publish(client, promote=own))
+
+
+def test_a_version_cannot_unguard_the_alias_of_a_champion_without_rules(client: EagerClient) -> None:
+    publish(client, alias="champion")
+    assert "it drops the feature 'b'" in refused(client, publish(client, "a", promote="aliases = ['other']"))
+
+
+def test_of_two_limits_the_stricter_one_holds_and_force_relaxes_them(client: EagerClient) -> None:
+    # Given a champion whose file allows a fall of the AUC, but asks for a high accuracy
+    publish(client, promote="auc = {min = 0.1, drop = 0.9}\naccuracy = {min = 0.999}", target=True, alias="champion")
+    # When a version says the contrary
+    lax = publish(client, promote="auc = {min = 1.5, drop = 0.0}\naccuracy = {min = 0.2}", target=True)
+    # Then the stricter limit of each holds, and is named once
+    message = refused(client, lax)
+    assert "below min = 1.5" in message
+    assert "below min = 0.999" in message
+    assert message.count("; ") == 1
+    # And a person relaxes the rules by force, after which those of the new champion hold
+    moved = move(client, lax, force=True, reason="the accuracy was a mistake")
+    assert moved.assessment is not None
+    assert dict(moved.assessment.lines)["rules"] == "of both versions, the stricter of each"
+    assert "min = 0.999" not in refused(client, publish(client, target=True))
+
+
+def test_too_few_rows_decide_nothing(client: EagerClient) -> None:
+    publish(client, "a", model=Troubled(), alias="champion")
+    version = publish(client, "a", model=Troubled(), promote='max_flips = "20%"')
+    patient = publish(client, "a", model=Troubled(), promote="require_challenger_run = true\nmin_rows = 2")
+    ready = publish(client, "a", model=Troubled(), promote="require_challenger_run = true")
+    client.put("in/a.parquet", pd.DataFrame({"a": [0.5]}))
+    for challenger in (version, patient, ready):
+        client.submit("churn@champion", "s3://scoreline/in/", challenger=f"churn@{challenger}")
+    assert "only 1 row was compared, fewer than min_rows = 100: score more rows with" in refused(client, version)
+    assert "only 1 row was compared, fewer than min_rows = 2" in refused(client, patient)
+    move(client, ready)
+
+
+def test_too_few_pairs_of_scores_decide_nothing() -> None:
+    score = SimpleNamespace(rank_correlation=1.0, pairs=99)
+    run: Any = SimpleNamespace(rows=500, champion_only=0, failed_parts=0, scores={"proba_yes": score})
+    versions: list[Any] = [SimpleNamespace(ref=f"churn@{name}", version=name) for name in "ab"]
+    (message,) = promotion._broken_by_run(Promotion(min_rank_correlation=0.9), run, *versions)
+    assert message == "too few rows have 'proba_yes' of both versions (min_rank_correlation), fewer than min_rows = 100"
+    score.pairs = 100
+    assert not [*promotion._broken_by_run(Promotion(min_rank_correlation=0.9), run, *versions)]
 
 
 def test_rules_apply_to_the_aliases_that_they_name(client: EagerClient) -> None:

@@ -23,6 +23,7 @@ from scoreline import ModelStorageManager
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.tables.options import ReadOptions, read_options
 from scoreline.tasks.quality.baseline import Baseline
 from scoreline.tasks.quality.counting import profile_of
 
@@ -101,6 +102,31 @@ def test_a_local_file_and_an_object_of_every_format_give_the_same_baseline(
         assert made.metrics == expected.metrics
 
 
+def test_a_file_is_read_with_the_options_of_a_job(models: ModelStorageManager, tmp_path: Path) -> None:
+    data = DATA.assign(age=DATA["age"] + 0.5, weight=1)
+    data.loc[3, "age"] = np.nan
+    german = data.to_csv(index=False, sep=";", decimal=",", na_rep="?", header=False)
+    (tmp_path / "train.txt").write_text(german, encoding="latin-1")
+    read_as = read_options(
+        {
+            "format": "csv",
+            "delimiter": ";",
+            "decimal": ",",
+            "null_values": ["?"],
+            "columns": [*data.columns],
+            "encoding": "latin-1",
+            "types": {"weight": "string"},
+        }
+    )
+    expected = models.publish("m", MODEL, label_encoder=ENCODER, baseline=data, target="churned")
+    source = tmp_path / "train.txt"
+    made = models.publish("m", MODEL, label_encoder=ENCODER, baseline=source, target="churned", read=read_as)
+    found, wanted = read(models, made).profile.columns, read(models, expected).profile.columns
+    assert (found["age"].histogram, found["age"].nulls) == (wanted["age"].histogram, 1)
+    assert found["plan"].values == wanted["plan"].values
+    assert made.metrics == expected.metrics
+
+
 def test_the_batches_in_which_rows_are_read_do_not_matter(
     models: ModelStorageManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -171,6 +197,9 @@ NULLS = pd.DataFrame({"plan": [None] * 9, "age": [np.nan] * 9})
         ("s3://other/train.csv", {}, "bucket 'other' is not the bucket of the models"),
         (None, {"target": "churned"}, "target needs a baseline: give the training data"),
         (None, {"hide_values": ["plan"]}, "hide_values needs a baseline"),
+        (None, {"read": ReadOptions(decimal=",")}, "read needs a baseline"),
+        (DATA, {"read": ReadOptions(decimal=",")}, "reading options have no effect on a DataFrame"),
+        ("train.csv", {"read": ReadOptions(delimiter=";;")}, "delimiter ';;' is not a single ASCII character"),
     ],
 )
 def test_a_baseline_that_does_not_fit_the_model_is_refused(

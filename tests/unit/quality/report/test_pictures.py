@@ -166,3 +166,12 @@ def test_two_histograms_without_extremes_are_drawn_from_edge_to_edge() -> None:
     assert found is not None
     assert (found.edges[0], found.edges[-1]) == (-2.5, 3.5)
     assert picture_of_histograms(Histogram(), Histogram.of([1.0])) is None
+
+
+def test_shares_are_right_for_numbers_whose_sums_overflow() -> None:
+    huge = np.random.default_rng(1).normal(size=20_000) * 1e307
+    picture = bins(numbers(huge, 64), numbers(huge[10_000:], 64))
+    assert picture.before is not None
+    outside = [(end.now, end.before or 0.0) for end in picture.outside]
+    assert sum(picture.now) + sum(now for now, _ in outside) == pytest.approx(1)
+    assert sum(picture.before) + sum(before for _, before in outside) == pytest.approx(1)

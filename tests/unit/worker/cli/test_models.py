@@ -136,9 +136,18 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough"), LogisticRegression(max_iter=999)
     ).fit(rows, y)
     joblib.dump(model, tmp_path / "model.joblib")
-    rows.assign(y=y).to_csv(tmp_path / "train.csv", index=False)
+    rows.assign(y=y).to_csv(tmp_path / "train.csv", index=False, sep="\t")
     invoke = CliRunner().invoke
-    options = ["--model", str(tmp_path / "model.joblib"), "--baseline", str(tmp_path / "train.csv"), "--target", "y"]
+    options = [
+        "--model",
+        str(tmp_path / "model.joblib"),
+        "--baseline",
+        str(tmp_path / "train.csv"),
+        "--target",
+        "y",
+        "--delimiter",
+        "tab",
+    ]
     done = invoke(cli, ["models", "publish", "churn", *options, "--alias", "champion", "--hide-values", "secret"])
     assert done.exit_code == 0, done.output
     return lambda *words: done if words == ("publish",) else invoke(cli, ["models", *words])
