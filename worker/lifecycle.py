@@ -8,7 +8,7 @@ import time
 from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from billiard.process import current_process
 from celery import Celery
@@ -21,6 +21,8 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.settings import StorageSettings
+from scoreline.storage.tables.small_objects import KeptObjects
+from scoreline.storage.tables.spool import Spool
 from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import CLIENT, WORKER, Connections
@@ -60,6 +62,8 @@ class Process:
     scheduler: Scheduler | None = None
     board: Board | None = None
     sizing: Sizing | None = None
+    spool_files: list[BinaryIO] = field(default_factory=list)
+    """The files of all processes of the pool (see `scoreline.storage.tables.spool`); none if no spool is used."""
     preloaded: list[Bundle] = field(default_factory=list)
     store_error: StoreError | None = None
     """The error that made the sizes of the models in the bucket unknown; None without an error."""
@@ -103,6 +107,7 @@ def engine(app: Celery) -> Engine:
             reconcile_s=settings.reconcile_s,
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
+            kept=KeptObjects(for_parts=True, spool=_spool(settings)),
             profile=settings.profile,
             verify_keys=connections.model_settings.verify_keys,
             between_batches=ShortSteps(
@@ -126,6 +131,14 @@ def leave_steps(**_: Any) -> None:
     between = None if process.engine is None else process.engine.between_batches
     if isinstance(between, ShortSteps):
         between.abandon()
+
+
+def _spool(settings: WorkerSettings) -> Spool | None:
+    """Return the spool of the worker as this process uses it; None if there is none."""
+    files, own = process.spool_files, getattr(current_process(), "index", None)
+    if own is None or own >= len(files):  # the pool may have grown since the files were opened
+        return None
+    return Spool(files, own, limit_bytes=settings.spool_bytes)
 
 
 def _do_request(app: Celery, within: Engine, step: WaitingStep, longest_s: float) -> bool:

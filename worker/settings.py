@@ -15,6 +15,7 @@ from scoreline.tasks.dispatch.dispatcher import LEASE_S, PARTS_PER_PROCESS
 from scoreline.tasks.job.plan import BATCH_BYTES
 
 DEFAULT_CACHE_BYTES = 1 << 30
+DEFAULT_SPOOL_BYTES = 256 << 20
 DEFAULT_RECONCILE_S = 60
 DEFAULT_TICK_S = 30
 DEFAULT_REDIS_IDLE_S = 10
@@ -77,6 +78,8 @@ class WorkerSettings:
     """Weights of groups of jobs. A group with the weight 3 gets three times as much time as one with the weight 1."""
     batch_bytes: int
     """Maximum memory of the rows that are scored together, with their features and results."""
+    spool_bytes: int
+    """Maximum size of the small objects that each process keeps on disk for all processes of the worker."""
     profile: bool
     """Whether the rows of jobs are counted that do not say so themselves."""
     remote_control: bool
@@ -102,6 +105,7 @@ class WorkerSettings:
         parts_per_process = env.number("PARTS_PER_PROCESS", PARTS_PER_PROCESS, minimum=1)
         group_weights = _weights(env)
         batch_bytes = env.number("BATCH_MB", BATCH_BYTES >> 20, minimum=1) << 20
+        spool_bytes = env.number("SMALL_OBJECTS_MB", DEFAULT_SPOOL_BYTES >> 20) << 20
         profile = env.flag("DATA_PROFILE", True)
         remote_control = env.flag("REMOTE_CONTROL", False)
         env.finish()
@@ -117,6 +121,7 @@ class WorkerSettings:
             parts_per_process=parts_per_process,
             group_weights=group_weights,
             batch_bytes=batch_bytes,
+            spool_bytes=spool_bytes,
             profile=profile,
             remote_control=remote_control,
         )

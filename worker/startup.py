@@ -27,6 +27,7 @@ from scoreline.storage.audit import run_as
 from scoreline.storage.container_memory import limit_bytes
 from scoreline.storage.errors import ScorelineError, StoreError, describe
 from scoreline.storage.settings import StorageSettings
+from scoreline.storage.tables.spool import open_files
 from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.dispatch.connections import WORKER, Connections, share_connection
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
@@ -60,6 +61,7 @@ def connect(app: Celery) -> None:
     worker_process_shutdown.connect(model_processes.end_children, weak=False)
     celeryd_after_setup.connect(_read_all_queues, weak=False)
     celeryd_after_setup.connect(_log_sizing, weak=False)
+    celeryd_after_setup.connect(_open_spool, weak=False)
     telemetry.connect()
     celeryd_after_setup.connect(_preload, weak=False)
     worker_ready.connect(reconcile_jobs, weak=False)
@@ -137,6 +139,13 @@ def _log_sizing(**_: Any) -> None:
         )
         if sizing.short_bytes:
             log.warning("worker.memory_short", extra={"missing_mb": sizing.short_bytes >> 20})
+
+
+def _open_spool(**_: Any) -> None:
+    """Open the files through which processes of the pool hand small objects to each other. One process needs none."""
+    count = 1 if process.sizing is None else process.sizing.processes
+    if count > 1 and WorkerSettings.from_env(os.environ).spool_bytes:
+        process.spool_files = open_files(count)
 
 
 def _preload(**_: Any) -> None:

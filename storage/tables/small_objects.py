@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
+from scoreline.storage.objects.base import ObjectInfo, StoredObject
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.tables.base import Listed, Pinned
 from scoreline.storage.tables.ranged import RangedFile, changed
+from scoreline.storage.tables.spool import Spool
 
 SMALL_BYTES = 1 << 20
 """Maximum size in bytes of an object that is read whole. Up to this size, a second request takes more time than
@@ -31,8 +34,17 @@ KEPT_S = 20.0
 score begins the next part within a second."""
 
 
-def hold(source: Pinned) -> Pinned:
+type Recall = Callable[[], bytes | None]
+"""Returns the bytes of an object that a process has read before; None if they are lost."""
+
+
+def hold(source: Pinned, recall: Recall = lambda: None) -> Pinned:
     """Read an object, and return it with a store that serves all further reads from memory.
+
+    Parameters
+    ----------
+    recall : callable
+        Returns the bytes without a request, if it can.
 
     Raises
     ------
@@ -40,6 +52,9 @@ def hold(source: Pinned) -> Pinned:
         The object was replaced or deleted.
     """
     store = CachingStore(source.store, (source.key,))
+    if (data := recall()) is not None:
+        store.remember(StoredObject(info=ObjectInfo(key=source.key, size=len(data), etag=source.etag), data=data))
+        return replace(source, store=store)
     try:
         store.get(source.key, if_match=source.etag)
     except (PreconditionFailed, ObjectNotFound) as error:
@@ -53,11 +68,20 @@ def held_bytes(source: Pinned) -> bytes | None:
     return None if stored is None or stored.info.etag != source.etag else stored.data
 
 
-class KeptObjects:
-    """Small objects that a process has read to plan a job, so that the process need not read them again.
+class Kept(enum.Flag):
+    """Where `KeptObjects` keeps an object."""
 
-    After the survey, a planner may read an object again to score a sample of its rows. Parts that the process scores
-    next may read it, too. An object is handed on only to a part that reads all of its rows. Of an object in several
+    NOWHERE = 0
+    IN_MEMORY = enum.auto()
+    IN_SPOOL = enum.auto()
+
+
+class KeptObjects:
+    """Small objects that a process has read to plan a job, so that no process of its worker need fetch them again.
+
+    After the survey, a planner may read an object again to score a sample of its rows. Parts that processes of the
+    worker score next read it, too, from the spool of the worker. Without a spool, the planner keeps objects in its
+    memory for its own parts. An object is handed on only to a part that reads all of its rows. Of an object in several
     parts, all parts therefore find the same version in the store, or fail.
 
     This class needs no locks (see `scoreline.storage.prefetch.prefetched`), because single operations of a dict are
@@ -68,38 +92,53 @@ class KeptObjects:
     for_parts : bool
         Whether parts of the job may follow in this process. If not, only objects for the sample are kept.
     kept_s : float
-        Seconds for which unused objects are kept for parts.
+        Seconds for which unused objects are kept in memory for parts.
+    spool : Spool, optional
+        The spool of the worker.
     """
 
-    def __init__(self, *, for_parts: bool = False, kept_s: float = KEPT_S) -> None:
+    def __init__(self, *, for_parts: bool = False, kept_s: float = KEPT_S, spool: Spool | None = None) -> None:
         self._for_parts = for_parts
         self._kept_s = kept_s
+        self._spool = spool
+        self._is_spooling = False
         self._most_bytes = _KEPT_BYTES
         self._objects: dict[tuple[str, str], tuple[Pinned, int]] = {}
         self._bytes = 0
         self._used: SimpleQueue[bool] | None = None
 
-    def begin(self, objects: Iterable[Listed]) -> None:
+    def begin(self, objects: Collection[Listed]) -> None:
         """Forget all objects, before the objects of another job are surveyed.
 
-        If all of them are small, more of them are kept, because no large object will need the memory.
+        If all of them are small, more of them are kept, because no large object will need the memory. A single object
+        makes up a single part, or is not handed on, and so it does not replace the objects in the spool.
         """
         self.clear()
         all_small = self._for_parts and all(source.size <= SMALL_BYTES for source in objects)
-        self._most_bytes = _KEPT_FOR_PARTS_BYTES if all_small else _KEPT_BYTES
+        self._is_spooling = all_small and self._spool is not None and len(objects) > 1
+        self._most_bytes = _KEPT_FOR_PARTS_BYTES if all_small and not self._is_spooling else _KEPT_BYTES
+        if self._is_spooling and self._spool is not None:
+            self._spool.begin()
 
-    def reserve(self, source: Listed) -> bool:
-        """Reserve memory for an object. Return whether there was enough memory."""
+    def reserve(self, source: Listed) -> Kept:
+        """Reserve memory and space in the spool for an object. Return where there was enough; `Kept.NOWHERE` if not."""
+        kept = Kept.NOWHERE
+        if self._is_spooling and self._spool is not None and 0 < source.size <= SMALL_BYTES:
+            kept |= Kept.IN_SPOOL if self._spool.reserve(source.size) else Kept.NOWHERE
         is_early = self._bytes + source.size <= _KEPT_BYTES
         largest = SMALL_BYTES if is_early else RangedFile.WHOLE_BYTES  # of larger ones, planning reads only the footer
         taken = self._bytes + source.size + _OVERHEAD_BYTES
-        fits = 0 < source.size <= largest and (is_early or taken <= self._most_bytes)
-        self._bytes = taken if fits else self._bytes
-        return fits
+        if 0 < source.size <= largest and (is_early or taken <= self._most_bytes):
+            self._bytes = taken
+            kept |= Kept.IN_MEMORY
+        return kept
 
-    def add(self, held: Pinned, rows: int) -> None:
-        """Keep an object of so many rows that `hold` has read. Call `reserve` first."""
-        self._objects[held.uri, held.etag] = held, rows
+    def add(self, held: Pinned, rows: int, kept: Kept) -> None:
+        """Keep an object of so many rows that `hold` has read, where `reserve` found enough."""
+        if Kept.IN_MEMORY in kept:
+            self._objects[held.uri, held.etag] = held, rows
+        if Kept.IN_SPOOL in kept and self._spool is not None and (data := held_bytes(held)) is not None:
+            self._spool.add(held, data, rows)
 
     def find(self, source: Pinned) -> Pinned:
         """Return the object in memory if it is kept; otherwise `source`."""
@@ -108,41 +147,61 @@ class KeptObjects:
 
     def hand_on(self) -> None:
         """Keep the objects for parts of the job, until they are unused for some time."""
+        if self._is_spooling and self._spool is not None:
+            self._spool.publish()
+            self._is_spooling = False  # the spool now deletes the objects itself
+            self._forget()
+            return
         if not self._for_parts or not self._objects:
             self.clear()
             return
         used = self._used = SimpleQueue()
         threading.Thread(target=self._expire, args=(used,), name="kept-objects", daemon=True).start()
 
-    def take(self, objects: Iterable[tuple[Pinned, int]]) -> list[Pinned]:
-        """Return the objects for a part, from memory if they are kept, and then no longer keep them.
+    def take(self, objects: Iterable[tuple[Pinned, int]]) -> list[tuple[Pinned, Recall | None]]:
+        """Return the objects for a part, from memory if they are kept there, and then no longer keep them.
 
-        If none of the objects is kept, all kept objects are forgotten, because the part is of another job or has
-        objects that were not kept.
+        If none of the objects is kept in memory, all that are kept there are forgotten, because the part is of another
+        job or has objects that were not kept.
 
         Parameters
         ----------
         objects : iterable of tuple of Pinned and int
             The objects, and how many rows of each the part reads.
+
+        Returns
+        -------
+        list of tuple of Pinned and Recall
+            The objects, and for `hold` a function that reads an object from the spool, if it is there.
         """
-        taken, found = [], False
-        for source, rows in objects:
+        wanted = list(objects)
+        taken: list[tuple[Pinned, Recall | None]] = []
+        found = False
+        spooled = self._spool.find(wanted) if self._spool is not None else [None] * len(wanted)
+        for (source, rows), item in zip(wanted, spooled, strict=True):
             name = source.uri, source.etag
             held, whole = self._objects.get(name, (source, -1))
             if whole == rows:
                 self._objects.pop(name, None)
                 found = True
                 source = held
-            taken.append(source)
+            taken.append((source, None if item is None else item.read))
         used = self._used
         if not found:
-            self.clear()
+            self._forget()
         elif used is not None:
             used.put(True)
         return taken
 
     def clear(self) -> None:
-        """Forget all objects."""
+        """Forget all objects that this process has kept."""
+        self._forget()
+        if self._is_spooling and self._spool is not None:
+            self._spool.clear()
+        self._is_spooling = False
+
+    def _forget(self) -> None:
+        """Forget the objects in memory."""
         self._objects.clear()
         self._bytes = 0
         used, self._used = self._used, None
@@ -155,4 +214,4 @@ class KeptObjects:
                 pass
             return
         if self._used is used:
-            self.clear()
+            self._forget()

@@ -20,7 +20,7 @@ from scoreline.storage.tables.formats import Tables, is_text, kind_of
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.packed_spans import pack_spans
 from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, held_bytes, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, Kept, KeptObjects, held_bytes, hold
 from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
@@ -135,21 +135,24 @@ def survey_inputs(
         An object cannot be read in its format.
     """
 
-    def survey(item: tuple[Pinned, bool]) -> tuple[Pinned, bool, str | None, Survey]:
-        source, is_kept = item
+    def fetch(item: tuple[Pinned, Kept]) -> tuple[Pinned, Kept, str | None, Survey | None]:
+        """Hold a small object. Survey any other object, and a text, which takes long."""
+        source, place = item
         kind = kind_of(source.key, options)
-        whole = RangedFile.WHOLE_BYTES if kind == "parquet" and not is_kept else SMALL_BYTES
+        whole = RangedFile.WHOLE_BYTES if kind == "parquet" and not place else SMALL_BYTES
         if 0 < source.size <= whole:
             if gate is not None:
                 gate()
             source = hold(source)
+            if kind == "parquet":  # surveyed one after another: threads would take turns, which takes longer
+                return source, place, kind, None
         gated = source if gate is None else replace(source, store=GatedStore(source.store, gate))
-        return source, is_kept, kind, tables.survey(gated if held_bytes(source) is None else source, options, features)
+        return source, place, kind, tables.survey(gated if held_bytes(source) is None else source, options, features)
 
     found = []
     alike = _Alike()
 
-    def weigh(item: tuple[Pinned, bool]) -> int:
+    def weigh(item: tuple[Pinned, Kept]) -> int:
         source = item[0]
         if source.size <= SMALL_BYTES:
             return max(_LEAST_BYTES, source.size)
@@ -159,13 +162,14 @@ def survey_inputs(
 
     if kept is not None:
         kept.begin(objects)
-    reserved = ((source, kept is not None and kept.reserve(source)) for source in objects)
-    ahead = map_ahead(survey, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
+    reserved = ((source, Kept.NOWHERE if kept is None else kept.reserve(source)) for source in objects)
+    ahead = map_ahead(fetch, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
     with contextlib.closing(ahead) as surveys:
-        for source, is_kept, kind, surveyed in surveys:
+        for source, place, kind, early in surveys:
             may_pause()
-            if kept is not None and is_kept:
-                kept.add(source, sum(span.rows for span in surveyed.spans))
+            surveyed = early or tables.survey(source, options, features)
+            if kept is not None and place:
+                kept.add(source, sum(span.rows for span in surveyed.spans), place)
             found.append(
                 SurveyedObject(
                     file=InputFile(

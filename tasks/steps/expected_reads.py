@@ -80,7 +80,7 @@ def expect_reads(engine: Engine, made: Draft, options: ReadOptions, processes: i
     batch_rows = engine.batch_size(made.columns).rows_to_read
     requests = total = 0
     kept, again, again_bytes = KeptObjects(for_parts=True), 0, 0
-    kept.begin(item.file for item in made.surveyed)
+    kept.begin([item.file for item in made.surveyed])
     for item in objects:
         parts = read[item.bucket, item.key]
         if kept.reserve(item) and parts == 1:  # the process that planned the job does not fetch it again

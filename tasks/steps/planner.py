@@ -207,7 +207,7 @@ def draft(
         The columns of the results of earlier jobs. A job with a few records and the columns of an earlier job is not
         sampled. The caller must compare the columns with those of the results (see `KnownColumns`).
     hand_on : bool
-        Whether small objects stay in memory for parts of the job that this process scores next.
+        Whether small objects are kept for the parts of the job, which this worker may score next.
     survey : callable, optional
         As for `plan_job`.
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import ALIGNED_ROWS, MalformedRow, Pinned, Rows
 from scoreline.storage.tables.options import ReadOptions
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, held_bytes, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, Recall, held_bytes, hold
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.features import Rejection
@@ -128,27 +128,36 @@ def _read_slices(
                         yield source.uri, some, row_bytes
 
 
-type _Object = tuple[Sequence[Slice], Pinned]
-"""An object, and the slices to read from it."""
+type _Object = tuple[Sequence[Slice], Pinned, Recall | None]
+"""An object, the slices to read from it, and a function that returns its bytes if they need not be fetched."""
 
 
-def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[_Object]:
+def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[tuple[Sequence[Slice], Pinned]]:
     """Yield the objects of slices. Small objects are held in memory, and are fetched before they are needed.
 
-    Objects that this process has just read to plan the job are not fetched again.
+    Objects that a process of this worker has just read to plan the job are not fetched again.
     """
     groups = [list(group) for _, group in groupby(slices, key=lambda piece: (piece.bucket, piece.key, piece.etag))]
     sources = [Pinned.of(engine.buckets[pieces[0].bucket], pieces[0]) for pieces in groups]
     rows = [sum(piece.rows for piece in pieces) for pieces in groups]
-    objects: list[_Object] = list(zip(groups, engine.kept.take(zip(sources, rows, strict=True)), strict=True))
-    if len(objects) > 1 and any(map(_size_to_hold, objects)):
+    taken = engine.kept.take(zip(sources, rows, strict=True))
+    objects: list[_Object] = [(pieces, *item) for pieces, item in zip(groups, taken, strict=True)]
+    if len(objects) > 1 and any(map(_size_to_fetch, objects)):
         yield from map_ahead(_hold, objects, threads=OBJECTS_AT_ONCE, weigh=_size_to_hold, budget=AHEAD_BYTES)
     else:
         yield from map(_hold, objects)
 
 
-def _hold(item: _Object) -> _Object:
-    return (item[0], hold(item[1])) if _size_to_hold(item) and held_bytes(item[1]) is None else item
+def _hold(item: _Object) -> tuple[Sequence[Slice], Pinned]:
+    pieces, source, recall = item
+    if _size_to_hold(item) and held_bytes(source) is None:
+        source = hold(source) if recall is None else hold(source, recall)
+    return pieces, source
+
+
+def _size_to_fetch(item: _Object) -> int:
+    """Return the size of a small object that has to be fetched; return 0 if it is large or already here."""
+    return _size_to_hold(item) if item[2] is None and held_bytes(item[1]) is None else 0
 
 
 def _size_to_hold(item: _Object) -> int:

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import duckdb
@@ -27,9 +28,10 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.parquet import read_table
 from scoreline.tasks.client import Client
-from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.documents import Status, read_outcome
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import Stack
+from tests.support.estimators import Paced
 from tests.support.rejects import rejected_key
 from tests.support.waiting import HANG_S
 
@@ -384,3 +386,22 @@ def test_a_dry_run_opens_every_object(worker: Stack, client: Client, store: Obje
     assert found.warnings == (
         f"{store.uri('in/look/b.csv')}: 2 of 2 rows tried cannot be scored: row 0: 'x' is 'low', which is not a number",
     )
+
+
+def test_a_worker_fetches_each_small_object_once(
+    worker: Stack, client: Client, models: ModelStorageManager, put_table: Callable[..., str]
+) -> None:
+    # Given a model that takes so long that all processes score some of the parts
+    objects, of_part = 300, 15
+    frame = pd.DataFrame({"x": np.arange(10.0)})
+    models.publish("paced-in", Paced(seconds=0.1).fit(frame))
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: put_table(f"in/fetched/{number:03}.parquet", frame), range(objects)))
+    # When they score many small objects
+    uri = client.buckets.main.uri("in/fetched/")
+    done = ended(client, client.submit("paced-in", uri, part_rows=of_part * len(frame)))
+    assert (done.state, done.rows) == ("succeeded", objects * len(frame))
+    # Then each object takes one request, planning included, and all else takes about four for each part
+    outcome = read_outcome(client.buckets.main, done.job_id)
+    assert outcome is not None
+    assert objects <= outcome.class_b <= 1.3 * objects, (outcome.class_b, outcome.parts)

@@ -13,6 +13,7 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables.base import Pinned, Survey
 from scoreline.storage.tables.options import ReadOptions
+from scoreline.storage.tables.small_objects import Kept
 from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
 from tests.support.waiting import HANG_S
 
@@ -49,12 +50,12 @@ class Begun:
     def begin(self, _: Any) -> None:
         """Keep nothing of an earlier job."""
 
-    def reserve(self, _: Pinned) -> bool:
+    def reserve(self, _: Pinned) -> Kept:
         """Count an object. The last counted object may still wait for memory, so that its survey has not begun."""
         self._taken += 1
-        return True
+        return Kept.IN_MEMORY
 
-    def add(self, _: Pinned, rows: int) -> None:
+    def add(self, _: Pinned, rows: int, kept: Kept) -> None:
         """Record how many surveys had begun when this survey ended."""
         self.ahead.append(self._taken - 1)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +29,7 @@ from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.settings import R2Settings
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, held_bytes
+from scoreline.storage.tables.spool import Spool, Spooled, open_files
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
 from scoreline.tasks.job.documents import Job
@@ -315,6 +318,129 @@ def test_an_object_in_several_parts_is_read_again_by_each(engine: Engine, monkey
             score_rows(engine, documents, part, 1_000, Timings())
 
 
+@pytest.fixture
+def pool(engine: Engine) -> Iterator[tuple[Engine, Engine]]:
+    """Two processes of a worker, of which the first one plans."""
+    files = open_files(2)
+    spools = [Spool(files, own, limit_bytes=1 << 20) for own in range(2)]
+    one, two = (replace(engine, kept=KeptObjects(for_parts=True, spool=spool)) for spool in spools)
+    yield one, two
+    for item in (one, two):
+        item.kept.clear()
+        item.kept.begin([Sized("a", 1), Sized("b", 1)])  # ends the thread that deletes unused objects
+        item.kept.clear()
+    for file in files:
+        file.close()
+
+
+def test_no_process_of_a_worker_fetches_small_objects_that_another_has_fetched_to_plan(
+    pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planning, scoring = pool
+    refused = put_with_rejects_at_seams(planning)
+    expected, expected_rejects = score(planning, max_rejected="100%")
+    counts = count_gets(planning, monkeypatch)
+    made = planner.draft(planning, job(max_rejected="100%"), FAST, hand_on=True)
+    assert kept_by(planning, made) == []  # no process has them in its memory
+    for engine in (scoring, planning, scoring):  # a part may be scored again, in any process
+        scored, rejected = score(engine, made, max_rejected="100%")
+        assert scored.equals(expected)
+        assert rejected.equals(expected_rejects)
+        assert places(rejected) == refused
+    assert set(counts.values()) == {1}, counts
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "arrow", "parquet"])
+def test_small_objects_of_any_format_take_one_request_in_a_worker(
+    pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    planning, scoring = pool
+    for number in range(3):  # the last object is larger than what planning reads of Parquet otherwise
+        frame = pd.DataFrame({"id": range(30), "x": np.arange(30.0) + number})
+        sink = io.BytesIO()
+        match kind:
+            case "csv":
+                sink.write(frame.to_csv(index=False).encode())
+            case "jsonl":
+                sink.write(frame.to_json(orient="records", lines=True).encode())
+            case "arrow":
+                table = pa.Table.from_pandas(frame, preserve_index=False)
+                with pa.ipc.new_file(sink, table.schema) as out:
+                    out.write_table(table)
+            case _:
+                frame["text"] = [bytes(np.random.default_rng(0).bytes(10_000)).hex()] * 30 if number == 2 else "a"
+                frame.to_parquet(sink, compression=None, index=False)
+        planning.buckets.main.put(f"in/{number}.{kind}", sink.getvalue())
+    counts = count_gets(planning, monkeypatch)
+    made = planner.draft(planning, job(), FAST, hand_on=True)
+    assert score(scoring, made)[0].num_rows == 90
+    assert set(counts.values()) == {1}, counts
+
+
+def test_objects_that_the_spool_has_lost_are_fetched(
+    pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planning, scoring = pool
+    for number in range(3):
+        put(planning, f"{number}.parquet", id=[number], x=[float(number)])
+    counts = count_gets(planning, monkeypatch)
+    made = planner.draft(planning, job(), FAST, hand_on=True)
+    expected = score(scoring, made)[0]
+    # Given a damaged object
+    (part,) = made.parts
+    source = Pinned.of(planning.buckets.main, part.slices[1])
+    ((_, recall),) = scoring.kept.take([(source, 1)])
+    spooled = getattr(recall, "__self__", None)
+    assert isinstance(spooled, Spooled)
+    os.pwrite(spooled.file.fileno(), b"damaged", spooled.offset)
+    # Then only that object is fetched again, and the rows are the same
+    assert score(scoring, made)[0].equals(expected)
+    assert counts == {"in/0.parquet": 1, "in/1.parquet": 2, "in/2.parquet": 1}
+    # And if it was replaced since, the part fails
+    put(planning, "1.parquet", id=[1], x=[7.0])
+    with pytest.raises(InputChanged, match=r"s3://data/in/1\.parquet"):
+        score(scoring, made)
+
+
+def test_objects_leave_the_spool_only_for_those_of_another_job(
+    pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planning, scoring = pool
+    for number in range(3):
+        put(planning, f"{number}.parquet", id=[number], x=[float(number)])
+        put(planning, f"more/{number}.parquet", id=[number], x=[float(number)])
+    made = planner.draft(planning, job(inputs=("s3://data/in/[0-9].parquet",)), FAST, hand_on=True)
+    counts = count_gets(planning, monkeypatch)
+    # A single object is not written, because the objects of a larger job would have to make room for it
+    planner.draft(planning, job(inputs=("s3://data/in/0.parquet",)), FAST, hand_on=True)
+    assert score(scoring, made)[0].num_rows == 3
+    assert counts == {"in/0.parquet": 1}
+    # Neither are those of a job that is only tried
+    planner.draft(planning, job(inputs=("s3://data/in/0.parquet",)), FAST)
+    assert score(scoring, made)[0].num_rows == 3
+    assert counts == {"in/0.parquet": 2}
+    # But those of another job are
+    planner.draft(planning, job(inputs=("s3://data/in/more/",)), FAST, hand_on=True)
+    counts.clear()
+    assert score(scoring, made)[0].num_rows == 3
+    assert counts == {f"in/{number}.parquet": 1 for number in range(3)}
+
+
+def test_a_process_decodes_objects_of_the_spool_without_threads(
+    pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planning, scoring = pool
+    for number in range(3):
+        put(planning, f"{number}.parquet", id=[number], x=[float(number)])
+    made = planner.draft(planning, job(), FAST, hand_on=True)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("threads take turns, and so take longer than one")
+
+    monkeypatch.setattr(read_part, "map_ahead", refuse)
+    assert score(scoring, made)[0].num_rows == 3
+
+
 def test_an_object_that_was_replaced_after_it_was_planned_is_not_found_for_the_new_plan(engine: Engine) -> None:
     put(engine, "a.parquet", id=[1], x=[1.0])
     planner.draft(engine, job(), FAST, hand_on=True)
@@ -387,7 +513,7 @@ def test_kept_objects_take_a_bounded_memory(for_parts: bool, sizes: list[int], k
     found = KeptObjects(for_parts=for_parts)
     for _ in range(2):  # the second job finds as much room as the first
         found.begin(objects)
-        assert sum(map(found.reserve, objects)) == kept
+        assert sum(bool(found.reserve(item)) for item in objects) == kept
 
 
 def test_each_small_object_that_is_fetched_has_a_connection_that_is_kept() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from scoreline.storage.errors import InvalidSettings
 from scoreline.tasks.job.plan import BATCH_BYTES
-from scoreline.worker.settings import WorkerSettings
+from scoreline.worker.settings import DEFAULT_SPOOL_BYTES, WorkerSettings
 
 
 def test_the_memory_of_a_batch_is_given_in_mebibytes() -> None:
@@ -14,6 +14,13 @@ def test_the_memory_of_a_batch_is_given_in_mebibytes() -> None:
     assert WorkerSettings.from_env({"BATCH_MB": "8"}).batch_bytes == 8 << 20
     with pytest.raises(InvalidSettings, match="BATCH_MB"):
         WorkerSettings.from_env({"BATCH_MB": "0"})
+
+
+def test_the_disk_for_small_objects_is_given_in_mebibytes() -> None:
+    assert WorkerSettings.from_env({}).spool_bytes == DEFAULT_SPOOL_BYTES == 256 << 20
+    assert WorkerSettings.from_env({"SMALL_OBJECTS_MB": "0"}).spool_bytes == 0
+    with pytest.raises(InvalidSettings, match="SMALL_OBJECTS_MB"):
+        WorkerSettings.from_env({"SMALL_OBJECTS_MB": "-1"})
 
 
 def test_groups_have_weights() -> None:

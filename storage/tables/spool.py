@@ -1,0 +1,227 @@
+"""Hands small objects from the process that plans a job to all processes of its worker, through files without names.
+
+The main process opens a file for each process of its pool before it forks the pool. Only these processes can read the
+files, and the system deletes the files when the last of the processes ends, even if it is killed. Each process writes
+only to its own file, and reads the files of all.
+
+What a process reads is not trusted: the other process may have died while it was writing, or may already be writing the
+objects of another job. The index of a file and each object have a digest, and what does not match it is not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import struct
+import tempfile
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import BinaryIO
+
+from scoreline.storage.tables.base import Pinned
+
+log = logging.getLogger(__name__)
+
+UNUSED_S = 120.0
+"""Seconds after which unused objects are deleted. This is longer than any part of small objects should take, because a
+process uses the objects of a part only when the part begins."""
+_USED = struct.Struct("<d")
+_HEADER = struct.Struct("<QQ32s")
+"""Offset of the index, number of objects, and digest of the index. Zeros if there is no index."""
+_HEADER_AT = _USED.size
+_DATA_AT = 64
+_RECORD = struct.Struct("<16sQQI32s")
+"""Name (see `_name`), offset, number of rows, size, and digest of an object. The records of an index are sorted, so
+that a process finds an object without reading all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An object in a spool."""
+
+    file: BinaryIO
+    offset: int
+    size: int
+    rows: int
+    digest: bytes
+
+    def read(self) -> bytes | None:
+        """Return the bytes of the object; None if the spool no longer has them, or if they are damaged."""
+        data = _read(self.file, self.size, self.offset)
+        return data if hashlib.sha256(data).digest() == self.digest else None
+
+
+class Spool:
+    """The files of all processes of a worker, as one of the processes uses them.
+
+    Parameters
+    ----------
+    files : sequence of BinaryIO
+        A file for each process, opened for reading and writing before the pool was forked.
+    own : int
+        Number of this process, which is the position of its file.
+    limit_bytes : int
+        Maximum size of the objects that this process writes.
+    unused_s : float
+        Seconds after which unused objects of this process are deleted.
+    """
+
+    def __init__(self, files: Sequence[BinaryIO], own: int, *, limit_bytes: int, unused_s: float = UNUSED_S) -> None:
+        self._files = files
+        self._own = files[own]
+        self._limit_bytes = limit_bytes
+        self._unused_s = unused_s
+        self._reserved = 0
+        self._end = _DATA_AT
+        self._records: list[bytes] | None = None
+        """The objects that were written so far; None if this process writes none at the moment."""
+        self._indexes: dict[BinaryIO, tuple[bytes, bytes]] = {}
+        """The header and the index of each file that was read last."""
+        self._cleared: SimpleQueue[None] | None = None
+        self.clear()  # the process that had this number before may have died
+
+    def begin(self) -> None:
+        """Delete the objects that this process has written, and begin to write others."""
+        self.clear()
+        self._records = []
+
+    def reserve(self, size: int) -> bool:
+        """Reserve space for an object of so many bytes. Return whether there was enough."""
+        if self._records is None or self._reserved + size > self._limit_bytes:
+            return False
+        self._reserved += size
+        return True
+
+    def add(self, source: Pinned, data: bytes, rows: int) -> None:
+        """Write an object of so many rows. Call `reserve` first. If the disk is full, no objects are written."""
+        records = self._records
+        if records is None:
+            return
+        digest = hashlib.sha256(data).digest()
+        if self._write(data, self._end):
+            records.append(_RECORD.pack(_name(source), self._end, rows, len(data), digest))
+            self._end += len(data)
+
+    def publish(self) -> None:
+        """Let all processes find the objects that were written, until they are unused for some time."""
+        records, self._records = self._records, None
+        if not records:
+            return
+        index = b"".join(sorted(records))
+        header = _HEADER.pack(self._end, len(records), hashlib.sha256(index).digest())
+        # The header is written last: a file without it has no objects
+        if self._write(index, self._end) and self._write(_USED.pack(time.monotonic()) + header, 0):
+            cleared = self._cleared = SimpleQueue()
+            threading.Thread(target=self._expire, args=(cleared,), name="spool", daemon=True).start()
+
+    def find(self, sources: Sequence[tuple[Pinned, int]]) -> list[Spooled | None]:
+        """Return each object if some process has written it with so many rows; otherwise None."""
+        indexes = [(file, index) for file in self._files if (index := self._index(file))]
+        names = [_name(source) for source, _ in sources] if indexes else []
+        found: list[Spooled | None] = [None] * len(sources)
+        for file, index in indexes:
+            is_used = False
+            for number, name in enumerate(names):
+                record = _search(index, name)
+                if record is not None and record[2] == sources[number][1]:
+                    _, offset, rows, size, digest = record
+                    found[number] = Spooled(file, offset, size, rows, digest)
+                    is_used = True
+            if is_used:
+                with contextlib.suppress(OSError):
+                    os.pwrite(file.fileno(), _USED.pack(time.monotonic()), 0)
+        return found
+
+    def clear(self) -> None:
+        """Delete the objects that this process has written."""
+        cleared, self._cleared = self._cleared, None
+        if cleared is not None:
+            cleared.put(None)
+        self._records, self._reserved, self._end = None, 0, _DATA_AT
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._own.fileno(), 0)
+
+    def _index(self, file: BinaryIO) -> bytes:
+        """Return the index of a file; empty if it has none, or if it is damaged."""
+        header = _read(file, _HEADER.size, _HEADER_AT)
+        known, index = self._indexes.get(file, (b"", b""))
+        if header == known:
+            return index
+        index = b""
+        if len(header) == _HEADER.size:
+            offset, count, digest = _HEADER.unpack(header)
+            size = count * _RECORD.size
+            if 0 < size <= os.fstat(file.fileno()).st_size - offset:  # otherwise the header is damaged
+                index = _read(file, size, offset)
+                index = index if hashlib.sha256(index).digest() == digest else b""
+        self._indexes[file] = header, index
+        return index
+
+    def _write(self, data: bytes, offset: int) -> bool:
+        """Write bytes at a position. If this fails, delete all objects, and return False."""
+        try:
+            while data:
+                written = os.pwrite(self._own.fileno(), data, offset)
+                data, offset = data[written:], offset + written
+        except OSError as error:
+            log.warning("spool.unwritable", extra={"error": str(error)})
+            self.clear()
+            return False
+        return True
+
+    def _expire(self, cleared: SimpleQueue[None]) -> None:
+        """Delete the objects once they are unused for some time, unless they are deleted before."""
+        while True:
+            used = _read(self._own, _USED.size, 0)
+            left = _USED.unpack(used)[0] + self._unused_s - time.monotonic() if len(used) == _USED.size else 0.0
+            if not 0.0 < left <= self._unused_s:
+                break
+            with contextlib.suppress(Empty):
+                cleared.get(timeout=left)
+                return
+        if self._cleared is cleared:
+            self.clear()
+
+
+def open_files(processes: int) -> list[BinaryIO]:
+    """Open a file for each process of a pool, in the folder for temporary files. Return none if this fails."""
+    files: list[BinaryIO] = []
+    try:
+        for _ in range(processes):
+            files.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115  # open until the process ends
+    except OSError as error:
+        log.warning("spool.unwritable", extra={"error": str(error)})
+        for file in files:
+            file.close()
+        return []
+    return files
+
+
+def _read(file: BinaryIO, size: int, offset: int) -> bytes:
+    """Return bytes of a file. Return fewer at the end of the file, and none if the disk cannot be read."""
+    try:
+        return os.pread(file.fileno(), size, offset)
+    except OSError:
+        return b""
+
+
+def _search(index: bytes, name: bytes) -> tuple[bytes, int, int, int, bytes] | None:
+    """Return the record of an object; None if the index has none."""
+
+    def name_at(place: int) -> bytes:
+        return index[place * _RECORD.size : place * _RECORD.size + len(name)]
+
+    count = len(index) // _RECORD.size
+    place = bisect_left(range(count), name, key=name_at)
+    return _RECORD.unpack_from(index, place * _RECORD.size) if place < count and name_at(place) == name else None
+
+
+def _name(source: Pinned) -> bytes:
+    """Return the digest by which an object with its ETag is found."""
+    return hashlib.blake2b(f"{source.uri}\0{source.etag}".encode(), digest_size=16).digest()
