@@ -129,6 +129,11 @@ class Fetcher:
         self._stop_row = row
         self._fill()
 
+    def limit(self, budget_bytes: int) -> None:
+        """Change the number of bytes that may be requested or in memory, and fetch more if it has grown."""
+        self._budget = budget_bytes
+        self._fill()
+
     def take(self, request: Request) -> memoryview:
         """Return the bytes of a request, and wait for them if necessary. Raise the error of the request if it failed.
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import bisect
 import functools
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoreline.storage.tables.base import Pinned, Rows
+from scoreline.storage.tables.blocks import BlockReader
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.contents import explain_row_group
 from scoreline.storage.tables.fetching import CONNECTIONS, Fetcher, Request
@@ -33,9 +33,6 @@ READ_BYTES = 88 << 20
 _WHOLE_BYTES = 16 << 20
 """If a row group is larger than this, the memory of its stored bytes is freed page by page while it is decoded. The
 bytes of a smaller row group stay in memory until the row group is decoded."""
-KEPT_S = 20.0
-"""Seconds for which an unused reader is kept. A process that has more parts of the same object to score begins the next
-part within a second."""
 
 
 class ForwardReader:
@@ -75,8 +72,7 @@ class ForwardReader:
         self._connections = connections
         self._raw = RangedFile(source.store, source.key, source.size, source.etag)
         self._fetcher: Fetcher | None = None
-        self._budget = 0
-        self._planned: dict[int, tuple[RowGroup, Planned]] = {}
+        self._planned: dict[int, _Plan] = {}
         self._number = 0
         self._first_row = 0
         self._stop = 0
@@ -144,12 +140,12 @@ class ForwardReader:
 
     def _expect_group(self, row: int, stop: int) -> list[int]:
         group = self._describe(self._number, self._first_row)
-        if group.is_wide or self._fits_block(group, row):
+        if group.is_wide:
             return self._by_column(group, row).expect(self._stop, stop)
-        self._plan_group(group, row)
-        next(self._requests(self._number, self._first_row), None)
-        _, planned = self._planned.pop(self._number)
-        return [request.size for request, _ in planned if request.row < stop]
+        self._skip_before(row)
+        next(self._requests(self._number, self._first_row, row), None)
+        requests = self._planned.pop(self._number).requests
+        return [request.size for request, _ in requests if request.row < stop]
 
     def close(self) -> None:
         """Release all memory, and end the threads."""
@@ -184,39 +180,48 @@ class ForwardReader:
     def _enter_group(self, row: int) -> RowGroupReader:
         if self._source.size <= RangedFile.WHOLE_BYTES:
             return self._streaming(self._open_file(self._raw, 0))
-        group, planned = self._planned.get(self._number) or (self._describe(self._number, self._first_row), None)
-        if group.is_wide or (planned is None and self._fits_block(group, row)):
-            return self._by_column(group, row)
-        if planned is None:
-            self._plan_group(group, row)
+        plan = self._planned.get(self._number)
+        if plan is None:
+            group = self._describe(self._number, self._first_row)
+            if group.is_wide:
+                return self._by_column(group, row)
+            self._skip_before(row)
             if self._fetcher is not None:
                 self._fetcher.close()
-            self._fetcher = Fetcher(
-                self._raw.get_into, self._budget, self._requests(self._number, self._first_row), self._connections
-            )
-            self._fetcher.fetch_until(0)
-            _, planned = self._planned[self._number]
+            requests = self._requests(self._number, self._first_row, row)
+            self._fetcher = Fetcher(self._raw.get_into, self._memory, requests, self._connections)
+            self._fetcher.fetch_until(0)  # plan this row group, without sending requests yet
+            plan = self._planned[self._number]
         assert self._fetcher is not None
-        is_divided = sum(len(chunks) for _, chunks in planned) > len(group.chunks)
-        gradual = is_divided or group.size > _WHOLE_BYTES
+        if plan.is_block:
+            open_block = functools.partial(self._open_by_column, self._fetcher, plan.requests)
+            return BlockReader(plan.group, self._schema(), self._batch_rows, self._fetcher, open_block)
+        self._fetcher.limit(self._budget(plan.group))
+        is_divided = sum(len(chunks) for _, chunks in plan.requests) > len(plan.group.chunks)
+        gradual = is_divided or plan.group.size > _WHOLE_BYTES
         skipped_rows, self._skipped_rows = self._skipped_rows if gradual else 0, 0
-        file = ChunkFile(self._source, self._fetcher, planned, gradual=gradual, skipped_rows=skipped_rows)
+        file = ChunkFile(self._source, self._fetcher, plan.requests, gradual=gradual, skipped_rows=skipped_rows)
         return self._streaming(self._open_file(file, BUFFER_BYTES if gradual else 0), file.close)
 
-    def _plan_group(self, group: RowGroup, row: int) -> None:
-        """Choose the rows to skip, and the memory for stored bytes, if reading begins at a row of a group."""
+    def _skip_before(self, row: int) -> None:
+        """Skip the batches of the current row group that are before a row."""
         self._skipped_rows = (row - self._first_row) // self._batch_rows * self._batch_rows
-        self._budget = max(self._memory - group.decoder_bytes, self._memory // 4)
+
+    def _budget(self, group: RowGroup) -> int:
+        """Return the memory for stored bytes while all columns of a row group are decoded together."""
+        return max(self._memory - group.decoder_bytes, self._memory // 4)
 
     def _streaming(self, opened: pq.ParquetFile, release: Callable[[], None] = lambda: None) -> StreamingReader:
         return StreamingReader(opened, self._number, self._first_row, self._columns, self._batch_rows, release)
 
     def _by_column(self, group: RowGroup, row: int) -> WideReader:
-        schema = self._open_file(self._raw, 0).schema_arrow
-        schema = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
-        return WideReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_wide)
+        return WideReader(group, self._schema(), self._batch_rows, row, self._raw.get_into, self._open_by_column)
 
-    def _open_wide(self, fetcher: Fetcher, planned: Planned) -> tuple[ChunkFile, pq.ParquetFile]:
+    def _schema(self) -> pa.Schema:
+        schema = self._open_file(self._raw, 0).schema_arrow
+        return pa.schema([schema.field(name) for name in self._columns], schema.metadata)
+
+    def _open_by_column(self, fetcher: Fetcher, planned: Planned) -> tuple[ChunkFile, pq.ParquetFile]:
         file = ChunkFile(self._source, fetcher, planned, gradual=False)
         return file, self._open_file(file, 0)
 
@@ -251,27 +256,46 @@ class ForwardReader:
         schema = self._metadata.schema.to_arrow_schema()
         return [field.name for field in schema if not pa.types.is_dictionary(field.type)]
 
-    def _requests(self, number: int, row: int) -> Iterator[Request]:
-        """Plan the requests of one row group after another. Stop at a row group that is decoded column after column."""
+    def _requests(self, number: int, first_row: int, row: int) -> Iterator[Request]:
+        """Plan the requests of one row group after another, from a row of the first one on. Stop at a wide row group.
+
+        Parameters
+        ----------
+        number, first_row : int
+            The first row group, and its first row.
+        """
         while number < self._metadata.num_row_groups:
-            group = self._describe(number, row)
-            if group.is_wide or (number != self._number and self._fits_block(group, row)):
+            group = self._describe(number, first_row)
+            if group.is_wide:
                 return
-            needed = self._stop - row if row < self._stop < row + group.rows else None
-            planned = list(
-                plan_requests(
-                    group.chunks,
-                    row,
-                    group.rows,
-                    budget_bytes=self._budget,
-                    needed_rows=needed,
-                    skipped_rows=self._skipped_rows if number == self._number else 0,
-                )
-            )
-            self._planned[number] = group, planned
-            yield from sorted((request for request, _ in planned), key=lambda request: request.row)
+            plan = self._planned[number] = self._plan(group, row)
+            yield from sorted((request for request, _ in plan.requests), key=lambda request: request.row)
             number += 1
-            row += group.rows
+            first_row = row = first_row + group.rows
+
+    def _plan(self, group: RowGroup, row: int) -> _Plan:
+        if self._fits_block(group, row):
+            return _Plan(group, list(plan_requests(group.chunks, group.first_row, 0)), is_block=True)
+        is_cut = group.first_row < self._stop < group.first_row + group.rows
+        requests = plan_requests(
+            group.chunks,
+            group.first_row,
+            group.rows,
+            budget_bytes=self._budget(group),
+            needed_rows=self._stop - group.first_row if is_cut else None,
+            skipped_rows=self._skipped_rows if group.number == self._number else 0,
+        )
+        return _Plan(group, list(requests), is_block=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a row group is read."""
+
+    group: RowGroup
+    requests: Planned
+    is_block: bool
+    """Whether the row group is decoded as one block (see `BlockReader`)."""
 
 
 def _gives_small_sizes(created_by: str | None) -> bool:
@@ -282,42 +306,3 @@ def _gives_small_sizes(created_by: str | None) -> bool:
     """
     words = re.match(r"parquet-mr\b(?: version (\d+)\.(\d+)(?:\.(\d+))?)?", created_by or "", re.IGNORECASE)
     return words is not None and tuple(int(number or 0) for number in words.groups()) < (1, 2, 9)
-
-
-class KeptReader:
-    """Keeps the reader of the last slice open, so that the next slice of the same row group can continue there.
-
-    This class needs no locks (see `scoreline.storage.prefetch.prefetched`), because single operations of a dict are
-    atomic.
-    """
-
-    def __init__(self, kept_s: float = KEPT_S) -> None:
-        self._kept_s = kept_s
-        self._readers: dict[int, tuple[ForwardReader, SimpleQueue[None]]] = {}
-
-    def take(self, key: object = None, row: int = 0) -> ForwardReader | None:
-        """Return the kept reader if it has this key and can continue at this row. Otherwise, close it."""
-        try:
-            _, (reader, taken) = self._readers.popitem()
-        except KeyError:
-            return None
-        taken.put(None)
-        if reader.key == key and reader.can_continue(row):
-            return reader
-        reader.close()
-        return None
-
-    def keep(self, reader: ForwardReader) -> None:
-        """Keep a reader, and close it after some time without use."""
-        self.take()
-        taken: SimpleQueue[None] = SimpleQueue()
-        self._readers[id(reader)] = reader, taken
-        threading.Thread(target=self._expire, args=(id(reader), taken), name="kept-reader", daemon=True).start()
-
-    def _expire(self, name: int, taken: SimpleQueue[None]) -> None:
-        try:
-            taken.get(timeout=self._kept_s)
-        except Empty:
-            reader, _ = self._readers.pop(name, (None, None))
-            if reader is not None:
-                reader.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +53,7 @@ class PackedWindow:
         self._regions = deque(
             _Region(memory, number * self._batch_bytes, self._batch_bytes) for number in range(len(sizes))
         )
+        self._alive = weakref.WeakSet(self._regions)
         self._groups = _alike(sizes)
         self._taken = 0
 
@@ -115,6 +117,11 @@ class PackedWindow:
         """Number of rows in the batches that `take` has not yet returned."""
         return sum(self._sizes[self._taken :])
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the batches that are still to be taken, or are in use."""
+        return len(self._alive) * self._batch_bytes
+
     def take(self) -> pa.RecordBatch:
         """Return the next batch. All columns must have been added."""
         number, self._taken = self._taken, self._taken + 1
@@ -136,7 +143,7 @@ class PackedWindow:
 class _Region:
     """The memory of one batch. It is returned to the system when no buffer refers to it any more."""
 
-    __slots__ = ("_memory", "_size", "_start")
+    __slots__ = ("__weakref__", "_memory", "_size", "_start")
 
     def __init__(self, memory: mmap.mmap, start: int, size: int) -> None:
         self._memory = memory

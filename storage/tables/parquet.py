@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
-from scoreline.storage.tables.forward import ForwardReader, KeptReader
+from scoreline.storage.tables.forward import ForwardReader
+from scoreline.storage.tables.kept_reader import KeptReader
 from scoreline.storage.tables.parquet_chunks import Leaves
 from scoreline.storage.tables.parquet_held import open_held, read_held
 from scoreline.storage.tables.parquet_layout import is_joined

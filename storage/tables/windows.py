@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +14,10 @@ from scoreline.storage.process_memory import own_memory, shrink_heap
 from scoreline.storage.reused_memory import ReusedMemory
 from scoreline.storage.tables.base import align
 from scoreline.storage.tables.chunk_file import ChunkFile
+from scoreline.storage.tables.decoded_columns import column_blocks, too_few
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.packing import PackedWindow
-from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
+from scoreline.storage.tables.parquet_chunks import plan_requests
 from scoreline.storage.tables.row_groups import Planned, RowGroup, RowGroupReader
 
 _SEVERAL = 0.7
@@ -27,22 +28,16 @@ _BATCHES = 12
 scored."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
-_BLOCK_FETCH_BYTES = 72 << 20
-"""Memory for the fetched bytes of a row group that is decoded as one block: a request of 9 MB for each connection. At
-the end, hardly any bytes are left to fetch, so block and fetched bytes together take little more than the block."""
 _FETCH_BYTES = 16 << 20
+"""Memory for fetched bytes."""
 _REQUEST_BYTES = _FETCH_BYTES // 4
-"""The same for a wide row group, and the size of a request for several of its chunks."""
-_BLOCK_BYTES = 4 << 20
-_BLOCK_COLUMNS = 32
-"""Maximum number of columns that are decoded in one call. Their total size is at most `_BLOCK_BYTES`, unless a single
-column is larger."""
+"""Maximum size of a request for several chunks."""
 
 
 class WideReader(RowGroupReader):
     """Decodes the columns one after another, for the rows of one window at a time.
 
-    Each window takes a pass over the row group. A row group that is not wide is a single window.
+    Each window takes a pass over the row group.
 
     While a column is decoded page by page, the dictionary of the column stays in memory. For a thousand columns, the
     dictionaries are as large as the rows.
@@ -67,7 +62,7 @@ class WideReader(RowGroupReader):
         self._get_into = get_into
         self._open_file = open_file
         self._most_rows = max(1, group.window_bytes * group.rows // max(group.decoded_bytes, 1))
-        self._batch_rows = min(batch_rows, align(max(1, self._most_rows // _BATCHES))) if group.is_wide else batch_rows
+        self._batch_rows = min(batch_rows, align(max(1, self._most_rows // _BATCHES)))
         self.row = row
         self._stop = 0
         self._window: PackedWindow | None = None
@@ -103,8 +98,7 @@ class WideReader(RowGroupReader):
 
     def _plan(self) -> Planned:
         """Plan the requests of a pass."""
-        request_bytes = _REQUEST_BYTES if self._group.is_wide else None
-        return list(plan_requests(self._group.chunks, self.row, 0, request_bytes=request_bytes))
+        return list(plan_requests(self._group.chunks, self.row, 0, request_bytes=_REQUEST_BYTES))
 
     def _decode(self, stop: int) -> PackedWindow:
         """Decode the next rows up to `stop`, or as many as fit into a window.
@@ -118,42 +112,23 @@ class WideReader(RowGroupReader):
         edges = self._edges(self.row - self._group.first_row, min(stop - self._group.first_row, self._group.rows))
         shrink_heap()
         window = PackedWindow(self._schema, [end - start for start, end in pairwise(edges)])
-        is_wide = self._group.is_wide
         planned = self._plan()
-        budget, allocate = (
-            (_FETCH_BYTES, _Slots(len(planned)).allocate) if is_wide else (_BLOCK_FETCH_BYTES, own_memory)
-        )
-        fetcher = Fetcher(self._get_into, budget, (request for request, _ in planned), allocate=allocate)
+        allocate = _Slots(len(planned)).allocate
+        fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=allocate)
         fetcher.fetch_until(self.row + 1)
         file, opened = self._open_file(fetcher, planned)
         try:
-            for names in _blocks(self._schema.names, self._group.chunks):
-                if is_wide:
-                    decoded = _first_rows(opened, self._group.number, names, edges[-1])
-                    for name in names:
-                        window.add(name, decoded.column(name).slice(edges[0]))
-                    del decoded
-                else:
-                    self._add_batches(window, opened, names, edges)
+            for names in column_blocks(self._schema.names, self._group.chunks):
+                decoded = _first_rows(opened, self._group.number, names, edges[-1])
+                for name in names:
+                    window.add(name, decoded.column(name).slice(edges[0]))
+                del decoded
                 file.release_taken()
         finally:
             file.close()
             fetcher.close()
         shrink_heap()  # the rows and their features take most memory now
         return window
-
-    def _add_batches(self, window: PackedWindow, opened: pq.ParquetFile, names: list[str], edges: list[int]) -> None:
-        """Decode columns of a whole row group batch by batch, so that hardly more than the window takes memory."""
-        batches = opened.iter_batches(
-            self._batch_rows, row_groups=[self._group.number], columns=names, use_threads=False
-        )
-        for number, (start, stop) in enumerate(pairwise(edges)):
-            batch = next(batches, None)
-            missing = stop - start - (0 if batch is None else batch.num_rows)
-            if batch is None or missing:
-                raise _too_few(missing + edges[-1] - stop)
-            for name in names:
-                window.add_batch(name, number, batch.column(name))
 
     def _edges(self, start: int, stop: int) -> list[int]:
         """Return the edges of the batches of the next window, counted from the beginning of the group.
@@ -199,27 +174,5 @@ def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int)
     while (left := rows - sum(batch.num_rows for batch in found)) > 0 and (batch := next(batches, None)) is not None:
         found.append(batch.slice(0, left))
     if left:
-        raise _too_few(left)
+        raise too_few(left)
     return pa.Table.from_batches(found)
-
-
-def _too_few(missing: int) -> pa.ArrowInvalid:
-    return pa.ArrowInvalid(f"it has {missing:,} fewer rows than its footer says")
-
-
-def _blocks(names: list[str], chunks: Sequence[Chunk]) -> Iterator[list[str]]:
-    """Divide columns, in file order, into blocks. The columns of a block are decoded in one call."""
-    sizes: dict[str, int] = {}
-    for chunk in chunks:
-        sizes[chunk.name] = sizes.get(chunk.name, 0) + max(chunk.decoded_bytes, chunk.size)
-    block: list[str] = []
-    total = 0
-    for name in [*sizes, *(name for name in names if name not in sizes)]:
-        size = sizes.get(name, 0)
-        if block and (total + size > _BLOCK_BYTES or len(block) == _BLOCK_COLUMNS):
-            yield block
-            block, total = [], 0
-        block.append(name)
-        total += size
-    if block:
-        yield block

@@ -18,11 +18,12 @@ import pytest
 from scoreline.storage.errors import InputChanged, StoreUnavailable
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import forward, row_groups, windows
+from scoreline.storage.tables import decoded_columns, forward, row_groups, windows
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import CONNECTIONS, Fetcher, Request
 from scoreline.storage.tables.formats import Tables
+from scoreline.storage.tables.kept_reader import KeptReader
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
@@ -267,7 +268,7 @@ def test_a_kept_reader_is_released_when_a_text_is_read(tmp_path: Path, values: p
 def test_a_kept_reader_is_released_when_it_is_not_used(tmp_path: Path, values: pa.Table) -> None:
     store, source = put(tmp_path, values, row_group_size=ROWS)
     formats = ParquetFormat()
-    formats._kept = forward.KeptReader(kept_s=0.01)
+    formats._kept = KeptReader(kept_s=0.01)
     read(formats, source, 0, 10)
     wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
     footer_read(formats, store, source)
@@ -496,7 +497,7 @@ def test_a_wide_row_group_is_fetched_ahead(tmp_path: Path, values: pa.Table, mon
     # Given memory for requests of two columns, and a row group of eight columns
     monkeypatch.setattr(windows, "_FETCH_BYTES", 2_500_000)
     monkeypatch.setattr(windows, "_REQUEST_BYTES", 1_000_000)
-    monkeypatch.setattr(windows, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(decoded_columns, "_BLOCK_BYTES", 1)
     _, source = put(tmp_path, values, row_group_size=ROWS)
     sent: list[bool] = []
     take = Fetcher.take

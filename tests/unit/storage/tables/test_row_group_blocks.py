@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoreline.storage.errors import UnreadableInput
-from scoreline.storage.tables import forward, row_groups, windows
+from scoreline.storage.tables import blocks, decoded_columns, forward, row_groups
 from scoreline.storage.tables.base import Pinned, Rows, Span
+from scoreline.storage.tables.blocks import BlockReader
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.row_groups import StreamingReader
-from scoreline.storage.tables.windows import WideReader
 from tests.support.counting_store import CountingStore, RequestLog
 
 ROWS = 60_000
@@ -111,7 +111,7 @@ def test_values_and_batches_are_those_of_a_streaming_reader(
     table = of_numbers(2 * ROWS)
     _, source = put(tmp_path, table, **options)
     found = read(ParquetFormat(), source, 0, 2 * ROWS, table.schema)
-    assert entered == [WideReader, WideReader]
+    assert entered == [BlockReader, BlockReader]
     # When the same rows are read with all columns side by side
     monkeypatch.setattr(row_groups, "BLOCK_BYTES", 0)
     expected = read(ParquetFormat(), source, 0, 2 * ROWS, table.schema)
@@ -138,8 +138,8 @@ def test_each_column_takes_one_request_and_is_fetched_before_it_is_needed(
     store, source = put(tmp_path, table)
     formats = ParquetFormat()
     formats.survey(source)
-    monkeypatch.setattr(windows, "_BLOCK_FETCH_BYTES", 1_500_000)
-    monkeypatch.setattr(windows, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "FETCH_BYTES", 1_500_000)
+    monkeypatch.setattr(decoded_columns, "_BLOCK_BYTES", 1)
     store.requests.clear()
     store.asked = 0
     sent: list[bool] = []
@@ -189,7 +189,7 @@ def test_a_block_and_its_columns_are_limited(
     for most in (size, size // 2):
         monkeypatch.setattr(row_groups, limit, most)
         read(ParquetFormat(), source, 0, ROWS, table.schema)
-    assert entered == [WideReader, StreamingReader]
+    assert entered == [BlockReader, StreamingReader]
 
 
 def test_a_row_group_of_the_default_size_of_pandas_takes_at_most_24_requests(
@@ -228,7 +228,7 @@ def test_a_row_group_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
 
 def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
     group = row_groups.RowGroup(number=0, first_row=0, rows=5, chunks=[])
-    reader = WideReader(group, pa.schema([]), 3, 0, lambda *_: None, lambda *_: None)  # type: ignore[arg-type]
+    reader = BlockReader(group, pa.schema([]), 3, None, lambda: None)  # type: ignore[arg-type, return-value]
     window: Any = type("Window", (), {"add_batch": lambda *_: None})()
     for sizes, missing in (([3, 1], 1), ([3], 2), ([2], 3), ([], 5)):
         batches = [pa.record_batch({"x": [1] * size}) for size in sizes]
