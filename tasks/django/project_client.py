@@ -40,6 +40,9 @@ NAMES = (
     "CELERY_BROKER_URL",
     "RECORDS_IN_REDIS",
     "SUBMITTER",
+    "WEBHOOK_URL",
+    "WEBHOOK_SECRET",
+    "ALLOWED_WEBHOOKS",
 )
 """The settings that are read from a project. ``ENVIRONMENT`` is not read, because many projects use this name for
 another purpose."""
