@@ -88,10 +88,15 @@ class InvalidSettings(ScorelineError):
     The message names all invalid and all missing variables.
     """
 
+    faults: tuple[str, ...] = ()
+    """The same, one fault at a time; empty if the message is about a single fault."""
+
     @classmethod
     def from_faults(cls, faults: Sequence[str]) -> InvalidSettings:
         """Return one error that lists all `faults`, in the given order."""
-        return cls("invalid settings: " + "; ".join(faults))
+        error = cls("invalid settings: " + "; ".join(faults))
+        error.faults = tuple(faults)
+        return error
 
 
 class PackageMissing(ScorelineError):

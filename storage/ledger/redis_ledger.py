@@ -67,6 +67,8 @@ class RedisLedger:
     clock : callable, optional
         Returns the time in seconds since 1970, for tests. By default, all times come from the clock of the Redis
         server.
+    note : str
+        What errors add to the address of the server, for example that the address is a guess.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class RedisLedger:
         timeout_s: float = 10,
         patience_s: float = 120,
         clock: Callable[[], float] | None = None,
+        note: str = "",
     ) -> None:
         self._address = host_and_port(url)
         self._namespace = namespace
@@ -100,7 +103,7 @@ class RedisLedger:
                 **(tls or {}),
             )
         # A bound method would create a reference cycle with the counters, which would keep the sockets open.
-        self._translate_errors = functools.partial(translate_errors, self._address, self._redis.connection_pool)
+        self._translate_errors = functools.partial(translate_errors, self._address + note, self._redis.connection_pool)
         folder = Path(__file__).parent
         texts = {name: (folder / f"{name}.lua").read_text() for name in (*_FUNCTIONS, "shares", *_SCRIPTS)}
         functions = "".join(texts[name] for name in _FUNCTIONS)

@@ -102,7 +102,9 @@ class Connections:
     @cached_property
     def queue(self) -> Queue:
         """The queue that workers read."""
-        return Queue(self.queue_settings.broker_url, self.queue_names, self.queue_settings.broker_tls, self._app)
+        settings = self.queue_settings
+        note = settings.note_of(settings.broker_url)
+        return Queue(settings.broker_url, self.queue_names, settings.broker_tls, self._app, note=note)
 
     @cached_property
     def ledger(self) -> RedisLedger:
@@ -114,6 +116,7 @@ class Connections:
             connect_timeout_s=self._patience.redis_connect_s,
             timeout_s=self._patience.redis_answer_s,
             patience_s=self.queue_settings.patience_s,
+            note=self.queue_settings.note_of(self.queue_settings.redis_url),
         )
 
     @cached_property

@@ -53,6 +53,8 @@ class Queue:
         TLS options for a ``rediss://`` URL, under redis-py's names.
     app : Celery, optional
         The worker's own app, whose connections the queue uses; by default, the queue makes an app.
+    note : str
+        What errors add to the address of the broker, for example that the address is a guess.
     """
 
     def __init__(
@@ -61,10 +63,12 @@ class Queue:
         names: QueueNames,
         tls: Mapping[str, Any] | None = None,
         app: celery.Celery | None = None,
+        *,
+        note: str = "",
     ) -> None:
         self.names = names
         self._broker_url = broker_url
-        self._address = host_and_port(broker_url)
+        self._address = host_and_port(broker_url) + note
         self._app = app or self._make(broker_url, names, tls)
 
     @staticmethod

@@ -30,11 +30,22 @@ class QueueSettings:
     assumed: bool = False
     """Whether `DEFAULT_REDIS_URL` is used because no variable gives the address of Redis."""
 
+    def note_of(self, url: str) -> str:
+        """Return what an error about a server has to add: that its address is a guess; empty if it is not."""
+        if self.assumed and url == DEFAULT_REDIS_URL:
+            return f" (REDIS_URL is not set, so {DEFAULT_REDIS_URL} was tried)"
+        return ""
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> QueueSettings:
-        """Read the settings; raises `InvalidSettings` with a message that lists all faults."""
+        """Read the settings; raises `InvalidSettings` with a message that lists all faults.
+
+        If only the broker is given, and it is a Redis, it is the Redis of the ledger, too.
+        """
         env = Environment(environ)
         name, given = env.first("REDIS_TLS_URL", "REDIS_URL")
+        if not given and is_redis_url(env.text("CELERY_BROKER_URL")):
+            name, given = env.first("CELERY_BROKER_URL")
         name, redis_url = (name, given) if given else ("REDIS_URL", DEFAULT_REDIS_URL)
         patience_s = env.number("PART_PATIENCE_SECONDS", 120, minimum=1)
         carries_records = env.flag("RECORDS_IN_REDIS", True)
@@ -47,7 +58,9 @@ class QueueSettings:
         else:
             env.faults.append(f"{name} is not a redis:// or rediss:// URL")
         broker_url = env.text("CELERY_BROKER_URL")
-        if is_redis_url(broker_url):
+        if name == "CELERY_BROKER_URL":
+            broker_url = redis_url
+        elif is_redis_url(broker_url):
             broker_url, broker_tls = normalize("CELERY_BROKER_URL", broker_url, ca_file, env.faults.append)
         broker_url = broker_url or redis_url
         if broker_url == redis_url:

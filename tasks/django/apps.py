@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core import checks
 
 
 class ScorelineConfig(AppConfig):
@@ -12,3 +13,10 @@ class ScorelineConfig(AppConfig):
     default_auto_field = "django.db.models.AutoField"
     label = "scoreline"
     verbose_name = "Scoreline"
+
+    def ready(self) -> None:
+        """Register the checks of ``manage.py check``."""
+        from scoreline.tasks.django import system_checks
+
+        checks.register(system_checks.check_settings, "scoreline")
+        checks.register(system_checks.check_services, "scoreline", deploy=True)

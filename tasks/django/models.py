@@ -20,4 +20,4 @@ class Access(models.Model):
             ("promote", "Can accept and reject results, go back to earlier runs, and move aliases"),
         )
         verbose_name = "access to Scoreline"
-        verbose_name_plural = "access to Scoreline"
+        verbose_name_plural = "pages"  # how the index of the admin names the link

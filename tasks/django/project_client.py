@@ -41,6 +41,9 @@ NAMES = (
     "RECORDS_IN_REDIS",
     "SUBMITTER",
     "WEB_DOWNLOADS",
+    "WEBHOOK_URL",
+    "WEBHOOK_SECRET",
+    "ALLOWED_WEBHOOKS",
 )
 """The settings that are read from a project. ``ENVIRONMENT`` is not read, because many projects use this name for
 another purpose."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.cookiejar
 import io
 import re
 import shlex
-import socket
+import signal
 import sqlite3
+import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -28,7 +30,7 @@ from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
-from scoreline.worker.dev.stack import Guard, Stack
+from scoreline.worker.dev.stack import Guard, Stack, free_port
 from tests.support.waiting import HANG_S, wait_until
 
 MANAGE = Path(__file__).with_name("djangosite") / "manage.py"
@@ -95,11 +97,12 @@ class Site:
         self.database = folder / "site.sqlite3"
         self._log = folder / "site.log"
         self._environ = {"SECRET_KEY": "of-a-test", "DATABASE": str(self.database)} | environ
+        self.address = f"http://127.0.0.1:{free_port()}"
+        self.hook = f"{self.address}/scored/"
+        if "HOOK_SECRET" in environ:
+            self._environ["HOOK_URL"] = self.hook
 
     def __enter__(self) -> Self:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"http://127.0.0.1:{probe.getsockname()[1]}"
         manage = shlex.join([sys.executable, str(MANAGE)])
         script = f"{manage} migrate -v 0 && exec {manage} runserver --noreload {self.address[7:]}"
         command = ["sh", "-c", script]
@@ -120,6 +123,18 @@ class Site:
 
     def browser(self) -> Browser:
         return Browser(self.address)
+
+    def manage(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the project."""
+        environ = self._stack.environ_of_commands(self._environ)
+        command = [sys.executable, str(MANAGE), *words]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=HANG_S, check=False)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the site, the oldest first."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute("select * from scoring_prediction order by created")]
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +171,7 @@ def line(stack: Stack) -> str:
 
 def jobs(store: ObjectStore) -> list[str]:
     """Return the ids of the site's jobs."""
-    found = (info.key.split("/") for info in store.list("jobs/site-"))
+    found = (info.key.split("/") for info in store.list("jobs/2"))
     return [job_id for _, job_id, file in found if file == "job.json"]
 
 
@@ -191,7 +206,7 @@ def test_a_form_sent_twice_at_once_is_one_job(
     assert set(jobs(store)) - before == {first.job_id}
     with sqlite3.connect(site.database) as connection:
         assert connection.execute(
-            "select count(*) from scoring_scoring where job_id = ?", [first.job_id]
+            "select count(*) from scoring_prediction where job_id = ?", [first.job_id]
         ).fetchone() == (1,)
     # And the same page is refused if it is submitted again with another value
     changed = browser.post("/new/", **fields | {"input": f"{line}.other"})
@@ -201,8 +216,6 @@ def test_a_form_sent_twice_at_once_is_one_job(
 @pytest.mark.parametrize(
     ("model", "input", "expected"),
     [
-        ("nobody", "s3://scoreline/site/", "no model &#x27;nobody&#x27;"),
-        ("site@nobody", "s3://scoreline/site/", "nobody"),
         ("../../etc", "s3://scoreline/site/", "not a valid name"),
         ("site", "s3://elsewhere/site/", "bucket &#x27;elsewhere&#x27; is not in ALLOWED_BUCKETS"),
         ("site", "file:///etc/passwd", "not of the form s3://bucket/key"),
@@ -219,6 +232,18 @@ def test_a_refused_submission_shows_a_message_and_makes_no_job(
     assert expected in page.text
     assert f'value="{model}"' in page.text  # the form shows the user's value again, for correction
     assert (jobs(store), browser.get("/").text.count("<tr>")) == before
+
+
+def test_a_job_that_only_the_bucket_refuses_has_a_row_that_says_why(
+    site: Site, browser: Browser, store: ObjectStore, line: str
+) -> None:
+    before = jobs(store)
+    for model in ("nobody", "site@nobody"):
+        page = browser.ask_for(model, line)
+        assert 'class="state refused"' in page.text
+        assert "nobody" in page.text
+        assert ONE_SECOND not in page.text
+    assert jobs(store) == before
 
 
 def test_markup_in_the_form_is_escaped(browser: Browser, line: str) -> None:
@@ -240,30 +265,72 @@ def test_a_form_from_another_site_is_refused(site: Site, browser: Browser, store
     assert jobs(store) == before
 
 
-def test_a_row_saved_but_not_sent_can_be_sent_again(
+KILLED = """
+import os, signal
+from django.db import transaction
+from scoring.models import Prediction
+with transaction.atomic():
+    transaction.on_commit(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    Prediction.submit("site", "{line}")
+"""
+"""Submits a job in a process that dies after the commit, before the job is submitted."""
+ROLLED_BACK = """
+from django.db import transaction
+from scoring.models import Prediction
+with transaction.atomic():
+    Prediction.submit("site", "{line}")
+    transaction.set_rollback(True)
+"""
+
+
+def test_a_row_of_a_process_that_died_after_the_commit_is_sent_once(
     site: Site, browser: Browser, store: ObjectStore, line: str
 ) -> None:
-    pk = uuid.uuid4()
-    row = {
-        "id": pk.hex,
-        "job_id": f"site-{pk}",
-        "model": "site",
-        "input": line,
-        "created": "2026-11-25 02:30:00",
-        "state": "not sent",
-        "version": "",
-        "output": "",
-        "error": "",
-        "rows": 0,
-        "rejected": 0,
-        "total_rows": 0,
-    }
-    with sqlite3.connect(site.database) as connection:
-        names, holes = ", ".join(row), ", ".join("?" * len(row))
-        connection.execute(f"insert into scoring_scoring ({names}) values ({holes})", list(row.values()))
-    page = browser.get(f"/{pk}/")
+    before = jobs(store)
+    assert site.manage("shell", "-c", ROLLED_BACK.format(line=line)).returncode == 0
+    assert site.manage("shell", "-c", KILLED.format(line=line)).returncode == -signal.SIGKILL
+    (row,) = [row for row in site.rows() if row["state"] == "submitting"]
+    page = browser.get(f"/{uuid.UUID(row['id'])}/")
+    assert jobs(store) == before
     assert "Send again" in page.text
-    assert_scored(store, browser.follow(browser.post(f"/{pk}/send/", **page.hidden)))
+    # When a person and a command send it at once
+    with ThreadPoolExecutor(2) as threads:
+        command = threads.submit(site.manage, "scoreline_resend")
+        done = browser.follow(browser.post(f"{page.path}send/", **page.hidden))
+        assert command.result().returncode == 0, command.result().stderr
+    assert_scored(store, done)
+    assert set(jobs(store)) - set(before) == {row["job_id"]}
+
+
+def test_rows_outlast_an_outage_and_a_webhook_tells_the_site_once(own: Stack, tmp_path: Path) -> None:
+    # Given a site and a worker that share a secret
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    with Site(own, tmp_path, own.environ | {"HOOK_SECRET": secret}) as site:
+        browser, hook = site.browser(), {"WEBHOOK_SECRET": secret, "ALLOWED_WEBHOOKS": site.hook}
+        models = ModelStorageManager.from_env(own.environ)
+        models.publish("site", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
+        client = Client.from_env(own.environ)
+        client.buckets.main.put("site/in.csv", b"x\n1\n2\n")
+        uri = client.buckets.main.uri("site/in.csv")
+        # When Redis is away, rows are saved, and the pages say why their jobs wait
+        own.stop_valkey()
+        page = browser.ask_for("site", uri)
+        assert "The job is not submitted yet. cannot reach the broker" in page.text
+        done = site.manage("scoreline_resend")
+        assert done.returncode == 1
+        assert "1 row still waiting to be submitted: cannot reach the broker" in done.stderr
+        assert jobs(client.buckets.main) == []
+        # When it is back, a command submits them, and the worker tells the site of the end
+        own.restart_valkey()
+        own.start_worker(1, hook)
+        assert "1 job submitted, 0 refused" in site.manage("scoreline_resend").stdout
+        wait_until(lambda: all(row["ended"] for row in site.rows()), "the notification")
+        (row,) = site.rows()
+        assert (row["state"], row["rows"], row["told"]) == ("succeeded", 2, 1)
+        assert jobs(client.buckets.main) == [row["job_id"]]
+        # Then asking for the state finds nothing new
+        assert "0 jobs submitted, 0 refused, 0 ended" in site.manage("scoreline_resend", "--refresh").stdout
+        assert [row["told"] for row in site.rows()] == [1]
 
 
 def test_a_django_site_needs_nothing_but_environment_variables(
@@ -283,13 +350,13 @@ def test_pages_report_that_redis_is_down_without_showing_its_password(
         again = browser.post(f"{page.path}send/", **page.hidden)
         pages = [page, again, browser.get("/"), browser.get("/nowhere"), browser.get(f"/{uuid.uuid4()}/")]
         with sqlite3.connect(site.database) as connection:
-            connection.execute("drop table scoring_scoring")
+            connection.execute("drop table scoring_prediction")
         pages.append(browser.get("/"))
     assert [page.code for page in pages] == [200, 200, 200, 404, 404, 500]
     for page in pages[:2]:
-        assert "The job is not sent yet. cannot reach the broker at 127.0.0.1:9" in page.text
+        assert "The job is not submitted yet. cannot reach the broker at 127.0.0.1:9" in page.text
         assert "Send again" in page.text
-    assert "not sent" in pages[2].text
+    assert 'class="state submitting"' in pages[2].text
     for page in pages:
         assert not re.search(f"hush|of-a-test|{stack.environ['R2_SECRET_ACCESS_KEY']}", page.text)
     assert jobs(store) == before

@@ -15,7 +15,7 @@ from scoreline.worker.dev.stack import Stack
 
 def test_a_worker_reports_a_missing_bucket_and_the_default_address_of_redis(stack: Stack, tmp_path: Path) -> None:
     # Given a bucket that does not exist, and no URL of Redis
-    wrong = {"R2_BUCKET": "no-such-bucket", "REDIS_URL": "", "CELERY_BROKER_URL": "redis://127.0.0.1:9/0"}
+    wrong = {"R2_BUCKET": "no-such-bucket", "REDIS_URL": "", "CELERY_BROKER_URL": "amqp://127.0.0.1:9//"}
     log = tmp_path / "worker.log"
     command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-c", "1", "-l", "INFO"]
     # When a worker starts and waits for its broker
@@ -39,7 +39,8 @@ def test_a_worker_reports_a_missing_bucket_and_the_default_address_of_redis(stac
         ({}, LedgerUnavailable("cannot reach Redis"), True),
         ({}, QueueUnavailable("cannot reach the broker"), True),
         ({"CELERY_BROKER_URL": "redis://rabbit:5672/0"}, QueueUnavailable("cannot reach the broker"), False),
-        ({"CELERY_BROKER_URL": "redis://rabbit:5672/0"}, LedgerUnavailable("cannot reach Redis"), True),
+        ({"CELERY_BROKER_URL": "amqp://rabbit:5672/0"}, LedgerUnavailable("cannot reach Redis"), True),
+        ({"CELERY_BROKER_URL": "redis://rabbit:5672/0"}, LedgerUnavailable("cannot reach Redis"), False),
         ({}, StoreUnavailable("cannot list s3://127.0.0.1:6379"), False),
         ({"REDIS_URL": "redis://127.0.0.1:6379/1"}, LedgerUnavailable("cannot reach Redis"), False),
     ],

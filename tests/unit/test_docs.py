@@ -11,10 +11,12 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
 from celery.worker.control import Panel
+from django.test import override_settings
 
 import scoreline
 from docs import generated
@@ -23,6 +25,7 @@ from scoreline.tasks.alerts.recipients import parse_recipients
 from scoreline.tasks.quality.checks_file import parse as parse_checks
 from scoreline.tasks.schedules.file import parse
 from scoreline.worker.cli.progress import EXIT_CODES
+from tests.support.pages import configure_django
 
 PAGES = sorted(
     [
@@ -84,6 +87,14 @@ def test_every_code_block_names_its_language(page: Path) -> None:
     assert set(fences[1::2]) <= {""}
 
 
+def importable(name: str) -> ModuleType:
+    """Import a module. The modules about Django's models and admin need a project with these apps."""
+    configure_django()
+    apps = ["scoreline.django", "django.contrib.contenttypes", "django.contrib.auth"]
+    with override_settings(INSTALLED_APPS=[*apps, "django.contrib.messages", "django.contrib.sessions"]):
+        return import_module(name)
+
+
 @pytest.mark.parametrize("page", with_blocks("python"), ids=name_of)
 def test_every_name_that_the_examples_import_exists(page: Path) -> None:
     for code in blocks(page, "python"):
@@ -94,7 +105,7 @@ def test_every_name_that_the_examples_import_exists(page: Path) -> None:
                 top = name.partition(".")[0]
                 assert top in OF_READERS or importlib.util.find_spec(top), name
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("scoreline"):
-                module = import_module(str(node.module))
+                module = importable(str(node.module))
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 

@@ -16,7 +16,8 @@ configure_django()  # the models of the Django app cannot be imported before
 
 def modules() -> list[str]:
     """Return the name of every module of the package; the links of the package to three folders are subpackages."""
-    return ["scoreline", *(found.name for found in pkgutil.walk_packages(scoreline.__path__, "scoreline."))]
+    found = ["scoreline", *(found.name for found in pkgutil.walk_packages(scoreline.__path__, "scoreline."))]
+    return [name for name in found if not name.endswith(".admin")]  # the admin needs other apps of Django
 
 
 def examples(name: str) -> list[doctest.DocTest]:

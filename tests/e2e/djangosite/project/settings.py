@@ -10,7 +10,14 @@ SECRET_KEY = os.environ["SECRET_KEY"]
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 
-INSTALLED_APPS = ["django.contrib.messages", "scoring"]
+# The pages of Scoreline and its permissions also need django.contrib.auth and contenttypes; the commands do not
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.messages",
+    "scoreline.django",
+    "scoring",
+]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -43,3 +50,4 @@ AWS_STORAGE_BUCKET_NAME = os.environ.get("UPLOADS_BUCKET")
 AWS_ACCESS_KEY_ID = os.environ.get("UPLOADS_KEY")
 AWS_SECRET_ACCESS_KEY = os.environ.get("UPLOADS_SECRET")
 CELERY_BROKER_URL = REDIS_URL = os.environ.get("QUEUE_URL")
+WEBHOOK_URL, WEBHOOK_SECRET = os.environ.get("HOOK_URL"), os.environ.get("HOOK_SECRET")

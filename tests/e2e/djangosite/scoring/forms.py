@@ -5,37 +5,31 @@ from typing import Any
 
 from django import forms
 
-from scoring.models import Scoring
+from scoring.models import Prediction
 
 
-class ScoringForm(forms.ModelForm):
+class PredictionForm(forms.Form):
     """A form for a model and an input. The page contains the key of the row, so a page sent twice makes one row.
 
-    Only Scoreline knows whether the model and the bucket exist, so `Client.submit` checks what the user typed.
+    Only Scoreline knows whether the model and the bucket exist.
     """
 
     id = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
-
-    class Meta:
-        model = Scoring
-        fields = ("id", "model", "input")
-        widgets = {
-            "model": forms.TextInput(attrs={"placeholder": "churn@champion", "autofocus": True}),
-            "input": forms.TextInput(attrs={"placeholder": "s3://bucket/folder/"}),
-        }
-
-    def validate_unique(self) -> None:
-        """Accept the key of an existing row, which `row` returns."""
+    model = forms.CharField(
+        max_length=200,
+        help_text="name, name@alias or name@version",
+        widget=forms.TextInput(attrs={"placeholder": "churn@champion", "autofocus": True}),
+    )
+    input = forms.CharField(
+        max_length=1024,
+        help_text="s3://bucket/key, s3://bucket/prefix/ or a glob",
+        widget=forms.TextInput(attrs={"placeholder": "s3://bucket/folder/"}),
+    )
 
     def clean(self) -> dict[str, Any]:
         """Refuse a page that is submitted again with different values, because a job cannot be changed."""
         wanted: dict[str, Any] = super().clean() or {}
-        sent = Scoring.objects.filter(pk=wanted.get("id")).first()
-        if sent and (sent.model, sent.input) != (wanted.get("model"), wanted.get("input")):
+        sent = Prediction.objects.filter(pk=wanted.get("id")).first()
+        if sent and (sent.model, sent.inputs) != (wanted.get("model"), [wanted.get("input")]):
             raise forms.ValidationError("This page was sent before, as %(sent)s: open it anew.", params={"sent": sent})
         return wanted
-
-    def row(self) -> tuple[Scoring, bool]:
-        """Return the row, and whether it is new."""
-        wanted = {name: self.cleaned_data[name] for name in ("model", "input")}
-        return Scoring.objects.get_or_create(pk=self.cleaned_data["id"], defaults=wanted)

@@ -1,0 +1,1 @@
+"""Each module is a command, and has the command's name."""
