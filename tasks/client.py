@@ -145,7 +145,7 @@ class Client:
         """Return a block that acts for the client's submitter, unless an outer block names another person."""
         return acting_as(None if is_acting() else self.submission.submitter)
 
-    def submit(self, model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
+    def submit(self, model: str, input: str | Sequence[str] = (), **options: Unpack[SubmitOptions]) -> Status:
         """Pin the model, record the job, and enqueue it.
 
         Submitting again with the same `job_id` and the same arguments enqueues the same job again, and creates no
@@ -156,7 +156,8 @@ class Client:
         model : str
             ``name``, ``name@alias`` or ``name@version``.
         input : str or sequence of str
-            ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these.
+            ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these. A job with the option `query`
+            or `table` has no input.
         **options
             The options of the job (see `SubmitOptions`).
 
@@ -174,7 +175,7 @@ class Client:
     def preflight(
         self,
         model: str,
-        input: str | Sequence[str],
+        input: str | Sequence[str] = (),
         *,
         trust: ModelSettings | None = None,
         **options: Unpack[SubmitOptions],
@@ -199,6 +200,7 @@ class Client:
             A package that a worker needs is not installed.
         """
         with require_extra("trying a job"):
+            from scoreline.storage.databases.settings import DatabaseSettings
             from scoreline.storage.models.manager import ModelStorageManager
             from scoreline.storage.models.settings import ModelSettings
             from scoreline.tasks.steps.preflight import preflight
@@ -218,7 +220,9 @@ class Client:
             raise JobConflict(f"{describe(error)}. Its id stays taken: choose another id") from None
         except JobNotFound:
             pass
-        return preflight(self.buckets, self.ledger, models, job, CostSettings.from_env(os.environ).prices)
+        databases = DatabaseSettings.from_env(os.environ) if spec.reads_database else None
+        prices = CostSettings.from_env(os.environ).prices
+        return preflight(self.buckets, self.ledger, models, job, prices, databases)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
         """Score rows from the application's memory (see `scoreline.tasks.records.submit.submit_records`)."""
@@ -794,7 +798,7 @@ def stand_in_client() -> Client | None:
     return _stand_ins[-1] if _stand_ins else None
 
 
-def submit(model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
+def submit(model: str, input: str | Sequence[str] = (), **options: Unpack[SubmitOptions]) -> Status:
     """Submit a job with the settings of this process (see `Client.submit`)."""
     return Client.from_env().submit(model, input, **options)
 

@@ -26,7 +26,8 @@ def check_places(spec: JobSpec, main: str, allowed_outputs: Sequence[str]) -> No
     allowed_outputs : sequence of str
         Prefixes below which a job may write (see `check_output`).
     """
-    for uri in spec.inputs if spec.rejected_of is None else ():  # a rescoring job reads known inputs
+    known = spec.rejected_of is not None or spec.reads_database  # rejected rows, or rows that a worker stages
+    for uri in () if known else spec.inputs:
         check_input(uri, main, spec.job_id)
     bucket, prefix = parse_uri(spec.output)
     if bucket == main and keys.is_reserved(prefix):
@@ -55,7 +56,7 @@ def check_input(uri: str, main: str, job_id: str) -> None:
             return
         raise InvalidRequest(
             f"input {uri!r} is in a place that Scoreline keeps for itself (jobs, models, schedules, audit, "
-            "schedules.toml): name objects elsewhere"
+            "schedules.toml, queries.toml): name objects elsewhere"
         )
 
 

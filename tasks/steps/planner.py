@@ -21,6 +21,7 @@ from scoreline.storage.objects.base import CREATE, StoredObject, exists
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
+from scoreline.tasks.databases.source.staging import pinned_files, staged_rows
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
@@ -225,7 +226,7 @@ def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | N
     few_records = stage_records(engine.buckets.main, job)
     rescored = None if spec.rejected_of is None else parts_to_rescore(engine, spec.rejected_of)
     surveyed = _survey(engine, job, rescored, few_records, named or ())
-    warnings = _warn_of_empty(surveyed)
+    warnings = (*_warn_of_empty(surveyed), *_warn_of_no_rows(job, surveyed))
     if not any(len(item.schema) for item in surveyed):  # an empty plan: the job succeeds without any parts
         columns = Columns(features=named or (), keep=(), schema="")
         return Draft(columns=columns, surveyed=surveyed, warnings=warnings)
@@ -286,6 +287,8 @@ def _survey(
         objects = pinned_objects(engine.buckets, rescored)
     elif few_records is not None:
         objects = [few_records]
+    elif spec.reads_database:
+        objects = pinned_files(engine.buckets.main, staged_rows(engine.buckets.main, engine.databases, job))
     else:
         objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
@@ -333,6 +336,12 @@ def _batch_rows(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> int:
     measured = measure_call(job, bundle, made)
     rows = most if measured is None else measured.rows_in(BATCH_S)
     return rows if rows < most else 0
+
+
+def _warn_of_no_rows(job: Job, surveyed: Sequence[SurveyedObject]) -> tuple[str, ...]:
+    if not job.spec.reads_database or any(item.file.spans for item in surveyed):
+        return ()
+    return (f"{job.spec.source_name} has no rows",)
 
 
 def _warn_of_empty(surveyed: Sequence[SurveyedObject]) -> tuple[str, ...]:
