@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Unpack
 
 from scoreline.storage import audit
 from scoreline.storage.audit import Submitter, acting_as, is_acting
@@ -74,6 +74,18 @@ if TYPE_CHECKING:
     from scoreline.tasks.steps.preflight import Preflight
 
 
+class Querysets(Protocol):
+    """Scores the rows of querysets of Django. `scoreline.tasks.django` provides it."""
+
+    def submit(self, client: Client, model: str, queryset: Any, **options: Any) -> str:
+        """Submit a job (see `Client.submit_queryset`)."""
+        ...
+
+    def load(self, client: Client, job_id: str, rows: Any, **options: Any) -> int:
+        """Write results (see `Client.load_results`)."""
+        ...
+
+
 class Client:
     """Submits jobs, follows them, and cancels or resumes them.
 
@@ -91,6 +103,9 @@ class Client:
         The name of the person or program that the client acts for, which the audit records. The name in a block of
         `acting_as` takes precedence. By default, the name is found as `scoreline.storage.audit` says.
     """
+
+    querysets: ClassVar[Querysets | None] = None
+    """Scores the rows of querysets, once `scoreline.django` is imported."""
 
     def __init__(
         self,
@@ -227,6 +242,19 @@ class Client:
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
         """Score rows from the application's memory (see `scoreline.tasks.records.submit.submit_records`)."""
         return records_submit.submit_records(self.submission, model, records, **options)
+
+    def submit_queryset(self, model: str, queryset: Any, **options: Any) -> str:
+        """Score the rows of a queryset (see `scoreline.tasks.django.querysets.submitting.submit_queryset`)."""
+        return self._querysets().submit(self, model, queryset, **options)
+
+    def load_results(self, job_id: str, rows: Any, **options: Any) -> int:
+        """Write results into a model of Django (see `scoreline.tasks.django.querysets.loading.load_results`)."""
+        return self._querysets().load(self, job_id, rows, **options)
+
+    def _querysets(self) -> Querysets:
+        if self.querysets is None:
+            raise InvalidRequest("querysets need a project of Django: import scoreline.django first")
+        return self.querysets
 
     def submit_spec(
         self,
