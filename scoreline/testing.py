@@ -109,6 +109,7 @@ class EagerClient(Client):
             profile=Environment(environ).flag("DATA_PROFILE", True),
         )
         databases = DatabaseSettings.from_env(environ)
+        engine.databases = lambda: databases
         worker = EagerWorker(engine=engine, webhooks=webhooks, send=self._record, databases=databases)
         super().__init__(buckets, self._messages, ledger, webhooks)
         self.send_webhook = self._record

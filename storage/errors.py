@@ -120,7 +120,7 @@ class BucketNotAllowed(InvalidRequest):
 
 
 class TableNotAllowed(InvalidRequest):
-    """Raised when a job names a table that is not in ALLOWED_TABLES."""
+    """Raised when a job names a table that is not in ALLOWED_TABLES or ALLOWED_SOURCES."""
 
 
 class ModelNotFound(InvalidRequest):

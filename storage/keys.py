@@ -37,6 +37,7 @@ RESERVED_JOB_IDS = frozenset({"active", "index"})
 """Names of folders in ``jobs/`` that do not belong to a job."""
 MODELS = "models/"
 SCHEDULES = "schedules.toml"
+QUERIES = "queries.toml"
 SCHEDULE_STATES = "schedules/"
 SCHEDULES_IN_FORCE = "schedules/in-force.json"
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -58,7 +59,7 @@ def is_reserved(key: str) -> bool:
     (True, False)
     """
     key = _SLASHES.sub("/", key).lstrip("/")
-    return key == SCHEDULES or key.startswith((JOBS, MODELS, SCHEDULE_STATES)) or bool(_AUDIT_DAY.match(key))
+    return key in (SCHEDULES, QUERIES) or key.startswith((JOBS, MODELS, SCHEDULE_STATES)) or bool(_AUDIT_DAY.match(key))
 
 
 def is_slot_job(job_id: str) -> bool:
@@ -216,6 +217,21 @@ def records_digest(job_id: str, key: str) -> str | None:
     """
     match = _RECORDS.fullmatch(key)
     return match["sha256"] if match and match["job_id"] == job_id else None
+
+
+def staged(job_id: str) -> str:
+    """Return the key of the document that lists the rows of a job that were read from a database."""
+    return f"jobs/{check_name('job id', job_id)}/staged.json"
+
+
+def staged_folder(job_id: str) -> str:
+    """Return the folder of the rows of a job that were read from a database."""
+    return f"jobs/{check_name('job id', job_id)}/staged/"
+
+
+def staged_part(job_id: str, attempt: str, number: int) -> str:
+    """Return the key of a file of rows that an attempt has read from a database."""
+    return f"{staged_folder(job_id)}{check_name('attempt', attempt)}/part-{number:05d}.parquet"
 
 
 def answer(job_id: str) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Unpack
 
 from scoreline.storage import audit
 from scoreline.storage.audit import Submitter, acting_as, is_acting
@@ -74,6 +74,18 @@ if TYPE_CHECKING:
     from scoreline.tasks.steps.preflight import Preflight
 
 
+class Querysets(Protocol):
+    """Scores the rows of querysets of Django. `scoreline.tasks.django` provides it."""
+
+    def submit(self, client: Client, model: str, queryset: Any, **options: Any) -> str:
+        """Submit a job (see `Client.submit_queryset`)."""
+        ...
+
+    def load(self, client: Client, job_id: str, rows: Any, **options: Any) -> int:
+        """Write results (see `Client.load_results`)."""
+        ...
+
+
 class Client:
     """Submits jobs, follows them, and cancels or resumes them.
 
@@ -91,6 +103,9 @@ class Client:
         The name of the person or program that the client acts for, which the audit records. The name in a block of
         `acting_as` takes precedence. By default, the name is found as `scoreline.storage.audit` says.
     """
+
+    querysets: ClassVar[Querysets | None] = None
+    """Scores the rows of querysets, once `scoreline.django` is imported."""
 
     def __init__(
         self,
@@ -145,7 +160,7 @@ class Client:
         """Return a block that acts for the client's submitter, unless an outer block names another person."""
         return acting_as(None if is_acting() else self.submission.submitter)
 
-    def submit(self, model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
+    def submit(self, model: str, input: str | Sequence[str] = (), **options: Unpack[SubmitOptions]) -> Status:
         """Pin the model, record the job, and enqueue it.
 
         Submitting again with the same `job_id` and the same arguments enqueues the same job again, and creates no
@@ -156,7 +171,8 @@ class Client:
         model : str
             ``name``, ``name@alias`` or ``name@version``.
         input : str or sequence of str
-            ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these.
+            ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these. A job with the option `query`
+            or `table` has no input.
         **options
             The options of the job (see `SubmitOptions`).
 
@@ -174,7 +190,7 @@ class Client:
     def preflight(
         self,
         model: str,
-        input: str | Sequence[str],
+        input: str | Sequence[str] = (),
         *,
         trust: ModelSettings | None = None,
         **options: Unpack[SubmitOptions],
@@ -199,6 +215,7 @@ class Client:
             A package that a worker needs is not installed.
         """
         with require_extra("trying a job"):
+            from scoreline.storage.databases.settings import DatabaseSettings
             from scoreline.storage.models.manager import ModelStorageManager
             from scoreline.storage.models.settings import ModelSettings
             from scoreline.tasks.steps.preflight import preflight
@@ -218,11 +235,26 @@ class Client:
             raise JobConflict(f"{describe(error)}. Its id stays taken: choose another id") from None
         except JobNotFound:
             pass
-        return preflight(self.buckets, self.ledger, models, job, CostSettings.from_env(os.environ).prices)
+        databases = DatabaseSettings.from_env(os.environ) if spec.reads_database else None
+        prices = CostSettings.from_env(os.environ).prices
+        return preflight(self.buckets, self.ledger, models, job, prices, databases)
 
     def submit_records(self, model: str, records: Any, **options: Unpack[RecordsOptions]) -> RecordsJob:
         """Score rows from the application's memory (see `scoreline.tasks.records.submit.submit_records`)."""
         return records_submit.submit_records(self.submission, model, records, **options)
+
+    def submit_queryset(self, model: str, queryset: Any, **options: Any) -> str:
+        """Score the rows of a queryset (see `scoreline.tasks.django.querysets.submitting.submit_queryset`)."""
+        return self._querysets().submit(self, model, queryset, **options)
+
+    def load_results(self, job_id: str, rows: Any, **options: Any) -> int:
+        """Write results into a model of Django (see `scoreline.tasks.django.querysets.loading.load_results`)."""
+        return self._querysets().load(self, job_id, rows, **options)
+
+    def _querysets(self) -> Querysets:
+        if self.querysets is None:
+            raise InvalidRequest("querysets need a project of Django: import scoreline.django first")
+        return self.querysets
 
     def submit_spec(
         self,
@@ -794,7 +826,7 @@ def stand_in_client() -> Client | None:
     return _stand_ins[-1] if _stand_ins else None
 
 
-def submit(model: str, input: str | Sequence[str], **options: Unpack[SubmitOptions]) -> Status:
+def submit(model: str, input: str | Sequence[str] = (), **options: Unpack[SubmitOptions]) -> Status:
     """Submit a job with the settings of this process (see `Client.submit`)."""
     return Client.from_env().submit(model, input, **options)
 

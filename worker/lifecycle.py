@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from billiard.process import current_process
 from celery import Celery
 
+from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import QueueUnavailable, StoreError
 from scoreline.storage.ledger import shared_connection
 from scoreline.storage.ledger.redis_ledger import host_and_port
@@ -116,6 +117,7 @@ def engine(app: Celery) -> Engine:
                 do_request=partial(_do_request, app),
                 model_of_request=lambda step: model_of_request(client(app).submission.registry, step),
             ),
+            databases=partial(DatabaseSettings.from_env, os.environ),
             trace=telemetry.trace_context,
             span=telemetry.step,
         )

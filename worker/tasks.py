@@ -103,11 +103,11 @@ def submit(self: Task[Any, Any], /, model: Any = None, input: Any = None, **opti
     ignore_if_done(self)
     options["job_id"] = options.get("job_id") or self.request.id
     try:
-        _check_required(model=model, input=input)
+        _check_required(model=model, input=() if input is None and {"query", "table"} & options.keys() else input)
         with interruptible(self), _acting_for(self, options.pop("submitter", None)):
             check_known(options, SubmitOptions)
             client = lifecycle.client(app)
-            return client.answer(client.submit(model, input, **options))
+            return client.answer(client.submit(model, () if input is None else input, **options))
     except ScorelineError as error:
         if not error.transient or retries_made(self) >= MAX_RETRIES:
             log.error("submit.refused", extra={"model": model, "input": input, "error": describe(error)})

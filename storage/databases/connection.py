@@ -72,6 +72,23 @@ def transaction(connection: Connection) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def snapshot(connection: Connection, timeout_s: int) -> Iterator[None]:
+    """Run the block in a transaction that only reads, and that sees the database as it was at its first statement.
+
+    Dates, times and numbers are sent in forms that lose nothing, whatever the settings of the role are.
+    """
+    with connection.transaction():
+        connection.execute(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+            f"SET LOCAL lock_timeout = {LOCK_MS}; SET LOCAL statement_timeout = {timeout_s * 1000}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SET LOCAL timezone = 'UTC'; "
+            "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'iso_8601'; SET LOCAL bytea_output = 'hex'; "
+            "SET LOCAL extra_float_digits = 1"
+        )
+        yield
+
+
 def is_of_row(error: psycopg.Error) -> bool:
     """Return whether a row may have caused an error, so that other rows may be accepted."""
     return (error.sqlstate or "")[:2] in _OF_ROWS

@@ -14,6 +14,9 @@ from scoreline.storage.errors import InvalidSettings, TableNotAllowed
 from scoreline.storage.settings import Environment
 
 DEFAULT_LOAD_CONNECTIONS = 4
+DEFAULT_SOURCE_TIMEOUT_S = 480
+MOST_SOURCE_TIMEOUT_S = 500
+"""Maximum number of seconds for a query, because a worker stops a step after 540 seconds."""
 _SCHEMES = ("postgres", "postgresql")
 
 
@@ -39,7 +42,7 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSettings:
-    """The databases into which results may be loaded, and the tables there."""
+    """The databases that rows are read from and results are loaded into, and the tables there."""
 
     results: Address | None
     named: Mapping[str, Address]
@@ -48,31 +51,43 @@ class DatabaseSettings:
     """Patterns of ``schema.table``. If empty, no table may be loaded."""
     load_connections: int = DEFAULT_LOAD_CONNECTIONS
     """Maximum number of connections with which all workers load one job at the same time."""
+    source: Address | None = None
+    """The database from which rows are read, which may be a follower."""
+    allowed_sources: tuple[str, ...] = ()
+    """Patterns of ``schema.table``. If empty, jobs may name queries, but no table."""
+    source_timeout_s: int = DEFAULT_SOURCE_TIMEOUT_S
+    """Seconds after which the server ends a query."""
+    queries_file: Path = Path("queries.toml")
+    """The file with the queries. If it does not exist, the queries are read from the bucket."""
+    queries_required: bool = False
+    """Whether the file must exist, because a setting names it."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> DatabaseSettings:
         """Read the settings; raises `InvalidSettings` with a message that lists all faults, but no address."""
         env = Environment(environ)
         on_heroku = bool(env.text("DYNO"))
-        name, url = env.first("RESULTS_DATABASE_URL")
-        if not url and _is_postgres(env.text("DATABASE_URL")):
-            name, url = env.first("DATABASE_URL")
-        if url and not _is_postgres(url):
-            env.faults.append(f"{name} is not an address such as postgresql://user:password@host/database")
+        results, source = (_first(env, name, on_heroku) for name in ("RESULTS_DATABASE_URL", "SOURCE_DATABASE_URL"))
         file, named = env.text("DATABASES_FILE"), {}
         if file:
             named = _read(env, file, on_heroku)
-        tables = tuple(item for item in re.split(r"[\s,]+", env.text("ALLOWED_TABLES")) if item)
-        for item in tables:
-            if item.count(".") > 1:
-                env.faults.append(f"ALLOWED_TABLES: {item!r} is not of the form schema.table, in which * may occur")
+        tables, sources = _patterns(env, "ALLOWED_TABLES"), _patterns(env, "ALLOWED_SOURCES")
         connections = env.number("LOAD_CONNECTIONS", DEFAULT_LOAD_CONNECTIONS, minimum=1)
+        timeout_s = env.number("SOURCE_TIMEOUT_S", DEFAULT_SOURCE_TIMEOUT_S, minimum=1)
+        if timeout_s > MOST_SOURCE_TIMEOUT_S:
+            env.faults.append(f"SOURCE_TIMEOUT_S={timeout_s} is more than {MOST_SOURCE_TIMEOUT_S}")
+        queries = env.text("QUERIES_FILE")
         env.finish()
         return cls(
-            results=Address(name=name, url=url, require_tls=on_heroku) if url else None,
+            results=results,
             named=named,
-            allowed_tables=tuple(item if "." in item else f"public.{item}" for item in tables),
+            allowed_tables=tables,
             load_connections=connections,
+            source=source,
+            allowed_sources=sources,
+            source_timeout_s=timeout_s,
+            queries_file=Path(queries or "queries.toml"),
+            queries_required=bool(queries),
         )
 
     def address(self, name: str | None) -> Address:
@@ -86,11 +101,44 @@ class DatabaseSettings:
             raise InvalidSettings(f"DATABASES_FILE of the workers has no database {name!r}; it has {known}")
         return self.named[name]
 
+    def source_address(self, name: str | None) -> Address:
+        """Return a database by its name in DATABASES_FILE, or the database that rows are read from."""
+        if name is not None:
+            return self.address(name)
+        if self.source is None:
+            raise InvalidSettings("SOURCE_DATABASE_URL is not set for the workers: no database to read from is known")
+        return self.source
+
+    def check_source(self, table: str) -> None:
+        """Raise `TableNotAllowed` unless ``schema.table`` matches a pattern of ALLOWED_SOURCES."""
+        if not any(fnmatchcase(table, pattern) for pattern in self.allowed_sources):
+            allowed = ", ".join(self.allowed_sources) or "which is not set, so that only queries may be named"
+            raise TableNotAllowed(f"table {table} is not in ALLOWED_SOURCES of the workers: {allowed}")
+
     def check_table(self, table: str) -> None:
         """Raise `TableNotAllowed` unless ``schema.table`` matches a pattern of ALLOWED_TABLES."""
         if not any(fnmatchcase(table, pattern) for pattern in self.allowed_tables):
             allowed = ", ".join(self.allowed_tables) or "which is not set, so that no table is allowed"
             raise TableNotAllowed(f"table {table} is not in ALLOWED_TABLES of the workers: {allowed}")
+
+
+def _first(env: Environment, name: str, on_heroku: bool) -> Address | None:
+    """Return the database that a setting names, or else DATABASE_URL, if that is a database of PostgreSQL."""
+    url = env.text(name)
+    if not url and _is_postgres(env.text("DATABASE_URL")):
+        name, url = env.first("DATABASE_URL")
+    if url and not _is_postgres(url):
+        env.faults.append(f"{name} is not an address such as postgresql://user:password@host/database")
+    return Address(name=name, url=url, require_tls=on_heroku) if url else None
+
+
+def _patterns(env: Environment, name: str) -> tuple[str, ...]:
+    """Return patterns of ``schema.table``. A pattern without a schema stands for tables in ``public``."""
+    patterns = tuple(item for item in re.split(r"[\s,]+", env.text(name)) if item)
+    for item in patterns:
+        if item.count(".") > 1:
+            env.faults.append(f"{name}: {item!r} is not of the form schema.table, in which * may occur")
+    return tuple(item if "." in item else f"public.{item}" for item in patterns)
 
 
 def _is_postgres(url: str) -> bool:

@@ -9,6 +9,7 @@ from scoreline.storage.errors import BucketNotAllowed
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.objects.partly_local import PartlyLocal
 from scoreline.storage.settings import StorageSettings
 
 
@@ -89,6 +90,25 @@ class WithLocalFile(Buckets):
 
     def __getitem__(self, bucket: str) -> ObjectStore:
         return self._local if bucket == self._local.bucket else self._behind[bucket]
+
+
+class WithLocalFolder(Buckets):
+    """Other buckets, of which the objects below a prefix of the main bucket are in a local folder.
+
+    Parameters
+    ----------
+    prefix : str
+        Beginning of the keys of these objects. Nothing else can be written.
+    """
+
+    def __init__(self, behind: Buckets, folder: Path, prefix: str) -> None:
+        super().__init__(behind._settings, fail_fast=True)
+        self._behind = behind
+        local = DirectoryStore(folder, behind.main.bucket)
+        self._stores[behind.main.bucket] = PartlyLocal(behind.main, local, prefix)
+
+    def _open(self, bucket: str) -> ObjectStore:
+        return self._behind[bucket]
 
 
 class _CachingBuckets(Buckets):

@@ -57,6 +57,23 @@ _OF_STORAGE = {
 client_lock = threading.Lock()
 
 
+class _Querysets:
+    """Scores the rows of querysets. The modules that need Django are imported when they are used."""
+
+    def submit(self, client: Client, model: str, queryset: Any, **options: Any) -> str:
+        from scoreline.tasks.django.querysets.submitting import submit_queryset
+
+        return submit_queryset(client, model, queryset, **options)
+
+    def load(self, client: Client, job_id: str, rows: Any, **options: Any) -> int:
+        from scoreline.tasks.django.querysets.loading import load_results
+
+        return load_results(client, job_id, rows, **options)
+
+
+Client.querysets = _Querysets()
+
+
 def client() -> Client:
     """Return the client that all threads of this process share. A forked process makes another client.
 

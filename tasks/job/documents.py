@@ -27,6 +27,7 @@ from scoreline.tasks.job.findings import Checks, Review
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.load_options import LOAD_OPTIONS
 from scoreline.tasks.job.loads import LoadStatus
+from scoreline.tasks.job.source_options import SOURCE_OPTIONS
 from scoreline.tasks.job.spec import JobSpec, check_budget
 from scoreline.tasks.job.tombstone import Tombstone, refuse_removed, tombstone_in
 
@@ -49,7 +50,7 @@ _DOCUMENT = "document"
 """Name of the metadata field of a marker that contains the digest of ``job.json``."""
 _LATER_OPTIONS = (
     *("group", "priority", "max_processes", "checks", "deadline", "profile", "segment"),
-    *("challenger", "into", *LOAD_OPTIONS),
+    *("challenger", "into", *LOAD_OPTIONS, *SOURCE_OPTIONS),
 )
 """Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
 than their own."""
@@ -110,8 +111,9 @@ class Job:
             given |= {"inputs": [given.pop("input")], "read": {}}
         features = convert(given["features"], tuple[str, ...] | None, "features") or None
         inputs = convert(given["inputs"], tuple[str, ...], "inputs")
-        for name in ("key", "into_columns"):
+        for name in ("key", "into_columns", "where_recent"):
             given[name] = convert(given.get(name), tuple[str, ...] | None, name) or None
+        given["params"] = convert(given.get("params"), Mapping[str, str] | None, "params")
         spec = JobSpec(**given | {"features": features, "inputs": inputs, "read": read_options(given["read"])})
         challenger = convert(raw.get("challenger"), PinnedModel | None, "challenger")
         moment(raw["submitted"], "submitted")

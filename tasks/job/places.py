@@ -26,7 +26,8 @@ def check_places(spec: JobSpec, main: str, allowed_outputs: Sequence[str]) -> No
     allowed_outputs : sequence of str
         Prefixes below which a job may write (see `check_output`).
     """
-    for uri in spec.inputs if spec.rejected_of is None else ():  # a rescoring job reads known inputs
+    known = spec.rejected_of is not None or spec.reads_database  # rejected rows, or rows that a worker stages
+    for uri in () if known else spec.inputs:
         check_input(uri, main, spec.job_id)
     bucket, prefix = parse_uri(spec.output)
     if bucket == main and keys.is_reserved(prefix):
@@ -51,22 +52,27 @@ def check_input(uri: str, main: str, job_id: str) -> None:
     bucket, pattern = parse_uri(uri)
     prefix = literal_prefix(pattern)
     if bucket == main and keys.is_reserved(prefix):
-        if prefix == pattern and is_records_of(job_id, pattern):
+        if prefix == pattern and (is_records_of(job_id, pattern) or is_staged_of(job_id, pattern)):
             return
         raise InvalidRequest(
             f"input {uri!r} is in a place that Scoreline keeps for itself (jobs, models, schedules, audit, "
-            "schedules.toml): name objects elsewhere"
+            "schedules.toml, queries.toml): name objects elsewhere"
         )
 
 
 def is_input(bucket: str, key: str, main: str, job_id: str) -> bool:
     """Return whether a job may read an object as its input."""
-    return bucket != main or not keys.is_reserved(key) or is_records_of(job_id, key)
+    return bucket != main or not keys.is_reserved(key) or is_records_of(job_id, key) or is_staged_of(job_id, key)
 
 
 def is_records_of(job_id: str, key: str) -> bool:
     """Return whether the records that were submitted with a job are stored under a key."""
     return keys.records_digest(job_id, key) is not None or keys.is_records_bulk(job_id, key)
+
+
+def is_staged_of(job_id: str, key: str) -> bool:
+    """Return whether a key is that of a file of rows that were staged for a job."""
+    return key.startswith(keys.staged_folder(job_id)) and not key.endswith("/")
 
 
 def check_output(output: str, main: str, allowed: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,6 +15,7 @@ from scoreline.storage.models.manifest import METHODS, parse_ref
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.tasks.job.deadline import resolve_deadline
 from scoreline.tasks.job.load_options import LOAD_OPTIONS, check_load
+from scoreline.tasks.job.source_options import check_no_objects, check_source
 from scoreline.tasks.job.uris import names, parse_uri
 
 PRIORITIES = ("low", "normal", "high")
@@ -123,6 +125,15 @@ class JobSpec:
     database: str | None = None
     """Name of a database that the workers know; by default, their database of results."""
 
+    query: str | None = None
+    """Name of a query that workers know. If set, its rows are scored, which a worker stages below ``inputs``."""
+    params: Mapping[str, str] | None = None
+    """Values of the parameters of the query."""
+    table: str | None = None
+    """``schema.table`` in a database that workers know. If set, its rows are scored, as for `query`."""
+    where_recent: tuple[str, ...] | None = None
+    """A column with times and a duration. If set, only the rows of the table with a time in that span are scored."""
+
     @property
     def group_name(self) -> str:
         """The group with which the job shares processes."""
@@ -132,6 +143,16 @@ class JobSpec:
     def arranged(self) -> bool:
         """Whether the parts are arranged into other result files after all parts are scored."""
         return self.gather or self.partition_by is not None
+
+    @property
+    def reads_database(self) -> bool:
+        """Whether the job scores rows of a database."""
+        return self.query is not None or self.table is not None
+
+    @property
+    def source_name(self) -> str:
+        """What a job reads from a database, for messages: ``query churn`` or ``table public.customers``."""
+        return f"query {self.query}" if self.query is not None else f"table {self.table}"
 
     def check(self) -> JobSpec:
         """Return the spec unchanged if it is well-formed; otherwise raise `InvalidRequest`.
@@ -184,6 +205,9 @@ class JobSpec:
                 if self.segment
                 else "segment names no column: name one, or leave it out"
             )
+        check_source(query=self.query, params=self.params, table=self.table, where_recent=self.where_recent)
+        if self.reads_database and self.rejected_of is None:  # otherwise, the rows of the job before are read
+            check_no_objects(self.inputs, self.job_id, self.read, only_new=self.only_new is not None)
         self._check_load()
         for name in ("part_rows", "max_attempts", "max_processes"):
             value = getattr(self, name)
@@ -204,7 +228,7 @@ class JobSpec:
     def _check_types(self) -> None:
         optional = (
             *("method", "only_new", "rejected_of", "partition_by", "group", "priority", "checks", "deadline"),
-            *("profile", "segment", "challenger", "into", "mode", "database"),
+            *("profile", "segment", "challenger", "into", "mode", "database", "query", "table"),
         )
         for name in ("job_id", "model", "output", "keep", "max_rejected", *optional):
             value = getattr(self, name)

@@ -17,11 +17,13 @@ from scoreline.storage.models.manifest import METHODS
 from scoreline.storage.tables.options import FORMATS, READ_OPTIONS, TYPES, ReadOptions, read_options
 from scoreline.tasks.job.labels import check_labels
 from scoreline.tasks.job.load_options import MODES
+from scoreline.tasks.job.source_options import staged_input
 from scoreline.tasks.job.spec import PRIORITIES, JobSpec
+from scoreline.tasks.job.uris import parse_uri
 
-Kind = Literal["text", "names", "types", "count", "flag", "character", "labels", "file"]
+Kind = Literal["text", "names", "types", "count", "flag", "character", "labels", "file", "pair"]
 """The kind of a value: a text, several names, types by column, a number of at least 1, a switch, one character, labels,
-or a text that the command line reads from a file."""
+a text that the command line reads from a file, or two texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +214,39 @@ class SubmitOptions(RecordsOptions, total=False):
             metavar="MODEL",
         ),
     ]
+    query: Annotated[
+        str | None,
+        Option(
+            help="Score the rows of the query of this name in queries.toml of the workers, in place of INPUT.",
+            metavar="NAME",
+        ),
+    ]
+    params: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            help="With --query, give the parameter :NAME of the query this value. May be repeated.",
+            kind="labels",
+            metavar="NAME=VALUE",
+            flag="param",
+        ),
+    ]
+    table: Annotated[
+        str | None,
+        Option(
+            help="Score the rows of this table of the workers' database, in place of INPUT. ALLOWED_SOURCES of the "
+            "workers says which tables may be named.",
+            metavar="SCHEMA.TABLE",
+        ),
+    ]
+    where_recent: Annotated[
+        Sequence[str] | None,
+        Option(
+            help="With --table, score only rows whose time in this column is at most so long ago, such as updated_at "
+            "1d. Time counts back from the submission, or from the slot of a schedule.",
+            kind="pair",
+            metavar="COL DURATION",
+        ),
+    ]
     into: Annotated[
         str | None,
         Option(
@@ -347,7 +382,7 @@ _WORDS: Mapping[str, Mapping[str, str]] = {
 """Words for characters that are hard to type, by option."""
 _EMPTY_IS_ABSENT = frozenset(
     {"output", "job_id", "features", "group", "priority", "checks", "deadline", "profile", "segment", "challenger"}
-    | {"into", "key", "into_columns", "mode", "database"}
+    | {"into", "key", "into_columns", "mode", "database", "query", "params", "table", "where_recent"}
 )
 
 
@@ -380,12 +415,13 @@ def spec_from(
     model : str
         ``name``, ``name@alias`` or ``name@version``.
     input : str or sequence of str
-        One URI or several.
+        One URI or several; none if the options name a query or a table.
     options : mapping
         `SubmitOptions`. An option that is None counts as missing. Some options also count as missing if they
         are empty, such as `output`, because a form sends an empty text for a blank field.
     job_id, output : str
-        Used if the options do not include them.
+        Used if the options do not include them. The output is in the main bucket, where rows from a database are
+        staged.
     **fixed
         Fields of the spec that users cannot set.
 
@@ -405,17 +441,16 @@ def spec_from(
     read = read_options_from({name: given.pop(name) for name in READ_OPTIONS if name in given})
     if type(given.get("max_rejected")) is int:
         given["max_rejected"] = str(given["max_rejected"])
+    given["params"] = given.get("params") or None
     if isinstance(given.get("keep"), list | tuple):
         given["keep"] = ",".join(map(str, given["keep"])) or "none"
-    for name in ("features", "key", "into_columns"):
+    for name in ("features", "key", "into_columns", "where_recent"):
         if name in given:
             given[name] = _names(name, given[name])
-    return JobSpec(
-        model=model,
-        inputs=(input,) if isinstance(input, str) or not isinstance(input, Sequence) else tuple(input),
-        read=read,
-        **{"job_id": job_id, "output": output} | given | fixed,
-    )
+    inputs = (input,) if isinstance(input, str) or not isinstance(input, Sequence) else tuple(input)
+    if not inputs and ("query" in given or "table" in given):
+        inputs = (staged_input(parse_uri(output)[0], given.get("job_id", job_id)),)
+    return JobSpec(model=model, inputs=inputs, read=read, **{"job_id": job_id, "output": output} | given | fixed)
 
 
 def read_options_from(given: Mapping[str, Any]) -> ReadOptions:

@@ -69,7 +69,8 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     ),
 } | {name: _kind(hint) for name, hint in _HINTS.items()}
 """For each key, a description of its valid values, and a check for them."""
-_REQUIRED = ("cron", "model", "input")
+_REQUIRED = ("cron", "model")
+_SOURCES = ("input", "query", "table")
 _FIELD = re.compile(r"\{(?P<name>slot|previous)(?::(?P<form>[^{}]*))?\}")
 _MAX_NAME = 80
 """Maximum number of characters in the name of a schedule. A job id contains the name and a slot."""
@@ -184,6 +185,8 @@ def spec_of(schedule: Schedule, slot: datetime, output: str, number: int = 1) ->
     options: dict[str, Any] = {name: value for name, value in schedule.options.items() if name != "webhook"}
     if clock_time(options.get("deadline") or ""):  # people are told that the slot is late; its job goes on
         del options["deadline"]
+    if params := options.get("params"):
+        options["params"] = {name: render(schedule, value, slot) for name, value in params.items()}
     return spec_from(
         render(schedule, schedule.model, slot),
         [render(schedule, uri, slot) for uri in schedule.inputs],
@@ -213,6 +216,8 @@ def _check(name: str, table: Mapping[str, Any], webhooks: WebhookSettings | None
         faults.append(("", str(error)))
     faults += [(key, f"unknown key {key!r}; known are {', '.join(sorted(known))}") for key in table if key not in known]
     faults += [("", f"{key!r} is missing") for key in _REQUIRED if key not in table]
+    if not table.keys() & set(_SOURCES):
+        faults.append(("", f"{'input'!r} is missing: name objects, a query or a table"))
     sound = {}
     for key in known & table.keys():
         found = _fault(key, table[key])
@@ -255,8 +260,9 @@ def _fault(key: str, value: Any) -> str:
             next(CronSim(value, datetime.now(UTC)))
         except (CronSimError, StopIteration) as error:
             return f": {error or 'is never due'}"
-    if key in ("model", "input", "output"):
-        return next(filter(None, map(_template_fault, [value] if isinstance(value, str) else value)), "")
+    if key in ("model", "input", "output", "params"):
+        texts = [value] if isinstance(value, str) else value.values() if isinstance(value, dict) else value
+        return next(filter(None, map(_template_fault, texts)), "")
     return ""
 
 
@@ -273,7 +279,9 @@ def _template_fault(text: str) -> str:
 
 def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Check the options of a job together, then each option alone, and then the output against the inputs."""
-    times: dict[str, Any] = {"cron": "0 0 * * *", "model": "m", "input": "s3://bucket/in/"}
+    times: dict[str, Any] = {"cron": "0 0 * * *", "model": "m"}
+    sources = sound.keys() & {"query", "table"} or {"input"}
+    times |= {key: sound.get(key, "s3://bucket/in/") for key in sources}
     times |= {key: sound[key] for key in ("cron", "zone") if key in sound}
     slot = _schedule("n", times).following(datetime.now(UTC))
 

@@ -44,9 +44,9 @@ class Schedule:
     zone: str = "UTC"
     """Time zone, by its IANA name."""
     model: str
-    input: str | Sequence[str]
-    """One or more inputs. Inputs and `model` may contain ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's
-    zone."""
+    input: str | Sequence[str] = ()
+    """One or more inputs; none if the options name a query or a table. Inputs, the values of parameters and `model` may
+    contain ``{slot:%Y-%m-%d}`` and ``{previous:...}``, in the schedule's zone."""
     options: SubmitOptions = field(default_factory=SubmitOptions)
     """Options of each job. They do not contain `job_id`, because each slot has its own job id. The option `output` may
     contain ``{slot:...}``."""

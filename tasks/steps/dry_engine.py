@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import ScorelineError, ScoringError, describe
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.buckets import Buckets
@@ -14,10 +15,15 @@ from scoreline.tasks.steps.engine import Engine, ModelSource
 
 
 @contextmanager
-def dry_engine(buckets: Buckets, ledger: Ledger, models: ModelSource) -> Iterator[Engine]:
+def dry_engine(
+    buckets: Buckets, ledger: Ledger, models: ModelSource, databases: DatabaseSettings | None = None
+) -> Iterator[Engine]:
     """Return an engine that sends no message. At the end of the block, the memory for features is released."""
     try:
-        yield Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=models)
+        engine = Engine(buckets=buckets, ledger=ledger, send=_send_nothing, models=models)
+        if databases is not None:
+            engine.databases = lambda: databases
+        yield engine
     finally:
         matrices.MEMORY.release()
 

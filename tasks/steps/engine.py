@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import UnreadableInput, describe
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
@@ -145,6 +146,8 @@ class Engine(Dispatcher):
     """Whether the rows of jobs are counted that do not say so themselves (see `scoreline.tasks.steps.job_profile`)."""
     verify_keys: tuple[str, ...] = ()
     """Trusted keys. A report says which one has signed the model version."""
+    databases: Callable[[], DatabaseSettings] = lambda: DatabaseSettings.from_env({})
+    """Returns the settings of the databases from which jobs read rows."""
     _sized: tuple[Columns, BatchSize] | None = field(default=None, repr=False)
     """The columns and the batch limits of the job whose part was scored last."""
 

@@ -22,6 +22,7 @@ from scoreline.storage.objects.requests import Requests
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
+from scoreline.tasks.databases.source.staging import pinned_files, staged_rows
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import fail_job
@@ -272,7 +273,7 @@ def survey_job(engine: Engine, job: Job) -> Surveyed:
 def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | None, found_input: Surveyed) -> Draft:
     spec, manifest, named, surveyed = job.spec, found_input.manifest, found_input.named, found_input.objects
     few_records, rescored = found_input.few_records, found_input.rescored
-    warnings = _warn_of_empty(surveyed)
+    warnings = (*_warn_of_empty(surveyed), *_warn_of_no_rows(job, surveyed))
     if not any(len(item.schema) for item in surveyed):  # an empty plan: the job succeeds without any parts
         columns = Columns(features=named or (), keep=(), schema="")
         return Draft(columns=columns, surveyed=surveyed, warnings=warnings)
@@ -333,6 +334,8 @@ def _survey(
         objects = pinned_objects(engine.buckets, rescored)
     elif few_records is not None:
         objects = [few_records]
+    elif spec.reads_database:
+        objects = pinned_files(engine.buckets.main, staged_rows(engine.buckets.main, engine.databases, job))
     else:
         objects = list_inputs(engine.buckets, spec.inputs, spec.job_id)
     if spec.only_new is not None:
@@ -386,6 +389,12 @@ def _batch_rows(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> int:
     measured = measure_call(job, bundle, made)
     rows = most if measured is None else measured.rows_in(BATCH_S)
     return rows if rows < most else 0
+
+
+def _warn_of_no_rows(job: Job, surveyed: Sequence[SurveyedObject]) -> tuple[str, ...]:
+    if not job.spec.reads_database or any(item.file.spans for item in surveyed):
+        return ()
+    return (f"{job.spec.source_name} has no rows",)
 
 
 def _warn_of_empty(surveyed: Sequence[SurveyedObject]) -> tuple[str, ...]:

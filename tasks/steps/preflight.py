@@ -6,17 +6,22 @@ It plans the job as a worker does and scores a few rows, but does not create the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 
+from scoreline.storage import keys
+from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
 from scoreline.storage.objects import requests
-from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.objects.buckets import Buckets, WithLocalFolder
 from scoreline.storage.tables.parquet import GROUP_ROWS
 from scoreline.storage.wording import plural
 from scoreline.tasks.backlog.prices import Prices
@@ -127,7 +132,12 @@ class UncachedModels:
 
 
 def preflight(
-    buckets: Buckets, ledger: Ledger, models: ModelStorageManager, job: Job, prices: Prices | None = None
+    buckets: Buckets,
+    ledger: Ledger,
+    models: ModelStorageManager,
+    job: Job,
+    prices: Prices | None = None,
+    databases: DatabaseSettings | None = None,
 ) -> Preflight:
     """Plan a job and score a few of its rows in this process, without writing or sending anything.
 
@@ -138,13 +148,20 @@ def preflight(
         as if there were two processes, and no earlier job with the same model.
     prices : Prices, optional
         The user's prices.
+    databases : DatabaseSettings, optional
+        The databases, for a job that reads rows from one. Its rows are staged in a temporary folder of this computer.
 
     Raises
     ------
     ScorelineError
         The error with which the job would fail.
     """
-    with dry_engine(buckets, ledger, UncachedModels(models=models)) as engine:
+    with ExitStack() as stack:
+        if databases is not None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="scoreline-")))
+            prefix = keys.staged(job.spec.job_id).removesuffix(".json")
+            buckets = WithLocalFolder(buckets, folder, prefix)
+        engine = stack.enter_context(dry_engine(buckets, ledger, UncachedModels(models=models), databases))
         return _preflight(engine, job, prices)
 
 

@@ -22,6 +22,7 @@ import scoreline
 from docs import generated
 from docs.generated import DOCS, ROOT
 from scoreline.tasks.alerts.recipients import parse_recipients
+from scoreline.tasks.databases.source.queries import parse as parse_queries
 from scoreline.tasks.quality.checks_file import parse as parse_checks
 from scoreline.tasks.schedules.file import parse
 from scoreline.worker.cli.progress import EXIT_CODES
@@ -116,6 +117,8 @@ def test_schedules_and_checks_have_no_fault(page: Path) -> None:
         assert tables
         if "cron" in text:
             assert parse(text).faults == ()
+        elif "sql = " in text:
+            assert parse_queries(text, "the page")
         elif "urls" in text:
             named = {name: "mailto://x" for table in tables.values() for name in table["urls"]}
             assert parse_recipients(text, named)[1] == ()

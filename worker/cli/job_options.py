@@ -39,6 +39,8 @@ def _option_of(name: str, option: Option) -> Callable[[Any], Any]:
         return click.option(flag, name, is_flag=True, default=None, help=text)
     if option.kind == "labels":
         return label_option(flag, name, text, option.metavar)
+    if option.kind == "pair":
+        return click.option(flag, name, type=str, nargs=2, default=None, metavar=option.metavar, help=text)
     kind = click.Choice(option.choices) if option.choices else _KINDS[option.kind]
     return click.option(flag, name, type=kind, metavar=option.metavar or None, help=text)
 
@@ -72,7 +74,7 @@ def label_option(flag: str, name: str, text: str, metavar: str = "NAME=VALUE") -
 
     def join(ctx: click.Context, param: click.Parameter, given: tuple[tuple[str, str], ...]) -> dict[str, str] | None:
         if len(dict(given)) < len(given):
-            raise click.BadParameter("a label is given twice", ctx, param)
+            raise click.BadParameter(f"a {'label' if name == 'labels' else 'parameter'} is given twice", ctx, param)
         return dict(given) or None
 
     return click.option(flag, name, type=_Label(), multiple=True, callback=join, metavar=metavar, help=text)

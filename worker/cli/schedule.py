@@ -41,7 +41,7 @@ def schedule() -> None:
     Schedules are tables in the file schedules.toml of the working directory, or in the file that SCHEDULES_FILE names.
     If there is no file, the object schedules.toml in the bucket is read. Schedules run while a worker and beat are
     running. If you change a schedule and the change has a fault, the schedule runs as before the change. A table may
-    have these keys; cron, model and input are required:
+    have these keys; cron, model and input (or query, or table) are required:
 
     \b
     [nightly]
@@ -105,6 +105,21 @@ def schedule() -> None:
     encoding = "latin-1"
     null_values = ["-"]
     types = {id = "string"}
+
+    \b
+    # In place of an input, the rows of a query in queries.toml, or of a table:
+    [query]
+    cron = "30 2 * * *"
+    model = "churn@champion"
+    query = "customers"
+    params = {since = "{previous:%Y-%m-%d}"}
+
+    \b
+    [table]
+    cron = "30 2 * * *"
+    model = "churn@champion"
+    table = "public.customers"
+    where_recent = ["updated_at", "1d"]
     """
 
 

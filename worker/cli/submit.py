@@ -36,10 +36,11 @@ scoreline submit churn@champion s3://bucket/in/ --watch
 scoreline submit churn 's3://bucket/in/*.csv' --delimiter ';' --dry-run
 scoreline submit churn s3://bucket/a.parquet s3://bucket/b.parquet \\
     --keep id,name --max-rejected 0
+scoreline submit churn@champion --query customers --param day=2026-11-29
 """,
 )
 @click.argument("model")
-@click.argument("input", nargs=-1, required=True)
+@click.argument("input", nargs=-1)
 @job_options(SubmitOptions)
 @click.option("--watch", "follow", is_flag=True, help="Show the progress until the job ends, as `scoreline watch`.")
 @click.option(
@@ -54,6 +55,7 @@ def submit(
     MODEL is NAME, NAME@ALIAS or NAME@VERSION. INPUT is an object (s3://bucket/key), a prefix (s3://bucket/prefix/), a
     quoted glob, or several of these. The name of an object determines its format: Parquet, CSV, JSON Lines or Arrow
     IPC. CSV and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
+    With --query or --table, the rows of a database are scored, and there is no INPUT.
 
     Prints the id of the job. With --watch, also shows the progress of the job, and the exit code is the outcome of the
     job: 0 succeeded, 1 failed, 3 partial (some rows were rejected), 4 cancelled, 5 blocked (its checks object), 6 not
@@ -65,6 +67,8 @@ def submit(
     ml-requirements.txt.
     """
     options = cast(SubmitOptions, read_files(options))
+    if not (input or options.get("query") or options.get("table")):
+        raise click.UsageError("name an INPUT, or the rows of a database with --query or --table")
     client = Client.from_env()
     if dry_run:
         found = client.preflight(model, input, **options)

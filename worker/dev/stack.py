@@ -178,7 +178,8 @@ class Stack:
         ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
         self.wait("PostgreSQL", lambda: subprocess.run(ready, check=False).returncode == 0, guard, log)
         self._services.append(guard)
-        self.environ |= {"RESULTS_DATABASE_URL": url(port), "ALLOWED_TABLES": "public.*"}
+        self.environ |= {name: url(port) for name in ("RESULTS_DATABASE_URL", "SOURCE_DATABASE_URL")}
+        self.environ |= {"ALLOWED_TABLES": "public.*", "ALLOWED_SOURCES": "public.*"}
         return guard
 
     def start_beat(self, extra: Mapping[str, str] | None = None) -> Guard:

@@ -1,4 +1,4 @@
-"""Checks the databases into which results are loaded: reachable, writable, rights, version, TLS, connections."""
+"""Checks the databases that rows are read from or results are loaded into: rights, version, TLS, connections."""
 
 from __future__ import annotations
 
@@ -44,19 +44,24 @@ def database(context: Context) -> Iterator[Finding]:
         yield error(describe(fault), "correct the settings of the workers")
         return
     known = [*([settings.results] if settings.results else []), *settings.named.values()]
-    if not known:
-        yield ok("no database is set, so that no results are loaded")
+    source = settings.source if settings.source not in known else None
+    if not known and source is None:
+        yield ok("no database is set, so that no results are loaded and no rows are read")
         return
-    if not settings.allowed_tables:
+    if known and not settings.allowed_tables:
         yield warning(
             "ALLOWED_TABLES is not set: no results can be loaded",
             "name the tables, such as ALLOWED_TABLES=public.scores",
         )
     for address in known:
         yield from _examine(context, settings, address)
+    if source is not None:
+        yield from _examine(context, settings, source, only_read=True)
 
 
-def _examine(context: Context, settings: DatabaseSettings, address: Address) -> Iterator[Finding]:
+def _examine(
+    context: Context, settings: DatabaseSettings, address: Address, *, only_read: bool = False
+) -> Iterator[Finding]:
     try:
         from scoreline.storage.databases.connection import connected
     except ModuleNotFoundError as fault:
@@ -70,7 +75,7 @@ def _examine(context: Context, settings: DatabaseSettings, address: Address) -> 
         return
     names = tuple(_Server.__dataclass_fields__)
     server = _Server(**dict(zip(names, row or (), strict=True)))
-    wrong = [*_faults(context, settings, server)]
+    wrong = [*_faults(context, settings, server, only_read=only_read)]
     for message, remedy in wrong:
         yield warning(f"{address}: {message}", remedy)
     if not wrong:
@@ -78,15 +83,17 @@ def _examine(context: Context, settings: DatabaseSettings, address: Address) -> 
         yield ok(f"{address}: PostgreSQL {server.version}, {tls}, {server.used} of {server.limit} connections")
 
 
-def _faults(context: Context, settings: DatabaseSettings, server: _Server) -> Iterator[tuple[str, str]]:
+def _faults(
+    context: Context, settings: DatabaseSettings, server: _Server, *, only_read: bool
+) -> Iterator[tuple[str, str]]:
     if server.number < OLDEST:
         yield (
             f"PostgreSQL {server.version} is older than {OLDEST // 10_000}, the oldest version that is maintained",
             "upgrade the server",
         )
-    if server.read_only:
+    if server.read_only and not only_read:
         yield "the server is read-only, so that loads wait", "use the address of the leader, not of a follower"
-    if not server.temporary:
+    if not server.temporary and not only_read:
         yield (
             "the role may not create temporary tables, which every load needs",
             "GRANT TEMPORARY ON DATABASE … TO the role",
@@ -96,9 +103,10 @@ def _faults(context: Context, settings: DatabaseSettings, server: _Server) -> It
             "the connection does not use TLS: others can read its password and all rows",
             "add sslmode=require to the URL",
         )
-    needed = min(settings.load_connections, context.processes)
+    needed = context.processes if only_read else min(settings.load_connections, context.processes)
+    what, lower = ("jobs", "run fewer processes") if only_read else ("a load", "lower LOAD_CONNECTIONS")
     if server.used + needed > server.limit:
         yield (
-            f"{server.used} of {server.limit} connections are open, and a load may need {needed} more",
-            "lower LOAD_CONNECTIONS, or use a plan with more connections",
+            f"{server.used} of {server.limit} connections are open, and {what} may need {needed} more",
+            f"{lower}, or use a plan with more connections",
         )

@@ -55,3 +55,22 @@ def test_each_fault_comes_with_a_remedy(database: Database, statement: str, said
 def test_without_allowed_tables_nothing_can_be_loaded(database: Database) -> None:
     found = examine(database, ALLOWED_TABLES="")
     assert [finding.severity for finding in found] == ["warning", "ok"]
+
+
+def test_a_database_that_is_only_read_may_be_a_follower(database: Database) -> None:
+    database.run("CREATE ROLE reader LOGIN")
+    try:
+        database.run("ALTER ROLE reader SET default_transaction_read_only = on")
+        url = database.url.replace("postgres@", "reader@")
+        found = examine(database, RESULTS_DATABASE_URL="", ALLOWED_TABLES="", SOURCE_DATABASE_URL=url)
+    finally:
+        database.run("DROP ROLE reader")
+    assert [finding.severity for finding in found] == ["ok"]
+    assert "SOURCE_DATABASE_URL: PostgreSQL 18" in found[0].message
+
+
+def test_a_database_that_is_read_from_has_to_answer(database: Database) -> None:
+    url = database.url.replace(f":{database.server.port}/", ":9/")
+    found = examine(database, SOURCE_DATABASE_URL=url)
+    assert [finding.severity for finding in found] == ["ok", "error"]
+    assert found[1].message.startswith("the database SOURCE_DATABASE_URL: ")

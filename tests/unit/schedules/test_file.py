@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from scoreline.tasks.job.load_options import LOAD_OPTIONS
+from scoreline.tasks.job.source_options import SOURCE_OPTIONS
 from scoreline.tasks.job.submit_options import SubmitOptions, described
 from scoreline.tasks.schedules.file import parse, render, spec_of
 from scoreline.tasks.webhooks.settings import WebhookSettings
@@ -37,8 +39,9 @@ def test_the_example_in_the_help_is_a_file_without_faults() -> None:
     help_text = str(schedule.help).partition("\b\n")[2].replace("\b\n", "")
     parsed = parse(help_text)
     assert parsed.faults == ()
-    (nightly,) = parsed.schedules
-    assert set(described(SubmitOptions)) - set(nightly.options) <= {"job_id", "model", "input", "output"}
+    nightly, *others = parsed.schedules
+    shown = {name for found in (nightly, *others) for name in found.options}
+    assert set(described(SubmitOptions)) - shown <= {"job_id", "model", "input", "output"}
     assert nightly.options["escape"] == "\\"
 
 
@@ -160,6 +163,10 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "mode": [("append", "append"), ("", None)],
     "create": [(True, True)],
     "database": [("warehouse", "warehouse"), ("", None)],
+    "query": [("customers", "customers"), ("", None)],
+    "params": [({"day": "{slot:%d}"}, {"day": "25"}), ({}, None)],
+    "table": [("public.customers", "public.customers"), ("", None)],
+    "where_recent": [(["updated_at", "1d"], ("updated_at", "1d"))],
     "format": [("csv", "csv")],
     "delimiter": [(";", ";"), ("tab", "\t")],
     "quote": [("'", "'"), ("none", "")],
@@ -188,6 +195,9 @@ def test_every_option_of_a_job_can_be_set_and_reaches_the_job(name: str) -> None
         text = SOUND.replace('max_rejected = "5"\n', "").replace('output = "s3://data/scores/{previous:%Y%m%d}/"\n', "")
         more = {"into": 'key = ["id"]\n'}.get(name, 'into = "t"\n' if name in LOAD_OPTIONS and value != "" else "")
         more += 'key = ["id"]\n' if more and name not in ("into", "key") else ""
+        more += {"params": 'query = "q"\n', "where_recent": 'table = "a.b"\n'}.get(name, "")
+        if name == "params" or (value and name in SOURCE_OPTIONS):
+            text = re.sub(r"(?s)(\[hourly\].*?)input = [^\n]*\n", r"\1", text)
         parsed = parse(text.replace("[hourly]", f"[hourly]\n{more}{name} = {toml(value)}"))
         assert parsed.faults == ()
         spec = spec_of(parsed.schedules[1], datetime(2026, 11, 25, tzinfo=UTC), "s3://unused/").check()

@@ -1,0 +1,199 @@
+"""Stages the rows of a queryset as JSON Lines, and submits a job that scores them. Works without pyarrow.
+
+The queryset runs in the application's own connection, whatever database it is, and is read by blocks. The files are in
+a folder that only this attempt has, and the job names them: if the process dies before, there is no job.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from django.db import models, transaction
+
+from scoreline.storage import keys
+from scoreline.storage.errors import InvalidRequest, JobNotFound
+from scoreline.storage.objects.base import CREATE, ObjectStore
+from scoreline.tasks.client import Client
+from scoreline.tasks.django.querysets.target import target_of
+from scoreline.tasks.job.documents import read_job
+from scoreline.tasks.records.table import Table, table_of
+
+BLOCK_ROWS = 2_000
+FILE_BYTES = 8 << 20
+"""Number of compressed bytes at which a file ends."""
+_TYPES = {"double": "float64", "date32": "date"}
+_WIDER = frozenset({"int64", "double"})
+_NOT_FOR_ROWS = ("query", "params", "table", "where_recent", "types", "format")
+
+
+def submit_queryset(
+    client: Client,
+    model: str,
+    queryset: models.QuerySet,
+    *,
+    key: str = "pk",
+    features: Mapping[str, Any] | Sequence[str],
+    into: type[models.Model] | None = None,
+    into_key: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    **options: Any,
+) -> str:
+    """Score the rows of a queryset once the present transaction is committed. Return the id of the job.
+
+    Outside of a transaction, the job is submitted at once. Submitting again with the same `job_id` and the same
+    arguments creates no second job, and reads no rows again.
+
+    Parameters
+    ----------
+    model : str
+        ``name``, ``name@alias`` or ``name@version``.
+    queryset : QuerySet
+        The rows. They are read from the database of the queryset, by a router or by ``using()``.
+    key : str
+        The field that identifies a row. The results have it as a column of this name; ``pk`` stands for the name of
+        the primary key.
+    features : mapping of str to field or expression, or sequence of str
+        What each feature of the model is: a field, a path such as ``account__balance``, or an expression such as
+        ``Count("orders")``.
+    into : type, optional
+        A model into which the results are written: by workers if it is in PostgreSQL, or else by `load_results`.
+    into_key : str, optional
+        The unique field of `into` that identifies a row; by default, its only unique relation to the model of the
+        queryset.
+    fields : mapping of str to str, optional
+        The column of the results for each field of `into`; by default, ``prediction``.
+    **options
+        The options of the job (see `SubmitOptions`), except those of objects and of other sources.
+
+    Raises
+    ------
+    InvalidRequest
+        An argument cannot be used. Nothing was submitted. What only the rows show, such as a value of a type that
+        cannot be scored, is raised after the commit.
+    """
+    if wrong := [name for name in _NOT_FOR_ROWS if options.get(name) is not None]:
+        raise InvalidRequest(f"{wrong[0]} is not an option of a queryset, whose rows have types of their own")
+    rows = queryset.model
+    key_column = rows._meta.pk.name if key == "pk" else key
+    chosen = dict(features) if isinstance(features, Mapping) else {name: name for name in features}
+    if not chosen or key_column in chosen:
+        raise InvalidRequest(f"features {list(chosen)}: name at least one, and none as the key, {key_column!r}")
+    if into is not None:
+        target = target_of(into, rows, into_key=into_key, key_column=key_column, fields=fields)
+        if target.is_loaded_by_workers:
+            database = options.pop("database", None)
+            options = {**options, **target.load_options(database)}
+    job_id = options["job_id"] = options.get("job_id") or client.new_job_id()
+    columns: dict[str, Any] = {key_column: key, **chosen}
+
+    def submit() -> None:
+        try:  # a repeated call reads no rows again
+            spec = read_job(client.buckets.main, job_id).spec
+            inputs, types = list(spec.inputs), spec.read.types
+        except JobNotFound:
+            inputs, types = stage(client.buckets.main, job_id, queryset, columns)
+        client.submit(model, inputs, **{**options, "types": types, "format": "jsonl"})
+
+    transaction.on_commit(submit, using=queryset.db)
+    return job_id
+
+
+def stage(
+    main: ObjectStore, job_id: str, queryset: models.QuerySet, columns: Mapping[str, Any]
+) -> tuple[list[str], dict[str, str]]:
+    """Write the rows of a queryset as files of a job. Return their URIs, and the type of each column.
+
+    Memory does not grow with the number of rows.
+
+    Raises
+    ------
+    InvalidRequest
+        There are no rows, or a column has values that cannot be scored, or of several types.
+    """
+    attempt, types = secrets.token_hex(8), dict[str, str]()
+    uris: list[str] = []
+    waiting = _File()
+
+    def close() -> None:
+        key = keys.staged_part(job_id, attempt, len(uris)).removesuffix(".parquet") + ".jsonl.gz"
+        main.put(key, waiting.finish(), mode=CREATE)
+        uris.append(main.uri(key))
+
+    try:
+        for table in _blocks(queryset, columns):
+            _widen(types, table)
+            if waiting.size >= FILE_BYTES:
+                close()
+                waiting = _File()
+            waiting.write(_lines(table))
+        if not types:
+            raise InvalidRequest("the queryset has no rows: there is nothing to score")
+        close()
+    except BaseException:
+        main.delete_many([info.key for info in main.list(f"{keys.staged_folder(job_id)}{attempt}/")])
+        raise
+    return uris, {name: _TYPES.get(kind or "double", kind) for name, kind in types.items()}
+
+
+class _File:
+    """Lines that are compressed in memory."""
+
+    def __init__(self) -> None:
+        self._sink = io.BytesIO()
+        self._packed = gzip.GzipFile(fileobj=self._sink, mode="wb", compresslevel=5, mtime=0)
+
+    @property
+    def size(self) -> int:
+        """The number of compressed bytes so far, without those that wait in the compressor; 0 without lines."""
+        return self._sink.tell() if self._packed.tell() else 0
+
+    def write(self, lines: bytes) -> None:
+        """Add lines."""
+        self._packed.write(lines)
+
+    def finish(self) -> bytes:
+        """Return the file."""
+        self._packed.close()
+        return self._sink.getvalue()
+
+
+def _blocks(queryset: models.QuerySet, columns: Mapping[str, Any]) -> Iterator[Table]:
+    expressions = [models.F(item) if isinstance(item, str) else item for item in columns.values()]
+    names = [f"scoreline_{number}" for number in range(len(expressions))]  # names of columns need not be Python names
+    annotated = queryset.annotate(**dict(zip(names, expressions, strict=True))).values_list(*names)
+    rows = iter(annotated.iterator(chunk_size=BLOCK_ROWS))
+    first = 0
+    while block := list(islice(rows, BLOCK_ROWS)):
+        try:
+            yield table_of({name: list(values) for name, values in zip(columns, zip(*block, strict=True), strict=True)})
+        except InvalidRequest as error:
+            raise InvalidRequest(f"rows {first:,} to {first + len(block) - 1:,} of the queryset: {error}") from None
+        first += len(block)
+
+
+def _widen(types: dict[str, str], table: Table) -> None:
+    """Add the types of a block to those of the blocks before it. A column without values says nothing."""
+    for name, kind in table.types.items():
+        known = types.setdefault(name, "")
+        if all(value is None for value in table.columns[name]) or kind == known:
+            continue
+        if known and {known, kind} != _WIDER:
+            raise InvalidRequest(f"column {name!r} of the queryset mixes types: {known} and {kind}")
+        types[name] = "double" if known else kind
+
+
+def _lines(table: Table) -> bytes:
+    for name, kind in table.types.items():
+        if kind == "double" and any(value is not None and math.isinf(value) for value in table.columns[name]):
+            raise InvalidRequest(f"column {name!r} of the queryset has an infinite number, which JSON cannot hold")
+    return "".join(
+        json.dumps(row, ensure_ascii=False, allow_nan=False, default=lambda value: value.isoformat()) + "\n"
+        for row in table.records()
+    ).encode()
