@@ -531,6 +531,15 @@ def results_profile(folder: str) -> str:
     return f"{folder}_profile.json"
 
 
+def carry_part(folder: str, part: int, sha256: str) -> str:
+    """Return the key of a part's scores that a later job may carry over. The beginning of their digest is a part of it.
+
+    >>> carry_part("a/", 17, "0123456789abcdef" + 48 * "0")
+    'a/_carry/scores-00017-0123456789abcdef.arrow'
+    """
+    return f"{folder}_carry/scores-{part:05d}-{sha256[:16]}.arrow"
+
+
 def challenger_folder(folder: str) -> str:
     """Return the folder for the results of the challenger of a job."""
     return f"{folder}_challenger/"

@@ -131,6 +131,8 @@ def rejected_again(dispatcher: Dispatcher, job_id: str, pinned: PinnedModel, mod
         model=model,
         max_rejected=max_rejected,
         only_new=None,
+        only_changed=None,
+        key=None if old.into is None else old.key,
         deadline=None,
         challenger=None,
         mode="upsert" if old.mode == "replace" else old.mode,  # a few rows do not replace a whole table

@@ -100,6 +100,8 @@ class StatusReader:
                 class_b=outcome.class_b,
                 result_bytes=outcome.result_bytes,
                 checks=outcome.checks,
+                carried=outcome.carried,
+                not_carried=outcome.not_carried,
                 loads=load_statuses(self._main, job.spec, outcome.loads) if outcome.state in COMPLETE else (),
                 challenger=_challenger(job),
             )

@@ -50,7 +50,7 @@ _DOCUMENT = "document"
 """Name of the metadata field of a marker that contains the digest of ``job.json``."""
 _LATER_OPTIONS = (
     *("group", "priority", "max_processes", "checks", "deadline", "profile", "segment"),
-    *("challenger", "into", *LOAD_OPTIONS, *SOURCE_OPTIONS),
+    *("challenger", "only_changed", "into", *LOAD_OPTIONS, *SOURCE_OPTIONS),
 )
 """Fields of the spec that are left out if they are not set, because earlier releases refuse a spec with other fields
 than their own."""
@@ -197,13 +197,19 @@ class Outcome:
     """The results of a small job of records, as `scoreline.tasks.records.table.encode` writes them."""
     checks: Checks | None = None
     """What the checks found, and what a person decided; None if there is neither."""
+    carried: int | None = None
+    """Number of rows whose scores were carried over from the accepted run; None unless the job asks for it."""
+    not_carried: str = ""
+    """Why all rows, or more rows than necessary, were scored although the job asks for it; empty otherwise."""
     loads: tuple[str, ...] = ()
     """Ids of the loads that were requested after the job had ended (see `scoreline.tasks.job.loads`)."""
 
     def to_json(self) -> bytes:
         """Encode. Fields that later releases have added are left out if they are empty."""
         added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results", "checks", "loads")
-        kept = {name: value for name, value in asdict(self).items() if name not in added or value}
+        kept = {name: value for name, value in asdict(self).items() if name not in (*added, "not_carried") or value}
+        if self.carried is None:
+            del kept["carried"]
         if self.checks is not None:
             kept["checks"] = self.checks.to_dict()
         return json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()
@@ -284,6 +290,10 @@ class Status:
     """What the checks of that job found, and what a person decided; None if there is neither."""
     loads: tuple[LoadStatus, ...] = ()
     """How far the results of that job are loaded into tables of databases."""
+    carried: int | None = None
+    """Number of rows whose scores were carried over from the accepted run; None unless the job asks for it."""
+    not_carried: str = ""
+    """Why all rows, or more rows than necessary, were scored although the job asks for it."""
     challenger: str = ""
     """The ``name@version`` that is compared with `model` on the same rows; empty without one."""
 
@@ -315,9 +325,12 @@ class Status:
             "result_bytes",
             "checks",
             "loads",
+            "not_carried",
             "challenger",
         )
         kept = {name: value for name, value in asdict(self).items() if name not in optional or value}
+        if self.carried is None:
+            del kept["carried"]
         return kept if self.checks is None else kept | {"checks": self.checks.to_dict()}
 
 

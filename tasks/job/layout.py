@@ -69,6 +69,10 @@ class ResultsLayout:
         """Key of the page that reports on the job."""
         return keys.results_report(self.folder)
 
+    def carry_part(self, number: int, sha256: str) -> str:
+        """Return the key of the scores of a part that a later job may carry over."""
+        return keys.carry_part(self.folder, number, sha256)
+
     @property
     def challenger_folder(self) -> str:
         """Prefix of the results of the challenger."""

@@ -111,6 +111,26 @@ class ChallengerColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CarryOver:
+    """From which accepted run a job with ``only_changed`` carries scores over."""
+
+    fingerprint: str = ""
+    """Digest of everything on which a score depends besides the row; empty if scores cannot be carried at all."""
+    environment: str = ""
+    """Digest of the versions of the libraries."""
+    hashed: tuple[str, ...] = ()
+    """The columns by whose values a row is recognized."""
+    job_id: str = ""
+    """The accepted run; empty if all rows are scored."""
+    results: str = ""
+    """URI of the folder with its results."""
+    manifest_sha256: str = ""
+    """Digest of its manifest."""
+    why_not: str = ""
+    """Why all rows are scored; empty if scores are carried."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Columns:
     """The columns that each part reads and writes."""
 
@@ -137,6 +157,9 @@ class Columns:
     challenger: ChallengerColumns | None = None
     """The columns of the challenger; None without a challenger. The columns that only the challenger needs are in
     `reads`, but not in `names`."""
+
+    carry: CarryOver | None = None
+    """From which run scores are carried over; None unless the job asks for it."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -169,7 +169,9 @@ def encode(
         offset += len(body)
         first += len(block)
         rows += sum(part.rows for part in block)
-    optional = [name for name in ("rules", "challenger") if not getattr(columns, name)]  # as in earlier releases
+    optional = [
+        name for name in ("rules", "challenger", "carry") if not getattr(columns, name)
+    ]  # as in earlier releases
     header = {
         **{name: value for name, value in asdict(columns).items() if name not in optional},
         "identity": dict(identity),

@@ -30,6 +30,14 @@ class Receipt:
     releases."""
     seconds: str = ""
     """Timings of the part, as `Timings.to_text` writes them; empty for rejected rows."""
+    carried: int = 0
+    """Number of the scored rows whose scores were carried over from the accepted run."""
+    carry_sha256: str = ""
+    """Hexadecimal digest of the object with the scores that a later job may carry over; empty if there is none."""
+    carry_sketch: str = ""
+    """By which a later job recognizes these scores (see `scoreline.tasks.steps.unchanged`)."""
+    carry_fault: str = ""
+    """Why scores of the accepted run could not be carried over; empty if nothing was missing."""
 
     def to_metadata(self) -> dict[str, str]:
         """Return the metadata to store with the object."""
@@ -39,7 +47,15 @@ class Receipt:
             "rows": str(self.rows),
             "rejected": str(self.rejected),
         }
-        optional = {"sha256": self.sha256, "rejects": self.rejects_sha256, "seconds": self.seconds}
+        optional = {
+            "sha256": self.sha256,
+            "rejects": self.rejects_sha256,
+            "seconds": self.seconds,
+            "carried": str(self.carried or ""),
+            "carry": self.carry_sha256,
+            "sketch": self.carry_sketch,
+            "carry-fault": self.carry_fault,
+        }
         return metadata | {name: value for name, value in optional.items() if value}
 
     @classmethod
@@ -60,6 +76,10 @@ class Receipt:
                 sha256=metadata["sha256"],
                 rejects_sha256=metadata.get("rejects", ""),
                 seconds=metadata.get("seconds", ""),
+                carried=int(metadata.get("carried", "0")),
+                carry_sha256=metadata.get("carry", ""),
+                carry_sketch=metadata.get("sketch", ""),
+                carry_fault=metadata.get("carry-fault", ""),
             )
         except (KeyError, ValueError):
             raise _foreign_object(uri) from None

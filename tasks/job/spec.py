@@ -122,6 +122,8 @@ class JobSpec:
     """``upsert``, ``append`` or ``replace``; by default, ``upsert``."""
     create: bool | None = None
     """Whether the table is created if it does not exist."""
+    only_changed: bool | None = None
+    """Whether rows that are as in the accepted run of the output keep their scores, and are not scored again."""
     database: str | None = None
     """Name of a database that the workers know; by default, their database of results."""
 
@@ -216,13 +218,23 @@ class JobSpec:
         return self
 
     def _check_load(self) -> None:
-        if type(self.create) not in (bool, type(None)):
-            raise InvalidRequest(f"create {self.create!r} is neither true nor false")
+        for name in ("create", "only_changed"):
+            if type(getattr(self, name)) not in (bool, type(None)):
+                raise InvalidRequest(f"{name} {getattr(self, name)!r} is neither true nor false")
+        if self.only_changed and (self.rejected_of is not None or self.only_new is not None):
+            raise InvalidRequest(
+                "only_changed needs all rows of the input: leave it out, or leave out "
+                + ("only_new" if self.rejected_of is None else "--rejected")
+            )
         if self.into is not None:
             check_load(self.into, self.key or (), self.into_columns or (), self.mode or "upsert")
             if self.database is not None:
                 check_name("database", self.database)
-        elif given := [name for name in LOAD_OPTIONS if getattr(self, name) is not None]:
+        elif given := [
+            name
+            for name in LOAD_OPTIONS
+            if getattr(self, name) is not None and not (name == "key" and self.only_changed)
+        ]:
             raise InvalidRequest(f"{', '.join(given)} without into: name the table with --into")
 
     def _check_types(self) -> None:

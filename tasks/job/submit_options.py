@@ -247,6 +247,14 @@ class SubmitOptions(RecordsOptions, total=False):
             metavar="COL DURATION",
         ),
     ]
+    only_changed: Annotated[
+        bool | None,
+        Option(
+            help="Score only rows that are new or whose features have changed since the accepted run of the output, "
+            "and take the scores of the others from that run. The results have all rows.",
+            kind="flag",
+        ),
+    ]
     into: Annotated[
         str | None,
         Option(
@@ -257,7 +265,12 @@ class SubmitOptions(RecordsOptions, total=False):
     ]
     key: Annotated[
         Sequence[str] | None,
-        Option(help="With --into, these columns identify a row of the table.", kind="names", metavar="COL,COL"),
+        Option(
+            help="With --into, these columns identify a row of the table. With --only-changed, rows are also compared "
+            "by these columns.",
+            kind="names",
+            metavar="COL,COL",
+        ),
     ]
     into_columns: Annotated[
         Sequence[str] | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -33,6 +34,7 @@ from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
 from scoreline.tasks.steps.part_challenger import PartChallenger
 from scoreline.tasks.steps.score_rows import PartStopped, score_rows
 from scoreline.tasks.steps.scored_notes import ScoredNotes
+from scoreline.tasks.steps.unchanged.carrier import Carrier
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +93,8 @@ def commit_part(
     footer = _footer(job, part, planned)
     challenger = PartChallenger(engine, documents, part, footer, challenged)
 
-    def score() -> tuple[ResultsBuffer, PartProfile, pa.Table]:
+    def score() -> tuple[ResultsBuffer, PartProfile, pa.Table, Carrier | None]:
+        carrier = engine.carrier(plan.columns, part / plan.parts)
         results = ResultsBuffer(from_text(plan.columns.schema), footer)
         progress, profile = ScoredNotes(note=note_scored), PartProfile(engine, documents, part)
 
@@ -112,15 +115,16 @@ def commit_part(
             challenger.add,
             exact=exact,
             columns=challenger.read,
+            carrier=carrier,
         )
-        return results, profile, rejects
+        return results, profile, rejects, carrier
 
     predicted_s = timings.seconds["predict"]
     try:
-        results, profile, rejects = score()
+        results, profile, rejects, carrier = score()
     except ExtraUnreadable as error:
         challenger.give_up(error)
-        results, profile, rejects = score()
+        results, profile, rejects, carrier = score()
     if results.rows + rejects.num_rows != planned.rows:
         raise ScoringError(
             f"part {part} was planned with {plural(planned.rows, 'row')}, but {results.rows} were scored and "
@@ -135,6 +139,9 @@ def commit_part(
             rejects_body = parquet.write(rejects, footer)
         with timings("upload"):
             receipt = _put_rejects(layout, receipt, rejects_body)
+    if carrier is not None:
+        with timings("upload"):
+            receipt = _put_scores(layout, receipt, carrier)
     with timings("encode"):
         body = results.finish(profile.footer())
         receipt = replace(receipt, sha256=sha256_hex(body))
@@ -236,6 +243,17 @@ def _put_rejects(layout: ResultsLayout, receipt: Receipt, body: bytes) -> Receip
         if dict(store.head(key).metadata) != metadata:
             store.put(key, body, metadata=metadata)
     return named
+
+
+def _put_scores(layout: ResultsLayout, receipt: Receipt, carrier: Carrier) -> Receipt:
+    """Write the scores of an uncommitted part for a later job. Return the receipt of the part, with their digest."""
+    receipt, stored = replace(receipt, carried=carrier.carried, carry_fault=carrier.fault), carrier.finish()
+    if stored is None:
+        return receipt
+    with contextlib.suppress(PreconditionFailed):  # the key contains the digest: they are there already
+        key, metadata = layout.carry_part(receipt.part, stored.sha256), replace(receipt, sha256=stored.sha256)
+        layout.store.put(key, stored.body, mode=CREATE, metadata=metadata.to_metadata())
+    return replace(receipt, carry_sha256=stored.sha256, carry_sketch=stored.sketch)
 
 
 def _rejects_key(layout: ResultsLayout, receipt: Receipt) -> str:

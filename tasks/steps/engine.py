@@ -39,6 +39,8 @@ from scoreline.tasks.scoring.timings import PartHistory
 from scoreline.tasks.steps.challenger_limits import ExtraUnreadable, FailedChallengers
 from scoreline.tasks.steps.known_columns import KnownColumns
 from scoreline.tasks.steps.stints import Gate
+from scoreline.tasks.steps.unchanged.accepted_run import AcceptedRuns
+from scoreline.tasks.steps.unchanged.carrier import Carrier
 
 
 class ModelSource(Protocol):
@@ -134,6 +136,8 @@ class Engine(Dispatcher):
     """The jobs whose challenger has failed in this process."""
     known_columns: KnownColumns = field(default_factory=KnownColumns)
     """The columns of the results of earlier small jobs of this process."""
+    accepted_runs: AcceptedRuns = field(default_factory=AcceptedRuns)
+    """The accepted run from which this process has carried scores last."""
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
     gate: Gate | None = None
@@ -196,6 +200,12 @@ class Engine(Dispatcher):
             size = BatchSize(reads, features, results, rows=most, limit_bytes=self.batch_bytes)
             self._sized = columns, size
         return size
+
+    def carrier(self, columns: Columns, place: float) -> Carrier | None:
+        """Return what carries scores over for a part of a job (see `Carrier`); None if the job does not carry any."""
+        if columns.carry is None or not columns.carry.fingerprint:
+            return None
+        return Carrier(self.buckets, self.accepted_runs, columns, place)
 
     def read_slice(
         self, piece: Slice, columns: Columns, options: ReadOptions, batch_rows: int, source: Pinned | None = None

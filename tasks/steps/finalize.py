@@ -253,6 +253,8 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         work_s=round(parts.timings.work, 3),
         result_bytes=parts.bytes,
     )
+    if (carry := plan.columns.carry) is not None:
+        outcome = replace(outcome, carried=parts.carried, not_carried=carry.why_not or parts.carry_fault)
     if error:
         return _End(outcome=outcome)
     main, job_id, layout = engine.buckets.main, job.spec.job_id, ResultsLayout.of(engine.buckets, job)
@@ -290,7 +292,8 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
         if found.latest is not None:
             results = published_now(layout, documents, written, entries, files)
             end = _End(outcome=outcome, latest=found.latest, results=results)
-    _note_pace(engine, job, parts, plan.parts)
+    if not parts.carried:
+        _note_pace(engine, job, parts, plan.parts)
     return end
 
 

@@ -62,8 +62,10 @@ from scoreline.tasks.steps.sampling import (
     parts_to_sample,
     result_bytes,
     row_bytes,
+    score_rows_of,
     try_pace,
 )
+from scoreline.tasks.steps.unchanged.accepted_run import carry_over
 
 log = logging.getLogger(__name__)
 
@@ -320,9 +322,22 @@ def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | N
         made = try_rows_of_both(engine, job, bundle, made, resolved)
         known_columns.add(job, manifest, columns, made.columns)
     made = try_challenger(engine, job, bundle, made)
+    made = _carry_over(engine, job, bundle, made)
     if not rescored and few_records is None:  # a few records are always one part
         made = _cut(job, bundle, made, pace)
     return replace(made, ahead=None)
+
+
+def _carry_over(engine: Engine, job: Job, bundle: Bundle, made: Draft) -> Draft:
+    """Decide from which accepted run scores are carried over, if the job asks for it."""
+    if not job.spec.only_changed or made.ahead is None:
+        return made
+    rows = made.ahead.slice(0, max(SAMPLE_ROWS, int((made.rows_per_s or 0) * BATCH_S)))
+    columns = made.columns
+    carry = carry_over(
+        engine.buckets, job, columns, bundle, lambda some: score_rows_of(job, bundle, some, columns), rows
+    )
+    return replace(made, columns=replace(columns, carry=carry))
 
 
 def _survey(

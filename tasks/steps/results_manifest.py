@@ -45,6 +45,10 @@ class Entry:
     """Reason why the part is missing; empty if the part exists."""
     broken: bool = False
     """Whether the part was counted, but its objects do not account for all of its rows. It has to be scored again."""
+    carried: int = 0
+    """Number of rows whose scores were carried over."""
+    carry_fault: str = ""
+    """Why scores could not be carried over (see `Receipt.carry_fault`)."""
     info: ObjectInfo | None = None
     """The object with the part's results, if it has to be arranged; otherwise None."""
 
@@ -62,6 +66,10 @@ class PartTotals:
     infos: list[ObjectInfo] = field(default_factory=list)
     """Objects of the parts, in order. Empty unless the results still have to be arranged."""
     timings: Timings = field(default_factory=Timings)
+    carried: int = 0
+    """Number of rows whose scores were carried over."""
+    carry_fault: str = ""
+    """Why scores could not be carried over, in the first part with such a fault."""
     missing: int = 0
     """Number of parts that are missing."""
     failures: dict[str, str] = field(default_factory=dict)
@@ -84,6 +92,8 @@ class PartTotals:
             self.infos.append(entry.info)
         self.rows += entry.rows
         self.rejected += entry.rejected
+        self.carried += entry.carried
+        self.carry_fault = self.carry_fault or entry.carry_fault
         self.bytes += entry.bytes
 
 
@@ -145,9 +155,15 @@ def entry_of(layout: ResultsLayout, number: int, part: Part, commit: Commit) -> 
     }
     if commit.rejects is not None:
         entry |= {"rejected_key": commit.rejects.key, "rejected_sha256": commit.rejects.metadata["sha256"]}
+    if scored.carry_sha256:
+        entry |= {"carry": {"sha256": scored.carry_sha256, "sketch": scored.carry_sketch}}
+    if scored.carried:
+        entry |= {"carried": scored.carried}
     return Entry(
         rows=scored.rows,
         rejected=scored.rejected,
+        carried=scored.carried,
+        carry_fault=scored.carry_fault,
         bytes=commit.info.size,
         text=json.dumps(entry, sort_keys=True, ensure_ascii=False),
         seconds=scored.seconds,
@@ -317,6 +333,10 @@ def write_manifest(
     }
     if files is not None:
         head |= {"partition_by": job.spec.partition_by}
+    if (carry := plan.columns.carry) is not None:
+        head |= {"carried": totals.carried, "carried_from": carry.job_id}
+        if carry.fingerprint:
+            head |= {"carry_fingerprint": carry.fingerprint}
     digest = create_manifest(layout, lambda: manifest_lines(head, (entry.text for entry in entries()), files))
     success = encode_success(
         job,

@@ -24,6 +24,7 @@ from scoreline.tasks.scoring.timings import Timings
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.read_part import Batch, read_part
 from scoreline.tasks.steps.reject_watch import REJECTED_SHOWN, RejectWatch
+from scoreline.tasks.steps.unchanged.carrier import Carrier
 
 
 class PartStopped(Exception):
@@ -43,6 +44,7 @@ def score_rows(
     *,
     exact: bool = False,
     columns: Columns | None = None,
+    carrier: Carrier | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Score a part batch by batch, while the next batch is fetched and decoded.
 
@@ -67,6 +69,8 @@ def score_rows(
         Whether to raise `InputError` if the results have other types than planned, even if they can be converted.
     columns : Columns, optional
         The columns that are read; by default, those of the plan.
+    carrier : Carrier, optional
+        Carries the scores of unchanged rows over from the accepted run.
 
     Returns
     -------
@@ -89,6 +93,8 @@ def score_rows(
     job, columns = documents.job, columns or documents.plan.columns
     schema = from_text(columns.schema)
     model = ModelInUse(engine.models, job.model)
+    if carrier is not None and not carrier.begin(model.bundle):
+        carrier = None
     model.bundle  # noqa: B018  # loaded before the time is measured
     timings.begin()
     check_stopped = _stop_check(engine, job.spec.job_id)
@@ -118,17 +124,21 @@ def score_rows(
             if engine.between_batches is not None:
                 timings.pause(engine.between_batches(engine, model))
             check_stopped()
+            split = None
+            if carrier is not None:
+                with timings("align"):
+                    split = carrier.split(batch.rows, batch.describe)
             try:
                 done = score_batch(
                     model.bundle,
-                    batch.rows,
+                    batch.rows if split is None else split.rows,
                     features=columns.features,
                     keep=columns.keep,
                     method=job.spec.method,
                     frames=columns.frames,
                     max_rejected=most,
                     report=report,
-                    describe_row=batch.describe,
+                    describe_row=batch.describe if split is None else split.describe,
                     timings=timings,
                     refused_before=refused_before,
                     single_calls=single_calls,
@@ -143,14 +153,21 @@ def score_rows(
                     if exact and not done.table.schema.remove_metadata().equals(schema):
                         raise InputError(f"{where}: the results have other types than those of earlier jobs")
                     fitted = _fit_schema(done.table, schema, where)
+            rejections = done.rejected
+            if carrier is not None and split is not None:
+                with timings("align"):
+                    fitted, rejections = split.joined(fitted, rejections)
+                    fitted = None if fitted is None else _fit_schema(fitted, schema, "")
+                    carrier.add(split, fitted, rejections.rows)
+            if fitted is not None:
                 write(fitted)
             if profile is not None:
                 with timings("encode"):
-                    profile(batch, fitted, done.rejected.rows)
+                    profile(batch, fitted, rejections.rows)
             if challenge is not None:
-                challenge(whole, fitted, done.rejected.rows, timings)
+                challenge(whole, fitted, rejections.rows, timings)
             example = ""
-            for uri, rows, reasons in batch.rejects(done.rejected):
+            for uri, rows, reasons in batch.rejects(rejections):
                 rejected.append(rejects_table(rows, reasons, uri))
                 count += rejected[-1].num_rows
                 example = example or f"One of them is {uri}, {next(describe_rejected(rows, reasons))}"

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import LinearRegression
 
 SAMPLE_ROWS = 64
 TRIAL_ROWS = 8_192
@@ -163,3 +164,11 @@ class Staged(Paced):
         while self.gate and len(x) > self.sample_rows and not Path(self.gate).exists():
             time.sleep(0.01)
         return super().predict(x)
+
+
+class Centred(LinearRegression):
+    """Subtracts the mean of all rows that are scored together."""
+
+    def predict(self, x: Any) -> Any:
+        scores = super().predict(x)
+        return scores - scores.mean()

@@ -130,6 +130,10 @@ def show_status(job: Status) -> None:
     else:
         echo_field("parts", f"{job.parts_done} of {job.parts}")
         echo_field("rows", f"{job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
+    if job.carried is not None:
+        echo_field("carried", f"{job.carried:,} rows have not changed since the accepted run")
+    if job.not_carried:
+        echo_field("scored", f"more rows than have changed: {job.not_carried}")
     if job.state == "running":
         echo_field("left", _left(job))
     if job.class_a:

@@ -87,6 +87,7 @@ def schedule() -> None:
     profile = "on"
     segment = "region"
     challenger = "churn@challenger"
+    only_changed = true
     into = "public.scores"
     key = ["id"]
     into_columns = ["prediction", "risk=proba_yes"]

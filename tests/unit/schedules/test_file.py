@@ -157,6 +157,7 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
     "profile": [("off", "off"), ("", None)],
     "segment": [("region", "region"), ("", None)],
     "challenger": [("churn@challenger", "churn@challenger"), ("", None)],
+    "only_changed": [(True, True), (False, False)],
     "into": [("public.scores", "public.scores")],
     "key": [(["id"], ("id",))],
     "into_columns": [(["prediction", "b=proba_yes"], ("prediction", "b=proba_yes"))],
