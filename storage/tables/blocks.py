@@ -81,7 +81,7 @@ class BlockReader(RowGroupReader):
         try:
             for names in column_blocks(self._schema.names, self._group.chunks):
                 self._add_batches(window, opened, names, edges)
-                decoded += sum(chunk.decoded_bytes for chunk in self._group.chunks if chunk.name in names)
+                decoded += sum(self._group.column_bytes.get(name, 0) for name in names)
                 self._make_room(decoded)  # before the stored bytes are released, which sends further requests
                 file.release_taken()
         finally:

@@ -59,6 +59,14 @@ class RowGroup:
         return sum(chunk.decoded_bytes for chunk in self.chunks)
 
     @functools.cached_property
+    def column_bytes(self) -> dict[str, int]:
+        """Estimated size of each column in memory."""
+        sizes: dict[str, int] = {}
+        for chunk in self.chunks:
+            sizes[chunk.name] = sizes.get(chunk.name, 0) + chunk.decoded_bytes
+        return sizes
+
+    @functools.cached_property
     def decoder_bytes(self) -> int:
         """Memory for decoding all columns together."""
         return sum(chunk.decoder_bytes + BUFFER_BYTES for chunk in self.chunks)

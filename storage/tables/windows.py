@@ -28,9 +28,12 @@ _BATCHES = 12
 scored."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
-_FETCH_BYTES = 16 << 20
-"""Memory for fetched bytes."""
-_REQUEST_BYTES = _FETCH_BYTES // 4
+_FETCH_BYTES = 32 << 20
+"""Maximum number of fetched bytes in memory: a request for each connection."""
+_LAST_BYTES = 8 << 20
+"""The same for the last columns of a window, when almost all rows are in memory. Before, the fetched bytes take the
+memory that the rows do not take yet."""
+_REQUEST_BYTES = 4 << 20
 """Maximum size of a request for several chunks."""
 
 
@@ -116,6 +119,8 @@ class WideReader(RowGroupReader):
         allocate = _Slots(len(planned)).allocate
         fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=allocate)
         fetcher.fetch_until(self.row + 1)
+        share = (edges[-1] - edges[0]) / self._group.rows
+        left = self._group.decoded_bytes * share
         file, opened = self._open_file(fetcher, planned)
         try:
             for names in column_blocks(self._schema.names, self._group.chunks):
@@ -123,6 +128,8 @@ class WideReader(RowGroupReader):
                 for name in names:
                     window.add(name, decoded.column(name).slice(edges[0]))
                 del decoded
+                left -= sum(self._group.column_bytes.get(name, 0) for name in names) * share
+                fetcher.limit(min(_FETCH_BYTES, _LAST_BYTES + int(left)))  # before stored bytes make room for others
                 file.release_taken()
         finally:
             file.close()
@@ -156,7 +163,7 @@ class _Slots:
     """
 
     def __init__(self, requests: int) -> None:
-        self._memory = ReusedMemory()
+        self._memory = ReusedMemory(most_blocks=1)
         self._left = itertools.count(requests - 1, -1)  # threads take turns without a lock
 
     def allocate(self, size: int) -> Any:

@@ -17,6 +17,7 @@ import pytest
 
 from scoreline.storage.tables import row_groups, windows
 from scoreline.storage.tables.base import Pinned, Rows, Span
+from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.ranged import RangedFile
@@ -206,6 +207,31 @@ def test_memory_for_requests_is_used_again_but_never_while_it_is_in_use(monkeypa
     assert not slots._memory.blocks
     del last
     assert not slots._memory.blocks
+
+
+def test_fetched_bytes_take_the_memory_that_rows_do_not_take_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given sixteen columns with a request each, a quarter of whose rows is needed
+    table = numbers(6_000)
+    size = table.column(0).nbytes
+    _, source = put(tmp_path, table, use_dictionary=False, compression="none")
+    monkeypatch.setattr(windows, "_REQUEST_BYTES", size + 1_000)
+    monkeypatch.setattr(windows, "_FETCH_BYTES", 4 * size + 4_000)
+    monkeypatch.setattr(windows, "_LAST_BYTES", size + 1_000)
+    monkeypatch.setattr("scoreline.storage.tables.decoded_columns._BLOCK_BYTES", 1)
+    held: list[float] = []
+    take = Fetcher.take
+
+    def watched(self: Fetcher, request: Any) -> memoryview:
+        held.append(self.held_bytes / (size + 1_000))
+        return take(self, request)
+
+    monkeypatch.setattr(Fetcher, "take", watched)
+    read(ParquetFormat(), source, 0, 1_500, table.schema)
+    # Then four columns are in memory at first, and hardly more than one when the rows of the others are there
+    assert [round(columns) for columns in held[:4]] == [4] * 4
+    assert all(columns <= min(4, 1 + (16 - number) / 4) + 0.1 for number, columns in enumerate(held))
 
 
 def test_fewer_rows_than_the_footer_says_are_an_error() -> None:
