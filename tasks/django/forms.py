@@ -8,11 +8,13 @@ from typing import Any
 from django import forms
 from django.forms.boundfield import BoundField
 
+from scoreline.tasks.job.source_options import SOURCE_OPTIONS
 from scoreline.tasks.job.submit_options import Option, SubmitOptions, described
 
 _MAIN = ("model", "input", "output", "max_rejected", "labels")
-_NOT_HERE = ("job_id", "webhook")
-"""An id is only needed to repeat a call, and the address of a webhook may be a secret."""
+_NOT_HERE = ("job_id", "webhook", *SOURCE_OPTIONS)
+"""An id is only needed to repeat a call, and the address of a webhook may be a secret. The pages try each job before it
+is submitted, and only workers know the databases from which jobs read rows."""
 
 
 class JobForm(forms.Form):

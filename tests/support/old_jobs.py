@@ -189,6 +189,12 @@ class OldJobs:
         key = keys.records_table(past.job_id, "f" * 64)
         self._document(past, key, b"records", time.time() - 200 * DAY_S)
 
+    def add_staged(self, past: Past) -> None:
+        """Write rows that a worker has read from a database for a job, also those of an attempt that died."""
+        attempts = (keys.staged_part(past.job_id, attempt, 0) for attempt in ("0a", "0b"))
+        for key in (keys.staged(past.job_id), *attempts):
+            self._document(past, key, b"rows", time.time() - 200 * DAY_S)
+
     def objects(self) -> set[str]:
         """Return the URIs of all objects, except the documents of schedules and of the removal itself."""
         found = {store.uri(info.key) for store in (self.main, self.buckets["other"]) for info in store.list("")}

@@ -13,7 +13,7 @@ from uuid import UUID
 import pandas as pd
 import pytest
 
-from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.errors import InvalidRequest, ModelNotFound
 from scoreline.tasks.django import client
 from scoreline.tasks.django.querysets import submitting
 from scoreline.tasks.job.documents import read_job
@@ -186,6 +186,12 @@ def test_what_cannot_be_scored_is_said_and_leaves_nothing(
         rows.filter(pk=3).update(size=float("inf"))
     with pytest.raises(InvalidRequest, match=said):
         client().submit_queryset("line", rows, **given)
+    assert list(bank.buckets.main.list("jobs/")) == []
+
+
+def test_a_refused_job_leaves_no_rows(bank: EagerClient) -> None:
+    with pytest.raises(ModelNotFound):
+        client().submit_queryset("nothing", customers(), features={"x": "account__x"})
     assert list(bank.buckets.main.list("jobs/")) == []
 
 

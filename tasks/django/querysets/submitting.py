@@ -94,12 +94,19 @@ def submit_queryset(
     columns: dict[str, Any] = {key_column: key, **chosen}
 
     def submit() -> None:
+        staged: list[str] = []
+        main = client.buckets.main
         try:  # a repeated call reads no rows again
-            spec = read_job(client.buckets.main, job_id).spec
+            spec = read_job(main, job_id).spec
             inputs, types = list(spec.inputs), spec.read.types
         except JobNotFound:
-            inputs, types = stage(client.buckets.main, job_id, queryset, columns)
-        client.submit(model, inputs, **{**options, "types": types, "format": "jsonl"})
+            staged, types = stage(main, job_id, queryset, columns)
+            inputs = staged
+        try:
+            client.submit(model, inputs, **{**options, "types": types, "format": "jsonl"})
+        except InvalidRequest:  # no job names these files
+            main.delete_many([uri.removeprefix(main.uri("")) for uri in staged])
+            raise
 
     transaction.on_commit(submit, using=queryset.db)
     return job_id

@@ -47,6 +47,7 @@ def test_an_old_job_is_removed_with_its_results_and_leaves_a_tombstone(old: OldJ
     old.add("young", days=89)
     past = old.add("old", days=91, rejected=1, state="partial")
     old.add_records(past)
+    old.add_staged(past)
     before = old.objects()
     size = sum(len(b"rows") for _ in past.results)
     report = collect(old, "90d")
