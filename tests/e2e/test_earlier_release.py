@@ -29,7 +29,8 @@ import pytest
 from celery import Celery
 
 from scoreline import RecordsJob
-from tests.e2e.test_webhooks import SECRET, Receiver
+from tests.e2e.test_webhooks import SECRET, notifications
+from tests.support.receiver import Receiver
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
 from tests.support.warm import run_scoreline
@@ -375,7 +376,7 @@ def test_the_scores_of_staged_records_are_returned(after: Successor) -> None:
 
 
 def test_a_notification_that_could_not_be_delivered_is_delivered(after: Successor) -> None:
-    events = after.receiver.notifications("/ended")
+    events = notifications(after.receiver, "/ended")
     assert {(event["id"], event["type"]) for event in events} == {("to-be-told.1", "job.succeeded")}
     (then,) = (job for job in SAID["jobs"] if job["job_id"] == "to-be-told")
     assert events[0]["data"].items() >= then.items()
@@ -446,4 +447,4 @@ def test_jobs_end_by_the_bucket_alone_if_redis_was_emptied(tmp_path: Path) -> No
             successor.wait_for_job(job)
             successor.verify(rig.client.status(job).to_dict(), *JOBS[job])
         successor.verify_kept(f"{RESULTS}/job_id=under-way/")
-        rig.wait(lambda: receiver.notifications("/ended"), "the notification")
+        rig.wait(lambda: notifications(receiver, "/ended"), "the notification")
