@@ -13,6 +13,7 @@ from django.utils import timezone
 from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import AccessDenied, InvalidRequest, QueueUnavailable, StoreUnavailable
 from scoreline.tasks.django.scoring import sending
+from scoreline.tasks.django.scoring.observed import Observed, record
 from scoreline.tasks.django.scoring.signals import on_ended
 from scoreline.testing import EagerClient, eager
 
@@ -197,6 +198,16 @@ def test_a_job_is_followed_cancelled_and_resumed(
         assert row.refresh() is True
         assert ends[1:] == [(row.job_id, "partial", 2)]
         assert row.refresh() is False
+
+
+def test_a_state_that_was_read_before_the_end_does_not_reopen_the_row(
+    prediction: type[Any], scoreline: EagerClient, ends: list[Any]
+) -> None:
+    row = prediction.submit("double", INPUT, customer="ann", options=HALF)
+    stale = Observed(state="running", run=1, is_ended=False, rows=1)
+    assert record(row, stale) is False
+    row.refresh_from_db()
+    assert (row.state, row.is_under_way, len(ends)) == ("partial", False, 1)
 
 
 def test_an_end_whose_receiver_fails_is_recorded_later(
