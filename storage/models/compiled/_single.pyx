@@ -92,10 +92,11 @@ ctypedef fused Value:
 cdef inline uint32_t step(const Tree* tree, uint32_t at, const float* x, int by_column, bint missing) noexcept nogil:
     """Return the child of a node to which a row goes. The values of a block that is stored by column lie apart."""
     cdef Node node = tree.nodes[at]
-    cdef float value = x[(node.packed & tree.columns) << (BLOCK_BITS if by_column else 0)]
-    cdef uint32_t right = value > node.threshold
+    cdef const float* value = x + ((node.packed & tree.columns) << (BLOCK_BITS if by_column else 0))
+    cdef uint32_t bits, right = value[0] > node.threshold
     if missing:
-        right |= (value != value) & (node.packed >> (tree.shift - 1))
+        memcpy(&bits, value, sizeof(bits))  # an integer, because compilers make a branch of a comparison with NaN
+        right |= <uint32_t> ((bits & 0x7FFFFFFFu) > 0x7F800000u) & (node.packed >> (tree.shift - 1))
     return (node.packed >> tree.shift) + right
 
 
@@ -197,19 +198,23 @@ cdef bint may_be_refused(
     """
     cdef int64_t i, k
     cdef Value value
+    cdef float narrowed
     cdef uint32_t bits
     cdef uint64_t wide
-    cdef bint refused = False, quiet
+    cdef bint refused = False, infinite, missing, quiet
     for i in range(rows):
         for k in range(columns):
             value = x[i * row_stride + k * column_stride]
+            narrowed = <float> value
+            memcpy(&bits, &narrowed, sizeof(bits))
+            infinite = (bits & 0x7FFFFFFFu) == 0x7F800000u
             if Value is double:
                 memcpy(&wide, &value, sizeof(wide))
                 quiet = (wide >> 51) & 1
             else:
-                memcpy(&bits, &value, sizeof(bits))
                 quiet = (bits >> 22) & 1
-            refused |= not (missing_allowed and quiet) if value != value else <float> value - <float> value != 0
+            missing = (bits & 0x7FFFFFFFu) > 0x7F800000u
+            refused |= infinite | (missing & (1 - (missing_allowed & quiet)))
     return refused
 
 
