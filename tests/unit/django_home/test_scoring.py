@@ -155,11 +155,14 @@ def test_a_job_that_was_submitted_although_the_answer_was_lost_is_not_submitted_
     assert (row.state, job_ids(scoreline)) == ("partial", [row.job_id])
 
 
-def test_the_next_submission_sends_what_waits_for_a_minute(prediction: type[Any], scoreline: EagerClient) -> None:
-    # Given rows of processes that died before they submitted the jobs, some of them a moment ago
-    for age_s in (61, 62, 59):
+def test_the_next_submission_sends_what_has_waited_for_some_time(
+    prediction: type[Any], scoreline: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_AGAIN_AFTER", timedelta(hours=1))  # the test takes less than an hour
+    # Given rows of processes that died before they submitted the jobs, one of them a moment ago
+    for hours in (1, 2, 0):
         row = prediction(model="double", inputs=[INPUT], options=HALF, customer="ann")
-        row.tried = timezone.now() - timedelta(seconds=age_s)
+        row.tried = timezone.now() - timedelta(hours=hours)
         row.save()
     prediction.submit("double", INPUT, customer="bob", options=HALF)
     assert [row.state for row in prediction.objects.order_by("pk")] == ["partial", "partial", "submitting", "partial"]
