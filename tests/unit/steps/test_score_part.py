@@ -507,7 +507,7 @@ class Positive(LinearRegression):
 def test_a_footer_names_the_time_of_the_submission_as_such(engine: Engine) -> None:
     put(engine, "in/a.parquet", id=[1], x=[1.0])
     made = planner.draft(engine, job(), FAST)
-    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", rows=0, part=lambda _: made.parts[0])
+    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", rows=0, parts=1, part=lambda _: made.parts[0])
     commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
     data = engine.buckets.main.get("out/job_id=j/part-00000.parquet").data
     footer = pq.read_schema(io.BytesIO(data)).metadata
