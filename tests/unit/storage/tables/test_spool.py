@@ -167,11 +167,29 @@ def test_the_objects_of_another_job_are_never_taken_for_those_of_the_last(files:
 
 
 def test_a_process_writes_no_more_than_the_limit(files: list[BinaryIO], put: Put) -> None:
-    planner = spool(files, 0, limit_bytes=100)
+    planner = spool(files, 0, limit_bytes=500)
     assert not planner.reserve(1)  # it has not begun
     for _ in range(2):  # the second job finds as much space as the first
         planner.begin()
-        assert [planner.reserve(size) for size in (60, 60, 40, 1)] == [True, False, True, False]
+        assert [planner.reserve(size) for size in (160, 160, 140, 1)] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("limit", "index", "objects"), [(10_000, 1 << 20, 144), (1 << 20, 1_000, 14)])
+def test_the_index_is_limited_and_counts_towards_the_limit(
+    files: list[BinaryIO], put: Put, monkeypatch: pytest.MonkeyPatch, limit: int, index: int, objects: int
+) -> None:
+    monkeypatch.setattr("scoreline.storage.tables.spool._INDEX_BYTES", index)
+    planner, other = spool(files, 0, limit_bytes=limit), spool(files, 1)
+    planner.begin()
+    written: list[Pinned] = []
+    while planner.reserve(1):
+        written.append(put(b"1", f"{len(written)}.csv"))
+        planner.add(written[-1], b"1", 1)
+    planner.publish()
+    assert len(written) == objects
+    assert os.fstat(files[0].fileno()).st_size <= limit
+    assert {read(other, source) for source in written} == {b"1"}
+    planner.clear()
 
 
 def test_a_full_disk_only_costs_requests(
