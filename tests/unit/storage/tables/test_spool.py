@@ -7,6 +7,8 @@ import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from queue import Empty
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import pytest
@@ -239,6 +241,39 @@ def test_unused_objects_are_deleted_after_some_time(files: list[BinaryIO], put: 
     for thread in set(threading.enumerate()) - before:
         thread.join(HANG_S)
     assert os.fstat(files[0].fileno()).st_size == 0
+    assert find(other, source) is None
+
+
+def test_objects_are_kept_for_some_time_after_a_process_has_used_them_last(
+    files: list[BinaryIO], put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = put(TEXT)
+    planner, other = spool(files, 0, unused_s=120.0), spool(files, 1)
+    now_s, waits = [1_000.0], list[float]()
+
+    class Cleared:
+        """Does not wait, but lets the time pass. Another process uses an object during the first wait."""
+
+        def get(self, timeout: float) -> None:
+            until_s = now_s[0] + timeout
+            waits.append(timeout)
+            if len(waits) == 1:
+                now_s[0] += 80.0
+                assert find(other, source) is not None
+            now_s[0] = until_s
+            raise Empty
+
+        def put(self, item: None) -> None:
+            pass
+
+    monkeypatch.setattr("scoreline.storage.tables.spool.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr("scoreline.storage.tables.spool.SimpleQueue", Cleared)
+    before = set(threading.enumerate())
+    write(planner, (source, TEXT, 1))
+    planner.publish()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(HANG_S)
+    assert waits == [120.0, 80.0]
     assert find(other, source) is None
 
 
