@@ -32,8 +32,10 @@ UNUSED_S = 120.0
 """Seconds after which unused objects are deleted. This is longer than any part of small objects should take, because a
 process uses the objects of a part only when the part begins."""
 _USED = struct.Struct("<d")
+"""Time at which a process used an object of the file last, by `time.monotonic`. A file begins with it."""
 _HEADER = struct.Struct("<QQ32s")
-"""Offset of the index, number of objects, and digest of the index. Zeros if there is no index."""
+"""Offset of the index, number of objects, and digest of the index. Zeros if there is no index. The header follows
+`_USED`, and the objects begin at `_DATA_AT`."""
 _HEADER_AT = _USED.size
 _DATA_AT = 64
 _RECORD = struct.Struct("<16sQQI32s")
