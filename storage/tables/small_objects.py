@@ -38,13 +38,13 @@ type Recall = Callable[[], bytes | None]
 """Returns the bytes of an object that a process has read before; None if they are lost."""
 
 
-def hold(source: Pinned, recall: Recall = lambda: None) -> Pinned:
+def hold(source: Pinned, data: bytes | None = None) -> Pinned:
     """Read an object, and return it with a store that serves all further reads from memory.
 
     Parameters
     ----------
-    recall : callable
-        Returns the bytes without a request, if it can.
+    data : bytes, optional
+        The bytes of the object, if they are known. By default, they are fetched.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def hold(source: Pinned, recall: Recall = lambda: None) -> Pinned:
         The object was replaced or deleted.
     """
     store = CachingStore(source.store, (source.key,))
-    if (data := recall()) is not None:
+    if data is not None:
         store.remember(StoredObject(info=ObjectInfo(key=source.key, size=len(data), etag=source.etag), data=data))
         return replace(source, store=store)
     try:
@@ -172,7 +172,7 @@ class KeptObjects:
         Returns
         -------
         list of tuple of Pinned and Recall
-            The objects, and for `hold` a function that reads an object from the spool, if it is there.
+            The objects, each with a function that reads its bytes from the spool, if it is there.
         """
         wanted = list(objects)
         taken: list[tuple[Pinned, Recall | None]] = []

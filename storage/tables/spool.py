@@ -2,7 +2,7 @@
 
 The main process opens a file for each process of its pool before it forks the pool. Only these processes can read the
 files, and the system deletes the files when the last of the processes ends, even if it is killed. Each process writes
-only to its own file, and reads the files of all.
+objects only to its own file, and reads the files of all. In each file that it reads, it notes the time.
 
 What a process reads is not trusted: the other process may have died while it was writing, or may already be writing the
 objects of another job. The index of a file and each object have a digest, and what does not match it is not used.
@@ -32,13 +32,18 @@ UNUSED_S = 120.0
 """Seconds after which unused objects are deleted. This is longer than any part of small objects should take, because a
 process uses the objects of a part only when the part begins."""
 _USED = struct.Struct("<d")
+"""Time at which a process used an object of the file last, by `time.monotonic`. A file begins with it."""
 _HEADER = struct.Struct("<QQ32s")
-"""Offset of the index, number of objects, and digest of the index. Zeros if there is no index."""
+"""Offset of the index, number of objects, and digest of the index. Zeros if there is no index. The header follows
+`_USED`, and the objects begin at `_DATA_AT`."""
 _HEADER_AT = _USED.size
 _DATA_AT = 64
 _RECORD = struct.Struct("<16sQQI32s")
 """Name (see `_name`), offset, number of rows, size, and digest of an object. The records of an index are sorted, so
 that a process finds an object without reading all of them."""
+_INDEX_BYTES = 16 << 20
+"""Maximum size of an index, because each process keeps the index of each file in memory. This is enough for 240,000
+objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Spool:
     own : int
         Number of this process, which is the position of its file.
     limit_bytes : int
-        Maximum size of the objects that this process writes.
+        Maximum size of the file of this process.
     unused_s : float
         Seconds after which unused objects of this process are deleted.
     """
@@ -77,8 +82,7 @@ class Spool:
         self._own = files[own]
         self._limit_bytes = limit_bytes
         self._unused_s = unused_s
-        self._reserved = 0
-        self._end = _DATA_AT
+        self._reserved = self._end = _DATA_AT
         self._records: list[bytes] | None = None
         """The objects that were written so far; None if this process writes none at the moment."""
         self._indexes: dict[BinaryIO, tuple[bytes, bytes]] = {}
@@ -93,7 +97,10 @@ class Spool:
 
     def reserve(self, size: int) -> bool:
         """Reserve space for an object of so many bytes. Return whether there was enough."""
+        size += _RECORD.size
         if self._records is None or self._reserved + size > self._limit_bytes:
+            return False
+        if (len(self._records) + 1) * _RECORD.size > _INDEX_BYTES:
             return False
         self._reserved += size
         return True
@@ -143,7 +150,7 @@ class Spool:
         cleared, self._cleared = self._cleared, None
         if cleared is not None:
             cleared.put(None)
-        self._records, self._reserved, self._end = None, 0, _DATA_AT
+        self._records, self._reserved, self._end = None, _DATA_AT, _DATA_AT
         with contextlib.suppress(OSError):
             os.ftruncate(self._own.fileno(), 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scoreline.storage.tables.base import Pinned
@@ -18,6 +18,8 @@ from scoreline.tasks.steps.sampling import Draft
 
 REQUEST_BYTES = 8 << 20
 """Typical size of a request for the rows of a large object."""
+SPOOL_BYTES = 256 << 20
+"""Maximum size of the small objects that a planner hands to its worker, unless ``SMALL_OBJECTS_MB`` is set."""
 _PLANNED_RUNS = 100
 """Maximum number of runs whose requests are planned as a part plans them. Other runs are taken to be like these."""
 
@@ -50,7 +52,9 @@ class _Run:
         return (self.slices[-1][1] - self.first_row) / max(1, sum(self.file.row_counts))
 
 
-def expect_reads(engine: Engine, made: Draft, options: ReadOptions, processes: int = 0) -> ExpectedReads:
+def expect_reads(
+    engine: Engine, made: Draft, options: ReadOptions, processes: int = 0, worker_size: int = 1
+) -> ExpectedReads:
     """Estimate the bytes that the parts of a job read, and the number of requests.
 
     The requests for the first object are planned as its parts plan them. The fraction of the bytes that belongs to the
@@ -61,6 +65,8 @@ def expect_reads(engine: Engine, made: Draft, options: ReadOptions, processes: i
     ----------
     processes : int
         Number of processes that score parts; 0 if it is unknown.
+    worker_size : int
+        Number of processes of each worker.
 
     Raises
     ------
@@ -79,17 +85,17 @@ def expect_reads(engine: Engine, made: Draft, options: ReadOptions, processes: i
     columns = [name for name in names if name not in made.columns.folders]
     batch_rows = engine.batch_size(made.columns).rows_to_read
     requests = total = 0
-    kept, again, again_bytes = KeptObjects(for_parts=True), 0, 0
-    kept.begin([item.file for item in made.surveyed])
+    is_kept, sharing = _kept_by_planner([item.file for item in made.surveyed], worker_size)
+    again = again_bytes = 0
     for item in objects:
         parts = read[item.bucket, item.key]
-        if kept.reserve(item) and parts == 1:  # the process that planned the job does not fetch it again
+        if is_kept(item) and parts == 1:  # the worker or the process that planned the job does not fetch it again
             again, again_bytes = again + 1, again_bytes + item.size
         elif item.size <= SMALL_BYTES:  # each part fetches the whole object
             requests, total = requests + parts, total + parts * item.size
         else:  # for the footer, or for the beginning of a text
             requests += min(parts, processes or 1)
-    by_others = 1 - 1 / (processes or 1)
+    by_others = 1 - min(1, sharing / (processes or 1))
     requests, total = requests + math.ceil(by_others * again), total + int(by_others * again_bytes)
     sizes: list[int] = []
     estimates = 0.0
@@ -108,6 +114,25 @@ def expect_reads(engine: Engine, made: Draft, options: ReadOptions, processes: i
             total += int(estimate)
     needed = sum((share if _by_rows(item) else 1.0) * item.size for item in objects)
     return ExpectedReads(needed_bytes=int(needed), bytes=total + sum(sizes), requests=requests + len(sizes))
+
+
+def _kept_by_planner(files: Sequence[InputFile], worker_size: int) -> tuple[Callable[[InputFile], bool], int]:
+    """Return how many processes share what the planner keeps, and a function that says whether it keeps an object.
+
+    Each object counts from when the function is called with it.
+    """
+    kept, left = KeptObjects(for_parts=True), SPOOL_BYTES
+    kept.begin(files)
+
+    def is_spooled(item: InputFile) -> bool:
+        nonlocal left
+        fits = 0 < item.size <= left
+        left -= item.size if fits else 0
+        return fits
+
+    if worker_size > 1 and len(files) > 1 and all(item.size <= SMALL_BYTES for item in files):
+        return is_spooled, worker_size
+    return lambda item: bool(kept.reserve(item)), 1
 
 
 def _by_rows(file: InputFile) -> bool:

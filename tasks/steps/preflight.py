@@ -36,7 +36,7 @@ from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.challenger_rows import without_extra
 from scoreline.tasks.steps.dry_engine import dry_engine, explaining_estimators
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.expected_costs import ExpectedCosts, expect_costs
+from scoreline.tasks.steps.expected_costs import ExpectedCosts, expect_costs, worker_size
 from scoreline.tasks.steps.expected_reads import expect_reads
 from scoreline.tasks.steps.planner import Pace, draft
 from scoreline.tasks.steps.sampling import SAMPLE_ROWS, Draft, beginning, first_rows, row_bytes
@@ -178,7 +178,8 @@ def _preflight(engine: Engine, job: Job, prices: Prices | None) -> Preflight:
     largest = max((part.rows for part in made.parts), default=0)
     read, result = row_bytes(made.sample), row_bytes(table)
     challenger = _challenger(engine, job, made)
-    reads, manifest = expect_reads(engine, made, job.spec.read, pace.processes), engine.models.manifest(job.model)
+    reads = expect_reads(engine, made, job.spec.read, pace.processes, worker_size(engine.ledger))
+    manifest = engine.models.manifest(job.model)
     return Preflight(
         model=job.model.ref,
         inputs=job.spec.inputs,

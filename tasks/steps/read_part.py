@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -141,18 +142,27 @@ def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[tuple[Sequence[S
     sources = [Pinned.of(engine.buckets[pieces[0].bucket], pieces[0]) for pieces in groups]
     rows = [sum(piece.rows for piece in pieces) for pieces in groups]
     taken = engine.kept.take(zip(sources, rows, strict=True))
-    objects: list[_Object] = [(pieces, *item) for pieces, item in zip(groups, taken, strict=True)]
-    if len(objects) > 1 and any(map(_size_to_fetch, objects)):
+    objects: deque[_Object] = deque((pieces, *item) for pieces, item in zip(groups, taken, strict=True))
+    if not any(map(_size_to_fetch, objects)):
+        while objects and (found := _recalled(objects[0])) is not None:  # an object may have been lost meanwhile
+            yield objects.popleft()[0], found
+    if len(objects) > 1:
         yield from map_ahead(_hold, objects, threads=OBJECTS_AT_ONCE, weigh=_size_to_hold, budget=AHEAD_BYTES)
     else:
         yield from map(_hold, objects)
 
 
+def _recalled(item: _Object) -> Pinned | None:
+    """Return an object that need not be fetched now. Return None if its bytes are lost."""
+    _, source, recall = item
+    if not _size_to_hold(item) or held_bytes(source) is not None:
+        return source
+    data = None if recall is None else recall()
+    return None if data is None else hold(source, data)
+
+
 def _hold(item: _Object) -> tuple[Sequence[Slice], Pinned]:
-    pieces, source, recall = item
-    if _size_to_hold(item) and held_bytes(source) is None:
-        source = hold(source) if recall is None else hold(source, recall)
-    return pieces, source
+    return item[0], _recalled(item) or hold(item[1])
 
 
 def _size_to_fetch(item: _Object) -> int:

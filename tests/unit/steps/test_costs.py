@@ -21,6 +21,7 @@ from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.job.end_time import PART_S
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
+from tests.support.waiting import HANG_S
 
 PRICES = "dyno_hour = 0.36\nclass_a_million = 4.5\nclass_b_million = 0.36\ngb_month = 0.015\n"
 
@@ -124,6 +125,16 @@ def test_a_dry_run_needs_no_redis(client: EagerClient, monkeypatch: pytest.Monke
     monkeypatch.setattr(MemoryLedger, "processes", refuse)
     monkeypatch.setattr(MemoryLedger, "worker_size", refuse)
     assert client.preflight("line", put(client, 1, 10)).expected.class_b > 0
+
+
+def test_a_dry_run_knows_that_a_worker_fetches_small_objects_once(client: EagerClient) -> None:
+    uri = put(client, 40, 10)
+    client.ledger.note_processes(4, HANG_S)
+    found = []
+    for size in (1, 4):
+        client.ledger.note_worker_size(size)
+        found.append(client.preflight("line", uri, part_rows=100).requests)
+    assert found == [30, 0]
 
 
 def test_prices_are_applied_to_both(client: EagerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

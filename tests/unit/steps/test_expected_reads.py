@@ -17,12 +17,14 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables import forward, row_groups
 from scoreline.storage.tables.formats import Tables
+from scoreline.storage.tables.small_objects import KeptObjects
+from scoreline.storage.tables.spool import Spool, open_files
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.steps import planner, preflight, sampling
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.expected_reads import ExpectedReads, expect_reads
+from scoreline.tasks.steps.expected_reads import SPOOL_BYTES, ExpectedReads, expect_reads
 from scoreline.tasks.steps.read_part import read_part
 from tests.support.one_model import Models
 
@@ -130,6 +132,61 @@ def test_a_dry_run_predicts_the_requests_and_bytes_of_parts(
     assert len(log) == reads.requests
     assert len(log) >= least
     assert sum(log) == pytest.approx(reads.bytes, abs=processes * (70 << 10))
+
+
+@pytest.mark.parametrize(("worker_size", "fetched"), [(1, 30), (2, 20), (4, 0)])
+def test_small_objects_are_fetched_again_only_by_other_workers(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, worker_size: int, fetched: int
+) -> None:
+    # Given forty objects in eight parts, and four processes
+    for number in range(40):
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"x": np.arange(10.0)}), sink)
+        engine.buckets.main.put(f"in/{number:02}.parquet", sink.getvalue())
+    spec = JobSpec(job_id="j", model="m", inputs=("s3://data/in/",), output="s3://data/out/", part_rows=50)
+    job = Job(spec=spec, model=PinnedModel(name="m", version="1", manifest_sha256=""), submitted="2026-11-25")
+    files = open_files(worker_size)
+    kept = [KeptObjects(for_parts=True) for _ in range(4)]
+    if worker_size > 1:
+        kept[:worker_size] = [
+            KeptObjects(for_parts=True, spool=Spool(files, own, limit_bytes=SPOOL_BYTES)) for own in range(worker_size)
+        ]
+    made = planner.draft(replace(engine, kept=kept[0]), job, SLOW, hand_on=True)
+    reads = expect_reads(engine, made, job.spec.read, 4, worker_size)
+    # When one of the workers plans the job, and the processes take turns with the parts
+    log: list[int] = []
+    get = engine.buckets.main.get
+
+    def counted(key: str, **options: Any) -> Any:
+        stored = get(key, **options)
+        log.append(len(stored.data))
+        return stored
+
+    monkeypatch.setattr(engine.buckets.main, "get", counted)
+    size = engine.batch_size(made.columns)
+    for number, part in enumerate(made.parts):
+        for _ in read_part(replace(engine, kept=kept[number % 4]), part, made.columns, job.spec.read, size):
+            pass
+    # Then the requests are those of the dry run
+    assert len(made.parts) == 8
+    assert (reads.requests, reads.bytes) == (len(log), sum(log))
+    assert len(log) == fetched
+    kept[0].begin([made.surveyed[0].file, made.surveyed[1].file])  # ends the thread that deletes unused objects
+    kept[0].clear()
+    for file in files:
+        file.close()
+
+
+def test_a_dry_run_expects_no_more_in_a_spool_than_it_may_contain(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        engine.buckets.main.put(f"in/{number}.csv", b"x\n1\n2\n")
+    spec = JobSpec(job_id="j", model="m", inputs=("s3://data/in/",), output="s3://data/out/")
+    job = Job(spec=spec, model=PinnedModel(name="m", version="1", manifest_sha256=""), submitted="2026-11-25")
+    made = planner.draft(engine, job, SLOW)
+    monkeypatch.setattr("scoreline.tasks.steps.expected_reads.SPOOL_BYTES", 13)
+    assert expect_reads(engine, made, job.spec.read, 4, 4).requests == 2
 
 
 @pytest.mark.parametrize("tried", ["planned", "dry run"])

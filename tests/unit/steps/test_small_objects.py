@@ -441,6 +441,37 @@ def test_a_process_decodes_objects_of_the_spool_without_threads(
     assert score(scoring, made)[0].num_rows == 3
 
 
+def test_objects_that_the_spool_loses_during_a_part_are_fetched_side_by_side(
+    pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planning, scoring = pool
+    read_before, objects = 3, 3 + OBJECTS_AT_ONCE
+    for number in range(objects):
+        put(planning, f"{number:02}.parquet", id=[number], x=[float(number)])
+    made = planner.draft(planning, job(), FAST, hand_on=True)
+    # Given a planner that begins another job after a part has read some of its objects
+    reads: list[Spooled] = []
+    read = Spooled.read
+
+    def watched(self: Spooled) -> bytes | None:
+        if len(reads) == read_before:
+            planning.kept.begin([Sized("a", 1), Sized("b", 1)])
+        reads.append(self)
+        return read(self)
+
+    meeting = threading.Barrier(OBJECTS_AT_ONCE)
+    get = planning.buckets.main.get
+
+    def together(key: str, **options: Any) -> Any:
+        meeting.wait(HANG_S)  # raises an error unless enough requests are under way at once
+        return get(key, **options)
+
+    monkeypatch.setattr(Spooled, "read", watched)
+    monkeypatch.setattr(planning.buckets.main, "get", together)
+    # Then the part fetches the others as if they had never been there
+    assert score(scoring, made)[0]["id"].to_pylist() == list(range(objects))
+
+
 def test_an_object_that_was_replaced_after_it_was_planned_is_not_found_for_the_new_plan(engine: Engine) -> None:
     put(engine, "a.parquet", id=[1], x=[1.0])
     planner.draft(engine, job(), FAST, hand_on=True)

@@ -7,6 +7,8 @@ import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from queue import Empty
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import pytest
@@ -167,11 +169,29 @@ def test_the_objects_of_another_job_are_never_taken_for_those_of_the_last(files:
 
 
 def test_a_process_writes_no_more_than_the_limit(files: list[BinaryIO], put: Put) -> None:
-    planner = spool(files, 0, limit_bytes=100)
+    planner = spool(files, 0, limit_bytes=500)
     assert not planner.reserve(1)  # it has not begun
     for _ in range(2):  # the second job finds as much space as the first
         planner.begin()
-        assert [planner.reserve(size) for size in (60, 60, 40, 1)] == [True, False, True, False]
+        assert [planner.reserve(size) for size in (160, 160, 140, 1)] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("limit", "index", "objects"), [(10_000, 1 << 20, 144), (1 << 20, 1_000, 14)])
+def test_the_index_is_limited_and_counts_towards_the_limit(
+    files: list[BinaryIO], put: Put, monkeypatch: pytest.MonkeyPatch, limit: int, index: int, objects: int
+) -> None:
+    monkeypatch.setattr("scoreline.storage.tables.spool._INDEX_BYTES", index)
+    planner, other = spool(files, 0, limit_bytes=limit), spool(files, 1)
+    planner.begin()
+    written: list[Pinned] = []
+    while planner.reserve(1):
+        written.append(put(b"1", f"{len(written)}.csv"))
+        planner.add(written[-1], b"1", 1)
+    planner.publish()
+    assert len(written) == objects
+    assert os.fstat(files[0].fileno()).st_size <= limit
+    assert {read(other, source) for source in written} == {b"1"}
+    planner.clear()
 
 
 def test_a_full_disk_only_costs_requests(
@@ -221,6 +241,39 @@ def test_unused_objects_are_deleted_after_some_time(files: list[BinaryIO], put: 
     for thread in set(threading.enumerate()) - before:
         thread.join(HANG_S)
     assert os.fstat(files[0].fileno()).st_size == 0
+    assert find(other, source) is None
+
+
+def test_objects_are_kept_for_some_time_after_a_process_has_used_them_last(
+    files: list[BinaryIO], put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = put(TEXT)
+    planner, other = spool(files, 0, unused_s=120.0), spool(files, 1)
+    now_s, waits = [1_000.0], list[float]()
+
+    class Cleared:
+        """Does not wait, but lets the time pass. Another process uses an object during the first wait."""
+
+        def get(self, timeout: float) -> None:
+            until_s = now_s[0] + timeout
+            waits.append(timeout)
+            if len(waits) == 1:
+                now_s[0] += 80.0
+                assert find(other, source) is not None
+            now_s[0] = until_s
+            raise Empty
+
+        def put(self, item: None) -> None:
+            pass
+
+    monkeypatch.setattr("scoreline.storage.tables.spool.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr("scoreline.storage.tables.spool.SimpleQueue", Cleared)
+    before = set(threading.enumerate())
+    write(planner, (source, TEXT, 1))
+    planner.publish()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(HANG_S)
+    assert waits == [120.0, 80.0]
     assert find(other, source) is None
 
 
