@@ -20,7 +20,7 @@ from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import InvalidRequest, JobConflict, ScorelineError, describe
 from scoreline.tasks.django.project_client import client
 from scoreline.tasks.django.scoring.defaults import REFUSED, SUBMITTING
-from scoreline.tasks.django.scoring.job_row import JobRow
+from scoreline.tasks.django.scoring.job_row import JobRow, in_database, owner_of
 from scoreline.tasks.django.scoring.observed import Observed, observe, record
 from scoreline.tasks.job.documents import read_job
 
@@ -48,7 +48,7 @@ class Resent:
 def models() -> Iterator[type[JobRow]]:
     """Yield the models of the project that derive from `Scoring` and have a table of their own."""
     for model in apps.get_models():
-        if issubclass(model, JobRow) and model._meta.get_field("job_id").model is model:
+        if issubclass(model, JobRow) and owner_of(model) is model:
             yield model
 
 
@@ -65,7 +65,7 @@ def send(row: JobRow) -> None:
     ScorelineError
         The job could not be submitted. The row keeps its state and says why.
     """
-    rows = type(row)._base_manager.using(row._state.db).filter(pk=row.pk, state=SUBMITTING)
+    rows = in_database(row).filter(state=SUBMITTING)
     now = timezone.now()
     rows.update(tried=now)
     try:
@@ -144,4 +144,4 @@ def send_waiting(limit: int | None = None, *, waited: timedelta = timedelta(0)) 
 def reload(row: JobRow) -> None:
     """Give an instance the values that its row has in the database."""
     names = ("state", "version", "output", "rows", "rejected", "total_rows", "error", "reason", "run", "tried")
-    row.refresh_from_db(using=row._state.db, fields=[*names, "submitted", "ended"])
+    row.refresh_from_db(using=in_database(row).db, fields=[*names, "submitted", "ended"])
