@@ -46,6 +46,9 @@ class JobRow(models.Model):
     submitted = models.DateTimeField(editable=False, null=True, blank=True)
     ended = models.DateTimeField(editable=False, null=True, blank=True)
 
+    waits_for_commit = False
+    """Whether this instance was saved in a transaction that is still open."""
+
     class Meta:
         """The application gives the model its table."""
 

@@ -107,8 +107,22 @@ class Scoring(JobRow):
         found.submission.check(spec, given.get("webhook") or found.submission.webhooks.url)
         with transaction.atomic(using=using):
             row.save(using=using, force_insert=True)
+            row.waits_for_commit = True
             sending.after_commit(row, using)
         return row
+
+    def save(self, **options: Any) -> None:
+        """Save the row.
+
+        Of a row that exists, only the fields that the application has added are written, unless `update_fields` names
+        others. The fields of the job may have changed since they were read, for example by a notification.
+        """
+        exists = self.pk is not None and not self._state.adding and options.get("using") in (None, self._state.db)
+        if exists and not options.get("force_insert") and options.get("update_fields") is None:
+            kept = {field.name for field in JobRow._meta.get_fields()} | self.get_deferred_fields()
+            own = (field for field in self._meta.concrete_fields if not field.primary_key)
+            options["update_fields"] = [field.name for field in own if not kept & {field.name, field.attname}]
+        super().save(**options)
 
     @property
     def is_under_way(self) -> bool:
@@ -131,11 +145,15 @@ class Scoring(JobRow):
     def refresh(self) -> bool:
         """Ask for the state of the job, and submit it if it is not submitted yet. Return whether it ended meanwhile.
 
+        In the transaction that saves the row, this does nothing.
+
         Raises
         ------
         ScorelineError
             The job could not be asked for. The row says what was last known.
         """
+        if self.waits_for_commit:
+            return False
         if self.state == SUBMITTING:
             sending.send(self)
             return self.ended is not None
@@ -148,9 +166,15 @@ class Scoring(JobRow):
 
         Raises
         ------
+        InvalidRequest
+            The transaction that saves the row is still open. Roll it back, or cancel after the commit.
         ScorelineError
             The job could not be cancelled.
         """
+        if self.waits_for_commit:
+            raise InvalidRequest(
+                f"job {self.job_id} is submitted when the transaction is committed: roll it back, or cancel afterwards"
+            )
         if self.state == SUBMITTING:
             sending.send(self)
         if self.ended is None:

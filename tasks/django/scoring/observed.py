@@ -73,9 +73,9 @@ class Observed:
         )
 
     @classmethod
-    def without_job(cls, state: str, error: str, ended: datetime) -> Observed:
+    def without_job(cls, state: str, error: str, ended: datetime, run: int = 1) -> Observed:
         """Return the end of a row that has no job, or no longer has one."""
-        return cls(state=state, run=1, is_ended=True, error=error, ended=ended)
+        return cls(state=state, run=run, is_ended=True, error=error, ended=ended)
 
     @classmethod
     def from_notification(cls, data: Mapping[str, Any], run: int, ended: datetime) -> Observed:
@@ -138,7 +138,7 @@ def observe(client: Client, job_id: str, *, knows_run: int, now: datetime) -> Ob
         outcome = read_outcome(main, job_id)
         status = client.status(job_id)
     except JobNotFound as error:
-        return Observed.without_job(REMOVED, describe(error), now)
+        return Observed.without_job(REMOVED, describe(error), now, run=knows_run + 1)
     return Observed.of(status, max(1, knows_run) if outcome is None else outcome.run)
 
 
@@ -149,12 +149,14 @@ def record(row: JobRow, seen: Observed) -> bool:
     same end, one records it and sends the signal.
     """
     rows = in_database(row)
+    earlier = rows.filter(run__lt=seen.run)
     if not seen.is_ended:
-        earlier = rows.filter(ended__isnull=True) | rows.filter(run__lt=seen.run)
-        earlier.update(**seen.values)
+        (earlier | rows.filter(ended__isnull=True)).update(**seen.values)
         return False
+    if seen.state == REMOVED:  # a row that has ended keeps its end after the job is removed
+        earlier = earlier.filter(ended__isnull=True)
     with transaction.atomic(using=rows.db):
-        is_new = rows.filter(run__lt=seen.run).update(**seen.values, run=seen.run) > 0
+        is_new = earlier.update(**seen.values, run=seen.run) > 0
         if is_new:
             on_ended.send(sender=rows.model, instance=rows.get())
         elif seen.is_current and seen.state != REMOVED:  # a person may have accepted the results since their end

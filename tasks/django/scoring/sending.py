@@ -17,7 +17,8 @@ from django.db import router, transaction
 from django.utils import timezone
 
 from scoreline.storage.audit import acting_as
-from scoreline.storage.errors import InvalidRequest, JobConflict, ScorelineError, describe
+from scoreline.storage.errors import InvalidRequest, JobNotFound, ScorelineError, describe
+from scoreline.tasks.client import Client
 from scoreline.tasks.django.project_client import client
 from scoreline.tasks.django.scoring.defaults import REFUSED, SUBMITTING
 from scoreline.tasks.django.scoring.job_row import JobRow, in_database, owner_of
@@ -73,10 +74,10 @@ def send(row: JobRow) -> None:
         try:
             with acting_as(row.submitter):
                 found.submit(row.model, row.inputs, **row.request)
-        except JobConflict:
-            # An earlier attempt may have submitted the job with the defaults of another release
-            spec = read_job(found.buckets.main, row.job_id).spec
-            if (spec.model, spec.inputs) != (row.model, tuple(row.inputs)):
+        except InvalidRequest:
+            # An earlier attempt may have submitted the job: with the defaults of another release, or before its model
+            # was deleted
+            if not _is_recorded(found, row):
                 raise
         seen = observe(found, row.job_id, knows_run=0, now=now)
     except InvalidRequest as error:
@@ -91,6 +92,15 @@ def send(row: JobRow) -> None:
     reload(row)
 
 
+def _is_recorded(found: Client, row: JobRow) -> bool:
+    """Return whether the bucket has the job of a row."""
+    try:
+        spec = read_job(found.buckets.main, row.job_id).spec
+    except JobNotFound:
+        return False
+    return (spec.model, spec.inputs) == (row.model, tuple(row.inputs))
+
+
 def after_commit(row: JobRow, using: str) -> None:
     """Submit the job of a row when the present transaction is committed. Errors are logged, and the row stays."""
     transaction.on_commit(lambda: send_first(row), using=using, robust=True)
@@ -98,6 +108,7 @@ def after_commit(row: JobRow, using: str) -> None:
 
 def send_first(row: JobRow) -> None:
     """Submit the job of a row that was just committed. If that succeeds, submit a few others that wait."""
+    row.waits_for_commit = False
     try:
         send(row)
     except ScorelineError:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection, transaction
-from django.test import override_settings
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from scoreline.storage.audit import acting_as
@@ -21,20 +19,6 @@ from scoreline.testing import EagerClient, eager
 
 INPUT = "s3://scoreline/in/"
 HALF: SubmitOptions = {"max_rejected": "50%"}
-
-
-@pytest.fixture
-def ends(prediction: type[Any]) -> Iterator[list[tuple[str, str, int]]]:
-    """The signals that were sent: job id, state and run."""
-    got: list[tuple[str, str, int]] = []
-
-    def hear(sender: type[Any], instance: Any, **_: Any) -> None:
-        assert sender is prediction
-        got.append((instance.job_id, instance.state, instance.run))
-
-    on_ended.connect(hear, sender=prediction)
-    yield got
-    on_ended.disconnect(hear, sender=prediction)
 
 
 def job_ids(scoreline: EagerClient) -> list[str]:
@@ -253,50 +237,3 @@ def test_a_job_that_is_gone_ends_its_row(prediction: type[Any], scoreline: Eager
     row.refresh()
     assert (row.state, len(ends)) == ("removed", 1)
     assert row.refresh() is False
-
-
-class ReadsElsewhere:
-    """A router that reads from a replica."""
-
-    def db_for_read(self, *_: Any, **__: Any) -> str:
-        return "replica"
-
-    def db_for_write(self, *_: Any, **__: Any) -> str:
-        return "default"
-
-
-def test_a_row_that_was_read_from_a_replica_is_changed_where_it_is_written(
-    prediction: type[Any], scoreline: EagerClient, ends: list[Any]
-) -> None:
-    with override_settings(DATABASE_ROUTERS=[ReadsElsewhere()]):
-        with eager(scoreline.folder, run=False) as later:
-            job_id = prediction.submit("double", INPUT, customer="ann", options=HALF).job_id
-            waiting = prediction(model="double", inputs=[INPUT], options=HALF, customer="bob")
-            waiting.save()
-            later.run()
-        read = prediction.objects.get(job_id=job_id)
-        assert read._state.db == "replica"
-        assert read.refresh() is True
-        assert prediction.objects.submitting().get().refresh() is True
-    assert ends == [(job_id, "partial", 1), (waiting.job_id, "partial", 1)]
-
-
-def test_two_processes_that_see_an_end_at_once_send_one_signal_for_a_model_of_two_tables(
-    prediction: type[Any], scoreline: EagerClient, ends: list[Any]
-) -> None:
-    from tests.support.shop.models import Urgent
-
-    with eager(scoreline.folder, run=False):
-        row, same = Urgent.submit("double", INPUT, customer="ann", options=HALF), Urgent.objects.get()
-    seen = Observed(state="failed", run=1, is_ended=True, ended=timezone.now())
-    others: list[Urgent] = []
-
-    def overtake(execute: Any, sql: str, *rest: Any) -> Any:
-        if sql.startswith("UPDATE") and not others:
-            others.append(same)
-            assert record(same, seen) is True
-        return execute(sql, *rest)
-
-    with connection.execute_wrapper(overtake):
-        assert record(row, seen) is False
-    assert (len(others), ends) == (1, [(row.job_id, "failed", 1)])
