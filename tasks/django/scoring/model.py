@@ -66,7 +66,6 @@ class Scoring(JobRow):
         input: str | Sequence[str],
         *,
         options: SubmitOptions | None = None,
-        using: str | None = None,
         **fields: Any,
     ) -> Self:
         """Save a row, and submit its job when the present transaction is committed.
@@ -82,8 +81,6 @@ class Scoring(JobRow):
             ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these.
         options : SubmitOptions, optional
             The options of the job, such as ``{"max_rejected": "5%"}``. They are kept in the row as JSON.
-        using : str, optional
-            The database; by default, the one to which the model is written.
         **fields
             Values of the fields that the application has added.
 
@@ -96,7 +93,7 @@ class Scoring(JobRow):
             Settings of the project are missing or wrong. Nothing was saved.
         """
         found = client()
-        using = using or router.db_for_write(cls)
+        using = router.db_for_write(cls)
         inputs = [input] if isinstance(input, str) else list(input)
         given = _plain(options or {})
         if "job_id" in given:
