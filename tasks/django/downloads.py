@@ -16,7 +16,7 @@ _PIECE_BYTES = 4 << 20
 
 
 def download(
-    store: ObjectStore, info: ObjectInfo, filename: str, way: Downloads
+    store: ObjectStore, info: ObjectInfo, filename: str, way: Downloads, *, head: bool = False
 ) -> HttpResponse | StreamingHttpResponse:
     """Return the answer that makes a browser save an object as a file.
 
@@ -24,13 +24,15 @@ def download(
     ----------
     way : str
         See `PageSettings.downloads`.
+    head : bool
+        Whether only the headers are asked for. A store would refuse an address that is signed for the bytes.
     """
     disposition = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
-    if isinstance(store, PresignsReads) and (way == "presigned" or (way == "auto" and store.uses_https)):
+    if not head and isinstance(store, PresignsReads) and (way == "presigned" or (way == "auto" and store.uses_https)):
         answer = HttpResponseRedirect(store.presign_read(info.key, seconds=VALID_S, disposition=disposition))
         answer["Referrer-Policy"] = "no-referrer"
         return answer
-    streamed = StreamingHttpResponse(_pieces(store, info), content_type="application/octet-stream")
+    streamed = StreamingHttpResponse(() if head else _pieces(store, info), content_type="application/octet-stream")
     streamed["Content-Length"] = str(info.size)
     streamed["Content-Disposition"] = disposition
     streamed["Content-Security-Policy"] = "default-src 'none'; sandbox"

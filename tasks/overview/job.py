@@ -108,10 +108,15 @@ def find_download(buckets: Buckets, job: Job, name: str) -> tuple[ResultsLayout,
         There is no such object, or the name leads out of the folder.
     """
     layout = ResultsLayout.of(buckets, job)
-    steps = name.split("/")
-    if not all(steps) or {".", ".."} & set(steps) or len(name) > 1_000:
+    if not _has_address(name):
         raise ObjectNotFound(f"no object {name!r} beside the results of job {job.spec.job_id}")
     return layout, layout.store.head(layout.folder + name)
+
+
+def _has_address(name: str) -> bool:
+    """Return whether an address can name an object. Others, such as an empty object for a folder, are not ours."""
+    steps = name.split("/")
+    return all(steps) and not {".", ".."} & set(steps) and "\n" not in name and len(name) <= 1_000
 
 
 def _downloads(layout: ResultsLayout) -> tuple[tuple[Download, ...], bool]:
@@ -120,7 +125,7 @@ def _downloads(layout: ResultsLayout) -> tuple[tuple[Download, ...], bool]:
         if len(found) == MOST_FILES:
             return tuple(found), True
         name = info.key.removeprefix(layout.folder)
-        if "\n" not in name:  # no address can name such an object, which somebody else has put there
+        if _has_address(name):
             found.append(Download(name=name, size=info.size))
     return tuple(sorted(found, key=lambda file: (file.name.startswith("_"), file.name))), False
 

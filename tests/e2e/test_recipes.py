@@ -32,9 +32,14 @@ ROWS = 3
 PYTHON = Path(sys.executable)
 
 
+def recipes(page: str) -> list[str]:
+    """Return the Python and shell blocks of a page."""
+    return re.findall(r"^```(?:python|sh)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
 def recipe(page: str, number: int = 0) -> str:
     """Return a Python or shell block of a page, by default the first."""
-    return re.findall(r"^```(?:python|sh)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)[number]
+    return recipes(page)[number]
 
 
 def only(names: Iterable[str], folder: Path) -> Path:
@@ -106,26 +111,27 @@ def assert_scored(client: Client, job_id: str) -> None:
     assert (last.state, last.rows, last.rejected) == ("succeeded", ROWS, 0)
 
 
-def test_the_django_view_of_the_docs_submits_a_job(
+def test_a_job_without_a_row_is_submitted_by_django_with_only_its_requirements(
     stack: Stack, client: Client, job_ids: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     path = [ROOT, ROOT / "tests/e2e/djangosite", only([*requirements(), "django", "django-storages"], tmp_path / "lib")]
     before = """
         import django
-        from django.core.management import call_command
-        from django.test import RequestFactory
+        from types import SimpleNamespace
         django.setup()
-        call_command("migrate", verbosity=0)
     """
     after = """
-        answer = score(RequestFactory().post("/", {"input": "s3://scoreline/customers/"}))
-        print(answer.status_code, Scoring.objects.get().pk)
+        with transaction.atomic():
+            score(SimpleNamespace(uri="s3://scoreline/customers/", uuid="7"))
+            print([job.job_id for job in client().jobs() if job.job_id == "order-7"])
+        score(SimpleNamespace(uri="s3://scoreline/customers/", uuid="7"))
     """
     environ = {"DJANGO_SETTINGS_MODULE": "project.settings", "SECRET_KEY": "x", "DATABASE": ":memory:"}
-    code = textwrap.dedent(before) + recipe("docs/how-to/django.md") + textwrap.dedent(after)
-    code, _, pk = run_isolated(code, path, ["sklearn", "pyarrow"], stack.environ | environ).strip().partition(" ")
-    assert (code, job_ids()) == ("302", [f"scoring-{pk}"])
-    assert_scored(client, f"scoring-{pk}")
+    (found,) = [block for block in recipes("docs/how-to/django.md") if "def score(order):" in block]
+    code = textwrap.dedent(before) + found + textwrap.dedent(after)
+    printed = run_isolated(code, path, ["sklearn", "pyarrow"], stack.environ | environ)
+    assert (printed.strip(), job_ids()) == ("[]", ["order-7"])
+    assert_scored(client, "order-7")
 
 
 def test_the_celery_recipe_runs_without_scoreline_installed(

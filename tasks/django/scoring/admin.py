@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -87,7 +86,7 @@ class ScoringAdmin(admin.ModelAdmin):
             **self.admin_site.each_context(request),
             "title": "Cancel jobs",
             "rows": rows[:_MOST],
-            "count": plural(rows.count(), "job"),
+            "count": plural(min(rows.count(), _MOST), "job"),
             "chosen": request.POST.getlist(ACTION_CHECKBOX_NAME),
             "across": request.POST.get("select_across", "0"),
             "name": ACTION_CHECKBOX_NAME,
@@ -96,11 +95,12 @@ class ScoringAdmin(admin.ModelAdmin):
         }
         return TemplateResponse(request, "scoreline/admin_cancel.html", context)
 
-    def _each(self, request: HttpRequest, rows: Iterable[Any], method: str, done: str) -> None:
+    def _each(self, request: HttpRequest, rows: QuerySet, method: str, done: str) -> None:
         """Call a method of each row in the name of the user, and say what became of it."""
         count, faults = 0, []
+        left_out = max(0, rows.count() - _MOST)
         with acting_as(request.user.get_username()):
-            for row in list(rows[:_MOST]):  # type: ignore[index]  # a query
+            for row in list(rows[:_MOST]):
                 try:
                     getattr(row, method)()
                 except ScorelineError as error:
@@ -110,5 +110,8 @@ class ScoringAdmin(admin.ModelAdmin):
                 else:
                     count += 1
         self.message_user(request, f"{plural(count, 'job')} {done}.", messages.SUCCESS if count else messages.WARNING)
+        if left_out:
+            text = f"{plural(left_out, 'job')} left out: an action takes at most {_MOST} at once."
+            self.message_user(request, text, messages.WARNING)
         for fault in faults:
             self.message_user(request, fault, messages.ERROR)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
-from django.db import models
+from django.db import models, router
 from django.utils import timezone
 
 from scoreline.tasks.django.scoring.defaults import MAX_NAME, MAX_REASON, MAX_URI, SUBMITTING, new_job_id, states
@@ -46,6 +46,9 @@ class JobRow(models.Model):
     submitted = models.DateTimeField(editable=False, null=True, blank=True)
     ended = models.DateTimeField(editable=False, null=True, blank=True)
 
+    waits_for_commit = False
+    """Whether this instance was saved in a transaction that is still open."""
+
     class Meta:
         """The application gives the model its table."""
 
@@ -60,3 +63,18 @@ class JobRow(models.Model):
     def request(self) -> SubmitOptions:
         """The options with which the job is submitted, each time with the same id."""
         return cast(SubmitOptions, {**self.options, "job_id": self.job_id})
+
+
+def owner_of(model: type[JobRow]) -> type[JobRow]:
+    """Return the model whose table has the fields of `JobRow`: not a proxy, and not a child with a second table."""
+    return cast(type[JobRow], model._meta.get_field("job_id").model)
+
+
+def in_database(row: JobRow) -> Any:
+    """Return the query of one row, where it is written: it may have been read from a replica.
+
+    Only a query of the table that has the fields can be updated on a condition. Django updates a child with two tables
+    by the keys that it has read before.
+    """
+    owner = owner_of(type(row))
+    return owner._base_manager.using(router.db_for_write(owner, instance=row)).filter(job_id=row.job_id)

@@ -66,7 +66,6 @@ class Scoring(JobRow):
         input: str | Sequence[str],
         *,
         options: SubmitOptions | None = None,
-        using: str | None = None,
         **fields: Any,
     ) -> Self:
         """Save a row, and submit its job when the present transaction is committed.
@@ -82,8 +81,6 @@ class Scoring(JobRow):
             ``s3://bucket/key``, ``s3://bucket/prefix/`` or a glob; or several of these.
         options : SubmitOptions, optional
             The options of the job, such as ``{"max_rejected": "5%"}``. They are kept in the row as JSON.
-        using : str, optional
-            The database; by default, the one to which the model is written.
         **fields
             Values of the fields that the application has added.
 
@@ -96,7 +93,7 @@ class Scoring(JobRow):
             Settings of the project are missing or wrong. Nothing was saved.
         """
         found = client()
-        using = using or router.db_for_write(cls)
+        using = router.db_for_write(cls)
         inputs = [input] if isinstance(input, str) else list(input)
         given = _plain(options or {})
         if "job_id" in given:
@@ -107,8 +104,22 @@ class Scoring(JobRow):
         found.submission.check(spec, given.get("webhook") or found.submission.webhooks.url)
         with transaction.atomic(using=using):
             row.save(using=using, force_insert=True)
+            row.waits_for_commit = True
             sending.after_commit(row, using)
         return row
+
+    def save(self, **options: Any) -> None:
+        """Save the row.
+
+        Of a row that exists, only the fields that the application has added are written, unless `update_fields` names
+        others. The fields of the job may have changed since they were read, for example by a notification.
+        """
+        exists = self.pk is not None and not self._state.adding and options.get("using") in (None, self._state.db)
+        if exists and not options.get("force_insert") and options.get("update_fields") is None:
+            kept = {field.name for field in JobRow._meta.get_fields()} | self.get_deferred_fields()
+            own = (field for field in self._meta.concrete_fields if not field.primary_key)
+            options["update_fields"] = [field.name for field in own if not kept & {field.name, field.attname}]
+        super().save(**options)
 
     @property
     def is_under_way(self) -> bool:
@@ -131,11 +142,15 @@ class Scoring(JobRow):
     def refresh(self) -> bool:
         """Ask for the state of the job, and submit it if it is not submitted yet. Return whether it ended meanwhile.
 
+        In the transaction that saves the row, this does nothing.
+
         Raises
         ------
         ScorelineError
             The job could not be asked for. The row says what was last known.
         """
+        if self.waits_for_commit:
+            return False
         if self.state == SUBMITTING:
             sending.send(self)
             return self.ended is not None
@@ -148,9 +163,15 @@ class Scoring(JobRow):
 
         Raises
         ------
+        InvalidRequest
+            The transaction that saves the row is still open. Roll it back, or cancel after the commit.
         ScorelineError
             The job could not be cancelled.
         """
+        if self.waits_for_commit:
+            raise InvalidRequest(
+                f"job {self.job_id} is submitted when the transaction is committed: roll it back, or cancel afterwards"
+            )
         if self.state == SUBMITTING:
             sending.send(self)
         if self.ended is None:

@@ -13,7 +13,7 @@ from scoreline.storage.errors import JobNotFound, describe
 from scoreline.storage.typed_json import build, moment
 from scoreline.tasks.client import Client
 from scoreline.tasks.django.scoring.defaults import MAX_NAME, MAX_REASON, MAX_URI, REMOVED
-from scoreline.tasks.django.scoring.job_row import JobRow
+from scoreline.tasks.django.scoring.job_row import JobRow, in_database
 from scoreline.tasks.django.scoring.signals import on_ended
 from scoreline.tasks.job.documents import ENDED, Status, read_outcome, read_run
 
@@ -73,9 +73,9 @@ class Observed:
         )
 
     @classmethod
-    def without_job(cls, state: str, error: str, ended: datetime) -> Observed:
+    def without_job(cls, state: str, error: str, ended: datetime, run: int = 1) -> Observed:
         """Return the end of a row that has no job, or no longer has one."""
-        return cls(state=state, run=1, is_ended=True, error=error, ended=ended)
+        return cls(state=state, run=run, is_ended=True, error=error, ended=ended)
 
     @classmethod
     def from_notification(cls, data: Mapping[str, Any], run: int, ended: datetime) -> Observed:
@@ -138,7 +138,7 @@ def observe(client: Client, job_id: str, *, knows_run: int, now: datetime) -> Ob
         outcome = read_outcome(main, job_id)
         status = client.status(job_id)
     except JobNotFound as error:
-        return Observed.without_job(REMOVED, describe(error), now)
+        return Observed.without_job(REMOVED, describe(error), now, run=knows_run + 1)
     return Observed.of(status, max(1, knows_run) if outcome is None else outcome.run)
 
 
@@ -148,16 +148,17 @@ def record(row: JobRow, seen: Observed) -> bool:
     Rows are changed by conditional updates, never by reading and writing, so that of several processes that see the
     same end, one records it and sends the signal.
     """
-    model, database = type(row), row._state.db
-    rows = model._base_manager.using(database).filter(pk=row.pk)
+    rows = in_database(row)
+    earlier = rows.filter(run__lt=seen.run)
     if not seen.is_ended:
-        earlier = rows.filter(ended__isnull=True) | rows.filter(run__lt=seen.run)
-        earlier.update(**seen.values)
+        (earlier | rows.filter(ended__isnull=True)).update(**seen.values)
         return False
-    with transaction.atomic(using=database):
-        is_new = rows.filter(run__lt=seen.run).update(**seen.values, run=seen.run) > 0
+    if seen.state == REMOVED:  # a row that has ended keeps its end after the job is removed
+        earlier = earlier.filter(ended__isnull=True)
+    with transaction.atomic(using=rows.db):
+        is_new = earlier.update(**seen.values, run=seen.run) > 0
         if is_new:
-            on_ended.send(sender=model, instance=rows.get())
+            on_ended.send(sender=rows.model, instance=rows.get())
         elif seen.is_current and seen.state != REMOVED:  # a person may have accepted the results since their end
             rows.filter(run=seen.run, ended__isnull=False).exclude(state=seen.state).update(**seen.values)
     return is_new

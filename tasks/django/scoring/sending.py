@@ -17,10 +17,11 @@ from django.db import router, transaction
 from django.utils import timezone
 
 from scoreline.storage.audit import acting_as
-from scoreline.storage.errors import InvalidRequest, JobConflict, ScorelineError, describe
+from scoreline.storage.errors import InvalidRequest, JobNotFound, ScorelineError, describe
+from scoreline.tasks.client import Client
 from scoreline.tasks.django.project_client import client
 from scoreline.tasks.django.scoring.defaults import REFUSED, SUBMITTING
-from scoreline.tasks.django.scoring.job_row import JobRow
+from scoreline.tasks.django.scoring.job_row import JobRow, in_database, owner_of
 from scoreline.tasks.django.scoring.observed import Observed, observe, record
 from scoreline.tasks.job.documents import read_job
 
@@ -48,7 +49,7 @@ class Resent:
 def models() -> Iterator[type[JobRow]]:
     """Yield the models of the project that derive from `Scoring` and have a table of their own."""
     for model in apps.get_models():
-        if issubclass(model, JobRow) and model._meta.get_field("job_id").model is model:
+        if issubclass(model, JobRow) and owner_of(model) is model:
             yield model
 
 
@@ -65,7 +66,7 @@ def send(row: JobRow) -> None:
     ScorelineError
         The job could not be submitted. The row keeps its state and says why.
     """
-    rows = type(row)._base_manager.using(row._state.db).filter(pk=row.pk, state=SUBMITTING)
+    rows = in_database(row).filter(state=SUBMITTING)
     now = timezone.now()
     rows.update(tried=now)
     try:
@@ -73,10 +74,10 @@ def send(row: JobRow) -> None:
         try:
             with acting_as(row.submitter):
                 found.submit(row.model, row.inputs, **row.request)
-        except JobConflict:
-            # An earlier attempt may have submitted the job with the defaults of another release
-            spec = read_job(found.buckets.main, row.job_id).spec
-            if (spec.model, spec.inputs) != (row.model, tuple(row.inputs)):
+        except InvalidRequest:
+            # An earlier attempt may have submitted the job: with the defaults of another release, or before its model
+            # was deleted
+            if not _is_recorded(found, row):
                 raise
         seen = observe(found, row.job_id, knows_run=0, now=now)
     except InvalidRequest as error:
@@ -91,6 +92,15 @@ def send(row: JobRow) -> None:
     reload(row)
 
 
+def _is_recorded(found: Client, row: JobRow) -> bool:
+    """Return whether the bucket has the job of a row."""
+    try:
+        spec = read_job(found.buckets.main, row.job_id).spec
+    except JobNotFound:
+        return False
+    return (spec.model, spec.inputs) == (row.model, tuple(row.inputs))
+
+
 def after_commit(row: JobRow, using: str) -> None:
     """Submit the job of a row when the present transaction is committed. Errors are logged, and the row stays."""
     transaction.on_commit(lambda: send_first(row), using=using, robust=True)
@@ -98,6 +108,7 @@ def after_commit(row: JobRow, using: str) -> None:
 
 def send_first(row: JobRow) -> None:
     """Submit the job of a row that was just committed. If that succeeds, submit a few others that wait."""
+    row.waits_for_commit = False
     try:
         send(row)
     except ScorelineError:
@@ -144,4 +155,4 @@ def send_waiting(limit: int | None = None, *, waited: timedelta = timedelta(0)) 
 def reload(row: JobRow) -> None:
     """Give an instance the values that its row has in the database."""
     names = ("state", "version", "output", "rows", "rejected", "total_rows", "error", "reason", "run", "tried")
-    row.refresh_from_db(using=row._state.db, fields=[*names, "submitted", "ended"])
+    row.refresh_from_db(using=in_database(row).db, fields=[*names, "submitted", "ended"])

@@ -153,9 +153,8 @@ def file(request: HttpRequest, job_id: str, name: str) -> HttpResponse | Streami
     """Send an object beside the results of a job."""
     found = overview()
     layout, info = find_download(found.client.buckets, found.job(job_id), name)
-    return download(
-        layout.store, info, f"{job_id}-{name.rpartition('/')[2]}", PageSettings.from_env(environ()).downloads
-    )
+    way = PageSettings.from_env(environ()).downloads
+    return download(layout.store, info, f"{job_id}-{name.rpartition('/')[2]}", way, head=request.method == "HEAD")
 
 
 @page()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
@@ -27,6 +28,7 @@ MAX_BYTES = 1 << 20
 """Maximum size of a notification. It contains the status of a job, and the findings of its checks."""
 
 
+@transaction.non_atomic_requests  # an end stays recorded, and no row stays locked, while others are submitted
 @csrf_exempt
 @require_POST
 def webhook(request: HttpRequest) -> HttpResponse:
@@ -66,7 +68,7 @@ def webhook(request: HttpRequest) -> HttpResponse:
 def _read(request: HttpRequest) -> bytes | None:
     """Return the body of a request; None if it is too long. The rest of it is not read."""
     length = request.headers.get("content-length") or "0"
-    if not length.isdigit() or int(length) > MAX_BYTES:
+    if not length.isdecimal() or int(length) > MAX_BYTES:
         return None
     body: bytes = request.read(MAX_BYTES + 1)
     return body if len(body) <= MAX_BYTES else None

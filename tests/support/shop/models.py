@@ -19,3 +19,12 @@ class Forecast(Scoring):
 
     class Meta(Scoring.Meta):
         app_label = "shop"
+
+
+class Urgent(Prediction):
+    """A model with a table of its own for what it adds."""
+
+    minutes = models.PositiveIntegerField(default=5)
+
+    class Meta(Scoring.Meta):
+        app_label = "shop"

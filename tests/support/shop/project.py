@@ -1,4 +1,4 @@
-"""Runs the app in the process of a test, with a database of its own."""
+"""Runs the app in the process of a test, with a database of its own, and a replica that cannot be written."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ def shop(folder: Path, **settings: Any) -> Iterator[type[Any]]:
         "NAME": str(folder / "shop.sqlite3"),
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
     }
-    connections.settings = connections.configure_settings({"default": sqlite})
-    _forget_connection()
+    replica = {"ENGINE": sqlite["ENGINE"], "NAME": f"file:{sqlite['NAME']}?mode=ro", "OPTIONS": {"uri": True}}
+    connections.settings = connections.configure_settings({"default": sqlite, "replica": replica})
+    _forget_connections()
     urls = "tests.support.shop.urls"
     with override_settings(INSTALLED_APPS=APPS, ROOT_URLCONF=urls, ALLOWED_HOSTS=["testserver"], **settings):
-        from tests.support.shop.models import Forecast, Prediction
+        from tests.support.shop.models import Forecast, Prediction, Urgent
 
         with connections["default"].schema_editor() as editor:
-            editor.create_model(Prediction)
-            editor.create_model(Forecast)
+            for model in (Prediction, Forecast, Urgent):
+                editor.create_model(model)
         try:
             yield Prediction
         finally:
-            connections["default"].close()
+            connections.close_all()
             connections.settings = before
-            _forget_connection()
+            _forget_connections()
 
 
-def _forget_connection() -> None:
-    with contextlib.suppress(AttributeError):  # there is none in this thread
-        del connections["default"]
+def _forget_connections() -> None:
+    for name in ("default", "replica"):
+        with contextlib.suppress(AttributeError):  # there is none in this thread
+            del connections[name]

@@ -11,6 +11,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from scoreline.tasks.django import forget
+from scoreline.tasks.django.scoring.signals import on_ended
 from scoreline.testing import EagerClient, eager
 from tests.support.pages import configure_django
 from tests.support.shop.project import shop
@@ -39,3 +40,17 @@ def scoreline(tmp_path: Path, prediction: type[Any]) -> Iterator[EagerClient]:
         )
         client.put("in/a.csv", "x\n1\n2\noops\n")
         yield client
+
+
+@pytest.fixture
+def ends(prediction: type[Any]) -> Iterator[list[tuple[str, str, int]]]:
+    """The signals that were sent: job id, state and run."""
+    got: list[tuple[str, str, int]] = []
+
+    def hear(sender: type[Any], instance: Any, **_: Any) -> None:
+        assert sender is prediction
+        got.append((instance.job_id, instance.state, instance.run))
+
+    on_ended.connect(hear, sender=prediction)
+    yield got
+    on_ended.disconnect(hear, sender=prediction)

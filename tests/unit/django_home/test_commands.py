@@ -1,15 +1,18 @@
-"""`manage.py scoreline_resend`, and how `manage.py scoreline` tells the options of Django from its own."""
+"""`manage.py scoreline_resend`, the options of `manage.py scoreline`, and the actions of the admin."""
 
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.contrib.admin import AdminSite
 from django.core.management import CommandError, call_command
 
 from scoreline.storage.errors import StoreUnavailable
 from scoreline.tasks.django.management.commands.scoreline import split
+from scoreline.tasks.django.scoring.admin import ScoringAdmin
 from scoreline.tasks.django.scoring.signals import on_ended
 from scoreline.testing import EagerClient, eager
 
@@ -63,3 +66,16 @@ def test_resend_goes_on_behind_a_row_whose_receiver_fails(
             call_command("scoreline_resend", "--refresh", stdout=io.StringIO())
     call_command("scoreline_resend", "--refresh", stdout=io.StringIO())
     assert prediction.objects.under_way().count() == 0
+
+
+def test_an_action_of_the_admin_says_how_many_rows_it_left_out(
+    prediction: type[Any], scoreline: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(ScoringAdmin, "message_user", lambda self, request, text, *_: said.append(text))
+    rows = [prediction(model="double", inputs=[INPUT], state="running", customer="ann") for _ in range(103)]
+    prediction.objects.bulk_create(rows)
+    request: Any = SimpleNamespace(user=SimpleNamespace(get_username=lambda: "boss"))
+    ScoringAdmin(prediction, AdminSite()).refresh(request, prediction.objects.all())
+    assert said == ["100 jobs refreshed.", "3 jobs left out: an action takes at most 100 at once."]
+    assert prediction.objects.under_way().count() == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,24 +14,11 @@ from scoreline.storage.errors import AccessDenied, InvalidRequest, QueueUnavaila
 from scoreline.tasks.django.scoring import sending
 from scoreline.tasks.django.scoring.observed import Observed, record
 from scoreline.tasks.django.scoring.signals import on_ended
+from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.testing import EagerClient, eager
 
 INPUT = "s3://scoreline/in/"
-HALF = {"max_rejected": "50%"}
-
-
-@pytest.fixture
-def ends(prediction: type[Any]) -> Iterator[list[tuple[str, str, int]]]:
-    """The signals that were sent: job id, state and run."""
-    got: list[tuple[str, str, int]] = []
-
-    def hear(sender: type[Any], instance: Any, **_: Any) -> None:
-        assert sender is prediction
-        got.append((instance.job_id, instance.state, instance.run))
-
-    on_ended.connect(hear, sender=prediction)
-    yield got
-    on_ended.disconnect(hear, sender=prediction)
+HALF: SubmitOptions = {"max_rejected": "50%"}
 
 
 def job_ids(scoreline: EagerClient) -> list[str]:

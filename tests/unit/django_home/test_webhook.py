@@ -17,6 +17,7 @@ from django.test import override_settings
 from standardwebhooks import Webhook
 
 from scoreline.storage.errors import LedgerUnavailable
+from scoreline.tasks.django.scoring import sending
 from scoreline.tasks.django.scoring.signals import on_ended
 from scoreline.tasks.django.views.webhook import MAX_BYTES
 from scoreline.testing import EagerClient, eager
@@ -232,3 +233,23 @@ def test_a_notification_shows_that_services_answer_so_rows_that_wait_are_sent(
     prediction.objects.submitting().update(tried=datetime.now(UTC) - timedelta(hours=1))
     assert notify(under_way).status_code == 204
     assert prediction.objects.submitting().count() == 2
+
+
+def test_an_end_is_recorded_although_the_rest_of_the_request_fails(
+    prediction: type[Any], under_way: Any, ends: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a fault of another row")
+
+    monkeypatch.setattr(sending, "send_passing", fail)
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    body = json.dumps(under_way.notification.body)
+    browser = Browser(raise_request_exception=False, headers=signed(body, under_way.notification.id))
+    assert browser.post(PATH, body, content_type="application/json").status_code == 500
+    assert (prediction.objects.get().state, ends) == ("partial", ["partial 1"])
+
+
+def test_a_wrong_length_is_refused(prediction: type[Any]) -> None:
+    for length in ("\N{SUPERSCRIPT TWO}", "-1", "many", str(MAX_BYTES + 1)):
+        answer = Browser().generic("POST", PATH, b"{}", content_type="application/json", CONTENT_LENGTH=length)
+        assert answer.status_code == 413

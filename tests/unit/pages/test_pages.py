@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from django.test import RequestFactory, override_settings
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage.errors import StoreUnavailable
+from scoreline.storage.objects.base import ObjectInfo
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.django.process import overview
 from scoreline.tasks.job.documents import Status
@@ -214,6 +217,58 @@ def test_a_store_with_https_sends_downloads_itself_for_minutes(
     assert browser.get(f"/jobs/{job}/files/%2e%2e/latest.json").status_code == 404
     assert browser.get(f"/jobs/{job}/files/nothing.json").status_code == 404
     assert len(signed) == 1
+
+
+def test_objects_whose_names_no_address_can_have_do_not_break_the_page_of_a_job(
+    client: EagerClient, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first is a folder, as consoles of object stores create them
+    names = ("", "a\nb", "a//b", "below/", "../latest.json", "good/a.csv")
+    listed = DirectoryStore.list
+
+    def with_others(self: DirectoryStore, prefix: str) -> Any:
+        found = [ObjectInfo(key=prefix + name, size=1, etag="x") for name in names if "job_id" in prefix]
+        yield from (*found, *listed(self, prefix))
+
+    monkeypatch.setattr(DirectoryStore, "list", with_others)
+    answer = log_in("vera").get(f"/jobs/{job}/")
+    assert answer.status_code == 200
+    links = re.findall(r'/files/([^"]*)"', answer.content.decode())
+    assert "good/a.csv" in links
+    assert "_manifest.json" in links
+    assert not {"", "a//b", "below/", "../latest.json"} & set(links)
+
+
+def test_any_name_of_a_file_can_be_downloaded(client: EagerClient, job: str) -> None:
+    name = """q"; filename="evil.html'%41 😀?#&.csv"""
+    client.put(f"results/churn/job_id={job}/{name}", "a")
+    browser = log_in("vera")
+    links = re.findall(r'href="([^"]*/files/q[^"]*)"', browser.get(f"/jobs/{job}/").content.decode())
+    answer: Any = browser.get(html.unescape(links[0]))
+    assert b"".join(answer.streaming_content) == b"a"
+    given = answer["Content-Disposition"].removeprefix("attachment; filename*=UTF-8''")
+    assert re.fullmatch(r"[A-Za-z0-9._%~-]+", given)
+    assert unquote(given) == f"{job}-{name}"
+
+
+def test_asking_for_the_size_of_a_file_neither_reads_it_nor_leads_to_the_store(
+    client: EagerClient, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Any = client.buckets.main
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the object was read or its address was signed")
+
+    path = f"/jobs/{job}/files/_manifest.json"
+    browser = log_in("vera")
+    size = len(b"".join(browser.get(path).streaming_content))
+    monkeypatch.setattr(store, "uses_https", True, raising=False)
+    monkeypatch.setattr(store, "presign_read", refuse, raising=False)
+    read = store.get
+    monkeypatch.setattr(store, "get", lambda key, **more: refuse() if "_manifest" in key else read(key, **more))
+    answer: Any = browser.head(path)
+    assert (answer.status_code, answer["Content-Length"]) == (200, str(size))
+    assert b"".join(answer.streaming_content) == b""
 
 
 def test_a_wrong_way_to_download_is_named(client: EagerClient, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
