@@ -155,21 +155,22 @@ class ShortSteps:
             return
         while steps := self.stints.end_part():
             for step in steps:
+                interrupted = interrupted or not self._end(engine, step)
                 if interrupted:
                     step.abandon()
-                else:
-                    self._end(engine, step)
 
-    def _end(self, engine: Engine, step: LongStep) -> None:
-        """Let a step work until it has ended, and do short steps meanwhile."""
-        within, none = self._engine_of_steps(engine), ModelInUse(engine.models, _NO_MODEL)
+    def _end(self, engine: Engine, step: LongStep) -> bool:
+        """Let a step work until it has ended, and do short steps meanwhile. Return False if that is interrupted."""
+        within, none, left = self._engine_of_steps(engine), ModelInUse(engine.models, _NO_MODEL), list[WaitingStep]()
         try:
             while not step.go_on(LOOK_EVERY_S):
-                left: list[WaitingStep] = []
                 self._do_all(within, none, left, frozenset())
                 self._put_back(engine, left)
-        except (SoftTimeLimitExceeded, PartInterrupted):  # of the task of the part, which has ended
-            step.abandon()
+        except (SoftTimeLimitExceeded, PartInterrupted):  # by the time limit of the task of the part, which has ended
+            return False
+        finally:
+            self._put_back(engine, left)
+        return True
 
     def abandon(self) -> None:
         """End the steps that have begun, because this process ends. Other processes do them."""
@@ -322,6 +323,8 @@ class ShortSteps:
                 f"the step {step.task!r} of job {step.job_id} was done between two batches of this part, and took "
                 "until the time limit: the part is scored again"
             ) from None
+        except PartInterrupted:  # of records between whose batches a further step was done
+            raise
         except Exception as error:  # noqa: BLE001  # the message of the step retries it, or fails the job
             log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
         finally:

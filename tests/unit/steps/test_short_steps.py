@@ -221,6 +221,23 @@ def test_the_time_limit_of_the_task_interrupts_the_part_without_failing_it(at: O
     at.verify([])
 
 
+def test_the_time_limit_that_interrupts_records_during_another_step_interrupts_the_part(
+    at: OneJob, install: Install
+) -> None:
+    """The limit interrupts a process only once. Otherwise, the part would go on until the process is killed."""
+
+    def interrupted(engine: Engine, step: WaitingStep) -> bool:
+        raise PartInterrupted("a step was done between two batches of these records until the time limit")
+
+    install(interrupted)
+    at.ledger.waiting.add(records_of("a"))
+    with pytest.raises(PartInterrupted):
+        score(at, steps())
+    assert at.ledger.waiting.states([records_of("a")]) == [""]
+    at.run()
+    at.verify([])
+
+
 PLAN = WaitingStep(task="scoreline.plan", job_id="j")
 
 

@@ -337,6 +337,31 @@ def test_the_time_limit_of_a_part_leaves_the_step_for_its_next_stint(
     assert one.outcome.state == "succeeded"
 
 
+def test_the_time_limit_at_the_end_of_a_part_ends_all_planning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit interrupts a process only once, and kills it a minute later."""
+    one, stints, asked = many_objects(tmp_path), Stints(), list[LongStep]()
+    steps = between(stints, has_room=lambda *_: False)
+    one.ledger.waiting.add(PLAN)
+    one.ledger.waiting.add(WaitingStep(task="scoreline.score_staged", job_id="r"))
+    stints._begun = [LongStep(lambda gate: gate(), lambda: None) for _ in range(2)]
+
+    def go_on(step: LongStep, seconds: float | None = None) -> bool:
+        asked.append(step)
+        return len(asked) > 1
+
+    def run_out(engine: Engine, step: WaitingStep, longest_s: float) -> None:
+        raise PartInterrupted("the time limit")
+
+    monkeypatch.setattr(LongStep, "go_on", go_on)
+    monkeypatch.setattr(short_steps, "_run", run_out)
+    monkeypatch.setattr(ShortSteps, "_has_room", lambda self, engine, step, *_: step != PLAN)
+    steps.end_part(one.engine)
+    assert len(asked) == 1
+    assert not stints._begun
+    # And a step without room, which was looked at before, is listed again
+    assert one.ledger.waiting.states([PLAN]) == ["waiting"]
+
+
 def test_an_abandoned_step_does_not_wait_at_its_gate() -> None:
     gate = Gate()
     gate.abandon()
