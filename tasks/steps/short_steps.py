@@ -377,12 +377,16 @@ class ShortSteps:
         return job.model
 
     def _has_memory(self, engine: Engine, step: WaitingStep) -> bool:
-        """Return whether enough memory is available to finalize a job that has many parts or arranged results.
+        """Return whether enough memory is available for a long step, beside those that have begun.
 
-        If not, the step is left to its message, and not listed again.
+        Finalizing needs more for a job that has many parts or arranged results. If there is too little memory, the step
+        is left to its message, and not listed again.
         """
-        if step.task != "scoreline.finalize" or self.available() >= LARGE_MEMORY_BYTES:
+        if step.task not in LONG_STEPS:
             return True
+        free = self.available() - (0 if self.stints is None else self.stints.memory_bytes)
+        if step.task != "scoreline.finalize" or free >= LARGE_MEMORY_BYTES:
+            return free >= MIN_MEMORY_BYTES
         main = engine.buckets.main
         return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
 
@@ -405,7 +409,9 @@ class ShortSteps:
             with _held(engine, step), engine.span(step):
                 plan_job(engine, step.job_id, lambda *_: surveyed[0]())
 
-        return LongStep(work, plan if step.task == "scoreline.plan" else None)
+        if step.task == "scoreline.plan":
+            return LongStep(work, plan, memory_bytes=MIN_MEMORY_BYTES)
+        return LongStep(work, memory_bytes=LARGE_MEMORY_BYTES)
 
     def _fits(self, needed: PinnedModel, model: ModelInUse) -> bool:
         """Return whether the process has room for a model beside those in use."""

@@ -79,10 +79,14 @@ class LongStep:
         Does the step. It calls the gate that it is given wherever it may be paused.
     rest : callable, optional
         What is left to do after `work`, in the thread of the part, because it uses models.
+    memory_bytes : int
+        Memory that the step may take, besides its model.
     """
 
-    def __init__(self, work: Callable[[Gate], None], rest: Callable[[], None] | None = None) -> None:
-        self.gate = Gate()
+    def __init__(
+        self, work: Callable[[Gate], None], rest: Callable[[], None] | None = None, *, memory_bytes: int = 0
+    ) -> None:
+        self.gate, self.memory_bytes = Gate(), memory_bytes
         self._work, self._rest = work, rest
         self._interrupted = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="long step")
@@ -158,6 +162,11 @@ class Stints:
     def are_full(self) -> bool:
         """Whether no other long step may begin."""
         return sum(not step.has_ended for step in self._begun) >= MOST_AT_ONCE
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that the steps under way may take. How much of it each has taken already is not known."""
+        return sum(step.memory_bytes for step in self._begun if not step.has_ended)
 
     def begin(self, step: LongStep) -> None:
         """Begin a step with its first stint."""

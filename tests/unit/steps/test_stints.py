@@ -28,13 +28,14 @@ from scoreline.tasks.steps import stints as stints_module
 from scoreline.tasks.steps.arrange import _Arrangement
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
-from scoreline.tasks.steps.short_steps import LARGE_MEMORY_BYTES, LOOK_EVERY_S, ShortSteps
+from scoreline.tasks.steps.short_steps import LARGE_MEMORY_BYTES, LOOK_EVERY_S, MIN_MEMORY_BYTES, ShortSteps
 from scoreline.tasks.steps.stints import MOST_AT_ONCE, Gate, LongStep, StepAbandoned, Stints
 from tests.support.one_job import OneJob
 from tests.support.waiting import HANG_S
 
 PLAN = WaitingStep(task="scoreline.plan", job_id="j")
 END = WaitingStep(task="scoreline.finalize", job_id="j")
+PINNED = PinnedModel(name="m", version="1", manifest_sha256="")
 PAUSED_AT = 3
 """Number of times that a step passes its gate before it is held there."""
 
@@ -91,7 +92,7 @@ class Time:
 
 
 def look(one: OneJob, steps: ShortSteps) -> None:
-    steps(one.engine, ModelInUse(one.engine.models, PinnedModel(name="m", version="1", manifest_sha256="")))
+    steps(one.engine, ModelInUse(one.engine.models, PINNED))
 
 
 def scored(folder: Path, parts: int = 8) -> OneJob:
@@ -289,6 +290,30 @@ def test_a_process_begins_only_so_many_long_steps(monkeypatch: pytest.MonkeyPatc
     assert stints.are_full
     release.set()
     stints.abandon()
+
+
+@pytest.mark.parametrize("begun", ["scoreline.plan", "scoreline.finalize"])
+@pytest.mark.parametrize("waits", ["scoreline.plan", "scoreline.finalize"])
+def test_a_long_step_begins_only_if_its_memory_is_available_beside_that_of_those_begun(
+    tmp_path: Path, stints: Pausing, begun: str, waits: str
+) -> None:
+    """A step that has just begun has not taken its memory yet."""
+    needed = {"scoreline.plan": MIN_MEMORY_BYTES, "scoreline.finalize": LARGE_MEMORY_BYTES}
+    for missing in (1, 0):
+        folder = tmp_path / str(missing)
+        one = many_objects(folder) if waits == "scoreline.plan" else scored(folder)
+        while one.ledger.waiting.take(60) is not None:
+            pass
+        memory = needed[begun] + needed[waits] - missing
+        steps = between(stints, available=lambda memory=memory: memory)
+        first = steps._long_step(one.engine, WaitingStep(task=begun, job_id="begun"))
+        stints._begun = [first]
+        step = WaitingStep(task=waits, job_id="j")
+        one.ledger.waiting.end(step)
+        one.ledger.waiting.add(step)
+        steps._do_all(one.engine, ModelInUse(one.engine.models, PINNED), [], frozenset())
+        assert len(stints._begun) == 2 - missing
+        stints.abandon()
 
 
 def _waiting(release: threading.Event) -> Callable[[Gate], None]:
