@@ -392,7 +392,8 @@ class ShortSteps:
 
     def _long_step(self, engine: Engine, step: WaitingStep) -> LongStep:
         """Return a step that is done in stints. When it has ended, it is no longer taken."""
-        engine, surveyed = replace(engine, between_batches=None), list[Callable[[], Surveyed]]()
+        engine = replace(engine, between_batches=None, kept=KeptObjects(), _documents=OrderedDict())
+        surveyed: list[Callable[[], Surveyed]] = []
 
         def work(gate: Gate) -> None:
             with _held(engine, step, ends=step.task != "scoreline.plan"):
@@ -403,11 +404,13 @@ class ShortSteps:
                 else:
                     surveyed.append(_survey(gated, step.job_id))
 
-        def plan() -> None:
+        def plan(gate: Gate) -> None:
             if not surveyed:  # the step was left
                 return
-            with _held(engine, step), engine.span(step):
-                plan_job(engine, step.job_id, lambda *_: surveyed[0]())
+            with _held(engine, step):
+                gate()
+                with engine.span(step):
+                    plan_job(engine, step.job_id, lambda *_: surveyed[0]())
 
         if step.task == "scoreline.plan":
             return LongStep(work, plan, memory_bytes=MIN_MEMORY_BYTES)

@@ -6,6 +6,7 @@ read and computed stays in memory until the next stint.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -78,13 +79,13 @@ class LongStep:
     work : callable
         Does the step. It calls the gate that it is given wherever it may be paused.
     rest : callable, optional
-        What is left to do after `work`, in the thread of the part, because it uses models.
+        What is left to do after `work`, in the thread of the part, because it uses models. It begins at the gate.
     memory_bytes : int
         Memory that the step may take, besides its model.
     """
 
     def __init__(
-        self, work: Callable[[Gate], None], rest: Callable[[], None] | None = None, *, memory_bytes: int = 0
+        self, work: Callable[[Gate], None], rest: Callable[[Gate], None] | None = None, *, memory_bytes: int = 0
     ) -> None:
         self.gate, self.memory_bytes = Gate(), memory_bytes
         self._work, self._rest = work, rest
@@ -104,15 +105,15 @@ class LongStep:
         try:
             self._thread.join(seconds)
         finally:
-            if self._thread.is_alive():
+            if is_alive := self._thread.is_alive():
                 self.gate.close()
-        if self._thread.is_alive():
+        if is_alive:
             return False
         if self._interrupted:
             raise SoftTimeLimitExceeded
         rest, self._rest = self._rest, None
         if rest is not None:
-            rest()
+            rest(self.gate)
         return True
 
     @property
@@ -127,9 +128,12 @@ class LongStep:
 
     def abandon(self) -> None:
         """End the step, and wait until that is done, if it does not take long."""
-        self._rest = None
+        rest, self._rest = self._rest, None
         self.gate.abandon()
         self._thread.join(_ABANDON_S)
+        if rest is not None and not self._thread.is_alive():
+            with contextlib.suppress(StepAbandoned):
+                rest(self.gate)
 
     def _run(self) -> None:
         try:

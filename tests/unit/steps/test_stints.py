@@ -232,6 +232,35 @@ def test_planning_that_is_under_way_at_the_end_of_a_part_is_ended_and_short_step
     assert one.outcome.rows == 4 + 20 * 2
 
 
+def test_planning_that_is_abandoned_between_its_survey_and_the_rest_is_listed_again(tmp_path: Path) -> None:
+    one, stints = many_objects(tmp_path), Stints()
+    steps = between(stints)
+    one.ledger.waiting.add(PLAN)
+    assert one.ledger.waiting.take(60) == PLAN
+    stints._begun = [steps._long_step(one.engine, PLAN)]
+    stints._begun[0].gate.open()
+    stints._begun[0]._thread.join(HANG_S)
+    assert one.ledger.waiting.states([PLAN]) == ["taken"]
+    steps.end_part(one.engine, interrupted=True)
+    assert one.ledger.waiting.states([PLAN]) == ["waiting"]
+    assert not exists(one.store, keys.plan("j"))
+
+
+def test_a_long_step_shares_nothing_with_the_steps_that_are_done_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, engines = scored(tmp_path), list[Engine]()
+    monkeypatch.setattr(short_steps, "_run", lambda engine, *_: engines.append(engine))
+    one.ledger.waiting.add(END)
+    records = WaitingStep(task="scoreline.score_staged", job_id="r")
+    one.ledger.waiting.add(records)
+    monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
+    look(one, between(Stints()))
+    long, short = engines
+    assert long.kept is not short.kept
+    assert long._documents is not short._documents
+
+
 def test_an_interrupted_part_does_not_wait_for_planning(tmp_path: Path, stints: Pausing) -> None:
     one, steps = many_objects(tmp_path), between(stints)
     one.ledger.waiting.add(PLAN)
@@ -368,7 +397,7 @@ def test_the_time_limit_at_the_end_of_a_part_ends_all_planning(tmp_path: Path, m
     steps = between(stints, has_room=lambda *_: False)
     one.ledger.waiting.add(PLAN)
     one.ledger.waiting.add(WaitingStep(task="scoreline.score_staged", job_id="r"))
-    stints._begun = [LongStep(lambda gate: gate(), lambda: None) for _ in range(2)]
+    stints._begun = [LongStep(lambda gate: gate(), lambda gate: gate()) for _ in range(2)]
 
     def go_on(step: LongStep, seconds: float | None = None) -> bool:
         asked.append(step)
