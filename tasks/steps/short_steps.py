@@ -137,6 +137,8 @@ class ShortSteps:
     _refused: dict[WaitingStep, _Refusal] = field(default_factory=dict, init=False)
     _outer: ModelInUse | None = field(default=None, init=False)
     """The model of the part, if these are steps between two batches of records."""
+    _in_use: ModelInUse | None = field(default=None, init=False)
+    """The model of the part during a stint that is not the first of its step."""
     _next_turn_s: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
@@ -201,7 +203,7 @@ class ShortSteps:
             self._do_all(within, model, left, frozenset())
             if turns := self._due_turns(model, left):
                 self._take_turns(within, model, left, turns)
-            self._go_on()
+            self._go_on(model)
         finally:
             if self.within is not None:  # otherwise the model would stay in memory after the part
                 self.within._outer = None
@@ -210,19 +212,22 @@ class ShortSteps:
             self.requests += so_far() - before
         return self.spent_s - before_s
 
-    def _go_on(self) -> None:
+    def _go_on(self, model: ModelInUse) -> None:
         """Let a long step that has begun go on for a stint."""
         if self.stints is None:
             return
-        begun = self.clock()
+        begun, self._in_use, is_loaded = self.clock(), model, model.loaded is not None
         try:
             self.stints.go_on()
+            if is_loaded:
+                model.bundle  # noqa: B018  # loaded again if it left the memory, as in a turn
         except SoftTimeLimitExceeded:
             raise PartInterrupted(
                 "a step of another job was done between two batches of this part until the time limit: the part is "
                 "scored again"
             ) from None
         finally:
+            self._in_use = None
             self.spent_s += self.clock() - begun
 
     def _engine_of_steps(self, engine: Engine) -> Engine:
@@ -311,7 +316,7 @@ class ShortSteps:
                 runs = True
                 if self.stints is not None and step.task in LONG_STEPS:
                     begins = True
-                    self.stints.begin(self._long_step(engine, step))
+                    self.stints.begin(self._long_step(engine, step, takes_turn=bool(turns)))
                     return
                 done = self._run(engine, step)
                 if done:
@@ -390,8 +395,14 @@ class ShortSteps:
         main = engine.buckets.main
         return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
 
-    def _long_step(self, engine: Engine, step: WaitingStep) -> LongStep:
-        """Return a step that is done in stints. When it has ended, it is no longer taken."""
+    def _long_step(self, engine: Engine, step: WaitingStep, *, takes_turn: bool = False) -> LongStep:
+        """Return a step that is done in stints. When it has ended, it is no longer taken.
+
+        Parameters
+        ----------
+        takes_turn : bool
+            Whether the model of the step has no room beside the model in use, which must then leave the memory.
+        """
         engine = replace(engine, between_batches=None, kept=KeptObjects(), _documents=OrderedDict())
         surveyed: list[Callable[[], Surveyed]] = []
 
@@ -409,6 +420,8 @@ class ShortSteps:
                 return
             with _held(engine, step):
                 gate()
+                if takes_turn and self._in_use is not None:  # the turn in which the step began is over
+                    self._in_use.release()
                 with engine.span(step):
                     plan_job(engine, step.job_id, lambda *_: surveyed[0]())
 
