@@ -137,23 +137,26 @@ class ShortSteps:
     _refused: dict[WaitingStep, _Refusal] = field(default_factory=dict, init=False)
     _outer: ModelInUse | None = field(default=None, init=False)
     """The model of the part, if these are steps between two batches of records."""
+    _only_begins: bool = field(default=False, init=False)
+    """Whether long steps only begin here, and go on when the records have ended between whose batches they begin."""
     _in_use: ModelInUse | None = field(default=None, init=False)
     """The model of the part during a stint that is not the first of its step."""
     _next_turn_s: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
         if self.longest_records_s > LONGEST_WITHIN_S:
-            self.within = replace(self, longest_records_s=LONGEST_WITHIN_S, stints=None)
+            self.within = replace(self, longest_records_s=LONGEST_WITHIN_S)
+            self.within._only_begins = True
 
     def begin_part(self) -> None:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
         self.spent_s, self.requests = 0.0, Requests()
-        if self.stints is not None:
+        if self.stints is not None and not self._only_begins:
             self.stints.begin_part()
 
     def end_part(self, engine: Engine, *, interrupted: bool = False) -> None:
         """Record that the part has ended (see `BetweenBatches.end_part`). End planning that has begun."""
-        if self.stints is None:
+        if self.stints is None or self._only_begins:
             return
         while steps := self.stints.end_part():
             for step in steps:
@@ -214,7 +217,7 @@ class ShortSteps:
 
     def _go_on(self, model: ModelInUse) -> None:
         """Let a long step that has begun go on for a stint."""
-        if self.stints is None:
+        if self.stints is None or self._only_begins:
             return
         begun, self._in_use, is_loaded = self.clock(), model, model.loaded is not None
         try:

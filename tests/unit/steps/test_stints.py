@@ -246,6 +246,38 @@ def test_planning_that_is_abandoned_between_its_survey_and_the_rest_is_listed_ag
     assert not exists(one.store, keys.plan("j"))
 
 
+def test_a_long_step_that_begins_between_two_batches_of_records_is_paused_until_they_have_ended(
+    tmp_path: Path, stints: Pausing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, records and part would wait for minutes while results are arranged."""
+    one, steps, run = scored(tmp_path), between(stints), short_steps._run
+    records = WaitingStep(task="scoreline.score_staged", job_id="r")
+    seen: list[tuple[bool, bool]] = []
+
+    def run_records(engine: Engine, step: WaitingStep, longest_s: float) -> None:
+        if step != records:
+            run(engine, step, longest_s)
+            return
+        one.ledger.waiting.add(END)
+        with engine.step_under_way():
+            for _ in range(2):
+                engine.let_others_work(PINNED)
+                seen.append((bool(stints._begun), read_outcome(one.store, "j") is None))
+
+    monkeypatch.setattr(short_steps, "_run", run_records)
+    monkeypatch.setattr(ShortSteps, "_model_of", lambda *_: None)
+    assert one.ledger.waiting.take(60) == END
+    one.ledger.waiting.end(END)
+    one.ledger.waiting.add(records)
+    look(one, steps)
+    assert seen == [(True, True)] * 2
+    # And the end of the records does not let it work beside the part
+    assert not stints._begun[0].gate._open.is_set()
+    while read_outcome(one.store, "j") is None:
+        look(one, steps)
+    assert one.outcome.state == "succeeded"
+
+
 def test_a_long_step_shares_nothing_with_the_steps_that_are_done_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
