@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,26 @@ def test_while_a_free_process_arranges_steps_of_other_jobs_pass(tmp_path: Path) 
     with engine.step_under_way():
         finalize(engine, "j")
     assert passed == [(asked, None)]
+    assert one.outcome.state == "succeeded"
+
+
+@pytest.mark.parametrize("has_died", [False, True])
+@pytest.mark.parametrize("step", ["plan", "finalize"])
+def test_after_the_first_attempt_no_steps_of_other_jobs_pass(tmp_path: Path, step: str, *, has_died: bool) -> None:
+    """A step of another job may kill the process. If it could do so in each attempt, the job would fail, too."""
+    one, passed = many_objects(tmp_path) if step == "plan" else scored(tmp_path), list[ModelInUse]()
+
+    class Noting(ShortSteps):
+        def __call__(self, engine: Engine, model: ModelInUse) -> float:
+            passed.append(model)
+            return 0.0
+
+    if has_died:
+        one.ledger.begin_step("j", step, 60)
+    engine = replace(one.engine, between_batches=Noting(has_room=lambda *_: True))
+    (planner.plan_job if step == "plan" else finalize)(engine, "j")
+    assert bool(passed) != has_died
+    one.run()
     assert one.outcome.state == "succeeded"
 
 
