@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.requests import Requests, so_far
 from scoreline.storage.tables.small_objects import KeptObjects
-from scoreline.tasks.dispatch.leases import AttemptedBefore, hold_step, keep_renewed
+from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.records.carried import Carried
@@ -26,13 +26,12 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.inline import score_records
-from scoreline.tasks.steps.planner import Surveyed, plan_job, survey_job
-from scoreline.tasks.steps.stints import Gate, LongStep, StepAbandoned, Stints
+from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, LONG_STEPS, MIN_MEMORY_BYTES, log_done, long_step
+from scoreline.tasks.steps.planner import plan_job
+from scoreline.tasks.steps.stints import LongStep, Stints
 
 log = logging.getLogger(__name__)
 
-LONG_STEPS = frozenset({"scoreline.plan", "scoreline.finalize"})
-"""Steps that are done in stints, because they may take long."""
 STEPS_OF_JOBS = frozenset({"scoreline.plan", "scoreline.finalize", "scoreline.score_staged"})
 """The steps of jobs that are listed. All other steps that are listed are requests of applications."""
 LOOK_EVERY_S = 0.2
@@ -50,11 +49,6 @@ LONGEST_WITHIN_S = 2.0
 """The same for records that are scored between two batches of such records."""
 MAX_PARTS = 1_000
 """Finalizing jobs with more parts, or with arranged results, needs `LARGE_MEMORY_BYTES` of available memory."""
-LARGE_MEMORY_BYTES = 384 << 20
-"""Memory that must be available to finalize such a job. Arranging was measured to take up to 270 MiB, and finalizing a
-million parts up to 400 MiB with the process itself."""
-MIN_MEMORY_BYTES = 192 << 20
-"""Memory that must be available to begin a step. A step takes up to 90 MiB besides its model."""
 PATIENCE_S = 0.5
 """Seconds for which a step waits for a process with room for its model beside the one in use. Busy processes look for
 steps as often. After that time, a process loads the model in place of the one in use."""
@@ -323,7 +317,7 @@ class ShortSteps:
                     return
                 done = self._run(engine, step)
                 if done:
-                    _log_done(step)
+                    log_done(step)
         except (JobNotFound, _NotShort):
             pass
         except SoftTimeLimitExceeded:
@@ -406,94 +400,17 @@ class ShortSteps:
         takes_turn : bool
             Whether the model of the step has no room beside the model in use, which must then leave the memory.
         """
-        engine = replace(engine, between_batches=None, kept=KeptObjects(), _documents=OrderedDict())
-        surveyed: list[Callable[[], Surveyed]] = []
 
-        def work(gate: Gate) -> None:
-            with _held(engine, step, ends=step.task != "scoreline.plan"):
-                gated = replace(engine, gate=gate)
-                if step.task != "scoreline.plan":
-                    with engine.span(step):
-                        _run(gated, step, self.longest_records_s)
-                else:
-                    surveyed.append(_survey(gated, step.job_id))
+        def make_room() -> None:
+            if takes_turn and self._in_use is not None:  # the turn in which the step began is over
+                self._in_use.release()
 
-        def plan(gate: Gate) -> None:
-            if not surveyed:  # the step was left
-                return
-            with _held(engine, step):
-                gate()
-                if takes_turn and self._in_use is not None:  # the turn in which the step began is over
-                    self._in_use.release()
-                with engine.span(step):
-                    plan_job(engine, step.job_id, lambda *_: surveyed[0]())
-
-        if step.task == "scoreline.plan":
-            return LongStep(work, plan, memory_bytes=MIN_MEMORY_BYTES)
-        return LongStep(work, memory_bytes=LARGE_MEMORY_BYTES)
+        return long_step(engine, step, lambda gated: _run(gated, step, self.longest_records_s), make_room)
 
     def _fits(self, needed: PinnedModel, model: ModelInUse) -> bool:
         """Return whether the process has room for a model beside those in use."""
         in_use = (model.loaded, None if self._outer is None else self._outer.loaded)
         return self.has_room(needed, *(bundle for bundle in in_use if bundle is not None))
-
-
-def _log_done(step: WaitingStep) -> None:
-    log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
-
-
-@contextlib.contextmanager
-def _held(engine: Engine, step: WaitingStep, *, ends: bool = True) -> Iterator[None]:
-    """Keep a step taken while the block does it. If the block fails, the step is left to its message.
-
-    Parameters
-    ----------
-    ends : bool
-        Whether the step is done after the block.
-
-    Raises
-    ------
-    StepAbandoned
-        The process ends. The step is listed again, for other processes.
-    """
-    waiting, seconds = engine.ledger.waiting, engine.lease_s
-    is_done = is_taken = is_left = False
-    try:
-        with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
-            yield
-        is_done, is_taken = ends, not ends
-        if is_done:
-            _log_done(step)
-    except StepAbandoned:
-        is_left = True
-        raise
-    except (JobNotFound, AttemptedBefore):
-        pass
-    except SoftTimeLimitExceeded:
-        raise
-    except Exception as error:  # noqa: BLE001  # the message of the step retries it, or fails the job
-        log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
-    finally:
-        with contextlib.suppress(LedgerError):
-            if not is_taken:
-                waiting.end(step, done=is_done)
-            if is_left:
-                waiting.add(step)
-
-
-def _survey(engine: Engine, job_id: str) -> Callable[[], Surveyed]:
-    """Survey the input of a job. Return a function that returns what was found, or raises the error."""
-    with hold_step(engine, job_id, "plan", only_first=True):
-        try:
-            found = survey_job(engine, read_job(engine.buckets.main, job_id))
-        except Exception as error:  # noqa: BLE001  # planning raises it again
-            caught = error
-
-            def fail() -> Surveyed:
-                raise caught
-
-            return fail
-    return lambda: found
 
 
 def _run(engine: Engine, step: WaitingStep, longest_s: float) -> None:

@@ -24,16 +24,15 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import inline, short_steps
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.inline import score_small
+from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, MIN_MEMORY_BYTES
 from scoreline.tasks.steps.part_challenger import PartChallenger
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
-    LARGE_MEMORY_BYTES,
     LONGEST_IN_PART_S,
     LONGEST_RECORDS_S,
     LONGEST_S,
     LONGEST_WITHIN_S,
     LOOK_EVERY_S,
-    MIN_MEMORY_BYTES,
     ShortSteps,
 )
 from tests.support.one_job import OneJob

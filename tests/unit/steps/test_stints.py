@@ -29,7 +29,8 @@ from scoreline.tasks.steps import stints as stints_module
 from scoreline.tasks.steps.arrange import _Arrangement
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
-from scoreline.tasks.steps.short_steps import LARGE_MEMORY_BYTES, LOOK_EVERY_S, MIN_MEMORY_BYTES, ShortSteps
+from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, MIN_MEMORY_BYTES
+from scoreline.tasks.steps.short_steps import LOOK_EVERY_S, ShortSteps
 from scoreline.tasks.steps.stints import MOST_AT_ONCE, Gate, LongStep, StepAbandoned, Stints
 from tests.support.one_job import OneJob
 from tests.support.waiting import HANG_S

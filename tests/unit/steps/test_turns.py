@@ -21,10 +21,10 @@ from scoreline.storage.objects.base import exists
 from scoreline.tasks.job.documents import Job, mark_active
 from scoreline.tasks.steps import short_steps
 from scoreline.tasks.steps.engine import Engine, ModelInUse
+from scoreline.tasks.steps.long_steps import MIN_MEMORY_BYTES
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
     LOOK_EVERY_S,
-    MIN_MEMORY_BYTES,
     PATIENCE_S,
     TURNS_EVERY,
     ShortSteps,
