@@ -16,7 +16,7 @@ from celery import Celery, Task
 from celery.app.trace import trace_task_ret
 from celery.exceptions import Ignore, Reject
 
-from scoreline.storage.errors import ScorelineError
+from scoreline.storage.errors import PartInterrupted, ScorelineError
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.models.registry import ModelRegistry
@@ -56,7 +56,7 @@ def interruptible(task: Task[Any, Any]) -> Iterator[None]:
     """Let the time limit of a part interrupt the request in the block, instead of failing the request."""
     try:
         yield
-    except SoftTimeLimitExceeded:
+    except (SoftTimeLimitExceeded, PartInterrupted):
         if is_between_batches(task):
             raise _Interrupted from None
         raise

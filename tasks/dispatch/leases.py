@@ -38,8 +38,8 @@ class AttemptedBefore(Exception):
 
 
 @contextlib.contextmanager
-def hold_step(dispatcher: Dispatcher, job_id: str, name: str, *, only_first: bool = False) -> Iterator[None]:
-    """Hold the lease of a job's step while the block runs.
+def hold_step(dispatcher: Dispatcher, job_id: str, name: str, *, only_first: bool = False) -> Iterator[int]:
+    """Hold the lease of a job's step while the block runs. Yield the number of the attempt, from 1.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str, *, only_first: boo
                 f"the worker process died {plural(attempt - 1, 'time')} at the step {name!r}: it may be out of memory"
             )
         with keep_renewed(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
-            yield
+            yield attempt
     except BaseException:
         will_retry = True
         raise

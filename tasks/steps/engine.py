@@ -174,6 +174,14 @@ class Engine(Dispatcher):
             return requests.so_far() - self.gate.elsewhere
         return requests.so_far() - (Requests() if self.between_batches is None else self.between_batches.requests)
 
+    def for_attempt(self, attempt: int, *, is_retry: bool = False) -> Engine:
+        """Return the engine for an attempt at a part or step. After the first attempt, no steps of other jobs pass.
+
+        A step of another job may kill the process, or use up its time. If this could happen in each attempt, the part
+        would fail, too.
+        """
+        return self if attempt <= 1 and not is_retry else replace(self, between_batches=None)
+
     @contextlib.contextmanager
     def step_under_way(self) -> Iterator[None]:
         """Let steps of other jobs pass while the block runs, wherever it calls `let_others_work`."""

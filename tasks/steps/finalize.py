@@ -95,7 +95,8 @@ def finalize(engine: Engine, job_id: str) -> None:
         reconcile_job(engine, job_id)
         return
     documents = found.result()
-    with hold_step(engine, job_id, "finalize", only_first=engine.gate is not None):
+    with hold_step(engine, job_id, "finalize", only_first=engine.gate is not None) as attempt:
+        engine = engine.for_attempt(attempt)
         progress = replace(progress, failures=read_failures(main, job_id, progress.failures))
         end = _stopped(documents, run, progress) if progress.stopped else _close(engine, documents, run, progress)
         if end is not None:

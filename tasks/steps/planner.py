@@ -90,7 +90,8 @@ def plan_job(engine: Engine, job_id: str, survey: Callable[[Engine, Job], Survey
         A transient error: the step must be retried.
     """
     main, documents = engine.buckets.main, None
-    with hold_step(engine, job_id, "plan"):
+    with hold_step(engine, job_id, "plan") as attempt:
+        engine = engine.for_attempt(attempt)
         with ThreadPoolExecutor(2, thread_name_prefix="documents") as pool:
             job, outcome = pool.submit(read_job, main, job_id), pool.submit(read_outcome, main, job_id)
             is_planned = exists(main, keys.plan(job_id))

@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scoreline.storage.errors import (
     UNLOADABLE_HERE,
@@ -160,7 +160,7 @@ def _score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
                 )
             begun = time.perf_counter()
             receipt = committed or commit_part(
-                _for_attempt(engine, started.attempt, is_retry=is_retry),
+                engine.for_attempt(started.attempt, is_retry=is_retry),
                 documents,
                 part,
                 started.budget,
@@ -219,15 +219,6 @@ def _settle(engine: Engine, lease: PartLease) -> None:
     """Release the lease of a part whose job has ended, so that its group is charged with the time that it took."""
     with contextlib.suppress(LedgerError):
         engine.ledger.release(lease)
-
-
-def _for_attempt(engine: Engine, attempt: int, *, is_retry: bool) -> Engine:
-    """Return the engine for an attempt at a part. After the first attempt, it does nothing between batches.
-
-    A step of another job may kill the process, or use up its time. If this could happen in each attempt, the part would
-    fail, too.
-    """
-    return engine if attempt <= 1 and not is_retry else replace(engine, between_batches=None)
 
 
 def _spent_elsewhere_s(engine: Engine) -> float:

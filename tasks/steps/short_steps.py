@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.requests import Requests, so_far
 from scoreline.storage.tables.small_objects import KeptObjects
-from scoreline.tasks.dispatch.leases import AttemptedBefore, hold_step, keep_renewed
+from scoreline.tasks.dispatch.leases import keep_renewed
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.records.carried import Carried
@@ -26,13 +26,12 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.inline import score_records
-from scoreline.tasks.steps.planner import Surveyed, plan_job, survey_job
-from scoreline.tasks.steps.stints import Gate, LongStep, StepAbandoned, Stints
+from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, LONG_STEPS, MIN_MEMORY_BYTES, log_done, long_step
+from scoreline.tasks.steps.planner import plan_job
+from scoreline.tasks.steps.stints import LongStep, Stints
 
 log = logging.getLogger(__name__)
 
-LONG_STEPS = frozenset({"scoreline.plan", "scoreline.finalize"})
-"""Steps that are done in stints, because they may take long."""
 STEPS_OF_JOBS = frozenset({"scoreline.plan", "scoreline.finalize", "scoreline.score_staged"})
 """The steps of jobs that are listed. All other steps that are listed are requests of applications."""
 LOOK_EVERY_S = 0.2
@@ -50,11 +49,6 @@ LONGEST_WITHIN_S = 2.0
 """The same for records that are scored between two batches of such records."""
 MAX_PARTS = 1_000
 """Finalizing jobs with more parts, or with arranged results, needs `LARGE_MEMORY_BYTES` of available memory."""
-LARGE_MEMORY_BYTES = 384 << 20
-"""Memory that must be available to finalize such a job. Arranging was measured to take up to 270 MiB, and finalizing a
-million parts up to 400 MiB with the process itself."""
-MIN_MEMORY_BYTES = 192 << 20
-"""Memory that must be available to begin a step. A step takes up to 90 MiB besides its model."""
 PATIENCE_S = 0.5
 """Seconds for which a step waits for a process with room for its model beside the one in use. Busy processes look for
 steps as often. After that time, a process loads the model in place of the one in use."""
@@ -137,39 +131,45 @@ class ShortSteps:
     _refused: dict[WaitingStep, _Refusal] = field(default_factory=dict, init=False)
     _outer: ModelInUse | None = field(default=None, init=False)
     """The model of the part, if these are steps between two batches of records."""
+    _only_begins: bool = field(default=False, init=False)
+    """Whether long steps only begin here, and go on when the records have ended between whose batches they begin."""
+    _in_use: ModelInUse | None = field(default=None, init=False)
+    """The model of the part during a stint that is not the first of its step."""
     _next_turn_s: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
         if self.longest_records_s > LONGEST_WITHIN_S:
-            self.within = replace(self, longest_records_s=LONGEST_WITHIN_S, stints=None)
+            self.within = replace(self, longest_records_s=LONGEST_WITHIN_S)
+            self.within._only_begins = True
 
     def begin_part(self) -> None:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
         self.spent_s, self.requests = 0.0, Requests()
-        if self.stints is not None:
+        if self.stints is not None and not self._only_begins:
             self.stints.begin_part()
 
     def end_part(self, engine: Engine, *, interrupted: bool = False) -> None:
         """Record that the part has ended (see `BetweenBatches.end_part`). End planning that has begun."""
-        if self.stints is None:
+        if self.stints is None or self._only_begins:
             return
         while steps := self.stints.end_part():
             for step in steps:
+                interrupted = interrupted or not self._end(engine, step)
                 if interrupted:
                     step.abandon()
-                else:
-                    self._end(engine, step)
 
-    def _end(self, engine: Engine, step: LongStep) -> None:
-        """Let a step work until it has ended, and do short steps meanwhile."""
-        within, none = self._engine_of_steps(engine), ModelInUse(engine.models, _NO_MODEL)
+    def _end(self, engine: Engine, step: LongStep) -> bool:
+        """Let a step work until it has ended, and do short steps meanwhile. Return False if that is interrupted."""
+        within, none, left = self._engine_of_steps(engine), ModelInUse(engine.models, _NO_MODEL), list[WaitingStep]()
         try:
             while not step.go_on(LOOK_EVERY_S):
-                left: list[WaitingStep] = []
                 self._do_all(within, none, left, frozenset())
                 self._put_back(engine, left)
-        except (SoftTimeLimitExceeded, PartInterrupted):  # of the task of the part, which has ended
-            step.abandon()
+        except (SoftTimeLimitExceeded, PartInterrupted):  # by the time limit of the task of the part, which has ended
+            return False
+        finally:
+            self._put_back(engine, left)
+        return True
 
     def abandon(self) -> None:
         """End the steps that have begun, because this process ends. Other processes do them."""
@@ -200,7 +200,7 @@ class ShortSteps:
             self._do_all(within, model, left, frozenset())
             if turns := self._due_turns(model, left):
                 self._take_turns(within, model, left, turns)
-            self._go_on()
+            self._go_on(model)
         finally:
             if self.within is not None:  # otherwise the model would stay in memory after the part
                 self.within._outer = None
@@ -209,19 +209,22 @@ class ShortSteps:
             self.requests += so_far() - before
         return self.spent_s - before_s
 
-    def _go_on(self) -> None:
+    def _go_on(self, model: ModelInUse) -> None:
         """Let a long step that has begun go on for a stint."""
-        if self.stints is None:
+        if self.stints is None or self._only_begins:
             return
-        begun = self.clock()
+        begun, self._in_use, is_loaded = self.clock(), model, model.loaded is not None
         try:
             self.stints.go_on()
+            if is_loaded:
+                model.bundle  # noqa: B018  # loaded again if it left the memory, as in a turn
         except SoftTimeLimitExceeded:
             raise PartInterrupted(
                 "a step of another job was done between two batches of this part until the time limit: the part is "
                 "scored again"
             ) from None
         finally:
+            self._in_use = None
             self.spent_s += self.clock() - begun
 
     def _engine_of_steps(self, engine: Engine) -> Engine:
@@ -310,11 +313,11 @@ class ShortSteps:
                 runs = True
                 if self.stints is not None and step.task in LONG_STEPS:
                     begins = True
-                    self.stints.begin(self._long_step(engine, step))
+                    self.stints.begin(self._long_step(engine, step, takes_turn=bool(turns)))
                     return
                 done = self._run(engine, step)
                 if done:
-                    _log_done(step)
+                    log_done(step)
         except (JobNotFound, _NotShort):
             pass
         except SoftTimeLimitExceeded:
@@ -322,6 +325,8 @@ class ShortSteps:
                 f"the step {step.task!r} of job {step.job_id} was done between two batches of this part, and took "
                 "until the time limit: the part is scored again"
             ) from None
+        except PartInterrupted:  # of records between whose batches a further step was done
+            raise
         except Exception as error:  # noqa: BLE001  # the message of the step retries it, or fails the job
             log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
         finally:
@@ -374,98 +379,38 @@ class ShortSteps:
         return job.model
 
     def _has_memory(self, engine: Engine, step: WaitingStep) -> bool:
-        """Return whether enough memory is available to finalize a job that has many parts or arranged results.
+        """Return whether enough memory is available for a long step, beside those that have begun.
 
-        If not, the step is left to its message, and not listed again.
+        Finalizing needs more for a job that has many parts or arranged results. If there is too little memory, the step
+        is left to its message, and not listed again.
         """
-        if step.task != "scoreline.finalize" or self.available() >= LARGE_MEMORY_BYTES:
+        if step.task not in LONG_STEPS:
             return True
+        free = self.available() - (0 if self.stints is None else self.stints.memory_bytes)
+        if step.task != "scoreline.finalize" or free >= LARGE_MEMORY_BYTES:
+            return free >= MIN_MEMORY_BYTES
         main = engine.buckets.main
         return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
 
-    def _long_step(self, engine: Engine, step: WaitingStep) -> LongStep:
-        """Return a step that is done in stints. When it has ended, it is no longer taken."""
-        engine, surveyed = replace(engine, between_batches=None), list[Callable[[], Surveyed]]()
+    def _long_step(self, engine: Engine, step: WaitingStep, *, takes_turn: bool = False) -> LongStep:
+        """Return a step that is done in stints. When it has ended, it is no longer taken.
 
-        def work(gate: Gate) -> None:
-            with _held(engine, step, ends=step.task != "scoreline.plan"):
-                gated = replace(engine, gate=gate)
-                if step.task != "scoreline.plan":
-                    with engine.span(step):
-                        _run(gated, step, self.longest_records_s)
-                else:
-                    surveyed.append(_survey(gated, step.job_id))
+        Parameters
+        ----------
+        takes_turn : bool
+            Whether the model of the step has no room beside the model in use, which must then leave the memory.
+        """
 
-        def plan() -> None:
-            if not surveyed:  # the step was left
-                return
-            with _held(engine, step), engine.span(step):
-                plan_job(engine, step.job_id, lambda *_: surveyed[0]())
+        def make_room() -> None:
+            if takes_turn and self._in_use is not None:  # the turn in which the step began is over
+                self._in_use.release()
 
-        return LongStep(work, plan if step.task == "scoreline.plan" else None)
+        return long_step(engine, step, lambda gated: _run(gated, step, self.longest_records_s), make_room)
 
     def _fits(self, needed: PinnedModel, model: ModelInUse) -> bool:
         """Return whether the process has room for a model beside those in use."""
         in_use = (model.loaded, None if self._outer is None else self._outer.loaded)
         return self.has_room(needed, *(bundle for bundle in in_use if bundle is not None))
-
-
-def _log_done(step: WaitingStep) -> None:
-    log.info("step.between_batches", extra={"job_id": step.job_id, "task": step.task})
-
-
-@contextlib.contextmanager
-def _held(engine: Engine, step: WaitingStep, *, ends: bool = True) -> Iterator[None]:
-    """Keep a step taken while the block does it. If the block fails, the step is left to its message.
-
-    Parameters
-    ----------
-    ends : bool
-        Whether the step is done after the block.
-
-    Raises
-    ------
-    StepAbandoned
-        The process ends. The step is listed again, for other processes.
-    """
-    waiting, seconds = engine.ledger.waiting, engine.lease_s
-    is_done = is_taken = is_left = False
-    try:
-        with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
-            yield
-        is_done, is_taken = ends, not ends
-        if is_done:
-            _log_done(step)
-    except StepAbandoned:
-        is_left = True
-        raise
-    except (JobNotFound, AttemptedBefore):
-        pass
-    except SoftTimeLimitExceeded:
-        raise
-    except Exception as error:  # noqa: BLE001  # the message of the step retries it, or fails the job
-        log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
-    finally:
-        with contextlib.suppress(LedgerError):
-            if not is_taken:
-                waiting.end(step, done=is_done)
-            if is_left:
-                waiting.add(step)
-
-
-def _survey(engine: Engine, job_id: str) -> Callable[[], Surveyed]:
-    """Survey the input of a job. Return a function that returns what was found, or raises the error."""
-    with hold_step(engine, job_id, "plan", only_first=True):
-        try:
-            found = survey_job(engine, read_job(engine.buckets.main, job_id))
-        except Exception as error:  # noqa: BLE001  # planning raises it again
-            caught = error
-
-            def fail() -> Surveyed:
-                raise caught
-
-            return fail
-    return lambda: found
 
 
 def _run(engine: Engine, step: WaitingStep, longest_s: float) -> None:

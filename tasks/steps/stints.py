@@ -6,6 +6,7 @@ read and computed stays in memory until the next stint.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -78,11 +79,15 @@ class LongStep:
     work : callable
         Does the step. It calls the gate that it is given wherever it may be paused.
     rest : callable, optional
-        What is left to do after `work`, in the thread of the part, because it uses models.
+        What is left to do after `work`, in the thread of the part, because it uses models. It begins at the gate.
+    memory_bytes : int
+        Memory that the step may take, besides its model.
     """
 
-    def __init__(self, work: Callable[[Gate], None], rest: Callable[[], None] | None = None) -> None:
-        self.gate = Gate()
+    def __init__(
+        self, work: Callable[[Gate], None], rest: Callable[[Gate], None] | None = None, *, memory_bytes: int = 0
+    ) -> None:
+        self.gate, self.memory_bytes = Gate(), memory_bytes
         self._work, self._rest = work, rest
         self._interrupted = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="long step")
@@ -100,15 +105,15 @@ class LongStep:
         try:
             self._thread.join(seconds)
         finally:
-            if self._thread.is_alive():
+            if is_alive := self._thread.is_alive():
                 self.gate.close()
-        if self._thread.is_alive():
+        if is_alive:
             return False
         if self._interrupted:
             raise SoftTimeLimitExceeded
         rest, self._rest = self._rest, None
         if rest is not None:
-            rest()
+            rest(self.gate)
         return True
 
     @property
@@ -123,9 +128,12 @@ class LongStep:
 
     def abandon(self) -> None:
         """End the step, and wait until that is done, if it does not take long."""
-        self._rest = None
+        rest, self._rest = self._rest, None
         self.gate.abandon()
         self._thread.join(_ABANDON_S)
+        if rest is not None and not self._thread.is_alive():
+            with contextlib.suppress(StepAbandoned):
+                rest(self.gate)
 
     def _run(self) -> None:
         try:
@@ -158,6 +166,11 @@ class Stints:
     def are_full(self) -> bool:
         """Whether no other long step may begin."""
         return sum(not step.has_ended for step in self._begun) >= MOST_AT_ONCE
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that the steps under way may take. How much of it each has taken already is not known."""
+        return sum(step.memory_bytes for step in self._begun if not step.has_ended)
 
     def begin(self, step: LongStep) -> None:
         """Begin a step with its first stint."""

@@ -24,16 +24,15 @@ from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import inline, short_steps
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.inline import score_small
+from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, MIN_MEMORY_BYTES
 from scoreline.tasks.steps.part_challenger import PartChallenger
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
-    LARGE_MEMORY_BYTES,
     LONGEST_IN_PART_S,
     LONGEST_RECORDS_S,
     LONGEST_S,
     LONGEST_WITHIN_S,
     LOOK_EVERY_S,
-    MIN_MEMORY_BYTES,
     ShortSteps,
 )
 from tests.support.one_job import OneJob
@@ -217,6 +216,23 @@ def test_the_time_limit_of_the_task_interrupts_the_part_without_failing_it(at: O
         score(at, steps())
     # The part is scored again, and the attempt does not count
     assert PartInterrupted.transient
+    at.run()
+    at.verify([])
+
+
+def test_the_time_limit_that_interrupts_records_during_another_step_interrupts_the_part(
+    at: OneJob, install: Install
+) -> None:
+    """The limit interrupts a process only once. Otherwise, the part would go on until the process is killed."""
+
+    def interrupted(engine: Engine, step: WaitingStep) -> bool:
+        raise PartInterrupted("a step was done between two batches of these records until the time limit")
+
+    install(interrupted)
+    at.ledger.waiting.add(records_of("a"))
+    with pytest.raises(PartInterrupted):
+        score(at, steps())
+    assert at.ledger.waiting.states([records_of("a")]) == [""]
     at.run()
     at.verify([])
 

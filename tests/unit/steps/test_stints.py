@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,15 @@ from scoreline.tasks.steps import stints as stints_module
 from scoreline.tasks.steps.arrange import _Arrangement
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
-from scoreline.tasks.steps.short_steps import LARGE_MEMORY_BYTES, LOOK_EVERY_S, ShortSteps
+from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, MIN_MEMORY_BYTES
+from scoreline.tasks.steps.short_steps import LOOK_EVERY_S, ShortSteps
 from scoreline.tasks.steps.stints import MOST_AT_ONCE, Gate, LongStep, StepAbandoned, Stints
 from tests.support.one_job import OneJob
 from tests.support.waiting import HANG_S
 
 PLAN = WaitingStep(task="scoreline.plan", job_id="j")
 END = WaitingStep(task="scoreline.finalize", job_id="j")
+PINNED = PinnedModel(name="m", version="1", manifest_sha256="")
 PAUSED_AT = 3
 """Number of times that a step passes its gate before it is held there."""
 
@@ -91,7 +94,7 @@ class Time:
 
 
 def look(one: OneJob, steps: ShortSteps) -> None:
-    steps(one.engine, ModelInUse(one.engine.models, PinnedModel(name="m", version="1", manifest_sha256="")))
+    steps(one.engine, ModelInUse(one.engine.models, PINNED))
 
 
 def scored(folder: Path, parts: int = 8) -> OneJob:
@@ -231,6 +234,67 @@ def test_planning_that_is_under_way_at_the_end_of_a_part_is_ended_and_short_step
     assert one.outcome.rows == 4 + 20 * 2
 
 
+def test_planning_that_is_abandoned_between_its_survey_and_the_rest_is_listed_again(tmp_path: Path) -> None:
+    one, stints = many_objects(tmp_path), Stints()
+    steps = between(stints)
+    one.ledger.waiting.add(PLAN)
+    assert one.ledger.waiting.take(60) == PLAN
+    stints._begun = [steps._long_step(one.engine, PLAN)]
+    stints._begun[0].gate.open()
+    stints._begun[0]._thread.join(HANG_S)
+    assert one.ledger.waiting.states([PLAN]) == ["taken"]
+    steps.end_part(one.engine, interrupted=True)
+    assert one.ledger.waiting.states([PLAN]) == ["waiting"]
+    assert not exists(one.store, keys.plan("j"))
+
+
+def test_a_long_step_that_begins_between_two_batches_of_records_is_paused_until_they_have_ended(
+    tmp_path: Path, stints: Pausing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, records and part would wait for minutes while results are arranged."""
+    one, steps, run = scored(tmp_path), between(stints), short_steps._run
+    records = WaitingStep(task="scoreline.score_staged", job_id="r")
+    seen: list[tuple[bool, bool]] = []
+
+    def run_records(engine: Engine, step: WaitingStep, longest_s: float) -> None:
+        if step != records:
+            run(engine, step, longest_s)
+            return
+        one.ledger.waiting.add(END)
+        with engine.step_under_way():
+            for _ in range(2):
+                engine.let_others_work(PINNED)
+                seen.append((bool(stints._begun), read_outcome(one.store, "j") is None))
+
+    monkeypatch.setattr(short_steps, "_run", run_records)
+    monkeypatch.setattr(ShortSteps, "_model_of", lambda *_: None)
+    assert one.ledger.waiting.take(60) == END
+    one.ledger.waiting.end(END)
+    one.ledger.waiting.add(records)
+    look(one, steps)
+    assert seen == [(True, True)] * 2
+    # And the end of the records does not let it work beside the part
+    assert not stints._begun[0].gate._open.is_set()
+    while read_outcome(one.store, "j") is None:
+        look(one, steps)
+    assert one.outcome.state == "succeeded"
+
+
+def test_a_long_step_shares_nothing_with_the_steps_that_are_done_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, engines = scored(tmp_path), list[Engine]()
+    monkeypatch.setattr(short_steps, "_run", lambda engine, *_: engines.append(engine))
+    one.ledger.waiting.add(END)
+    records = WaitingStep(task="scoreline.score_staged", job_id="r")
+    one.ledger.waiting.add(records)
+    monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
+    look(one, between(Stints()))
+    long, short = engines
+    assert long.kept is not short.kept
+    assert long._documents is not short._documents
+
+
 def test_an_interrupted_part_does_not_wait_for_planning(tmp_path: Path, stints: Pausing) -> None:
     one, steps = many_objects(tmp_path), between(stints)
     one.ledger.waiting.add(PLAN)
@@ -280,6 +344,26 @@ def test_while_a_free_process_arranges_steps_of_other_jobs_pass(tmp_path: Path) 
     assert one.outcome.state == "succeeded"
 
 
+@pytest.mark.parametrize("has_died", [False, True])
+@pytest.mark.parametrize("step", ["plan", "finalize"])
+def test_after_the_first_attempt_no_steps_of_other_jobs_pass(tmp_path: Path, step: str, *, has_died: bool) -> None:
+    """A step of another job may kill the process. If it could do so in each attempt, the job would fail, too."""
+    one, passed = many_objects(tmp_path) if step == "plan" else scored(tmp_path), list[ModelInUse]()
+
+    class Noting(ShortSteps):
+        def __call__(self, engine: Engine, model: ModelInUse) -> float:
+            passed.append(model)
+            return 0.0
+
+    if has_died:
+        one.ledger.begin_step("j", step, 60)
+    engine = replace(one.engine, between_batches=Noting(has_room=lambda *_: True))
+    (planner.plan_job if step == "plan" else finalize)(engine, "j")
+    assert bool(passed) != has_died
+    one.run()
+    assert one.outcome.state == "succeeded"
+
+
 def test_a_process_begins_only_so_many_long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stints_module, "STINT_S", 0.001)
     stints, release = Stints(), threading.Event()
@@ -289,6 +373,30 @@ def test_a_process_begins_only_so_many_long_steps(monkeypatch: pytest.MonkeyPatc
     assert stints.are_full
     release.set()
     stints.abandon()
+
+
+@pytest.mark.parametrize("begun", ["scoreline.plan", "scoreline.finalize"])
+@pytest.mark.parametrize("waits", ["scoreline.plan", "scoreline.finalize"])
+def test_a_long_step_begins_only_if_its_memory_is_available_beside_that_of_those_begun(
+    tmp_path: Path, stints: Pausing, begun: str, waits: str
+) -> None:
+    """A step that has just begun has not taken its memory yet."""
+    needed = {"scoreline.plan": MIN_MEMORY_BYTES, "scoreline.finalize": LARGE_MEMORY_BYTES}
+    for missing in (1, 0):
+        folder = tmp_path / str(missing)
+        one = many_objects(folder) if waits == "scoreline.plan" else scored(folder)
+        while one.ledger.waiting.take(60) is not None:
+            pass
+        memory = needed[begun] + needed[waits] - missing
+        steps = between(stints, available=lambda memory=memory: memory)
+        first = steps._long_step(one.engine, WaitingStep(task=begun, job_id="begun"))
+        stints._begun = [first]
+        step = WaitingStep(task=waits, job_id="j")
+        one.ledger.waiting.end(step)
+        one.ledger.waiting.add(step)
+        steps._do_all(one.engine, ModelInUse(one.engine.models, PINNED), [], frozenset())
+        assert len(stints._begun) == 2 - missing
+        stints.abandon()
 
 
 def _waiting(release: threading.Event) -> Callable[[Gate], None]:
@@ -335,6 +443,31 @@ def test_the_time_limit_of_a_part_leaves_the_step_for_its_next_stint(
     while read_outcome(one.store, "j") is None:
         look(one, steps)
     assert one.outcome.state == "succeeded"
+
+
+def test_the_time_limit_at_the_end_of_a_part_ends_all_planning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit interrupts a process only once, and kills it a minute later."""
+    one, stints, asked = many_objects(tmp_path), Stints(), list[LongStep]()
+    steps = between(stints, has_room=lambda *_: False)
+    one.ledger.waiting.add(PLAN)
+    one.ledger.waiting.add(WaitingStep(task="scoreline.score_staged", job_id="r"))
+    stints._begun = [LongStep(lambda gate: gate(), lambda gate: gate()) for _ in range(2)]
+
+    def go_on(step: LongStep, seconds: float | None = None) -> bool:
+        asked.append(step)
+        return len(asked) > 1
+
+    def run_out(engine: Engine, step: WaitingStep, longest_s: float) -> None:
+        raise PartInterrupted("the time limit")
+
+    monkeypatch.setattr(LongStep, "go_on", go_on)
+    monkeypatch.setattr(short_steps, "_run", run_out)
+    monkeypatch.setattr(ShortSteps, "_has_room", lambda self, engine, step, *_: step != PLAN)
+    steps.end_part(one.engine)
+    assert len(asked) == 1
+    assert not stints._begun
+    # And a step without room, which was looked at before, is listed again
+    assert one.ledger.waiting.states([PLAN]) == ["waiting"]
 
 
 def test_an_abandoned_step_does_not_wait_at_its_gate() -> None:

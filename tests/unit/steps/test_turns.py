@@ -21,14 +21,15 @@ from scoreline.storage.objects.base import exists
 from scoreline.tasks.job.documents import Job, mark_active
 from scoreline.tasks.steps import short_steps
 from scoreline.tasks.steps.engine import Engine, ModelInUse
+from scoreline.tasks.steps.long_steps import MIN_MEMORY_BYTES
 from scoreline.tasks.steps.score_part import score_part
 from scoreline.tasks.steps.short_steps import (
     LOOK_EVERY_S,
-    MIN_MEMORY_BYTES,
     PATIENCE_S,
     TURNS_EVERY,
     ShortSteps,
 )
+from scoreline.tasks.steps.stints import LongStep, Stints
 from tests.support.one_job import OneJob
 from tests.support.one_model import Models
 
@@ -148,6 +149,29 @@ def test_models_do_not_take_turns(two: Two, why: str) -> None:
     assert not two.is_planned()
     assert two.models.loads == ["m"]
     assert two.one.ledger.waiting.take(60) == PLAN  # it is left to other processes
+
+
+def test_planning_that_is_not_ended_in_its_turn_takes_another_turn(two: Two) -> None:
+    """Otherwise, it would load its model beside the one in use."""
+
+    class Later(Stints):
+        def begin(self, step: LongStep) -> None:
+            self._begun.append(step)
+
+        def go_on(self) -> None:
+            if self._begun and model.loaded is not None:
+                assert self._begun.pop().go_on()
+
+    clock = Clock(0.0)
+    between, model = steps(clock, stints=Later()), ModelInUse(two.models, two.one.documents.job.model)
+    planned = []
+    for clock.now in (0.0, 2 * PATIENCE_S):
+        model.bundle  # noqa: B018
+        between(two.engine, model)
+        planned.append(two.is_planned())
+    assert planned == [False, True]
+    assert model.loaded is not None
+    assert two.models.loads == ["m", "m", "n", "m"]
 
 
 def test_after_a_turn_the_part_goes_on_for_a_while(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:

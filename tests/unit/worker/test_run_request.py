@@ -9,9 +9,11 @@ from celery import Celery, Task
 from celery.app.task import Context
 from celery.exceptions import Ignore
 
+from scoreline.storage.errors import PartInterrupted
 from scoreline.storage.ledger.waiting import WaitingStep
+from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.worker.packed_request import PackedRequest
-from scoreline.worker.run_request import is_between_batches, longest_between_batches_s, run_request
+from scoreline.worker.run_request import interruptible, is_between_batches, longest_between_batches_s, run_request
 
 
 @pytest.fixture
@@ -78,3 +80,14 @@ def test_no_message_can_say_that_its_request_is_done_between_batches() -> None:
         request = Context({"scoreline_between_batches": 5.0})
 
     assert not is_between_batches(Named())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [SoftTimeLimitExceeded(), PartInterrupted("a further step took until the limit")])
+def test_the_time_limit_of_the_part_interrupts_the_part_and_not_only_the_request(app: Celery, error: Exception) -> None:
+    @app.task(name="scoreline.status", bind=True, shared=False)
+    def status(self: Task[Any, Any]) -> None:
+        with interruptible(self):
+            raise error
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        run_request(app, step("interrupted"), 5.0)
