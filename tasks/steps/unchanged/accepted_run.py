@@ -33,6 +33,7 @@ from scoreline.tasks.job.plan import CarryOver, Columns
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.pointer import Pointer
 from scoreline.tasks.scoring.score import Scored
+from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.unchanged.row_hashes import NoHash, RowHasher
 
 MAX_MANIFEST_BYTES = 64 << 20
@@ -100,6 +101,7 @@ def carry_over(
         "features": columns.features,
         "frames": columns.frames,
         "hashed": [[name, str(reads.field(name).type)] for name in hashed],
+        "scored_as": describe_types(reads, columns.features),  # beside a null, integers are scored as floats
         "outputs": [[field.name, str(field.type)] for field in outputs_of(columns)],
         "rules": [asdict(rule) for rule in columns.rules],
         "environment": environment,

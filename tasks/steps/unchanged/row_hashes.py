@@ -109,13 +109,13 @@ def _words(column: pa.Array) -> tuple[Any, Any]:
     if pa.types.is_primitive(kind) and kind.bit_width in (8, 16, 32, 64):
         words = _bits(column, kind.bit_width)
         return words, words
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if not (_is_text(kind) or pa.types.is_decimal(kind)):  # bytes, for example, are not always UTF-8
         raise NoHash(str(kind))
-    try:
-        texts = pc.fill_null(column.cast(pa.large_string()), "")
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise NoHash(str(kind)) from None
-    return key_hashes(texts)
+    return key_hashes(pc.fill_null(column.cast(pa.large_string()), ""))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _bits(column: pa.Array, width: int) -> Any:

@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
@@ -316,3 +318,33 @@ def test_what_only_changed_does_not_go_with_is_refused(work: Work) -> None:
         work.run(only_changed=None, key=["id"])
     job = work.client.submit("forest", "s3://scoreline/in/", only_changed=True, key=["a", "none"]).job_id
     assert "the key 'none' is neither a feature nor a kept column" in work.client.status(job).error
+
+
+def test_integers_beside_a_null_are_scored_again_because_they_are_scored_as_floats(work: Work) -> None:
+    x = pd.DataFrame({"n": np.arange(50), "m": np.arange(50) % 3})
+    work.client.models.publish("whole", RandomForestClassifier(3, random_state=0).fit(x, x.n % 2))
+    fields = pa.schema([("n", pa.int64()), ("m", pa.int64())])
+    before: list[dict[str, Any]] = [{"n": n, "m": 1} for n in (*range(20), 2**53 + 1)]
+    work.put(pa.Table.from_pylist(before, schema=fields))
+    work.run(model="whole")
+    assert work.run(model="whole").carried == 21
+    # When a single null makes the job score all of them as float64, which cannot hold the last one
+    work.put(pa.Table.from_pylist([*before, {"n": None, "m": 1}], schema=fields))
+    done = work.run(model="whole")
+    assert (done.rows, done.rejected, done.carried) == (21, 1, 0)
+    assert same(work.results(), work.full(model="whole"))
+
+
+@pytest.mark.parametrize("name", ["key", "feature"])
+def test_bytes_of_a_fixed_size_are_not_compared(work: Work, name: str) -> None:
+    fields = pa.schema([("uuid", pa.binary(2)), ("a", pa.float64()), ("b", pa.int32())])
+    work.put(pa.Table.from_pylist([{"uuid": bytes([250, n]), "a": 1.0, "b": n} for n in range(9)], schema=fields))
+    named: dict[str, Any] = {"key": ["uuid"]}
+    if name == "feature":
+        x = pd.DataFrame({"uuid": [b"ab", b"cd"] * 9})
+        work.client.models.publish("uuids", make_pipeline(OrdinalEncoder(), forest()).fit(x, [0, 1] * 9))
+        fields = pa.schema([("uuid", pa.binary(2))])
+        work.put(pa.Table.from_pylist([{"uuid": b"ab"}, {"uuid": b"cd"}], schema=fields))
+        named = {"model": "uuids"}
+    done = work.run(**named)
+    assert done.not_carried == "a feature, the key or a rule is fixed_size_binary[2], and is not compared"
