@@ -23,6 +23,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.job.documents import Outcome, read_outcome
 from scoreline.tasks.steps.unchanged import carrier
+from scoreline.tasks.steps.unchanged.row_hashes import RowHasher
 from scoreline.testing import EagerClient, eager
 from tests.support.estimators import Centred
 
@@ -348,3 +349,18 @@ def test_bytes_of_a_fixed_size_are_not_compared(work: Work, name: str) -> None:
         named = {"model": "uuids"}
     done = work.run(**named)
     assert done.not_carried == "a feature, the key or a rule is fixed_size_binary[2], and is not compared"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pa.array([1.0]), pa.array([1.0]).view(pa.int64())),
+        (pa.array([7], pa.timestamp("s")), pa.array([7], pa.timestamp("ns"))),
+        (pa.array(["1.50"]), pa.array(["1.50"]).cast(pa.decimal128(5, 2))),
+    ],
+    ids=["number", "time", "text"],
+)
+def test_values_of_different_types_differ(one: Any, other: Any) -> None:
+    hasher = RowHasher(["x"], "0" * 64)
+    found = [hasher.hashes(pa.record_batch([values], names=["x"])) for values in (one, other)]
+    assert all(left[0] != right[0] for left, right in zip(*found, strict=True))
