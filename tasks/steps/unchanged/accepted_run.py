@@ -12,7 +12,9 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from scoreline.storage.errors import DocumentCorrupt, InputError, ObjectNotFound
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import library_versions
+from scoreline.storage.models.row_order import ORDERLY
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.schemas import from_text
@@ -54,16 +57,13 @@ def outputs_of(columns: Columns) -> pa.Schema:
     return pa.schema([field for field in from_text(columns.schema) if field.name not in columns.keep])
 
 
-def environment_of(bundle: Bundle) -> str:
-    """Return a digest of the versions of the libraries that score with a bundle."""
-    steps = (*bundle.preprocessors, *bundle.models.values())
-    packages = {type(step).__module__.partition(".")[0] for step in steps} - {"sklearn", "__main__", "builtins"}
-    versions = library_versions() | {"pyarrow": pa.__version__}
-    for package in packages | {"scoreline"}:
-        try:
+@cache
+def environment_of() -> str:
+    """Return a digest of the versions of all libraries that may compute a score (see `Bundle.may_be_tried`)."""
+    versions = library_versions()
+    for package in (*ORDERLY - {"sklearn", "contextlib"}, "scikit-learn", "pyarrow"):
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return sha256_hex(json.dumps(versions, sort_keys=True).encode())[:32]
 
 
@@ -93,7 +93,7 @@ def carry_over(
             "another --key"
         )
     hashed = tuple(dict.fromkeys((*key, *columns.features, *(rule.column for rule in columns.rules))))
-    reads, environment = from_text(columns.reads), environment_of(bundle)
+    reads, environment = from_text(columns.reads), environment_of()
     depends = {
         "format": _FORMAT,
         "model": job.model.manifest_sha256,
@@ -114,6 +114,9 @@ def carry_over(
         return replace(
             found, fingerprint="", why_not=f"a feature, the key or a rule is {error.kind}, and is not compared"
         )
+    if bundle.calls_own_code:
+        why = "the model uses code of another library or of your own, and nothing shows whether that code has changed"
+        return replace(found, fingerprint="", why_not=why)
     if not (bundle.keeps_rows_apart and bundle.may_be_tried and _depend_on_nothing_else(score, rows)):
         why = "the score of a row depends on the other rows that the model scores with it, at least in its last bits"
         return replace(found, fingerprint="", why_not=why)

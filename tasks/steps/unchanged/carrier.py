@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from scoreline.storage.errors import ObjectNotFound
-from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.plan import Columns
 from scoreline.tasks.steps.unchanged.accepted_run import (
@@ -97,9 +96,9 @@ class Carrier:
         self.fault = ""
         """Why the scores of some rows were not found, for people to read; empty if nothing was missing."""
 
-    def begin(self, bundle: Bundle) -> bool:
+    def begin(self) -> bool:
         """Prepare to carry scores. Return False if this process would score with other libraries than those planned."""
-        if environment_of(bundle) != self._carry.environment:
+        if environment_of() != self._carry.environment:
             self.fault = "a worker has other versions of the libraries than the one that planned the job"
             return False
         if self._carry.job_id:

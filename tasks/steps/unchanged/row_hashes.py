@@ -89,9 +89,8 @@ def _add(found: list[Any], column: pa.Array) -> None:
     """Take the values of a column into both streams."""
     if pa.types.is_dictionary(column.type):  # a model may depend on the categories, even if no row has them
         categories = column.dictionary
-        words = _words_of(repr(categories.cast(pa.large_string()).to_pylist()))
-        for stream, hashes in enumerate(found):
-            _mix(hashes, np.uint64(words[stream]), stream)
+        for stream, word in enumerate(_words_of(repr(categories.cast(pa.large_string()).to_pylist()))):
+            _mix(found[stream], np.uint64(word), stream)
         column = column.dictionary_decode()
     missing = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
     for stream, words in enumerate(_words(column)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 from collections.abc import Iterator
@@ -16,13 +17,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models import row_order
 from scoreline.tasks.job.documents import Outcome, read_outcome
 from scoreline.tasks.steps.unchanged import carrier
+from scoreline.tasks.steps.unchanged.accepted_run import environment_of
 from scoreline.tasks.steps.unchanged.row_hashes import RowHasher
 from scoreline.testing import EagerClient, eager
 from tests.support.estimators import Centred
@@ -286,7 +290,10 @@ def test_scores_that_are_gone_are_computed_and_the_outcome_says_so(work: Work, l
     assert same(work.results(), work.full())
 
 
-def test_a_model_whose_scores_depend_on_the_other_rows_scores_all_of_them(work: Work) -> None:
+def test_a_model_whose_scores_depend_on_the_other_rows_scores_all_of_them(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_order, "ORDERLY", {*row_order.ORDERLY, "tests"})
     work.client.models.publish("centred", Centred().fit(pd.DataFrame(rows(9))[["a", "b"]], range(9)))
     work.put(rows(30))
     for _ in range(2):
@@ -300,7 +307,7 @@ def test_a_worker_with_other_libraries_than_the_planner_scores_all_rows(
 ) -> None:
     work.put(rows(30))
     work.run()
-    monkeypatch.setattr(carrier, "environment_of", lambda bundle: "other")
+    monkeypatch.setattr(carrier, "environment_of", lambda: "other")
     done = work.run()
     assert (done.carried, done.not_carried) == (
         0,
@@ -364,3 +371,35 @@ def test_values_of_different_types_differ(one: Any, other: Any) -> None:
     hasher = RowHasher(["x"], "0" * 64)
     found = [hasher.hashes(pa.record_batch([values], names=["x"])) for values in (one, other)]
     assert all(left[0] != right[0] for left, right in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["scipy", "pandas", "scikit-learn", "numpy", "pyarrow", "scoreline"])
+def test_another_release_of_a_library_scores_all_rows(work: Work, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.put(rows(30))
+    work.run()
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda asked: "0.1" if asked == name else version(asked))
+    environment_of.cache_clear()
+    done = work.run()
+    environment_of.cache_clear()
+    assert (done.carried, done.not_carried) == (
+        0,
+        "the accepted run j1 has other outputs, columns, types, rules or library versions",
+    )
+
+
+def shouted(text: str) -> list[str]:
+    """Stands for a function of a user, which a later release of the user's code may change."""
+    return text.upper().split()
+
+
+def test_a_model_that_uses_code_of_the_user_scores_all_rows(work: Work) -> None:
+    words = CountVectorizer(tokenizer=shouted, token_pattern=None)
+    work.client.models.publish("words", make_pipeline(words, forest()).fit(["a b", "b c"] * 9, ["x", "y"] * 9))
+    work.client.models.publish("centred", Centred().fit(pd.DataFrame(rows(9))[["a", "b"]], range(9)))
+    work.put(rows(30))
+    why = "the model uses code of another library or of your own, and nothing shows whether that code has changed"
+    for options in ({"model": "words", "features": ["note"]}, {"model": "centred"}):
+        work.run(**options)
+        done = work.run(**options)
+        assert (done.carried, done.not_carried) == (0, why)
