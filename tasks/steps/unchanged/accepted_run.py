@@ -35,6 +35,7 @@ from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.job.plan import CarryOver, Columns
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.pointer import Pointer
+from scoreline.tasks.quality.published import read_manifest_head
 from scoreline.tasks.scoring.score import Scored
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.unchanged.row_hashes import NoHash, RowHasher
@@ -136,29 +137,28 @@ def _from_latest(buckets: Buckets, job: Job, found: CarryOver) -> CarryOver:
     if run.model_sha256 != job.model.manifest_sha256:
         return replace(found, why_not=f"the accepted run {run.job_id} has another model version, {run.model}")
     store, folder = _place(buckets, results)
+    head = read_manifest_head(store, folder)
     try:
-        head = read_head(store, folder)
-    except (ObjectNotFound, *MALFORMED):
+        size = store.head(keys.results_manifest(folder)).size
+    except ObjectNotFound:  # the run is being removed
+        head = {}
+    if not head:
         return replace(found, why_not=f"the manifest of the accepted run {run.job_id} cannot be read")
     before = head.get("carry_fingerprint")
     if before is None:
-        return replace(found, why_not=f"the accepted run {run.job_id} was not submitted with --only-changed")
+        return replace(
+            found,
+            why_not=f"the accepted run {run.job_id} has no scores to carry over, because it was submitted without "
+            "--only-changed or had none",
+        )
     if before != found.fingerprint:
         return replace(
             found,
             why_not=f"the accepted run {run.job_id} has other outputs, columns, types, rules or library versions",
         )
-    if store.head(keys.results_manifest(folder)).size > MAX_MANIFEST_BYTES:
+    if size > MAX_MANIFEST_BYTES:
         return replace(found, why_not=f"the manifest of the accepted run {run.job_id} is too large")
     return replace(found, job_id=run.job_id, results=results, manifest_sha256=latest.published.manifest_sha256)
-
-
-def read_head(store: ObjectStore, folder: str) -> dict[str, Any]:
-    """Return the first line of a manifest. Raises `ObjectNotFound` or an error in `MALFORMED`."""
-    key = keys.results_manifest(folder)
-    line = next(lines_of(store, store.head(key)), b"")
-    head = json.loads(line.rstrip() + b"]}")
-    return head if isinstance(head, dict) else {}
 
 
 class AcceptedRuns:

@@ -403,3 +403,33 @@ def test_a_model_that_uses_code_of_the_user_scores_all_rows(work: Work) -> None:
         work.run(**options)
         done = work.run(**options)
         assert (done.carried, done.not_carried) == (0, why)
+
+
+def test_a_run_that_is_removed_while_a_job_is_planned_carries_nothing(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.put(rows(30))
+    work.run()
+    manifest, head = keys.results_manifest(work.folder()), type(work.client.buckets.main).head
+
+    def head_of_removed(store: Any, key: str) -> Any:
+        if key == manifest:
+            store.delete(key)
+        return head(store, key)
+
+    monkeypatch.setattr(type(work.client.buckets.main), "head", head_of_removed)
+    done = work.run()
+    assert (done.rows, done.carried, done.not_carried) == (
+        30,
+        0,
+        "the manifest of the accepted run j1 cannot be read",
+    )
+
+
+def test_a_run_without_rows_keeps_no_scores(work: Work) -> None:
+    work.put([])
+    work.run()
+    work.put(rows(3))
+    assert work.run().not_carried == (
+        "the accepted run j1 has no scores to carry over, because it was submitted without --only-changed or had none"
+    )
