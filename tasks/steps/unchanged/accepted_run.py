@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -39,6 +39,7 @@ from scoreline.tasks.quality.published import read_manifest_head
 from scoreline.tasks.scoring.score import Scored
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.unchanged.row_hashes import NoHash, RowHasher
+from scoreline.tasks.steps.unchanged.stored_scores import sketched
 
 MAX_MANIFEST_BYTES = 64 << 20
 """Each process reads the manifest of the accepted run once. One of 100,000 parts has some 60 MB."""
@@ -46,11 +47,37 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class AcceptedPart:
-    """The scores of a part of the accepted run, as its manifest names them."""
+class AcceptedParts:
+    """The scores of the parts of the accepted run, as its manifest names them."""
 
-    sha256: str
-    sketch: str
+    digests: Sequence[str]
+    """The digest of the scores of each part; empty if the part has none."""
+    hashes: Any = field(repr=False)
+    """The hashes in the sketches of all parts, in order: ndarray of uint64."""
+    numbers: Any = field(repr=False)
+    """The part of each of them: ndarray of int64."""
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[str, str]]) -> AcceptedParts:
+        """Return the parts with these digests and sketches."""
+        parts = list(parts)
+        sketches = [sketched(sketch) for _, sketch in parts]
+        hashes = np.concatenate([np.empty(0, np.uint64), *sketches])
+        numbers = np.repeat(np.arange(len(parts)), [len(sketch) for sketch in sketches])
+        order = np.argsort(hashes, kind="stable")
+        return cls(digests=[digest for digest, _ in parts], hashes=hashes[order], numbers=numbers[order])
+
+    def parts_of(self, hi: Any) -> list[int]:
+        """Return the parts that share hashes with a batch, those that share most first."""
+        if not len(self.hashes):
+            return []
+        wanted = np.sort(hi[hi <= self.hashes[-1]])
+        if not len(wanted):
+            return []
+        places = np.searchsorted(wanted, self.hashes)
+        places[places == len(wanted)] = 0
+        numbers, counts = np.unique(self.numbers[wanted[places] == self.hashes], return_counts=True)
+        return [int(number) for number in numbers[np.argsort(-counts, kind="stable")]]
 
 
 def outputs_of(columns: Columns) -> pa.Schema:
@@ -165,30 +192,27 @@ class AcceptedRuns:
     """Reads the manifests of accepted runs, and keeps the one that was read last."""
 
     def __init__(self) -> None:
-        self._known: tuple[CarryOver, tuple[AcceptedPart | None, ...] | None] | None = None
+        self._known: tuple[CarryOver, AcceptedParts | None] | None = None
 
-    def parts(self, buckets: Buckets, carry: CarryOver) -> tuple[AcceptedPart | None, ...] | None:
-        """Return what is known of each part; None if the manifest is gone or differs from the one that was planned.
-
-        An item is None if the part has no scores to carry.
-        """
+    def parts(self, buckets: Buckets, carry: CarryOver) -> AcceptedParts | None:
+        """Return the parts of a run; None if its manifest is gone or differs from the one that was planned."""
         if self._known is None or self._known[0] != carry:
             self._known = (carry, self._read(buckets, carry))
         return self._known[1]
 
-    def _read(self, buckets: Buckets, carry: CarryOver) -> tuple[AcceptedPart | None, ...] | None:
+    def _read(self, buckets: Buckets, carry: CarryOver) -> AcceptedParts | None:
         store, folder = _place(buckets, carry.results)
         digest = hashlib.sha256()
         try:
             info = store.head(keys.results_manifest(folder))
-            found = tuple(_parts(lines_of(store, info, digest.update)))
+            found = AcceptedParts.of(_parts(lines_of(store, info, digest.update)))
         except (ObjectNotFound, PreconditionFailed, *MALFORMED):
             return None
         return found if digest.hexdigest() == carry.manifest_sha256 else None
 
 
-def _parts(lines: Iterator[bytes]) -> Iterator[AcceptedPart | None]:
-    """Yield what a manifest says of each part."""
+def _parts(lines: Iterator[bytes]) -> Iterator[tuple[str, str]]:
+    """Yield the digest and the sketch of the scores of each part in a manifest; both are empty if it has none."""
     for line in lines:
         if line.rstrip().endswith(b'"parts": ['):
             break
@@ -196,13 +220,8 @@ def _parts(lines: Iterator[bytes]) -> Iterator[AcceptedPart | None]:
         text = line.strip().rstrip(b",")
         if not text or text.startswith(b"]"):
             continue
-        raw = json.loads(text).get("carry")
-        if raw is None:
-            yield None
-        else:
-            yield AcceptedPart(
-                sha256=convert(raw.get("sha256"), str, "sha256"), sketch=convert(raw.get("sketch"), str, "sketch")
-            )
+        raw = json.loads(text).get("carry") or {"sha256": "", "sketch": ""}
+        yield convert(raw.get("sha256"), str, "sha256"), convert(raw.get("sketch"), str, "sketch")
 
 
 def _place(buckets: Buckets, results: str) -> tuple[ObjectStore, str]:

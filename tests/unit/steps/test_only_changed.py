@@ -25,9 +25,10 @@ from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models import row_order
 from scoreline.tasks.job.documents import Outcome, read_outcome
-from scoreline.tasks.steps.unchanged import carrier
+from scoreline.tasks.steps.unchanged import accepted_run, carrier
 from scoreline.tasks.steps.unchanged.accepted_run import environment_of
 from scoreline.tasks.steps.unchanged.row_hashes import RowHasher
+from scoreline.tasks.steps.unchanged.stored_scores import sketched
 from scoreline.testing import EagerClient, eager
 from tests.support.estimators import Centred
 
@@ -433,3 +434,17 @@ def test_a_run_without_rows_keeps_no_scores(work: Work) -> None:
     assert work.run().not_carried == (
         "the accepted run j1 has no scores to carry over, because it was submitted without --only-changed or had none"
     )
+
+
+def test_the_sketches_of_a_run_are_decoded_once_for_all_parts(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.put(rows(40), group=10)
+    work.run()
+    decoded: list[str] = []
+
+    def noted(text: str) -> Any:
+        decoded.append(text)
+        return sketched(text)
+
+    monkeypatch.setattr(accepted_run, "sketched", noted)
+    done = work.run()
+    assert (done.parts, done.carried, len(decoded)) == (4, 40, 4)
