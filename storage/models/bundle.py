@@ -23,7 +23,7 @@ from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.introspection import replaces_blanks
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
-from scoreline.storage.models.row_order import keeps_rows_apart, may_be_tried
+from scoreline.storage.models.row_order import calls_own_code, keeps_rows_apart, may_be_tried
 from scoreline.storage.models.stream import FileSource, ObjectSource, Source, VerifiedReader
 from scoreline.storage.models.thread_limits import limit_to_one_thread
 from scoreline.storage.models.unpickler import LoadFailed, load
@@ -89,6 +89,11 @@ class Bundle:
     def may_be_tried(self) -> bool:
         """Whether an additional call leaves later results unchanged, as far as the classes of the steps are known."""
         return may_be_tried(self.preprocessors, self.models.values())
+
+    @cached_property
+    def calls_own_code(self) -> bool:
+        """Whether scoring may call a function that is not of a known library, such as the user's tokenizer."""
+        return calls_own_code(self.preprocessors, self.models.values())
 
     def prepare(self, x: Any) -> Any:
         """Run the preprocessors on features of shape (n_rows, n_features), and return the input for the models."""

@@ -7,7 +7,7 @@ step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -24,23 +24,22 @@ _METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function"
 _OF_VALUES: tuple[Any, ...] = (np.nan_to_num, np.clip, np.round, np.around)
 """NumPy functions, besides ufuncs, that process each value independently. Other functions, such as ``np.cumsum``, do
 not."""
-_UNUSED = frozenset(
+_WHILE_FITTING = frozenset(
     {
-        "analyzer",
         "best_params_",
         "cv",
         "cv_results_",
         "feature_names_out",
         "param_distributions",
         "param_grid",
-        "preprocessor",
         "refit",
         "scorer_",
         "scoring",
-        "tokenizer",
         "vocabulary_",
     }
 )
+"""Attributes whose functions scikit-learn calls only while fitting."""
+_UNUSED = _WHILE_FITTING | {"analyzer", "preprocessor", "tokenizer"}
 """Attributes whose functions scikit-learn calls only while fitting, or separately for each document."""
 
 
@@ -65,6 +64,11 @@ def may_be_tried(preprocessors: Iterable[Any], models: Iterable[Any]) -> bool:
         _is_known(type(step)) and _is_orderly(step, set()) and not _holds_generator(step, set())
         for step in [*preprocessors, *models]
     )
+
+
+def calls_own_code(preprocessors: Iterable[Any], models: Iterable[Any]) -> bool:
+    """Return whether scoring may call a function that is not of a known library, such as the user's tokenizer."""
+    return not all(_is_orderly(step, set(), _WHILE_FITTING) for step in [*preprocessors, *models])
 
 
 def _holds_generator(item: Any, seen: set[int]) -> bool:
@@ -105,17 +109,17 @@ def _is_known(item: Any) -> bool:
     return str(getattr(item, "__module__", None) or "").partition(".")[0] in ORDERLY
 
 
-def _is_orderly(item: Any, seen: set[int]) -> bool:
-    """Return whether an object, and all objects within it, process rows independently."""
+def _is_orderly(item: Any, seen: set[int], unused: Set[str] = _UNUSED) -> bool:
+    """Return whether an object, and all objects within it except `unused` attributes, process rows independently."""
     if item is None or isinstance(item, str | bytes | int | float | type) or id(item) in seen:
         return True
     seen.add(id(item))
     if isinstance(item, Mapping):
-        return all(_is_orderly(value, seen) for value in item.values())
+        return all(_is_orderly(value, seen, unused) for value in item.values())
     if isinstance(item, list | tuple) or (isinstance(item, np.ndarray) and item.dtype == object):
         # A function in a list only selects the columns of a transformer during fit.
         values: Any = item.ravel() if isinstance(item, np.ndarray) else item
-        return all(_is_orderly(value, seen) for value in values if not _is_function(value))
+        return all(_is_orderly(value, seen, unused) for value in values if not _is_function(value))
     if _is_function(item):
         return isinstance(item, np.ufunc) or _is_known(item) or getattr(item, "__module__", None) == "builtins"
     if not _is_known(type(item)):
@@ -125,7 +129,7 @@ def _is_orderly(item: Any, seen: set[int]) -> bool:
         if not all(function is None or _treats_values(function) for function in functions):
             return False
     held = getattr(item, "__dict__", {})
-    return all(_is_orderly(value, seen) for name, value in held.items() if name not in _UNUSED)
+    return all(_is_orderly(value, seen, unused) for name, value in held.items() if name not in unused)
 
 
 def _is_function(item: Any) -> bool:

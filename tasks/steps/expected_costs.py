@@ -12,6 +12,7 @@ from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.backlog.prices import Prices
 from scoreline.tasks.job.end_time import PART_S
+from scoreline.tasks.job.plan import CarryOver
 from scoreline.tasks.steps.expected_reads import REQUEST_BYTES
 from scoreline.tasks.steps.finalize import AROUND_PARTS
 from scoreline.tasks.steps.job_report import REQUESTS as REPORT_REQUESTS
@@ -27,6 +28,12 @@ _OF_PART = Requests(class_a=1, class_b=1)
 _COMPARISON = Requests(class_a=2)
 """The requests that list the results of the challenger, and write the comparison. Each part writes and reads one more
 object."""
+_SCORES = Requests(class_a=1)
+"""The request that stores the scores of a part for a later job with ``only_changed``."""
+_CARRIED_SCORES = Requests(class_b=1)
+"""The request that reads the scores of a part of the accepted run."""
+_ACCEPTED_RUN = Requests(class_b=2)
+"""Requests of a process for the manifest of the accepted run."""
 _PROFILE = Requests(class_a=1)
 """The request that writes the profile of a job."""
 _READ_PROFILE = Requests(class_b=1)
@@ -91,7 +98,17 @@ def expect_costs(
         work_s += challenger_s
         found += Requests(class_a=parts + _COMPARISON.class_a, class_b=parts)
     counted = profiled and parts > 0
-    for each, count in ((_OF_PROCESS, more), (_OF_PART, parts), (_PROFILE, counted), (_READ_PROFILE, counted * parts)):
+    carry = made.columns.carry or CarryOver()
+    keeps, carries = bool(carry.fingerprint), bool(carry.job_id)
+    for each, count in (
+        (_OF_PROCESS, more),
+        (_OF_PART, parts),
+        (_SCORES, keeps * parts),
+        (_CARRIED_SCORES, carries * parts),
+        (_ACCEPTED_RUN, carries * (more + 1)),
+        (_PROFILE, counted),
+        (_READ_PROFILE, counted * parts),
+    ):
         found += Requests(class_a=count * each.class_a, class_b=count * each.class_b)
     stored = rows * result_row_bytes
     return ExpectedCosts(

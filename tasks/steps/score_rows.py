@@ -97,7 +97,7 @@ def score_rows(
     job, columns = documents.job, columns or documents.plan.columns
     schema = from_text(columns.schema)
     model = ModelInUse(engine.models, job.model)
-    if carrier is not None and not carrier.begin(model.bundle):
+    if carrier is not None and not carrier.begin():
         carrier = None
     model.bundle  # noqa: B018  # loaded before the time is measured
     timings.begin()

@@ -12,12 +12,17 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from sklearn.tree import DecisionTreeRegressor
 
 from scoreline.storage import keys
+from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.job.uris import parse_uri
+from tests.support.proving import proved_here
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
 
@@ -67,6 +72,39 @@ def test_a_job_survives_the_death_of_the_whole_worker(rig: Rig) -> None:
     rig.verify(rig.end(job))
     # And each part has the same bytes, whichever process writes it
     assert rig.store.get(lost).data == written
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["", "and the accepted run is removed"])
+def test_scores_are_carried_over_once_if_all_processes_die(rig: Rig, *, removed: bool) -> None:
+    rig.start_worker(2)
+    x = pd.DataFrame({"x": np.arange(1_000.0)})
+    with proved_here():
+        tree = DecisionTreeRegressor().fit(x, 3 * x.x + 1)
+        ModelStorageManager.from_env(rig.environ).publish("tree", tree)
+    output = rig.store.uri(f"out/carried-{removed}/")
+    first = rig.end(rig.submit(8, model="tree", output=output, only_changed=True))
+    rig.verify(first)
+    # Given two parts of a later job that have written their scores for the next one, and not yet their results
+    rig.chaos(hold="part-0000")
+    job = rig.submit(10, model="tree", folder="later", output=output, only_changed=True)
+    rig.wait(lambda: rig.held() == 2, "two parts about to be written")
+    # When all processes are killed, and Redis is emptied
+    processes = rig.parents() + rig.children()
+    rig.kill(processes)
+    rig.wait_for_exit(processes)
+    rig.chaos()
+    rig.redis.flushall()
+    if removed:
+        rig.store.delete_many([info.key for info in rig.store.list(parse_uri(first.output)[1])])
+    rig.start_worker(2)
+    # Then the results are complete, and rows are carried over as long as the accepted run is there
+    done = rig.end(job)
+    rig.verify(done)
+    if removed:  # the requests of the killed processes may have been carried out
+        assert done.carried in (0, 100, 200)
+        assert done.not_carried == f"run {first.job_id}: its manifest was removed or replaced"
+    else:
+        assert (done.carried, done.not_carried) == (800, "")
 
 
 def test_a_multipart_upload_is_aborted_when_the_dyno_stops(rig: Rig) -> None:

@@ -292,6 +292,8 @@ class Rig:
         named = {entry["key"] for entry in manifest["parts"]}
         named |= {entry["rejected_key"] for entry in manifest["parts"] if entry["rejected"]}
         named |= {keys.results_manifest(folder), keys.success(folder)}
+        carry = ((number, entry.get("carry")) for number, entry in enumerate(manifest["parts"]))
+        named |= {keys.carry_part(folder, number, scores["sha256"]) for number, scores in carry if scores}
         beside = {keys.results_profile(folder), keys.results_report(folder)}  # a job of a few records has neither
         beside |= {key for key in listed if key.startswith(keys.challenger_folder(folder))}
         assert set(listed) - beside == named

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from scoreline.storage.errors import DocumentCorrupt, InputError, ObjectNotFound
 from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.introspection import library_versions
+from scoreline.storage.models.row_order import ORDERLY
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.tables.schemas import from_text
@@ -32,8 +35,11 @@ from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.job.plan import CarryOver, Columns
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.pointer import Pointer
+from scoreline.tasks.quality.published import read_manifest_head
 from scoreline.tasks.scoring.score import Scored
+from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.unchanged.row_hashes import NoHash, RowHasher
+from scoreline.tasks.steps.unchanged.stored_scores import sketched
 
 MAX_MANIFEST_BYTES = 64 << 20
 """Each process reads the manifest of the accepted run once. One of 100,000 parts has some 60 MB."""
@@ -41,11 +47,37 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class AcceptedPart:
-    """The scores of a part of the accepted run, as its manifest names them."""
+class AcceptedParts:
+    """The scores of the parts of the accepted run, as its manifest names them."""
 
-    sha256: str
-    sketch: str
+    digests: Sequence[str]
+    """The digest of the scores of each part; empty if the part has none."""
+    hashes: Any = field(repr=False)
+    """The hashes in the sketches of all parts, in order: ndarray of uint64."""
+    numbers: Any = field(repr=False)
+    """The part of each of them: ndarray of int64."""
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[str, str]]) -> AcceptedParts:
+        """Return the parts with these digests and sketches."""
+        parts = list(parts)
+        sketches = [sketched(sketch) for _, sketch in parts]
+        hashes = np.concatenate([np.empty(0, np.uint64), *sketches])
+        numbers = np.repeat(np.arange(len(parts)), [len(sketch) for sketch in sketches])
+        order = np.argsort(hashes, kind="stable")
+        return cls(digests=[digest for digest, _ in parts], hashes=hashes[order], numbers=numbers[order])
+
+    def parts_of(self, hi: Any) -> list[int]:
+        """Return the parts that share hashes with a batch, those that share most first."""
+        if not len(self.hashes):
+            return []
+        wanted = np.sort(hi[hi <= self.hashes[-1]])
+        if not len(wanted):
+            return []
+        places = np.searchsorted(wanted, self.hashes)
+        places[places == len(wanted)] = 0
+        numbers, counts = np.unique(self.numbers[wanted[places] == self.hashes], return_counts=True)
+        return [int(number) for number in numbers[np.argsort(-counts, kind="stable")]]
 
 
 def outputs_of(columns: Columns) -> pa.Schema:
@@ -53,16 +85,13 @@ def outputs_of(columns: Columns) -> pa.Schema:
     return pa.schema([field for field in from_text(columns.schema) if field.name not in columns.keep])
 
 
-def environment_of(bundle: Bundle) -> str:
-    """Return a digest of the versions of the libraries that score with a bundle."""
-    steps = (*bundle.preprocessors, *bundle.models.values())
-    packages = {type(step).__module__.partition(".")[0] for step in steps} - {"sklearn", "__main__", "builtins"}
-    versions = library_versions() | {"pyarrow": pa.__version__}
-    for package in packages | {"scoreline"}:
-        try:
+@cache
+def environment_of() -> str:
+    """Return a digest of the versions of all libraries that may compute a score (see `Bundle.may_be_tried`)."""
+    versions = library_versions()
+    for package in (*ORDERLY - {"sklearn", "contextlib"}, "scikit-learn", "pyarrow"):
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return sha256_hex(json.dumps(versions, sort_keys=True).encode())[:32]
 
 
@@ -92,7 +121,7 @@ def carry_over(
             "another --key"
         )
     hashed = tuple(dict.fromkeys((*key, *columns.features, *(rule.column for rule in columns.rules))))
-    reads, environment = from_text(columns.reads), environment_of(bundle)
+    reads, environment = from_text(columns.reads), environment_of()
     depends = {
         "format": _FORMAT,
         "model": job.model.manifest_sha256,
@@ -100,6 +129,7 @@ def carry_over(
         "features": columns.features,
         "frames": columns.frames,
         "hashed": [[name, str(reads.field(name).type)] for name in hashed],
+        "scored_as": describe_types(reads, columns.features),  # beside a null, integers are scored as floats
         "outputs": [[field.name, str(field.type)] for field in outputs_of(columns)],
         "rules": [asdict(rule) for rule in columns.rules],
         "environment": environment,
@@ -112,6 +142,9 @@ def carry_over(
         return replace(
             found, fingerprint="", why_not=f"a feature, the key or a rule is {error.kind}, and is not compared"
         )
+    if bundle.calls_own_code:
+        why = "the model uses code of another library or of your own, and nothing shows whether that code has changed"
+        return replace(found, fingerprint="", why_not=why)
     if not (bundle.keeps_rows_apart and bundle.may_be_tried and _depend_on_nothing_else(score, rows)):
         why = "the score of a row depends on the other rows that the model scores with it, at least in its last bits"
         return replace(found, fingerprint="", why_not=why)
@@ -131,59 +164,55 @@ def _from_latest(buckets: Buckets, job: Job, found: CarryOver) -> CarryOver:
     if run.model_sha256 != job.model.manifest_sha256:
         return replace(found, why_not=f"the accepted run {run.job_id} has another model version, {run.model}")
     store, folder = _place(buckets, results)
+    head = read_manifest_head(store, folder)
     try:
-        head = read_head(store, folder)
-    except (ObjectNotFound, *MALFORMED):
+        size = store.head(keys.results_manifest(folder)).size
+    except ObjectNotFound:  # the run is being removed
+        head = {}
+    if not head:
         return replace(found, why_not=f"the manifest of the accepted run {run.job_id} cannot be read")
     before = head.get("carry_fingerprint")
     if before is None:
-        return replace(found, why_not=f"the accepted run {run.job_id} was not submitted with --only-changed")
+        return replace(
+            found,
+            why_not=f"the accepted run {run.job_id} has no scores to carry over, because it was submitted without "
+            "--only-changed or had none",
+        )
     if before != found.fingerprint:
         return replace(
             found,
             why_not=f"the accepted run {run.job_id} has other outputs, columns, types, rules or library versions",
         )
-    if store.head(keys.results_manifest(folder)).size > MAX_MANIFEST_BYTES:
+    if size > MAX_MANIFEST_BYTES:
         return replace(found, why_not=f"the manifest of the accepted run {run.job_id} is too large")
     return replace(found, job_id=run.job_id, results=results, manifest_sha256=latest.published.manifest_sha256)
-
-
-def read_head(store: ObjectStore, folder: str) -> dict[str, Any]:
-    """Return the first line of a manifest. Raises `ObjectNotFound` or an error in `MALFORMED`."""
-    key = keys.results_manifest(folder)
-    line = next(lines_of(store, store.head(key)), b"")
-    head = json.loads(line.rstrip() + b"]}")
-    return head if isinstance(head, dict) else {}
 
 
 class AcceptedRuns:
     """Reads the manifests of accepted runs, and keeps the one that was read last."""
 
     def __init__(self) -> None:
-        self._known: tuple[CarryOver, tuple[AcceptedPart | None, ...] | None] | None = None
+        self._known: tuple[CarryOver, AcceptedParts | None] | None = None
 
-    def parts(self, buckets: Buckets, carry: CarryOver) -> tuple[AcceptedPart | None, ...] | None:
-        """Return what is known of each part; None if the manifest is gone or differs from the one that was planned.
-
-        An item is None if the part has no scores to carry.
-        """
+    def parts(self, buckets: Buckets, carry: CarryOver) -> AcceptedParts | None:
+        """Return the parts of a run; None if its manifest is gone or differs from the one that was planned."""
         if self._known is None or self._known[0] != carry:
             self._known = (carry, self._read(buckets, carry))
         return self._known[1]
 
-    def _read(self, buckets: Buckets, carry: CarryOver) -> tuple[AcceptedPart | None, ...] | None:
+    def _read(self, buckets: Buckets, carry: CarryOver) -> AcceptedParts | None:
         store, folder = _place(buckets, carry.results)
         digest = hashlib.sha256()
         try:
             info = store.head(keys.results_manifest(folder))
-            found = tuple(_parts(lines_of(store, info, digest.update)))
+            found = AcceptedParts.of(_parts(lines_of(store, info, digest.update)))
         except (ObjectNotFound, PreconditionFailed, *MALFORMED):
             return None
         return found if digest.hexdigest() == carry.manifest_sha256 else None
 
 
-def _parts(lines: Iterator[bytes]) -> Iterator[AcceptedPart | None]:
-    """Yield what a manifest says of each part."""
+def _parts(lines: Iterator[bytes]) -> Iterator[tuple[str, str]]:
+    """Yield the digest and the sketch of the scores of each part in a manifest; both are empty if it has none."""
     for line in lines:
         if line.rstrip().endswith(b'"parts": ['):
             break
@@ -191,13 +220,8 @@ def _parts(lines: Iterator[bytes]) -> Iterator[AcceptedPart | None]:
         text = line.strip().rstrip(b",")
         if not text or text.startswith(b"]"):
             continue
-        raw = json.loads(text).get("carry")
-        if raw is None:
-            yield None
-        else:
-            yield AcceptedPart(
-                sha256=convert(raw.get("sha256"), str, "sha256"), sketch=convert(raw.get("sketch"), str, "sketch")
-            )
+        raw = json.loads(text).get("carry") or {"sha256": "", "sketch": ""}
+        yield convert(raw.get("sha256"), str, "sha256"), convert(raw.get("sketch"), str, "sketch")
 
 
 def _place(buckets: Buckets, results: str) -> tuple[ObjectStore, str]:

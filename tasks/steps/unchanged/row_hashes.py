@@ -55,7 +55,7 @@ class RowHasher:
 
     def __init__(self, columns: Sequence[str], seed: str) -> None:
         self._columns = tuple(columns)
-        self._seeds = int(seed[:16], 16), int(seed[16:32], 16)
+        self._seeds = _words_in(seed)
 
     def check(self, schema: pa.Schema) -> None:
         """Raise `NoHash` if the values of a column have no hash."""
@@ -63,19 +63,33 @@ class RowHasher:
 
     def hashes(self, batch: pa.RecordBatch) -> tuple[Any, Any]:
         """Return the two hashes of each row: two ndarrays of uint64. A null is a value of its own."""
-        found = [np.full(batch.num_rows, seed, np.uint64) for seed in self._seeds]
-        for name in self._columns:
-            _add(found, batch.column(name))
+        columns = [batch.column(name) for name in self._columns]
+        # An object may have other types than those of the job, and equal bits then mean other values
+        kinds = _words_of(repr([str(_value_type(column.type)) for column in columns]))
+        found = [np.full(batch.num_rows, seed ^ kind, np.uint64) for seed, kind in zip(self._seeds, kinds, strict=True)]
+        for column in columns:
+            _add(found, column)
         return found[0], found[1]
+
+
+def _words_in(digest: str) -> tuple[int, int]:
+    return int(digest[:16], 16), int(digest[16:32], 16)
+
+
+def _words_of(text: str) -> tuple[int, int]:
+    return _words_in(sha256_hex(text.encode()))
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _add(found: list[Any], column: pa.Array) -> None:
     """Take the values of a column into both streams."""
     if pa.types.is_dictionary(column.type):  # a model may depend on the categories, even if no row has them
         categories = column.dictionary
-        text = sha256_hex(repr(categories.cast(pa.large_string()).to_pylist()).encode())
-        for stream, hashes in enumerate(found):
-            _mix(hashes, np.uint64(int(text[:16], 16)), stream)
+        for stream, word in enumerate(_words_of(repr(categories.cast(pa.large_string()).to_pylist()))):
+            _mix(found[stream], np.uint64(word), stream)
         column = column.dictionary_decode()
     missing = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
     for stream, words in enumerate(_words(column)):
@@ -108,13 +122,13 @@ def _words(column: pa.Array) -> tuple[Any, Any]:
     if pa.types.is_primitive(kind) and kind.bit_width in (8, 16, 32, 64):
         words = _bits(column, kind.bit_width)
         return words, words
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if not (_is_text(kind) or pa.types.is_decimal(kind)):  # bytes, for example, are not always UTF-8
         raise NoHash(str(kind))
-    try:
-        texts = pc.fill_null(column.cast(pa.large_string()), "")
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise NoHash(str(kind)) from None
-    return key_hashes(texts)
+    return key_hashes(pc.fill_null(column.cast(pa.large_string()), ""))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _bits(column: pa.Array, width: int) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage.errors import LedgerUnavailable
@@ -158,3 +159,22 @@ def test_prices_are_applied_to_both(client: EagerClient, tmp_path: Path, monkeyp
     dry = CliRunner().invoke(cli, ["submit", "line", uri, "--dry-run"]).output
     assert "  work     about " in dry
     assert "  costs    " in dry
+
+
+def test_scores_to_carry_over_cost_a_request_more_for_each_part(
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forest = RandomForestClassifier(2, random_state=0).fit(pd.DataFrame({"x": [0.0, 1.0]}), ["no", "yes"])
+    client.models.publish("forest", forest)
+    uri = put(client, 2, 10_000)
+    for job_id in ("j1", "j2"):
+        with monkeypatch.context() as patched:
+            expected = client.preflight("forest", uri, part_rows=1_000, only_changed=True).expected
+            counted = Counted(patched)
+            client.submit("forest", uri, part_rows=1_000, job_id=job_id, only_changed=True)
+        outcome = read_outcome(client.buckets.main, job_id)
+        assert outcome is not None
+        assert outcome.carried == (0 if job_id == "j1" else 20_000)
+        assert (expected.class_a, outcome.class_a) == (counted.a, counted.a)
+        assert expected.class_b == pytest.approx(counted.b, rel=0.1)
+        assert outcome.class_b == pytest.approx(counted.b, rel=0.1)

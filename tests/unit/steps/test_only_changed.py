@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 from collections.abc import Iterator
@@ -16,11 +17,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.models import row_order
 from scoreline.tasks.job.documents import Outcome, read_outcome
-from scoreline.tasks.steps.unchanged import carrier
+from scoreline.tasks.steps.unchanged import accepted_run, carrier
+from scoreline.tasks.steps.unchanged.accepted_run import environment_of
+from scoreline.tasks.steps.unchanged.row_hashes import RowHasher
+from scoreline.tasks.steps.unchanged.stored_scores import sketched
 from scoreline.testing import EagerClient, eager
 from tests.support.estimators import Centred
 
@@ -283,7 +291,10 @@ def test_scores_that_are_gone_are_computed_and_the_outcome_says_so(work: Work, l
     assert same(work.results(), work.full())
 
 
-def test_a_model_whose_scores_depend_on_the_other_rows_scores_all_of_them(work: Work) -> None:
+def test_a_model_whose_scores_depend_on_the_other_rows_scores_all_of_them(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_order, "ORDERLY", {*row_order.ORDERLY, "tests"})
     work.client.models.publish("centred", Centred().fit(pd.DataFrame(rows(9))[["a", "b"]], range(9)))
     work.put(rows(30))
     for _ in range(2):
@@ -297,7 +308,7 @@ def test_a_worker_with_other_libraries_than_the_planner_scores_all_rows(
 ) -> None:
     work.put(rows(30))
     work.run()
-    monkeypatch.setattr(carrier, "environment_of", lambda bundle: "other")
+    monkeypatch.setattr(carrier, "environment_of", lambda: "other")
     done = work.run()
     assert (done.carried, done.not_carried) == (
         0,
@@ -316,3 +327,124 @@ def test_what_only_changed_does_not_go_with_is_refused(work: Work) -> None:
         work.run(only_changed=None, key=["id"])
     job = work.client.submit("forest", "s3://scoreline/in/", only_changed=True, key=["a", "none"]).job_id
     assert "the key 'none' is neither a feature nor a kept column" in work.client.status(job).error
+
+
+def test_integers_beside_a_null_are_scored_again_because_they_are_scored_as_floats(work: Work) -> None:
+    x = pd.DataFrame({"n": np.arange(50), "m": np.arange(50) % 3})
+    work.client.models.publish("whole", RandomForestClassifier(3, random_state=0).fit(x, x.n % 2))
+    fields = pa.schema([("n", pa.int64()), ("m", pa.int64())])
+    before: list[dict[str, Any]] = [{"n": n, "m": 1} for n in (*range(20), 2**53 + 1)]
+    work.put(pa.Table.from_pylist(before, schema=fields))
+    work.run(model="whole")
+    assert work.run(model="whole").carried == 21
+    # When a single null makes the job score all of them as float64, which cannot hold the last one
+    work.put(pa.Table.from_pylist([*before, {"n": None, "m": 1}], schema=fields))
+    done = work.run(model="whole")
+    assert (done.rows, done.rejected, done.carried) == (21, 1, 0)
+    assert same(work.results(), work.full(model="whole"))
+
+
+@pytest.mark.parametrize("name", ["key", "feature"])
+def test_bytes_of_a_fixed_size_are_not_compared(work: Work, name: str) -> None:
+    fields = pa.schema([("uuid", pa.binary(2)), ("a", pa.float64()), ("b", pa.int32())])
+    work.put(pa.Table.from_pylist([{"uuid": bytes([250, n]), "a": 1.0, "b": n} for n in range(9)], schema=fields))
+    named: dict[str, Any] = {"key": ["uuid"]}
+    if name == "feature":
+        x = pd.DataFrame({"uuid": [b"ab", b"cd"] * 9})
+        work.client.models.publish("uuids", make_pipeline(OrdinalEncoder(), forest()).fit(x, [0, 1] * 9))
+        fields = pa.schema([("uuid", pa.binary(2))])
+        work.put(pa.Table.from_pylist([{"uuid": b"ab"}, {"uuid": b"cd"}], schema=fields))
+        named = {"model": "uuids"}
+    done = work.run(**named)
+    assert done.not_carried == "a feature, the key or a rule is fixed_size_binary[2], and is not compared"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pa.array([1.0]), pa.array([1.0]).view(pa.int64())),
+        (pa.array([7], pa.timestamp("s")), pa.array([7], pa.timestamp("ns"))),
+        (pa.array(["1.50"]), pa.array(["1.50"]).cast(pa.decimal128(5, 2))),
+    ],
+    ids=["number", "time", "text"],
+)
+def test_values_of_different_types_differ(one: Any, other: Any) -> None:
+    hasher = RowHasher(["x"], "0" * 64)
+    found = [hasher.hashes(pa.record_batch([values], names=["x"])) for values in (one, other)]
+    assert all(left[0] != right[0] for left, right in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["scipy", "pandas", "scikit-learn", "numpy", "pyarrow", "scoreline"])
+def test_another_release_of_a_library_scores_all_rows(work: Work, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.put(rows(30))
+    work.run()
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda asked: "0.1" if asked == name else version(asked))
+    environment_of.cache_clear()
+    done = work.run()
+    environment_of.cache_clear()
+    assert (done.carried, done.not_carried) == (
+        0,
+        "the accepted run j1 has other outputs, columns, types, rules or library versions",
+    )
+
+
+def shouted(text: str) -> list[str]:
+    """Stands for a function of a user, which a later release of the user's code may change."""
+    return text.upper().split()
+
+
+def test_a_model_that_uses_code_of_the_user_scores_all_rows(work: Work) -> None:
+    words = CountVectorizer(tokenizer=shouted, token_pattern=None)
+    work.client.models.publish("words", make_pipeline(words, forest()).fit(["a b", "b c"] * 9, ["x", "y"] * 9))
+    work.client.models.publish("centred", Centred().fit(pd.DataFrame(rows(9))[["a", "b"]], range(9)))
+    work.put(rows(30))
+    why = "the model uses code of another library or of your own, and nothing shows whether that code has changed"
+    for options in ({"model": "words", "features": ["note"]}, {"model": "centred"}):
+        work.run(**options)
+        done = work.run(**options)
+        assert (done.carried, done.not_carried) == (0, why)
+
+
+def test_a_run_that_is_removed_while_a_job_is_planned_carries_nothing(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.put(rows(30))
+    work.run()
+    manifest, head = keys.results_manifest(work.folder()), type(work.client.buckets.main).head
+
+    def head_of_removed(store: Any, key: str) -> Any:
+        if key == manifest:
+            store.delete(key)
+        return head(store, key)
+
+    monkeypatch.setattr(type(work.client.buckets.main), "head", head_of_removed)
+    done = work.run()
+    assert (done.rows, done.carried, done.not_carried) == (
+        30,
+        0,
+        "the manifest of the accepted run j1 cannot be read",
+    )
+
+
+def test_a_run_without_rows_keeps_no_scores(work: Work) -> None:
+    work.put([])
+    work.run()
+    work.put(rows(3))
+    assert work.run().not_carried == (
+        "the accepted run j1 has no scores to carry over, because it was submitted without --only-changed or had none"
+    )
+
+
+def test_the_sketches_of_a_run_are_decoded_once_for_all_parts(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.put(rows(40), group=10)
+    work.run()
+    decoded: list[str] = []
+
+    def noted(text: str) -> Any:
+        decoded.append(text)
+        return sketched(text)
+
+    monkeypatch.setattr(accepted_run, "sketched", noted)
+    done = work.run()
+    assert (done.parts, done.carried, len(decoded)) == (4, 40, 4)
