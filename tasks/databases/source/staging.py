@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 
 GROUP_BYTES = 32 << 20
 """Number of bytes in memory at which a row group ends, even if it has few rows."""
-FILE_BYTES = 32 << 20
-"""Number of stored bytes at which a file ends."""
+FILE_BYTES = 16 << 20
+"""Number of stored bytes at which a file ends. Memory holds a few times as much: a buffer that doubles as it grows, its
+copy, and the file that is being uploaded."""
 
 
 def staged_rows(main: ObjectStore, settings: Callable[[], DatabaseSettings], job: Job) -> Staged:
@@ -174,10 +175,10 @@ class _Files:
     def _close(self) -> None:
         assert self._writer is not None
         self._writer.close()
+        self._wait()
         data, rows = self._sink.getvalue().to_pybytes(), self._rows
         key = keys.staged_part(self._job_id, self._attempt, self._number)
         self._writer, self._sink, self._rows, self._number = None, pa.BufferOutputStream(), 0, self._number + 1
-        self._wait()
         self._upload = self.pool.submit(self._put, key, data, rows)
 
     def _wait(self) -> None:
