@@ -95,7 +95,8 @@ def describe(connection: Connection, statement: Statement, what: str) -> tuple[t
     oids = [found.param_type(number) for number in range(found.nparams)]
     types = {}
     for name, oid in zip(numbers, oids, strict=True):
-        row = connection.execute("SELECT format_type(%s, NULL)", (oid,)).fetchone()
+        # -1 says that the length is not known. Without it, char and bit would have the length 1
+        row = connection.execute("SELECT format_type(%s, -1)", (oid,)).fetchone()
         types[name] = str(row[0]) if row else "text"
     columns = tuple(
         Described(name=(found.fname(n) or b"").decode(), type_oid=found.ftype(n), modifier=found.fmod(n))
