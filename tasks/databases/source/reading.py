@@ -27,6 +27,8 @@ BLOCK_BYTES = 4 << 20
 """Number of bytes of CSV that are decoded at a time."""
 _DATA = ("22", "P0")
 """Classes of SQLSTATE whose messages quote values: of data, or written by a function."""
+_QUOTED = re.compile(r'["«»„“「].*["«»“”」]', re.DOTALL)
+"""What the server quotes, in any of its languages. A value may contain a quote itself."""
 _CANCELED, _READ_ONLY = "57014", "25006"
 _IN_COLUMN = re.compile(r"In CSV column #(\d+)")
 
@@ -169,7 +171,7 @@ def _refused(error: psycopg.Error, address: Address, timeout_s: int, what: str) 
     if state == _READ_ONLY:
         return DatabaseError(f"{what} writes, and jobs only read ({reason}): write a SELECT without such functions")
     if state[:2] in _DATA:
-        reason = "a function raised an error" if state[:2] == "P0" else re.sub(r'"[^"]*"', '"…"', reason)
+        reason = "a function raised an error" if state[:2] == "P0" else _QUOTED.sub('"…"', reason)
         reason = f"{reason} (SQLSTATE {state})"
     if is_transient(error) and state != _CANCELED:
         return DatabaseUnavailable(f"{what} on the database {address}: {reason}")

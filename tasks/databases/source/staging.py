@@ -74,19 +74,20 @@ def _stage(main: ObjectStore, settings: DatabaseSettings, job: Job) -> Staged:
     attempt, at = secrets.token_hex(8), datetime.now(UTC).isoformat(timespec="milliseconds")
     try:
         columns, files = write_files(main, job.spec.job_id, attempt, prefetched(rows))
-        staged = Staged(
-            source=what,
-            at=at,
-            columns={column.name: column.source for column in columns},
-            files=files,
-            sql_sha256=sha256_hex(sql.encode()),
-        )
-        with contextlib.suppress(PreconditionFailed):  # another attempt was faster, or the answer was lost
-            main.put(keys.staged(spec.job_id), staged.to_json(), mode=CREATE)
     except BaseException:
         with contextlib.suppress(StoreUnavailable):
             _remove_files(main, spec.job_id, lambda key: f"/{attempt}/" in key)
         raise
+    staged = Staged(
+        source=what,
+        at=at,
+        columns={column.name: column.source for column in columns},
+        files=files,
+        sql_sha256=sha256_hex(sql.encode()),
+    )
+    # If there is no answer, the document may have been written, and its files count: so they stay
+    with contextlib.suppress(PreconditionFailed):  # another attempt was faster, or the answer was lost
+        main.put(keys.staged(spec.job_id), staged.to_json(), mode=CREATE)
     listed = read_staged(main, spec.job_id) or staged
     known = {file.key for file in listed.files}
     _remove_files(main, spec.job_id, lambda key: key not in known)

@@ -16,7 +16,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
 from scoreline.storage import keys
-from scoreline.storage.errors import DatabaseError, DatabaseUnavailable, InvalidRequest
+from scoreline.storage.errors import DatabaseError, DatabaseUnavailable, InvalidRequest, StoreUnavailable
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.databases.source import staging
 from scoreline.tasks.databases.source.reading import read_rows
@@ -62,6 +62,14 @@ def test_a_parameter_is_a_value_whatever_it_contains(source: Sources) -> None:
     assert source.database.run("SELECT count(*) FROM customers") == [(6,)]
 
 
+def test_a_parameter_is_compared_whole_with_a_column_of_fixed_length(source: Sources) -> None:
+    source.database.run("CREATE TABLE codes AS SELECT 'ABC'::char(3) AS code, B'101'::bit(3) AS bits, 1.0::float8 AS x")
+    sql = "SELECT x FROM codes WHERE code = :code AND bits = :bits"
+    given = {"code": "ABC", "bits": "101"}
+    rows = read_rows(source.settings.source_address(None), sql, given, timeout_s=9, what="query q")
+    assert pa.concat_tables(table for _, table in rows).num_rows == 1
+
+
 def test_a_table_is_read_whole_or_its_recent_rows(source: Sources) -> None:
     source.database.run("UPDATE customers SET joined = now() - (id || ' hours')::interval")
     assert source.run("a", table="public.customers").rows == 6
@@ -83,6 +91,7 @@ def test_a_table_is_read_whole_or_its_recent_rows(source: Sources) -> None:
         ({"query": "missing"}, 'query missing on the database SOURCE_DATABASE_URL: relation "clients" does not exist'),
         ({"query": "divides"}, "division by zero"),
         ({"query": "casts"}, 'invalid input syntax for type double precision: "…" (SQLSTATE 22P02)'),
+        ({"query": "quotes"}, 'invalid input syntax for type double precision: "…" (SQLSTATE 22P02)'),
         ({"query": "other"}, "lacks 'x'"),
         ({"query": "warehouse"}, "DATABASES_FILE of the workers has no database 'warehouse'"),
         (
@@ -100,6 +109,7 @@ def test_what_cannot_be_read_fails_the_job_with_the_reason_and_no_value(
     assert said in done.error
     assert "secret'" not in done.error
     assert "name 1" not in done.error
+    assert "quoted" not in done.error
     assert "127.0.0.1" not in done.error
     assert len(source.files("a")) == (options.get("query") == "other")  # whose rows could be read
     assert source.database.run("SELECT count(*) FROM customers") == [(6,)]
@@ -188,6 +198,25 @@ def test_an_error_of_the_server_in_the_middle_of_the_rows_is_raised(source: Sour
     assert [table.num_rows > 0 for _, table in islice(rows, 2)] == [False, True]
     with pytest.raises(DatabaseError, match="query q on the database SOURCE_DATABASE_URL: division by zero"):
         list(rows)
+
+
+def test_rows_whose_document_was_written_without_an_answer_are_kept(
+    source: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = source.main.put
+
+    def put_without_answer(key: str, data: bytes, **more: Any) -> Any:
+        found = put(key, data, **more)
+        if key == keys.staged("a"):
+            raise StoreUnavailable("the bucket does not answer")
+        return found
+
+    with monkeypatch.context() as outage:
+        outage.setattr(source.main, "put", put_without_answer)
+        with pytest.raises(StoreUnavailable):
+            source.run("a", query="all")
+    done = source.run("a", query="all")
+    assert (done.state, done.rows) == ("succeeded", 6), done.error
 
 
 def test_files_of_an_attempt_that_died_are_never_read(source: Sources) -> None:
