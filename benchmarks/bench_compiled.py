@@ -101,6 +101,10 @@ def models() -> dict[str, tuple[Callable[[], Any], float]]:
             lambda: AdaBoostRegressor(DecisionTreeRegressor(max_depth=6), **SEED).fit(x, signal),
             OTHERS,
         ),
+        "tree, depth 10": (lambda: DecisionTreeClassifier(max_depth=10, **SEED).fit(x, y), OTHERS),
+        "tree, unbounded": (lambda: DecisionTreeClassifier(**SEED).fit(x, y), OTHERS),
+        "tree, depth 10, missing values": (lambda: DecisionTreeClassifier(max_depth=10, **SEED).fit(gaps, y), OTHERS),
+        "tree of numbers, depth 10": (lambda: DecisionTreeRegressor(max_depth=10, **SEED).fit(x, signal), OTHERS),
         "outputs": (
             lambda: MultiOutputRegressor(GradientBoostingRegressor(**SEED)).fit(x, np.stack([signal, -signal], 1)),
             OTHERS,

@@ -187,7 +187,7 @@ def is_records(key: str) -> bool:
     >>> is_records(records("a", "f" * 64)), is_records("in/records-1.jsonl.gz")
     (True, False)
     """
-    return bool(_RECORDS_TEXT.fullmatch(key))
+    return key.startswith("jobs/") and bool(_RECORDS_TEXT.fullmatch(key))
 
 
 def records_table(job_id: str, sha256: str) -> str:

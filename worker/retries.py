@@ -42,9 +42,10 @@ MAX_RETRIES = 30
 """Maximum number of retries after a transient error. With delays of up to `LONGEST_RETRY_S`, no part fails because of
 an outage of a quarter of an hour."""
 LONGEST_RETRY_S = 60
-LONG_WAITS = 6
-"""Number of times that the message of a step comes back while another process does the step in stints: about a minute
-and a half. If the step has not ended by then, a free process does it, too, and without pauses."""
+LONG_WAITS = 4
+"""Number of times that the message of a step comes back while another process does the step in stints: at most half a
+minute. If the step has not ended by then, a free process does it, too, and without pauses; the other process may have
+died."""
 MAX_UNKNOWN_RETRIES = 3
 """Maximum number of retries after an error that is not a `ScorelineError`. Without this limit, a job would never end
 after a bug."""

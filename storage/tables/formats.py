@@ -102,7 +102,7 @@ class Tables:
                 f"{source.uri} is {kind} compressed with {compression}: decompress it, because {kind} has its own "
                 "compression"
             )
-        name = repr((kind, options if is_text(kind) else None))
+        name = repr((kind, options)) if is_text(kind) else kind
         with self._lock:
             if name not in self._formats:
                 self._formats[name] = _make(kind, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -168,10 +169,16 @@ def format_of(key: str, options: ReadOptions) -> tuple[Format | None, str | None
     >>> format_of("in/2026.CSV.gz", ReadOptions()), format_of("in/part-1", ReadOptions(format="jsonl"))
     (('csv', 'gzip'), ('jsonl', None))
     """
+    named, compression = _named(key)
+    return options.format or named, compression
+
+
+@functools.lru_cache(maxsize=256)
+def _named(key: str) -> tuple[Format | None, str | None]:
+    """Return the format and the compression by the name alone. An object is asked for several times in a row."""
     name = key.lower()
     compression = None
     for suffix, kind in COMPRESSIONS.items():
         if name.endswith(suffix):
             name, compression = name.removesuffix(suffix), kind
-    named = next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
-    return options.format or named, compression
+    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None), compression

@@ -79,12 +79,17 @@ def _load_all(dispatcher: Dispatcher, settings: DatabaseSettings, job: Job, outc
     return left
 
 
-def give_up(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
-    """Record that no load of a job goes on, because of an error that the next attempt would meet again."""
+def give_up(dispatcher: Dispatcher, settings: DatabaseSettings | None, job_id: str, error: BaseException) -> None:
+    """Record that no load of a job goes on, because of an error that the next attempt would meet again.
+
+    Tables that would have replaced others are dropped. Without settings, or if the database does not answer, they stay.
+    """
     main = dispatcher.buckets.main
     job, outcome = read_job(main, job_id), read_outcome(main, job_id)
     for request in pending(main, job.spec, () if outcome is None else outcome.loads):
         dispatcher.outbox.leave(alert_of_load(job, request, error))
         failed = LoadProgress(number=request.number, state="failed", error=describe(error))
         end_load(dispatcher, job_id, request, failed)
+        if outcome is not None and settings is not None:
+            Load(dispatcher=dispatcher, settings=settings, job=job, outcome=outcome, request=request).drop_unfinished()
     clean_up_if_ended(dispatcher, job_id)

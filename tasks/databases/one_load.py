@@ -272,6 +272,10 @@ class Load:
             self.dispatcher.outbox.leave(alert_of_load(self.job, self.request, error))
         log.error("load.failed", extra={"job_id": self.job_id, "table": self.request.table, "error": describe(error)})
         end_load(self.dispatcher, self.job_id, self.request, ended)
+        self.drop_unfinished()
+
+    def drop_unfinished(self) -> None:
+        """Drop the table that would have replaced the old one. If the database does not answer, that table stays."""
         if self.request.mode != "replace":
             return
         try:

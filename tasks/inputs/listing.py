@@ -163,7 +163,10 @@ def survey_inputs(
     if kept is not None:
         kept.begin(objects)
     reserved = ((source, Kept.NOWHERE if kept is None else kept.reserve(source)) for source in objects)
-    ahead = map_ahead(fetch, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
+    if len(objects) == 1 and objects[0].size <= SMALL_BYTES:  # a thread would take longer to start than to read
+        ahead = (fetch(item) for item in reserved)
+    else:
+        ahead = map_ahead(fetch, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
     with contextlib.closing(ahead) as surveys:
         for source, place, kind, early in surveys:
             may_pause()

@@ -22,7 +22,7 @@ from scoreline.storage.objects.base import ObjectStore, if_unchanged
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.typed_json import convert
 from scoreline.storage.wording import plural
-from scoreline.tasks.job.documents import Job, decoding, read_job, read_outcome
+from scoreline.tasks.job.documents import Job, decoding, read_job, read_outcome, read_review
 from scoreline.tasks.job.plan_file import PlanFile
 
 _TRIES = 5
@@ -89,9 +89,10 @@ def check_still_new(main: ObjectStore, schedule: str, job_id: str) -> None:
 
 
 def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
-    """Record the objects that a job has scored. Repeated calls do no harm.
+    """Record the objects that a job has scored, unless a person has withdrawn its results. Repeated calls do no harm.
 
-    The finalizer calls this when the success of the job is certain, before it writes the outcome.
+    The finalizer calls this when the success of the job is certain, before it writes the outcome. A slow finalizer, or
+    the next tick of the schedule, may call this when the results are withdrawn already, and the objects forgotten.
 
     Raises
     ------
@@ -99,7 +100,23 @@ def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
         Other processes changed the record during every attempt. The caller must retry.
     """
     scored = _objects_of(PlanFile(main, job_id))
-    _change(main, schedule, lambda known: known | scored)
+    added: set[str] = set()
+
+    def add(known: set[str]) -> set[str]:
+        # The record was read before the decision, so if the objects are forgotten from here on, it has changed
+        added.clear()
+        if not scored <= known and not _is_withdrawn(main, job_id):
+            added.update(scored - known)
+        return known | added
+
+    _change(main, schedule, add)
+    if added and _is_withdrawn(main, job_id):  # meanwhile, when there was nothing to forget
+        _change(main, schedule, lambda known: known - added)
+
+
+def _is_withdrawn(main: ObjectStore, job_id: str) -> bool:
+    review, _ = read_review(main, job_id)
+    return review is not None and review.decision == "withdrawn"
 
 
 def forget_scored(main: ObjectStore, schedule: str, job_id: str) -> None:

@@ -77,7 +77,7 @@ class EagerWorker:
             if message.name == "scoreline.events" and isinstance(error, ScorelineError):
                 give_up(self.engine, job_id, error)
             elif message.name == "scoreline.load":
-                loader.give_up(self.engine, job_id, error)
+                loader.give_up(self.engine, self.databases, job_id, error)
             else:
                 fail_job(self.engine, job_id, error)
         except DocumentCorrupt:

@@ -2,7 +2,8 @@
 
 Most of the time of a small job passes while the store writes its objects. A process that did one job at a time would
 answer only a few jobs a second. The model is called for each job alone, because linear algebra may round the last bit
-of a row differently if other rows are scored in the same call.
+of a row differently if other rows are scored in the same call. Compiled trees score each row alone, but the call itself
+takes only an eighth of the CPU time of a job, or less, and one call for a dozen jobs would save no more than that.
 """
 
 from __future__ import annotations

@@ -26,6 +26,10 @@ from scoreline.tasks.steps.read_part import Batch, read_part
 from scoreline.tasks.steps.reject_watch import REJECTED_SHOWN, RejectWatch
 from scoreline.tasks.steps.unchanged.carrier import Carrier
 
+_FEW_ROWS = 1_000
+"""Parts with more rows are read in a thread of their own, which takes some time to start. A part of so few rows is one
+batch, beside which nothing could be read."""
+
 
 class PartStopped(Exception):
     """Raised if the job has ended, so that the part is no longer needed."""
@@ -114,7 +118,10 @@ def score_rows(
     def report(in_batch: int) -> bool:
         return watch(count + in_batch)
 
-    with contextlib.closing(prefetched(timings.each("decode", read))) as batches, contextlib.ExitStack() as ends:
+    decoded = timings.each("decode", read)
+    if planned.rows > _FEW_ROWS:
+        decoded = prefetched(decoded)
+    with contextlib.closing(decoded) as batches, contextlib.ExitStack() as ends:
         ends.callback(matrices.MEMORY.release)
         ends.callback(gone.append, True)
         for whole in batches:

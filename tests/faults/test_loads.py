@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import psycopg
@@ -11,8 +12,10 @@ import pytest
 from scoreline.storage import keys
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.loads import LoadStatus
+from tests.support.estimators import Choosy
 from tests.support.postgres import Database
 from tests.support.rig import Rig
+from tests.support.warm import run_scoreline
 
 PARTS = 6
 SECRET = "s3cr3t-of-the-database"
@@ -150,6 +153,101 @@ def test_a_column_that_is_dropped_in_mid_load_fails_the_load_until_it_is_there_a
     bench.database.run("ALTER TABLE scores ADD prediction double precision")
     bench.rig.client.resume(job.job_id)
     bench.verify(job)
+
+
+def test_workers_killed_in_the_middle_of_a_copy_leave_nothing_half_done(bench: Bench) -> None:
+    # Given a column whose type waits at one value, so that the server has read a half of the bytes of a part
+    database = bench.database
+    database.run(
+        "CREATE FUNCTION waits(float) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN IF $1 = 151 THEN PERFORM "
+        "pg_advisory_xact_lock_shared(7); END IF; RETURN true; END $$"
+    )
+    database.run("CREATE DOMAIN slow AS double precision CHECK (waits(VALUE))")
+    database.run("ALTER TABLE scores ALTER prediction TYPE slow")
+    with locked(database, "SELECT pg_advisory_xact_lock(7)"):
+        job = bench.submit()
+        copying = f"SELECT pid FROM pg_stat_progress_copy WHERE bytes_processed > 0 AND pid IN ({WAITING})"
+        bench.rig.wait(lambda: database.run(copying), "a copy that waits")
+        bench.rig.kill(bench.rig.parents() + bench.rig.children())
+        bench.rig.redis.flushall()
+    bench.rig.wait(lambda: not bench.others(), "the end of the connections")
+    assert 50 not in [row for (row,) in database.run("SELECT id FROM scores")]
+    bench.start()
+    bench.verify(job)
+
+
+def test_a_lock_that_is_held_longer_than_a_load_waits_lets_the_load_wait(bench: Bench) -> None:
+    with locked(bench.database, "LOCK TABLE scores IN SHARE MODE"):
+        job = bench.submit()
+        bench.rig.wait(lambda: "lock timeout" in (bench.load(job) or LOADING).error, "the error in the status")
+        status = bench.load(job)
+        assert status is not None
+        assert status.state == "waiting"
+    bench.verify(job)
+
+
+def test_a_load_that_is_the_victim_of_a_deadlock_is_tried_again(bench: Bench) -> None:
+    # Given a table whose trigger holds a load between its first row and its last one
+    database = bench.database
+    database.run("INSERT INTO scores SELECT n, -1 FROM generate_series(0, %s) n", 100 * PARTS - 1)
+    database.run(
+        "CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 50 THEN PERFORM "
+        "pg_advisory_xact_lock_shared(7); END IF; RETURN NEW; END $$"
+    )
+    database.run("CREATE TRIGGER gate BEFORE UPDATE ON scores FOR EACH ROW EXECUTE FUNCTION waits()")
+    with locked(database, "SET LOCAL deadlock_timeout = '1h'") as other:
+        other.execute("SELECT FROM scores WHERE id = 99 FOR UPDATE")
+        with locked(database, "SELECT pg_advisory_xact_lock(7)"):
+            job = bench.submit()
+            first = "SELECT id FROM scores WHERE id = 0 FOR UPDATE"
+            bench.rig.wait(lambda: not database.run(f"{first} SKIP LOCKED"), "a load that has its first row")
+            # When another transaction waits for the first row, and the load then wants the last one
+            thread = threading.Thread(target=other.execute, args=(first,))
+            thread.start()
+            bench.rig.wait(lambda: (other.info.backend_pid,) in database.run(WAITING), "the other transaction")
+        # Then the server ends the load, which was the last to wait
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        bench.rig.wait(lambda: database.run(deadlocks) != [(0,)], "the deadlock")
+        thread.join()
+    bench.verify(job)
+
+
+def test_two_jobs_at_once_leave_the_values_of_the_newer_one(bench: Bench) -> None:
+    old = bench.submit()
+    bench.rig.publish(Choosy(factor=5.0))
+    new = bench.submit()
+    ended = [bench.end(job) for job in (old, new)]
+    assert [load.state for load in ended] in (["loaded", "loaded"], ["superseded", "loaded"]), bench.rig.logs()
+    rows = bench.database.run("SELECT * FROM scores ORDER BY id")
+    assert rows == [(n, 5.0 * n + 1) for n in range(bench.rig.rows)]
+    receipts = "SELECT count(*), sum(rows) FROM scoreline_loads WHERE part >= 0 AND job = %s"
+    assert bench.database.run(receipts, new.job_id) == [(PARTS, bench.rig.rows)]
+
+
+def test_the_command_line_loads_shows_how_far_it_is_and_says_what_went_wrong(bench: Bench) -> None:
+    rig, environ = bench.rig, bench.rig.environ
+    job = rig.submit(PARTS)
+    rig.end(job)
+    said = f"{job.job_id}: the workers load its results into public."
+    fits = ("load", job.job_id, "--into", "scores", "--key", "id", "--columns", "prediction")
+    # A load that fails says why, and its exit code is 1
+    failed = run_scoreline("load", job.job_id, "--into", "missing", "--key", "id", "--watch", environ=environ)
+    assert (failed.returncode, failed.stderr) == (1, f"{said}missing\n")
+    assert "failed: 0 rows, into public.missing (upsert)" in failed.stdout
+    assert "there is no table public.missing: create it, or let --create do so" in failed.stdout
+    # Another load of the same table that failed before is of no interest
+    other = ("load", job.job_id, "--into", "scores", "--key", "prediction", "--columns", "id", "--watch")
+    assert run_scoreline(*other, environ=environ).returncode == 1
+    done = run_scoreline(*fits, "--watch", environ=environ)
+    assert (done.returncode, done.stderr) == (0, f"{said}scores\n"), done
+    last = f"loaded: {PARTS} of {PARTS} parts, {rig.rows} rows, into public.scores (upsert)"
+    assert done.stdout.splitlines()[-1] == last
+    assert bench.database.run("SELECT count(*) FROM scores") == [(rig.rows,)]
+    status = " ".join(run_scoreline("status", job.job_id, environ=environ).stdout.split())
+    assert last in status
+    assert "there is no table public.missing" in status
+    assert f"scoreline resume {job.job_id} loads what is missing" in status
+    bench.verify_secret()
 
 
 LOADING = LoadStatus(number=1, state="loading", load_id="", table="", mode="upsert")

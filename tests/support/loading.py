@@ -50,13 +50,13 @@ class Loading:
         given = {"into": "scores", "key": ["id"], "into_columns": ["prediction"]} | options
         self.gated.run(job_id, **given)
 
-    def run_rows(self, job_id: str, rows: Any, **options: Any) -> None:
+    def run_rows(self, job_id: str, rows: Any, parts: int | None = None, **options: Any) -> None:
         """Score rows with the columns ``id`` and ``x`` in parts of ten, to be loaded into the table ``scores``."""
         uri = self.client.put(f"in/{job_id}.parquet", rows)
         given: dict[str, Any] = {"into": "scores", "key": ["id"], "into_columns": ["prediction"], "part_rows": 10}
         given |= options
         self.client.submit("line", uri, job_id=job_id, output=OUTPUT, **given)
-        self.finish(job_id, range((len(rows) + 9) // 10))
+        self.finish(job_id, range(parts or (len(rows) + 9) // 10))
 
     def score_rejected(self, job_id: str) -> str:
         """Score the rejected rows of a job with a model that takes them for 0. Return the new job."""

@@ -60,7 +60,38 @@ cdef extern from *:
             special |= (bits_of(x[i]) & 0x7F800000u) == 0x7F800000u;
         return special != 0;
     }
+
+    /* Return whether any value is infinite in float32, or missing though none may be. NumPy warns of a NaN that signals
+       (its highest bit is 0), so this is one that may be refused, too. */
+    FOR_EACH_PROCESSOR
+    static int refuses_doubles(const double *x, int64_t n, int missing_allowed)
+    {
+        const int64_t rounded_to_infinity = 0x47EFFFFFF0000000, infinity = 0x7FF0000000000000;
+        const int64_t last_refused = missing_allowed ? infinity + ((int64_t) 1 << 51) - 1 : INT64_MAX;
+        int64_t refused = 0;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t bits;
+            memcpy(&bits, x + i, sizeof bits);
+            bits &= INT64_MAX;
+            refused |= (int64_t) (bits >= rounded_to_infinity) & (bits <= last_refused);
+        }
+        return refused != 0;
+    }
+
+    FOR_EACH_PROCESSOR
+    static int refuses_floats(const float *x, int64_t n, int missing_allowed)
+    {
+        const int32_t infinity = 0x7F800000, last_refused = missing_allowed ? 0x7FBFFFFF : INT32_MAX;
+        int32_t refused = 0;
+        for (int64_t i = 0; i < n; i++) {
+            const int32_t bits = (int32_t) (bits_of(x[i]) & 0x7FFFFFFFu);
+            refused |= (bits >= infinity) & (bits <= last_refused);
+        }
+        return refused != 0;
+    }
     """
+    bint refuses_doubles(const double* x, int64_t n, bint missing_allowed) noexcept nogil
+    bint refuses_floats(const float* x, int64_t n, bint missing_allowed) noexcept nogil
     bint narrow(const double* x, int64_t n, float* out) noexcept nogil
     bint has_special(const float* x, int64_t n) noexcept nogil
 
@@ -92,10 +123,11 @@ ctypedef fused Value:
 cdef inline uint32_t step(const Tree* tree, uint32_t at, const float* x, int by_column, bint missing) noexcept nogil:
     """Return the child of a node to which a row goes. The values of a block that is stored by column lie apart."""
     cdef Node node = tree.nodes[at]
-    cdef float value = x[(node.packed & tree.columns) << (BLOCK_BITS if by_column else 0)]
-    cdef uint32_t right = value > node.threshold
+    cdef const float* value = x + ((node.packed & tree.columns) << (BLOCK_BITS if by_column else 0))
+    cdef uint32_t bits, right = value[0] > node.threshold
     if missing:
-        right |= (value != value) & (node.packed >> (tree.shift - 1))
+        memcpy(&bits, value, sizeof(bits))  # an integer, because compilers make a branch of a comparison with NaN
+        right |= <uint32_t> ((bits & 0x7FFFFFFFu) > 0x7F800000u) & (node.packed >> (tree.shift - 1))
     return (node.packed >> tree.shift) + right
 
 
@@ -191,26 +223,26 @@ cdef inline bint convert_run(const Value* x, int64_t n, float* out) noexcept nog
 cdef bint may_be_refused(
     const Value* x, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, bint missing_allowed
 ) noexcept nogil:
-    """Return whether any value of a block is infinite in float32, or missing though none may be.
-
-    NumPy warns of a NaN that signals (its highest bit is 0), so this is one that may be refused, too.
-    """
+    """Return whether scikit-learn might refuse or warn of any value of a block."""
     cdef int64_t i, k
-    cdef Value value
-    cdef uint32_t bits
-    cdef uint64_t wide
-    cdef bint refused = False, quiet
+    cdef bint refused = False
+    if column_stride == 1 and row_stride == columns:
+        return refuses_run(x, rows * columns, missing_allowed)
+    if row_stride == 1:
+        for k in range(columns):
+            refused |= refuses_run(x + k * column_stride, rows, missing_allowed)
+        return refused
     for i in range(rows):
         for k in range(columns):
-            value = x[i * row_stride + k * column_stride]
-            if Value is double:
-                memcpy(&wide, &value, sizeof(wide))
-                quiet = (wide >> 51) & 1
-            else:
-                memcpy(&bits, &value, sizeof(bits))
-                quiet = (bits >> 22) & 1
-            refused |= not (missing_allowed and quiet) if value != value else <float> value - <float> value != 0
+            refused |= refuses_run(x + i * row_stride + k * column_stride, 1, missing_allowed)
     return refused
+
+
+cdef inline bint refuses_run(const Value* x, int64_t n, bint missing_allowed) noexcept nogil:
+    if Value is double:
+        return refuses_doubles(<const double*> x, n, missing_allowed)
+    else:
+        return refuses_floats(<const float*> x, n, missing_allowed)
 
 
 def find_leaves(

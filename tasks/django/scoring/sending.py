@@ -10,9 +10,10 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.apps import apps
-from django.db import transaction
+from django.db import router, transaction
 from django.utils import timezone
 
 from scoreline.storage.audit import acting_as
@@ -49,6 +50,11 @@ def models() -> Iterator[type[JobRow]]:
     for model in apps.get_models():
         if issubclass(model, JobRow) and model._meta.get_field("job_id").model is model:
             yield model
+
+
+def rows_of(model: type[JobRow]) -> Any:
+    """Return the rows of a model in the database to which it is written, because a replica may lag behind."""
+    return model._base_manager.using(router.db_for_write(model))
 
 
 def send(row: JobRow) -> None:
@@ -116,7 +122,7 @@ def send_waiting(limit: int | None = None, *, waited: timedelta = timedelta(0)) 
     """
     done = Resent()
     for model in models():
-        due = model._base_manager.filter(state=SUBMITTING)
+        due = rows_of(model).filter(state=SUBMITTING)
         due = due.filter(tried__lte=timezone.now() - waited).order_by("tried", "pk")
         left = None if limit is None else limit - done.sent - done.refused - done.waiting
         for row in list(due[:left]):

@@ -57,7 +57,7 @@ def webhook(request: HttpRequest) -> HttpResponse:
         log.warning("webhook.refused", extra={"id": event_id[:200], "error": describe(error)})
         return _refuse(400, f"This is no notification: {one_line(error)}")
     for model in sending.models():
-        for row in model._base_manager.filter(job_id=job_id):
+        for row in sending.rows_of(model).filter(job_id=job_id):
             record(row, seen)
     sending.send_passing()
     return HttpResponse(status=204)

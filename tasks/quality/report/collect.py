@@ -143,7 +143,7 @@ def report_of(
         rejected=outcome.rejected,
         parts=outcome.parts,
         error=outcome.error,
-        checked=outcome.state in WITH_RESULTS and spec.checks != "none" and publishes(job, buckets.main.bucket),
+        checked=_was_checked(buckets, job, outcome, profile),
         findings=findings,
         review=outcome.checks.review if outcome.checks is not None else None,
         counted=profile.counted if profile is not None else 0,
@@ -170,6 +170,22 @@ def report_of(
 def _findings(outcome: Outcome) -> tuple[Finding, ...]:
     found = outcome.checks.findings if outcome.checks is not None else ()
     return tuple(sorted(found, key=lambda finding: finding.level != "block"))
+
+
+def _was_checked(buckets: Buckets, job: Job, outcome: Outcome, profile: Profile | None) -> bool:
+    """Return whether the checks of a job were run. An outcome without findings does not say so.
+
+    Releases without checks made no profiles, and did not note runs in ``latest.json``.
+    """
+    if outcome.state not in WITH_RESULTS or job.spec.checks == "none" or not publishes(job, buckets.main.bucket):
+        return False
+    if profile is not None or outcome.checks is not None:
+        return True
+    try:
+        latest, _ = Pointer.of(buckets, job.spec.output).read()
+    except DocumentCorrupt:
+        return False
+    return latest is not None and latest.entry(job.spec.job_id) is not None
 
 
 def _profile(layout: ResultsLayout, job: Job, outcome: Outcome) -> tuple[Profile | None, str]:

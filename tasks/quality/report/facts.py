@@ -178,7 +178,7 @@ class Report:
     parts: int
     error: str = ""
     checked: bool
-    """Whether the checks of the job were run."""
+    """Whether the checks of the job were run, as far as is known. Earlier releases ran none."""
     findings: tuple[Finding, ...] = ()
     review: Review | None = None
     """What a person decided."""
@@ -209,14 +209,13 @@ class Report:
     """What is known by now about the runs of the output; None if no labels were added."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the facts as JSON has them. Fields without content are left out."""
+        """Return the facts as JSON has them. Every field is there, also if it is empty or unknown (None)."""
         apart = ("lineage", "comparison", "outcomes")
         plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart}
-        document = {"format": FORMAT, **_without_empty({name: _plain(value) for name, value in plain.items()})}
+        document: dict[str, Any] = {"format": FORMAT} | {name: _plain(value) for name, value in plain.items()}
         for name in apart:
             value = getattr(self, name)
-            if value is not None:
-                document[name] = value.to_dict()
+            document[name] = None if value is None else value.to_dict()
         return document
 
 
@@ -224,12 +223,3 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-_EMPTY: tuple[Any, ...] = (None, "", (), [], {})
-
-
-def _without_empty(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_empty(item) for name, item in value.items() if item not in _EMPTY}
-    return [_without_empty(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -150,7 +150,11 @@ def verdict_of(report: Report) -> Verdict:
         )
         return Verdict(tone="bad", title="Blocked by its checks", text=text)
     if not report.checked:
-        return Verdict(tone="plain", title="Not checked", text="No checks were run on these results.")
+        text = (
+            "No checks were run on these results: the job was submitted without checks, or cannot become the latest "
+            "run of its output, or an earlier release scored it."
+        )
+        return Verdict(tone="plain", title="Not checked", text=text)
     if report.findings:
         text = (
             f"The checks found {_findings(len(report.findings))}, but nothing that blocks: readers get these results."

@@ -59,7 +59,11 @@ class _Sketches:
 
     def parts_of(self, hi: Any) -> list[int]:
         """Return the parts that share hashes with a batch, those that share most first."""
-        wanted = np.sort(hi)
+        if not len(self.hashes):
+            return []
+        wanted = np.sort(hi[hi <= self.hashes[-1]])
+        if not len(wanted):
+            return []
         places = np.searchsorted(wanted, self.hashes)
         places[places == len(wanted)] = 0
         numbers, counts = np.unique(self.parts[wanted[places] == self.hashes], return_counts=True)

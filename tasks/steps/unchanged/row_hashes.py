@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.hashing import sha256_hex
 from scoreline.tasks.quality.key_texts import key_hashes
 
@@ -29,8 +28,8 @@ _SHIFTS = ((31, 29), (33, 32))
 _NULL = 0x9E3779B97F4A7C15
 
 
-class NoHash(InvalidRequest):
-    """Raised for a column whose values have no hash, such as lists.
+class NoHash(Exception):
+    """Raised for a column whose values have no hash, such as lists. The job is then scored whole.
 
     Parameters
     ----------
@@ -39,7 +38,7 @@ class NoHash(InvalidRequest):
     """
 
     def __init__(self, kind: str) -> None:
-        super().__init__(f"values of the type {kind} are not compared: leave out --only-changed")
+        super().__init__(f"values of the type {kind} have no hash")
         self.kind = kind
 
 

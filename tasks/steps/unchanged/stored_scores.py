@@ -1,7 +1,7 @@
 """Keeps the scores of a part with the hashes of their rows, so that a later job can carry them over.
 
 The scores of a part are one object in ``_carry/``, an Arrow IPC file: two columns of hashes, and the outputs of the
-model, in the order of the first hash. The object does not depend on how the results are arranged, and has no kept
+model, in the order of the results. The object does not depend on how the results are arranged, and has no kept
 columns, because those are read again. Its digest is in the receipt of the part.
 """
 
@@ -19,6 +19,10 @@ from scoreline.storage.hashing import sha256_hex
 SKETCHED = 32
 """Number of hashes by which a later job recognizes that it needs the scores of a part. 65,536 rows out of a part of
 262,144 contain about 8 of them."""
+_ANCHOR_ROWS = 1_024
+_FEW = 4_096
+_LOW_BITS = 18
+"""A table of 2^18 bits of which 4,096 are set lets 1.6 percent of the stored rows pass."""
 
 
 class Unusable(Exception):
@@ -48,16 +52,11 @@ class ScoresBuffer:
         self._scores.append(scores)
 
     def finish(self) -> StoredBytes | None:
-        """Return the object to store; None without rows. Of rows with equal hashes, the first is kept."""
+        """Return the object to store; None without rows."""
         if not self._scores:
             return None
         hi, lo = (np.concatenate(found) for found in zip(*self._hashes, strict=True))
-        order = np.lexsort((lo, hi)) if _has_equal(hi) else np.argsort(hi)
-        hi, lo = hi[order], lo[order]
-        is_new = np.append(True, (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1]))
-        if not is_new.all():
-            hi, lo, order = hi[is_new], lo[is_new], order[is_new]
-        scores = pa.concat_tables(self._scores).take(pa.array(order))
+        scores = pa.concat_tables(self._scores)
         hashes = [pa.array(hi), pa.array(lo)]
         table = pa.Table.from_arrays(
             [*hashes, *(column.combine_chunks() for column in scores.columns)],
@@ -67,14 +66,14 @@ class ScoresBuffer:
         with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as out:
             out.write_table(table, max_chunksize=max(1, table.num_rows))
         body = sink.getvalue().to_pybytes()
-        sketch = b64encode(hi[:SKETCHED].astype("<u8").tobytes()).decode()
+        sketch = b64encode(_smallest(hi).astype("<u8").tobytes()).decode()
         return StoredBytes(body=body, sha256=sha256_hex(body), sketch=sketch)
 
 
-def _has_equal(hashes: Any) -> bool:
-    """Return whether two hashes are equal, in which case the order of the rows needs both streams."""
-    ordered = np.sort(hashes)
-    return bool((ordered[1:] == ordered[:-1]).any())
+def _smallest(hashes: Any) -> Any:
+    """Return the smallest hashes, in order. Of many equal rows, there may be fewer than `SKETCHED`."""
+    some = 4 * SKETCHED
+    return np.unique(np.partition(hashes, some)[:some] if len(hashes) > some else hashes)[:SKETCHED]
 
 
 class StoredScores:
@@ -107,16 +106,50 @@ class StoredScores:
             raise Unusable("has other columns")
         self.scores = scores
         self.nbytes: int = table.nbytes
+        self._order: Any = None
         self._hi, self._lo = (table.column(place).to_numpy() for place in (0, 1))
 
     def find(self, hi: Any, lo: Any) -> Any:
-        """Return the place of the scores of each row, or -1: ndarray of int64."""
-        if not len(self._hi):
+        """Return the place of the scores of each row, or -1: ndarray of int64.
+
+        Most rows follow each other as they did before. Some rows, the anchors, are therefore looked up, and the rows
+        between them are first compared at the places that follow from these. Only the others are looked up, too.
+        """
+        found = np.full(len(hi), -1, np.int64)
+        if not len(self._hi) or not len(hi):
+            return found
+        anchors = np.arange(0, len(hi), _ANCHOR_ROWS)
+        at = self._look_up(hi[anchors])
+        known = np.flatnonzero(at >= 0)
+        if len(known):
+            shifts, segments = at[known] - anchors[known], np.searchsorted(known, np.arange(len(anchors)), "right")
+            for before in (1, 0):  # the shift of the last anchor before a row, and of the next one
+                shift = shifts[np.clip(segments - before, 0, len(known) - 1)]
+                places = np.arange(len(hi)) + np.repeat(shift, _ANCHOR_ROWS)[: len(hi)]
+                np.clip(places, 0, len(self._hi) - 1, out=places)
+                found = np.where((found < 0) & (self._hi[places] == hi), places, found)
+        left = np.flatnonzero(found < 0)
+        found[left] = self._look_up(hi[left])
+        return np.where(self._lo[found] == lo, found, -1)  # a row of which only one hash is equal is scored
+
+    def _look_up(self, hi: Any) -> Any:
+        """Return the place of each first hash, or -1: ndarray of int64."""
+        if len(hi) > _FEW:
+            if self._order is None:
+                self._order = np.argsort(self._hi)
+            among, order = np.arange(len(self._hi)), self._order
+        else:  # the low bits rule out almost all stored rows, which takes less time than to sort them
+            wanted = np.zeros(1 << _LOW_BITS, bool)
+            mask = np.uint64((1 << _LOW_BITS) - 1)
+            wanted[hi & mask] = True
+            among = np.flatnonzero(wanted[self._hi & mask])
+            order = np.argsort(self._hi[among])
+        if not len(among):
             return np.full(len(hi), -1, np.int64)
-        places = np.searchsorted(self._hi, hi)
-        places[places == len(self._hi)] = 0
-        same = (self._hi[places] == hi) & (self._lo[places] == lo)
-        return np.where(same, places, -1)  # a row whose first hash occurs twice is scored
+        places = np.searchsorted(self._hi[among[order]], hi)
+        places[places == len(among)] = 0
+        places = among[order[places]]
+        return np.where(self._hi[places] == hi, places, -1)
 
 
 def sketched(text: str) -> Any:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.loading import Loading, loading
+from tests.support.loading import TABLE, Loading, loading
 from tests.support.postgres import Database
 
 
@@ -128,3 +129,23 @@ def test_parts_that_were_loaded_are_loaded_again_if_somebody_asks(loads: Loading
     assert [load.state for load in again.loads] == ["waiting"]
     loads.message("a")
     assert loads.rows() == loads.scored("a")
+
+
+def test_137_rows_of_50_000_that_a_constraint_refuses_are_set_aside_and_all_others_loaded(loads: Loading) -> None:
+    refused = np.random.default_rng(0).permutation(50_000)[:137].tolist()
+    loads.database.run("CREATE TABLE bad AS SELECT unnest(%s::bigint[]) AS id", refused)
+    loads.database.run(
+        "CREATE FUNCTION is_bad(bigint) RETURNS boolean STABLE RETURN EXISTS (SELECT FROM bad WHERE id = $1)"
+    )
+    loads.database.run(TABLE)
+    loads.database.run("ALTER TABLE bad ADD PRIMARY KEY (id)")
+    loads.database.run("ALTER TABLE scores ADD CONSTRAINT sound CHECK (NOT is_bad(id))")
+    rows = pd.DataFrame({"id": range(50_000), "x": np.arange(50_000.0)})
+    loads.run_rows("a", rows, part_rows=50_000, max_rejected="137", parts=1)
+    loads.message("a")
+    done = loads.status("a")
+    assert (done.state, done.rows, done.set_aside) == ("loaded", 50_000 - 137, 137)
+    assert loads.database.run("SELECT count(*), round(sum(prediction)) FROM scores") == [
+        (50_000 - 137, float(50_000 * 49_999 + 50_000 - 2 * sum(refused) - 137))
+    ]
+    assert sorted(row["id"] for row in loads.refused("a")) == sorted(refused)

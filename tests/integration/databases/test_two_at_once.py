@@ -19,7 +19,7 @@ from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import DatabaseUnavailable, ProcessDied
 from scoreline.storage.objects.base import exists
 from scoreline.tasks import client as client_module
-from scoreline.tasks.databases import one_load
+from scoreline.tasks.databases import loader, one_load
 from scoreline.tasks.databases.one_load import Load
 from scoreline.tasks.databases.part import PartLoader
 from scoreline.tasks.dispatch import outcome as ending
@@ -283,3 +283,41 @@ def test_two_jobs_that_are_loaded_at_once_leave_the_values_of_the_newer_one(
     assert loads.rows() == loads.scored("new") == pytest.approx({n: 4.0 * n + 5 for n in range(40)})
     receipts = loads.database.run("SELECT count(*), sum(rows) FROM scoreline_loads WHERE job = 'new' AND part >= 0")
     assert receipts == [(4, 40)]
+
+
+def test_a_table_that_would_replace_another_is_dropped_if_the_load_is_given_up(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a", mode="replace")
+    monkeypatch.setattr(PartLoader, "load", unavailable)
+    with pytest.raises(DatabaseUnavailable):
+        loads.message("a")
+    tables = "SELECT count(*) FROM pg_class WHERE relname ~ '^scoreline_[0-9a-f]{16}$' AND relkind = 'r'"
+    assert loads.database.run(tables) == [(1,)]
+    loader.give_up(loads.gated.at.engine, loads.settings, "a", ProcessDied("it died"))
+    assert (loads.status("a").state, loads.status("a").error) == ("failed", "it died")
+    assert loads.database.run(tables) == [(0,)]
+
+
+@pytest.mark.parametrize("mode", ["upsert", "replace"])
+def test_a_disk_that_is_full_lets_the_load_wait_until_there_is_space(loads: Loading, mode: str) -> None:
+    # Given a server that says, as with a full disk, that it cannot extend a file
+    loads.database.run(TABLE)
+    loads.database.run(
+        "CREATE FUNCTION no_space() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING "
+        "ERRCODE = '53100', MESSAGE = 'could not extend file: No space left on device'; END $$"
+    )
+    loads.database.run("ALTER TABLE scores ADD CONSTRAINT disk CHECK (id <> 15 OR no_space())")
+    loads.run("a", mode=mode, max_rejected="100%")
+    with pytest.raises(DatabaseUnavailable, match="No space left on device"):
+        loads.message("a")
+    assert (loads.status("a").state, loads.status("a").set_aside) == ("waiting", 0)
+    assert 15 not in loads.rows()
+    # When there is space again
+    new = loads.database.run("SELECT relname FROM pg_class WHERE relname ~ '^scoreline_[0-9a-f]{16}$'")
+    for (table,) in [("scores",), *new]:
+        loads.database.run(f"ALTER TABLE {table} DROP CONSTRAINT disk")
+    loads.message("a")
+    assert (loads.status("a").state, loads.status("a").set_aside) == ("loaded", 0)
+    assert loads.rows() == loads.scored("a")

@@ -13,6 +13,7 @@ from django.utils import timezone
 from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import AccessDenied, InvalidRequest, QueueUnavailable, StoreUnavailable
 from scoreline.tasks.django.scoring import sending
+from scoreline.tasks.django.scoring.observed import Observed, record
 from scoreline.tasks.django.scoring.signals import on_ended
 from scoreline.testing import EagerClient, eager
 
@@ -154,11 +155,14 @@ def test_a_job_that_was_submitted_although_the_answer_was_lost_is_not_submitted_
     assert (row.state, job_ids(scoreline)) == ("partial", [row.job_id])
 
 
-def test_the_next_submission_sends_what_waits_for_a_minute(prediction: type[Any], scoreline: EagerClient) -> None:
-    # Given rows of processes that died before they submitted the jobs, some of them a moment ago
-    for age_s in (61, 62, 59):
+def test_the_next_submission_sends_what_has_waited_for_some_time(
+    prediction: type[Any], scoreline: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_AGAIN_AFTER", timedelta(hours=1))  # the test takes less than an hour
+    # Given rows of processes that died before they submitted the jobs, one of them a moment ago
+    for hours in (1, 2, 0):
         row = prediction(model="double", inputs=[INPUT], options=HALF, customer="ann")
-        row.tried = timezone.now() - timedelta(seconds=age_s)
+        row.tried = timezone.now() - timedelta(hours=hours)
         row.save()
     prediction.submit("double", INPUT, customer="bob", options=HALF)
     assert [row.state for row in prediction.objects.order_by("pk")] == ["partial", "partial", "submitting", "partial"]
@@ -197,6 +201,16 @@ def test_a_job_is_followed_cancelled_and_resumed(
         assert row.refresh() is True
         assert ends[1:] == [(row.job_id, "partial", 2)]
         assert row.refresh() is False
+
+
+def test_a_state_that_was_read_before_the_end_does_not_reopen_the_row(
+    prediction: type[Any], scoreline: EagerClient, ends: list[Any]
+) -> None:
+    row = prediction.submit("double", INPUT, customer="ann", options=HALF)
+    stale = Observed(state="running", run=1, is_ended=False, rows=1)
+    assert record(row, stale) is False
+    row.refresh_from_db()
+    assert (row.state, row.is_under_way, len(ends)) == ("partial", False, 1)
 
 
 def test_an_end_whose_receiver_fails_is_recorded_later(

@@ -112,6 +112,14 @@ def test_a_notification_of_an_earlier_run_changes_nothing(
     assert (prediction.objects.get().state, ends) == ("partial", ["partial 2"])
 
 
+def test_a_notification_that_arrives_again_does_not_undo_a_decision(prediction: type[Any], under_way: Any) -> None:
+    assert notify(under_way, state="blocked").status_code == 204
+    under_way.refresh()  # the bucket says that the results are accepted
+    assert under_way.state == "partial"
+    assert notify(under_way, state="blocked").status_code == 204
+    assert prediction.objects.get().state == "partial"
+
+
 def wrong_requests(row: Any) -> Iterator[tuple[str, dict[str, str], int]]:
     body, event_id = json.dumps(row.notification.body), row.notification.id
     right = signed(body, event_id)

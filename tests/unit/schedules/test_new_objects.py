@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
+from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.inputs import only_new
 from scoreline.tasks.inputs.listing import list_inputs
 from scoreline.tasks.inputs.only_new import remember_scored, unseen
@@ -79,6 +81,52 @@ def test_a_withdrawn_job_is_not_accepted_once_a_later_job_has_scored_its_objects
     night.client.accept(job(0), "not after all")
     night.client.accept(job(0), "not after all")
     assert run(night, 2).rows == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_tick_that_follows_a_job_does_not_record_what_is_withdrawn_meanwhile(
+    night: Night, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    # Given a tick that has read that the job succeeded, when a person withdraws it
+    night.tick(SLOT)
+    main, seen = night.client.buckets.main, keys.schedule_seen("nightly")
+    if not known:  # as after a worker of release 0.1.0
+        main.delete(seen)
+
+    def late(main: DirectoryStore, schedule: str, job_id: str) -> None:
+        if job_id == job(0) and night.outcome(job(0)).state == "succeeded":
+            night.client.reject(job(0), "wrong prices")
+        remember_scored(main, schedule, job_id)
+
+    monkeypatch.setattr("scoreline.tasks.schedules.runner.remember_scored", late)
+    night.tick(SLOT + timedelta(minutes=1))
+    assert night.outcome(job(0)).state == "blocked"
+    # Then the next job scores the objects
+    assert run(night, 1).rows == len(X)
+    assert run(night, 2).rows == 0
+
+
+def test_objects_that_are_withdrawn_while_they_are_recorded_stay_new(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a slow process that has found objects to record, as after a worker of release 0.1.0
+    assert run(night, 0).rows == len(X)
+    seen, put = keys.schedule_seen("nightly"), DirectoryStore.put
+    withdrawn: list[object] = []
+    night.client.buckets.main.delete(seen)
+
+    def late(store: DirectoryStore, key: str, *arguments: Any, **options: Any) -> Any:
+        if key == seen and not withdrawn:
+            withdrawn.append(night.client.reject(job(0), "wrong prices"))
+        return put(store, key, *arguments, **options)
+
+    # When a person withdraws the results before they are recorded, and there is nothing to forget
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "put", late)
+        remember_scored(night.client.buckets.main, "nightly", job(0))
+    # Then the next job scores the objects
+    assert withdrawn
+    assert run(night, 1).rows == len(X)
 
 
 def remove_old(night: Night, day: int) -> None:

@@ -190,7 +190,7 @@ def test_a_part_of_more_or_fewer_rows_than_were_planned_is_not_written(engine: E
     made = planner.draft(engine, job(), FAST)
     ((piece,),) = (part.slices for part in made.parts)
     planned = Part(slices=(replace(piece, rows=3 + more),))
-    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", rows=0, part=lambda _: planned)
+    plan: Any = SimpleNamespace(columns=made.columns, sha256="p", rows=0, parts=1, part=lambda _: planned)
     with pytest.raises(ScoringError, match=f"planned with {3 + more} rows, but 2 were scored and 1 rejected"):
         commit_part(engine, Documents(job=job(), plan=plan), 0, 100)
     assert list(engine.buckets.main.list("out/")) == []

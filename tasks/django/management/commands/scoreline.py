@@ -68,8 +68,9 @@ class Command(BaseCommand):
 def split(words: Sequence[str]) -> tuple[list[str], set[str]]:
     """Return the words of the command line, and the options of Django before them.
 
-    >>> split(["--no-color", "-v", "2", "jobs", "--settings", "shop.settings", "--json"])
-    (['jobs', '--json'], {'--no-color', '-v'})
+    >>> words, given = split(["--no-color", "-v", "2", "jobs", "--settings", "shop.settings", "--json"])
+    >>> words, sorted(given)
+    (['jobs', '--json'], ['--no-color', '-v'])
     """
     left, kept, given = list(words), list[str](), set[str]()
     while left:

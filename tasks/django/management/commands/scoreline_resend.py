@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError
 
 from scoreline.storage.errors import ScorelineError, describe
 from scoreline.storage.wording import plural
-from scoreline.tasks.django.scoring.sending import models, send_waiting
+from scoreline.tasks.django.scoring.defaults import SUBMITTING
+from scoreline.tasks.django.scoring.sending import models, rows_of, send_waiting
+
+log = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
@@ -19,7 +22,7 @@ class Command(BaseCommand):
     help = (
         "Submit the jobs of rows that are still `submitting`, because Redis or the bucket did not answer, or because "
         "the process died. The command may be repeated, and may run several times at once: each row has one job. "
-        "The exit code is 1 if rows still wait."
+        "The exit code is 1 if rows still wait, or if a job could not be asked for."
     )
     requires_system_checks = ()
 
@@ -41,19 +44,22 @@ class Command(BaseCommand):
             said = f"{plural(done.sent, 'job')} submitted, {done.refused:,} refused"
             self.stdout.write(f"{said}, {ended:,} ended" if refresh else said)
         if error:
-            waiting = sum(model._base_manager.filter(state="submitting").count() for model in models())
-            raise CommandError(f"{plural(waiting, 'row')} still waiting to be submitted: {error}")
+            waiting = sum(rows_of(model).filter(state=SUBMITTING).count() for model in models())
+            raise CommandError(f"{plural(waiting, 'row')} still waiting to be submitted: {error}" if waiting else error)
 
     def _refresh(self) -> tuple[int, str]:
         """Return how many jobs have ended, and why the last one could not be asked for."""
         ended, text = 0, ""
         for model in models():
-            rows = model._base_manager.filter(ended__isnull=True).exclude(state="submitting")
+            rows = rows_of(model).filter(ended__isnull=True).exclude(state=SUBMITTING)
             for row in list(rows.order_by("pk")):
                 try:
                     ended += row.refresh()
-                except (ScorelineError, OperationalError) as error:
+                except ScorelineError as error:
                     text = describe(error)
-                    if getattr(error, "transient", True):
+                    if error.transient:
                         return ended, text
+                except Exception as error:  # of a receiver of `on_ended`, which must not keep other rows waiting
+                    log.exception("scoring.receiver_failed", extra={"job_id": row.job_id})
+                    text = describe(error)
         return ended, text

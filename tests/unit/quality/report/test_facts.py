@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
@@ -11,10 +12,11 @@ import pytest
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, JobNotFound
 from scoreline.tasks.job.documents import read_outcome
+from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.quality.report import collect as collecting
 from scoreline.tasks.quality.report.collect import report_of
 from scoreline.tasks.quality.report.count_rejects import Limits
-from scoreline.tasks.quality.report.facts import Report
+from scoreline.tasks.quality.report.facts import Column, Report
 from scoreline.tasks.quality.report.html import render
 from scoreline.testing import EagerClient
 from tests.support.one_model import LINE
@@ -142,12 +144,15 @@ def test_rejected_rows_that_an_attempt_left_are_not_counted(churn: EagerClient) 
     assert churn.report("left").rejects == before
 
 
-def test_the_facts_are_json_without_empty_fields(blocked: Report) -> None:
+def test_the_facts_are_json_with_every_field(blocked: Report, sound: Report) -> None:
     found = json.loads(json.dumps(blocked.to_dict(), allow_nan=False))
     assert (found["format"], found["job_id"], found["state"]) == (1, DRIFTED, "blocked")
     assert found["columns"][0]["picture"]
-    assert "error" not in found
     assert found["lineage"]["inputs"]
+    assert (found["error"], found["comparison"], found["outcomes"]) == ("", None, None)
+    assert [*sound.to_dict()] == [*found]
+    assert (sound.to_dict()["findings"], sound.to_dict()["rejects"]) == ([], None)
+    assert {len(column) for column in found["columns"]} == {len(fields(Column))}
 
 
 def test_a_job_under_way_or_unknown_has_no_report(churn: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +186,25 @@ def test_a_job_of_an_earlier_release_has_a_report_without_pictures(churn: EagerC
     churn.buckets.main.delete(profile)
     found = churn.report(job.job_id)
     assert "an earlier release scored it" in found.notes[0]
+    assert found.checked  # latest.json lists the job
     churn.buckets.main.put(profile, data[: len(data) // 2])
     assert churn.report(job.job_id).notes[0].startswith("There are no pictures: s3://scoreline/earlier/")
+
+
+@pytest.mark.parametrize("content", [None, b"{}"])
+def test_a_job_from_before_the_gate_was_not_checked(churn: EagerClient, content: bytes | None) -> None:
+    uri, output = f"s3://scoreline/in/{SOUND}.parquet", f"s3://scoreline/before-{content is None}/"
+    job = churn.submit("churn", uri, output=output, profile="off", keep="none")
+    assert churn.report(job.job_id).checked
+    main, (_, prefix) = churn.buckets.main, parse_uri(output)
+    main.delete(keys.latest(prefix))
+    if content is not None:
+        main.put(keys.latest(prefix), content)
+    found = churn.report(job.job_id)
+    assert (found.state, found.findings, found.checked) == ("succeeded", (), False)
+    page = render(found)
+    assert "No checks were run on these results" in page
+    assert "nothing unusual" not in page
 
 
 def test_a_job_that_failed_says_why(churn: EagerClient) -> None:
