@@ -173,6 +173,7 @@ def test_workers_load_results_into_a_model_in_postgres(bank: EagerClient, monkey
         ({"features": ["x"], "into": Account}, "Account has no single unique relation to Customer"),
         ({"features": ["x"], "into": Prediction, "into_key": "prediction"}, "Prediction.prediction is not unique"),
         ({"features": ["x"], "into": Prediction, "fields": {"score": "prediction"}}, "has no field 'score'"),
+        ({"features": ["weight"]}, r"features \['weight'\] and key 'pk' of Customer: Cannot resolve keyword 'weight'"),
         ({"features": {"x": "size"}, "limit": 0}, "the queryset has no rows"),
         ({"features": {"x": "size"}, "infinite": True}, "column 'x' of the queryset has an infinite number"),
     ],
@@ -187,6 +188,11 @@ def test_what_cannot_be_scored_is_said_and_leaves_nothing(
     with pytest.raises(InvalidRequest, match=said):
         client().submit_queryset("line", rows, **given)
     assert list(bank.buckets.main.list("jobs/")) == []
+
+
+def test_a_field_that_does_not_exist_is_refused_before_the_commit(bank: EagerClient) -> None:
+    with transaction.atomic(using="bank"), pytest.raises(InvalidRequest, match="Cannot resolve keyword 'weight'"):
+        client().submit_queryset("line", customers(), features={"x": models.F("weight") + 1})
 
 
 def test_a_refused_job_leaves_no_rows(bank: EagerClient) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from django.core.exceptions import FieldError
 from django.db import models, router, transaction
 
 from scoreline.storage import keys
@@ -102,6 +103,10 @@ def submit_queryset(
             options = {**options, **target.load_options(database)}
     job_id = options["job_id"] = options.get("job_id") or client.new_job_id()
     columns: dict[str, Any] = {key_column: key, **chosen}
+    try:
+        _annotated(queryset, columns)
+    except FieldError as error:
+        raise InvalidRequest(f"features {list(chosen)} and key {key!r} of {rows.__name__}: {error}") from None
 
     def submit() -> None:
         main, staged = client.buckets.main, list[str]()
@@ -199,11 +204,15 @@ class _File:
         return self._sink.getvalue()
 
 
-def _blocks(queryset: models.QuerySet, columns: Mapping[str, Any]) -> Iterator[Table]:
+def _annotated(queryset: models.QuerySet, columns: Mapping[str, Any]) -> Any:
+    """Return a queryset of tuples with the values of columns; raises `FieldError`. The database is not asked."""
     expressions = [models.F(item) if isinstance(item, str) else item for item in columns.values()]
     names = [f"scoreline_{number}" for number in range(len(expressions))]  # names of columns need not be Python names
-    annotated = queryset.annotate(**dict(zip(names, expressions, strict=True))).values_list(*names)
-    rows = iter(annotated.iterator(chunk_size=BLOCK_ROWS))
+    return queryset.annotate(**dict(zip(names, expressions, strict=True))).values_list(*names)
+
+
+def _blocks(queryset: models.QuerySet, columns: Mapping[str, Any]) -> Iterator[Table]:
+    rows = iter(_annotated(queryset, columns).iterator(chunk_size=BLOCK_ROWS))
     first = 0
     while block := list(islice(rows, BLOCK_ROWS)):
         try:
