@@ -173,6 +173,7 @@ def test_workers_load_results_into_a_model_in_postgres(bank: EagerClient, monkey
         ({"features": ["x"], "into": Account}, "Account has no single unique relation to Customer"),
         ({"features": ["x"], "into": Prediction, "into_key": "prediction"}, "Prediction.prediction is not unique"),
         ({"features": ["x"], "into": Prediction, "fields": {"score": "prediction"}}, "has no field 'score'"),
+        ({"features": ["x"], "into": Prediction, "fields": {}}, "fields names no field of Prediction"),
         ({"features": ["weight"]}, r"features \['weight'\] and key 'pk' of Customer: Cannot resolve keyword 'weight'"),
         ({"features": {"x": "size"}, "limit": 0}, "the queryset has no rows"),
         ({"features": {"x": "size"}, "infinite": True}, "column 'x' of the queryset has an infinite number"),
