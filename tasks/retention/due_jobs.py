@@ -58,6 +58,8 @@ class Found:
     """The jobs that are due, those first whose removal has begun, and then the oldest."""
     kept: Counter[str] = field(default_factory=Counter)
     """Number of jobs that are not due, by reason."""
+    without_job: list[str] = field(default_factory=list)
+    """Keys of rows that were staged more than a day ago for jobs that were never recorded."""
 
 
 @dataclass(kw_only=True)
@@ -65,6 +67,11 @@ class _Folder:
     job_s: float | None = None
     outcome_s: float | None = None
     objects: int = 0
+    staged: list[ObjectInfo] = field(default_factory=list)
+
+    def is_without_job(self, now_s: float) -> bool:
+        """Return whether there are only staged rows, because the process that staged them died a day ago or earlier."""
+        return 0 < self.objects == len(self.staged) and now_s - max(info.modified for info in self.staged) >= MIN_AGE_S
 
 
 def find_due(main: ObjectStore, policies: Policies, now_s: float) -> Found:
@@ -77,7 +84,7 @@ def find_due(main: ObjectStore, policies: Policies, now_s: float) -> Found:
     counted: dict[str, list[Ended]] = defaultdict(list)
     rules: dict[str, Policy] = {}
     ended_s: dict[str, float] = {}
-    listed = list(_ended(main.list(keys.JOBS), found.kept))
+    listed = list(_ended(main.list(keys.JOBS), found, now_s))
     begun = _with_tombstone(main, [job.job_id for job in listed if job.rewritten])
     for job in listed:
         ended_s[job.job_id] = job.ended_s
@@ -100,8 +107,8 @@ def find_due(main: ObjectStore, policies: Policies, now_s: float) -> Found:
     return found
 
 
-def _ended(listed: Iterable[ObjectInfo], kept: Counter[str]) -> Iterator[Ended]:
-    """Yield the ended jobs in a listing, and count the jobs under way."""
+def _ended(listed: Iterable[ObjectInfo], found: Found, now_s: float) -> Iterator[Ended]:
+    """Yield the ended jobs in a listing. Count the jobs under way, and find rows without a job."""
     folders: dict[str, _Folder] = defaultdict(_Folder)
     for info in listed:
         job_id, slash, name = info.key.removeprefix(keys.JOBS).partition("/")
@@ -113,11 +120,15 @@ def _ended(listed: Iterable[ObjectInfo], kept: Counter[str]) -> Iterator[Ended]:
             folder.job_s = info.modified
         elif name == "outcome.json":
             folder.outcome_s = info.modified
+        elif name.startswith("staged/"):
+            folder.staged.append(info)
     for job_id, folder in folders.items():
         if folder.job_s is not None and folder.outcome_s is not None:
             yield Ended(job_id=job_id, ended_s=folder.outcome_s, rewritten=folder.job_s > folder.outcome_s)
+        elif folder.is_without_job(now_s):
+            found.without_job += [info.key for info in folder.staged]
         elif folder.objects > 1:  # a tombstone stands alone
-            kept["under way"] += 1
+            found.kept["under way"] += 1
 
 
 def _with_tombstone(main: ObjectStore, job_ids: list[str]) -> set[str]:

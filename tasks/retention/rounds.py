@@ -92,6 +92,7 @@ def collect(buckets: Buckets, policies: Policies) -> Report:
     """Remove the results of all jobs that need not be kept any longer, and return what was done."""
     now_s = _store_time(buckets.main)
     found = _find(buckets.main, policies, now_s)
+    buckets.main.delete_many(found.without_job)
     report = Report(young=found.kept)
     for _ in _work_off(buckets, policies, found.due, now_s, report, lambda item: remove(buckets, item)):
         pass
@@ -133,6 +134,7 @@ def _do_piece(
     policies, now_s, report = read_policies(), _store_time(main), Report()
     if state is None or not state.due:
         found = _find(main, policies, now_s)
+        main.delete_many(found.without_job)
         report.young = found.kept
         state = State(begun=_text(now_s), due=tuple(found.due[:MAX_STORED]))
         main.put(keys.retention_state(), state.to_json())

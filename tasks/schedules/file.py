@@ -292,7 +292,7 @@ def _check_together(sound: Mapping[str, Any]) -> list[tuple[str, str]]:
             return str(error)
         return ""
 
-    of_jobs = sorted(sound.keys() & {"model", "input", *_HINTS} - {"webhook"})
+    of_jobs = sorted(sound.keys() & {"model", "input", "only_new", *_HINTS} - {"webhook"})
     if whole := fault(*of_jobs):
         faults = [(key, f"{key}: {found}") for key in of_jobs if (found := fault(key))]
         return faults or [(next((key for key in of_jobs if whole.startswith(key)), ""), whole)]

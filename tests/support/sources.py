@@ -51,6 +51,9 @@ sql = "SELECT id, (x / (id - 3))::float8 AS x FROM customers"
 [casts]
 sql = "SELECT id, name::float8 AS x FROM customers"
 
+[quotes]
+sql = "SELECT id, (chr(34) || name || chr(34) || 'quoted')::float8 AS x FROM customers"
+
 [warehouse]
 sql = "SELECT 1 AS x"
 database = "warehouse"

@@ -13,7 +13,7 @@ from uuid import UUID
 import pandas as pd
 import pytest
 
-from scoreline.storage.errors import InvalidRequest, ModelNotFound
+from scoreline.storage.errors import InvalidRequest, JobConflict, JobRemoved, ModelNotFound, QueueUnavailable
 from scoreline.tasks.django import client
 from scoreline.tasks.django.querysets import submitting
 from scoreline.tasks.job.documents import read_job
@@ -173,6 +173,8 @@ def test_workers_load_results_into_a_model_in_postgres(bank: EagerClient, monkey
         ({"features": ["x"], "into": Account}, "Account has no single unique relation to Customer"),
         ({"features": ["x"], "into": Prediction, "into_key": "prediction"}, "Prediction.prediction is not unique"),
         ({"features": ["x"], "into": Prediction, "fields": {"score": "prediction"}}, "has no field 'score'"),
+        ({"features": ["x"], "into": Prediction, "fields": {}}, "fields names no field of Prediction"),
+        ({"features": ["weight"]}, r"features \['weight'\] and key 'pk' of Customer: Cannot resolve keyword 'weight'"),
         ({"features": {"x": "size"}, "limit": 0}, "the queryset has no rows"),
         ({"features": {"x": "size"}, "infinite": True}, "column 'x' of the queryset has an infinite number"),
     ],
@@ -189,10 +191,120 @@ def test_what_cannot_be_scored_is_said_and_leaves_nothing(
     assert list(bank.buckets.main.list("jobs/")) == []
 
 
+def test_a_field_that_does_not_exist_is_refused_before_the_commit(bank: EagerClient) -> None:
+    with transaction.atomic(using="bank"), pytest.raises(InvalidRequest, match="Cannot resolve keyword 'weight'"):
+        client().submit_queryset("line", customers(), features={"x": models.F("weight") + 1})
+
+
 def test_a_refused_job_leaves_no_rows(bank: EagerClient) -> None:
     with pytest.raises(ModelNotFound):
         client().submit_queryset("nothing", customers(), features={"x": "account__x"})
     assert list(bank.buckets.main.list("jobs/")) == []
+
+
+def unavailable(*_: Any, **__: Any) -> None:
+    raise QueueUnavailable("the broker does not answer")
+
+
+def test_an_outage_at_the_commit_leaves_no_rows_without_a_job(
+    bank: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call() -> None:
+        client().submit_queryset("line", customers(), features={"x": "account__x"}, job_id="a")
+
+    with monkeypatch.context() as before_reading:
+        before_reading.setattr(bank.submission.queue, "ping", unavailable)
+        before_reading.setattr(submitting, "stage", None)
+        with pytest.raises(QueueUnavailable):
+            call()
+    with monkeypatch.context() as after_reading:
+        stage = submitting.stage
+
+        def stage_before_outage(*given: Any) -> Any:
+            found = stage(*given)
+            assert list(bank.buckets.main.list("jobs/a/staged/"))
+            after_reading.setattr(bank.submission.queue, "ping", unavailable)
+            return found
+
+        after_reading.setattr(submitting, "stage", stage_before_outage)
+        with pytest.raises(QueueUnavailable):
+            call()
+    assert list(bank.buckets.main.list("jobs/")) == []
+    with monkeypatch.context() as after_recording:
+        after_recording.setattr(bank.submission.dispatcher, "send", unavailable)
+        with pytest.raises(QueueUnavailable):
+            call()
+    assert len(list(bank.buckets.main.list("jobs/a/staged/"))) == 1
+    monkeypatch.setattr(submitting, "stage", None)
+    call()
+    assert len(results("a")) == 5
+
+
+def test_an_answer_that_was_lost_does_no_harm(bank: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = bank.buckets.main.put
+
+    def put_twice(key: str, data: bytes, **more: Any) -> Any:
+        if "/staged/" in key:
+            put(key, data, **more)
+        return put(key, data, **more)
+
+    monkeypatch.setattr(bank.buckets.main, "put", put_twice)
+    client().submit_queryset("line", customers(), features={"x": "account__x"}, job_id="a")
+    assert len(results("a")) == 5
+
+
+def test_the_slower_of_two_processes_joins_the_job_of_the_faster(
+    bank: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call() -> str:
+        found: str = client().submit_queryset("line", customers(), features={"x": "account__x"}, job_id="a")
+        return found
+
+    stage, others = submitting.stage, [call]
+
+    def stage_after_other(*given: Any) -> Any:
+        if others:
+            others.pop()()
+        return stage(*given)
+
+    monkeypatch.setattr(submitting, "stage", stage_after_other)
+    assert call() == "a"
+    assert len(list(bank.buckets.main.list("jobs/a/staged/"))) == 1
+    assert len(results("a")) == 5
+
+
+def test_another_job_of_the_same_id_is_a_conflict(bank: EagerClient) -> None:
+    client().submit_queryset("line", customers(), features={"x": "account__x"}, job_id="a")
+    with pytest.raises(JobConflict, match="job 'a' is another job, with the columns id, x"):
+        client().submit_queryset("line", customers(), features={"x": "account__x", "size": "size"}, job_id="a")
+
+
+def test_the_id_of_a_removed_job_is_refused_before_rows_are_read(
+    bank: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed(*_: Any) -> None:
+        raise JobRemoved("job 'a' was removed")
+
+    monkeypatch.setattr(submitting, "read_job", removed)
+    monkeypatch.setattr(submitting, "stage", None)
+    with pytest.raises(JobRemoved):
+        client().submit_queryset("line", customers(), features={"x": "account__x"}, job_id="a")
+
+
+def test_rows_of_a_replica_wait_for_the_transaction_of_the_database_behind_it(
+    bank: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django.db.router.db_for_read", lambda model, **_: "bank")
+    monkeypatch.setattr("django.db.router.db_for_write", lambda model, **_: "main")
+    given = connections.settings | {"main": connections.settings["bank"]}
+    monkeypatch.setattr(connections, "_settings", given)
+    monkeypatch.setitem(connections.__dict__, "settings", given)
+    with transaction.atomic(using="main"):
+        client().submit_queryset("line", Customer.objects.all(), features={"x": "account__x"})
+        transaction.set_rollback(True, using="main")
+    assert list(bank.buckets.main.list("jobs/")) == []
+    connections["main"].close()
+    del connections["main"]
 
 
 def test_a_staged_file_of_another_job_is_no_input(bank: EagerClient) -> None:

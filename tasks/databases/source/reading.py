@@ -1,30 +1,34 @@
 """Streams the rows of a query into Arrow, in one transaction that sees one state of the database.
 
-COPY sends CSV, and Arrow's reader, which is compiled, decodes it. For 200,000 rows of 6 columns this takes half the CPU
-time of a binary cursor, whose values become Python objects on the way. The driver for Arrow (ADBC) is a third faster
-still, but it has no parameters with COPY, and types of its own for numeric, enums, domains and uuid.
+COPY sends CSV, libpq cuts it into rows, and Arrow's reader, which is compiled, decodes it. To read 2,000,000 rows of 6
+columns and to write them as Parquet takes 1.4 s of CPU time; with the driver's own iterator over rows, it takes 5 s.
+The driver for Arrow (ADBC) has no parameters with COPY, and types of its own for numeric, enums, domains and uuid.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import selectors
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from psycopg.pq import TransactionStatus
 
-from scoreline.storage.databases.connection import Connection, connected, is_transient, reason_of, snapshot
+from scoreline.storage.databases.connection import CONNECT_S, Connection, connected, is_transient, reason_of, snapshot
 from scoreline.storage.databases.settings import Address
 from scoreline.storage.errors import DatabaseError, DatabaseUnavailable, InvalidRequest
-from scoreline.tasks.databases.source.statement import bind, check_parameters, describe, parse
+from scoreline.tasks.databases.source.statement import accepted, bind, check_parameters, describe, parse
 from scoreline.tasks.databases.source.types import Column, columns_of
 
 BLOCK_BYTES = 4 << 20
 """Number of bytes of CSV that are decoded at a time."""
 _DATA = ("22", "P0")
 """Classes of SQLSTATE whose messages quote values: of data, or written by a function."""
+_QUOTED = re.compile(r'["«»„“「].*["«»“”」]', re.DOTALL)
+"""What the server quotes, in any of its languages. A value may contain a quote itself."""
 _CANCELED, _READ_ONLY = "57014", "25006"
 _IN_COLUMN = re.compile(r"In CSV column #(\d+)")
 
@@ -59,32 +63,53 @@ def read_rows(
                 columns = columns_of(connection, described, what)
                 bound = bind(connection, statement, types, parameters, what)
                 yield columns, _schema(columns).empty_table()
-                for block in _blocks(connection, bound):
-                    yield columns, _decode(block, columns, what)
+                with contextlib.closing(_blocks(connection, bound)) as blocks:
+                    for block in blocks:
+                        yield columns, _decode(block, columns, what)
         except psycopg.Error as error:
             raise _refused(error, address, timeout_s, what) from None
 
 
-def _blocks(connection: Connection, query: str) -> Iterator[bytes]:
-    """Yield CSV of about `BLOCK_BYTES`, which ends with a row."""
-    with connection.cursor() as cursor, cursor.copy(f"COPY ({query}\n) TO STDOUT (FORMAT csv)".encode()) as rows:
-        lines: list[Any] = []
-        size = 0
-        for line in rows:
-            lines.append(line)
-            size += len(line)
-            if size >= BLOCK_BYTES:
-                yield b"".join(lines)
-                lines, size = [], 0
-        if lines:
-            yield b"".join(lines)
+def _blocks(connection: Connection, query: str) -> Generator[bytearray]:
+    """Yield CSV of about `BLOCK_BYTES`, which ends with a row.
+
+    Rows are taken from libpq directly, because the driver's own iterator takes much more CPU time than all the rest.
+    """
+    server = connection.pgconn
+    accepted(server.exec_(f"COPY ({query}\n) TO STDOUT (FORMAT csv)".encode()))
+    try:
+        with selectors.DefaultSelector() as answers:
+            answers.register(server.socket, selectors.EVENT_READ)
+            block = bytearray()
+            while (found := server.get_copy_data(1))[0] >= 0:
+                size, row = found
+                if not size:  # the rest of the row is on its way
+                    answers.select()
+                    server.consume_input()
+                    continue
+                block += row
+                if len(block) >= BLOCK_BYTES:
+                    yield block
+                    block = bytearray()
+            while server.is_busy():
+                answers.select()
+                server.consume_input()
+        for result in list(iter(server.get_result, None)):
+            accepted(result)
+        if block:
+            yield block
+    finally:
+        if server.transaction_status == TransactionStatus.ACTIVE:  # the query would go on
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel_safe(timeout=CONNECT_S)
+            connection.close()
 
 
 def _schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([(column.name, column.kind) for column in columns])
 
 
-def _decode(block: bytes, columns: Sequence[Column], what: str) -> pa.Table:
+def _decode(block: bytearray, columns: Sequence[Column], what: str) -> pa.Table:
     names = [str(number) for number in range(len(columns))]  # as column names may be equal but for case, or empty
     kinds = {
         name: pa.string() if pa.types.is_binary(column.kind) else column.kind
@@ -146,7 +171,7 @@ def _refused(error: psycopg.Error, address: Address, timeout_s: int, what: str) 
     if state == _READ_ONLY:
         return DatabaseError(f"{what} writes, and jobs only read ({reason}): write a SELECT without such functions")
     if state[:2] in _DATA:
-        reason = "a function raised an error" if state[:2] == "P0" else re.sub(r'"[^"]*"', '"…"', reason)
+        reason = "a function raised an error" if state[:2] == "P0" else _QUOTED.sub('"…"', reason)
         reason = f"{reason} (SQLSTATE {state})"
     if is_transient(error) and state != _CANCELED:
         return DatabaseUnavailable(f"{what} on the database {address}: {reason}")

@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 
 GROUP_BYTES = 32 << 20
 """Number of bytes in memory at which a row group ends, even if it has few rows."""
-FILE_BYTES = 32 << 20
-"""Number of stored bytes at which a file ends."""
+FILE_BYTES = 16 << 20
+"""Number of stored bytes at which a file ends. Memory holds a few times as much: a buffer that doubles as it grows, its
+copy, and the file that is being uploaded."""
 
 
 def staged_rows(main: ObjectStore, settings: Callable[[], DatabaseSettings], job: Job) -> Staged:
@@ -73,19 +74,20 @@ def _stage(main: ObjectStore, settings: DatabaseSettings, job: Job) -> Staged:
     attempt, at = secrets.token_hex(8), datetime.now(UTC).isoformat(timespec="milliseconds")
     try:
         columns, files = write_files(main, job.spec.job_id, attempt, prefetched(rows))
-        staged = Staged(
-            source=what,
-            at=at,
-            columns={column.name: column.source for column in columns},
-            files=files,
-            sql_sha256=sha256_hex(sql.encode()),
-        )
-        with contextlib.suppress(PreconditionFailed):  # another attempt was faster, or the answer was lost
-            main.put(keys.staged(spec.job_id), staged.to_json(), mode=CREATE)
     except BaseException:
         with contextlib.suppress(StoreUnavailable):
             _remove_files(main, spec.job_id, lambda key: f"/{attempt}/" in key)
         raise
+    staged = Staged(
+        source=what,
+        at=at,
+        columns={column.name: column.source for column in columns},
+        files=files,
+        sql_sha256=sha256_hex(sql.encode()),
+    )
+    # If there is no answer, the document may have been written, and its files count: so they stay
+    with contextlib.suppress(PreconditionFailed):  # another attempt was faster, or the answer was lost
+        main.put(keys.staged(spec.job_id), staged.to_json(), mode=CREATE)
     listed = read_staged(main, spec.job_id) or staged
     known = {file.key for file in listed.files}
     _remove_files(main, spec.job_id, lambda key: key not in known)
@@ -174,10 +176,10 @@ class _Files:
     def _close(self) -> None:
         assert self._writer is not None
         self._writer.close()
+        self._wait()
         data, rows = self._sink.getvalue().to_pybytes(), self._rows
         key = keys.staged_part(self._job_id, self._attempt, self._number)
         self._writer, self._sink, self._rows, self._number = None, pa.BufferOutputStream(), 0, self._number + 1
-        self._wait()
         self._upload = self.pool.submit(self._put, key, data, rows)
 
     def _wait(self) -> None:

@@ -88,14 +88,15 @@ class Described:
 def describe(connection: Connection, statement: Statement, what: str) -> tuple[tuple[Described, ...], dict[str, str]]:
     """Return the columns of a query, and the type of each of its parameters. The query does not run."""
     numbers = {name: f"${number}" for number, name in enumerate(statement.parameters, 1)}
-    _accepted(connection, connection.pgconn.prepare(b"", statement.filled(numbers).encode()))
-    found = _accepted(connection, connection.pgconn.describe_prepared(b""))
+    accepted(connection.pgconn.prepare(b"", statement.filled(numbers).encode()))
+    found = accepted(connection.pgconn.describe_prepared(b""))
     if found.nparams != len(numbers):
         raise InvalidRequest(f"{what} has parameters such as $1: write them as :name")
     oids = [found.param_type(number) for number in range(found.nparams)]
     types = {}
     for name, oid in zip(numbers, oids, strict=True):
-        row = connection.execute("SELECT format_type(%s, NULL)", (oid,)).fetchone()
+        # -1 says that the length is not known. Without it, char and bit would have the length 1
+        row = connection.execute("SELECT format_type(%s, -1)", (oid,)).fetchone()
         types[name] = str(row[0]) if row else "text"
     columns = tuple(
         Described(name=(found.fname(n) or b"").decode(), type_oid=found.ftype(n), modifier=found.fmod(n))
@@ -129,7 +130,7 @@ def bind(
     return statement.filled(settings)
 
 
-def _accepted(connection: Connection, result: PGresult) -> PGresult:
+def accepted(result: PGresult) -> PGresult:
     """Return a result of the driver; raise its error, if it is one."""
     if result.status == ExecStatus.FATAL_ERROR:
         raise psycopg.errors.error_from_result(result, encoding="utf-8")

@@ -15,11 +15,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from django.db import models, transaction
+from django.core.exceptions import FieldError
+from django.db import models, router, transaction
 
 from scoreline.storage import keys
-from scoreline.storage.errors import InvalidRequest, JobNotFound
-from scoreline.storage.objects.base import CREATE, ObjectStore
+from scoreline.storage.errors import (
+    InvalidRequest,
+    JobConflict,
+    JobNotFound,
+    JobRemoved,
+    ScorelineError,
+    StoreUnavailable,
+)
+from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.django.querysets.target import target_of
 from scoreline.tasks.job.documents import read_job
@@ -77,6 +85,9 @@ def submit_queryset(
     InvalidRequest
         An argument cannot be used. Nothing was submitted. What only the rows show, such as a value of a type that
         cannot be scored, is raised after the commit.
+    QueueUnavailable, LedgerUnavailable, StoreUnavailable
+        Transient, and raised after the commit: call again with the same `job_id`, which then reads the rows of that
+        time unless the job exists.
     """
     if wrong := [name for name in _NOT_FOR_ROWS if options.get(name) is not None]:
         raise InvalidRequest(f"{wrong[0]} is not an option of a queryset, whose rows have types of their own")
@@ -92,24 +103,46 @@ def submit_queryset(
             options = {**options, **target.load_options(database)}
     job_id = options["job_id"] = options.get("job_id") or client.new_job_id()
     columns: dict[str, Any] = {key_column: key, **chosen}
+    try:
+        _annotated(queryset, columns)
+    except FieldError as error:
+        raise InvalidRequest(f"features {list(chosen)} and key {key!r} of {rows.__name__}: {error}") from None
 
     def submit() -> None:
-        staged: list[str] = []
-        main = client.buckets.main
+        main, staged = client.buckets.main, list[str]()
         try:  # a repeated call reads no rows again
             spec = read_job(main, job_id).spec
-            inputs, types = list(spec.inputs), spec.read.types
+            inputs, types = list(spec.inputs), dict(spec.read.types or {})
+            if types.keys() != columns.keys():
+                raise JobConflict(f"job {job_id!r} is another job, with the columns {', '.join(types) or 'of objects'}")
+        except JobRemoved:  # its id stays taken
+            raise
         except JobNotFound:
+            client.submission.queue.ping()  # before rows are read in vain
             staged, types = stage(main, job_id, queryset, columns)
             inputs = staged
         try:
             client.submit(model, inputs, **{**options, "types": types, "format": "jsonl"})
-        except InvalidRequest:  # no job names these files
-            main.delete_many([uri.removeprefix(main.uri("")) for uri in staged])
+        except StoreUnavailable:  # the job may exist
+            raise
+        except ScorelineError as error:
+            if staged and not _has_inputs(main, job_id, staged):
+                main.delete_many([uri.removeprefix(main.uri("")) for uri in staged])
+                if isinstance(error, JobConflict):  # another process was faster
+                    return submit()
             raise
 
-    transaction.on_commit(submit, using=queryset.db)
+    using = queryset._db or router.db_for_write(rows, **queryset._hints)  # a replica has no transaction to wait for
+    transaction.on_commit(submit, using=using)
     return job_id
+
+
+def _has_inputs(main: ObjectStore, job_id: str, uris: Sequence[str]) -> bool:
+    """Return whether a job exists and reads these objects."""
+    try:
+        return read_job(main, job_id).spec.inputs == tuple(uris)
+    except JobNotFound:
+        return False
 
 
 def stage(
@@ -130,7 +163,7 @@ def stage(
 
     def close() -> None:
         key = keys.staged_part(job_id, attempt, len(uris)).removesuffix(".parquet") + ".jsonl.gz"
-        main.put(key, waiting.finish(), mode=CREATE)
+        main.put(key, waiting.finish())  # only this attempt knows the key
         uris.append(main.uri(key))
 
     try:
@@ -171,11 +204,15 @@ class _File:
         return self._sink.getvalue()
 
 
-def _blocks(queryset: models.QuerySet, columns: Mapping[str, Any]) -> Iterator[Table]:
+def _annotated(queryset: models.QuerySet, columns: Mapping[str, Any]) -> Any:
+    """Return a queryset of tuples with the values of columns; raises `FieldError`. The database is not asked."""
     expressions = [models.F(item) if isinstance(item, str) else item for item in columns.values()]
     names = [f"scoreline_{number}" for number in range(len(expressions))]  # names of columns need not be Python names
-    annotated = queryset.annotate(**dict(zip(names, expressions, strict=True))).values_list(*names)
-    rows = iter(annotated.iterator(chunk_size=BLOCK_ROWS))
+    return queryset.annotate(**dict(zip(names, expressions, strict=True))).values_list(*names)
+
+
+def _blocks(queryset: models.QuerySet, columns: Mapping[str, Any]) -> Iterator[Table]:
+    rows = iter(_annotated(queryset, columns).iterator(chunk_size=BLOCK_ROWS))
     first = 0
     while block := list(islice(rows, BLOCK_ROWS)):
         try:

@@ -86,6 +86,8 @@ def target_of(
     if not key.unique:
         raise InvalidRequest(f"{name}.{key.name} is not unique, so that rows could be there twice")
     chosen = dict(fields if fields is not None else {"prediction": "prediction"})
+    if not chosen:
+        raise InvalidRequest(f"fields names no field of {name}: name at least one with its column")
     for field in chosen:
         _field(into, field)
     return Target(model=into, key=key, key_column=key_column, fields=chosen, using=router.db_for_write(into))

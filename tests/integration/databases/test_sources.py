@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
 from scoreline.storage import keys
-from scoreline.storage.errors import DatabaseUnavailable, InvalidRequest
+from scoreline.storage.errors import DatabaseError, DatabaseUnavailable, InvalidRequest, StoreUnavailable
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.databases.source import staging
 from scoreline.tasks.databases.source.reading import read_rows
@@ -23,6 +24,7 @@ from scoreline.tasks.job import staged
 from scoreline.tasks.job.plan_file import PlanFile
 from tests.support.postgres import Database
 from tests.support.sources import Sources, sources
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -60,6 +62,14 @@ def test_a_parameter_is_a_value_whatever_it_contains(source: Sources) -> None:
     assert source.database.run("SELECT count(*) FROM customers") == [(6,)]
 
 
+def test_a_parameter_is_compared_whole_with_a_column_of_fixed_length(source: Sources) -> None:
+    source.database.run("CREATE TABLE codes AS SELECT 'ABC'::char(3) AS code, B'101'::bit(3) AS bits, 1.0::float8 AS x")
+    sql = "SELECT x FROM codes WHERE code = :code AND bits = :bits"
+    given = {"code": "ABC", "bits": "101"}
+    rows = read_rows(source.settings.source_address(None), sql, given, timeout_s=9, what="query q")
+    assert pa.concat_tables(table for _, table in rows).num_rows == 1
+
+
 def test_a_table_is_read_whole_or_its_recent_rows(source: Sources) -> None:
     source.database.run("UPDATE customers SET joined = now() - (id || ' hours')::interval")
     assert source.run("a", table="public.customers").rows == 6
@@ -81,6 +91,7 @@ def test_a_table_is_read_whole_or_its_recent_rows(source: Sources) -> None:
         ({"query": "missing"}, 'query missing on the database SOURCE_DATABASE_URL: relation "clients" does not exist'),
         ({"query": "divides"}, "division by zero"),
         ({"query": "casts"}, 'invalid input syntax for type double precision: "…" (SQLSTATE 22P02)'),
+        ({"query": "quotes"}, 'invalid input syntax for type double precision: "…" (SQLSTATE 22P02)'),
         ({"query": "other"}, "lacks 'x'"),
         ({"query": "warehouse"}, "DATABASES_FILE of the workers has no database 'warehouse'"),
         (
@@ -98,6 +109,7 @@ def test_what_cannot_be_read_fails_the_job_with_the_reason_and_no_value(
     assert said in done.error
     assert "secret'" not in done.error
     assert "name 1" not in done.error
+    assert "quoted" not in done.error
     assert "127.0.0.1" not in done.error
     assert len(source.files("a")) == (options.get("query") == "other")  # whose rows could be read
     assert source.database.run("SELECT count(*) FROM customers") == [(6,)]
@@ -158,6 +170,53 @@ def test_an_attempt_that_lost_its_connection_is_made_again_whole(
     done = source.run("a", query="all")
     assert (done.state, done.rows) == ("succeeded", 90000), done.error
     assert source.rows("a")["id"].to_pylist() == list(range(1, 90001))
+
+
+def test_a_query_that_is_not_read_to_its_end_ends_on_the_server(source: Sources) -> None:
+    sql = "SELECT repeat('x', 1000) FROM generate_series(1, 4220) UNION ALL SELECT pg_sleep(400)::text"
+    rows = read_rows(source.settings.source_address(None), sql, {}, timeout_s=400, what="query q")
+    assert [table.num_rows > 0 for _, table in islice(rows, 2)] == [False, True]
+    (reader,) = source.database.run("SELECT pid FROM pg_stat_activity WHERE application_name = 'scoreline'")
+    rows.close()
+    still = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+    wait_until(lambda: not source.database.run(still, *reader), "the end of the query on the server")
+
+
+def test_a_value_that_cannot_be_read_is_named_in_the_middle_of_the_rows(source: Sources) -> None:
+    sql = (
+        "SELECT CASE g WHEN 9 THEN 'NaN'::numeric ELSE 1 END::numeric(5, 2) AS c, repeat('x', 1000) AS d "
+        "FROM generate_series(1, 100000) g"
+    )
+    rows = read_rows(source.settings.source_address(None), sql, {}, timeout_s=60, what="query q")
+    with pytest.raises(InvalidRequest, match=r"column 'c' \(numeric\(5,2\)\) has a value that is no number"):
+        list(rows)
+
+
+def test_an_error_of_the_server_in_the_middle_of_the_rows_is_raised(source: Sources) -> None:
+    sql = "SELECT 1 / (90000 - g) AS c, repeat('x', 1000) AS d FROM generate_series(1, 100000) g"
+    rows = read_rows(source.settings.source_address(None), sql, {}, timeout_s=60, what="query q")
+    assert [table.num_rows > 0 for _, table in islice(rows, 2)] == [False, True]
+    with pytest.raises(DatabaseError, match="query q on the database SOURCE_DATABASE_URL: division by zero"):
+        list(rows)
+
+
+def test_rows_whose_document_was_written_without_an_answer_are_kept(
+    source: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = source.main.put
+
+    def put_without_answer(key: str, data: bytes, **more: Any) -> Any:
+        found = put(key, data, **more)
+        if key == keys.staged("a"):
+            raise StoreUnavailable("the bucket does not answer")
+        return found
+
+    with monkeypatch.context() as outage:
+        outage.setattr(source.main, "put", put_without_answer)
+        with pytest.raises(StoreUnavailable):
+            source.run("a", query="all")
+    done = source.run("a", query="all")
+    assert (done.state, done.rows) == ("succeeded", 6), done.error
 
 
 def test_files_of_an_attempt_that_died_are_never_read(source: Sources) -> None:

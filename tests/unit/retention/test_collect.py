@@ -65,6 +65,27 @@ def test_an_old_job_is_removed_with_its_results_and_leaves_a_tombstone(old: OldJ
         read_job(old.main, "old")
 
 
+@pytest.mark.parametrize("piece", [False, True])
+def test_rows_that_were_staged_for_a_job_that_was_never_recorded_are_removed_after_a_day(
+    old: OldJobs, piece: bool
+) -> None:
+    old.add_staged(old.add("recorded", days=5))
+    for job_id, ages in {"dead": (2.0, 3.0), "alive": (0.9, 3.0)}.items():
+        for number, days in enumerate(ages):
+            key = keys.staged_part(job_id, "0a", number)
+            old.main.put(key, b"rows")
+            at_s = time.time() - 86_400 * days
+            os.utime(old.folder / old.main.bucket / key, (at_s, at_s))
+    before = old.objects()
+    collect(old)  # which keeps everything for ever
+    assert old.objects() == before
+    if piece:
+        rounds.collect_piece(old.buckets, MemoryLedger().watchlist, lambda: policies(old, "90d"), "worker")
+    else:
+        collect(old, "90d")
+    assert before - old.objects() == {old.main.uri(keys.staged_part("dead", "0a", number)) for number in range(2)}
+
+
 def test_the_audit_says_who_removed_a_job(old: OldJobs) -> None:
     old.add("old")
     with acting_as("alice"):

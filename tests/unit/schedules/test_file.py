@@ -112,6 +112,12 @@ def test_faults_of_the_checks_of_a_schedule_are_on_one_line() -> None:
     assert "has 2 faults: line 2: unknown key 'mni' of rows; did you mean 'min'? line 3: rise" in str(fault)
 
 
+def test_only_new_is_a_fault_of_a_schedule_whose_rows_are_in_a_database() -> None:
+    text = '[a]\ncron = "0 2 * * *"\nmodel = "m"\nquery = "q"\nonly_new = true\n'
+    (fault,) = parse(text).faults
+    assert (fault.line, "only_new is for objects: choose new rows in the query" in str(fault)) == (5, True)
+
+
 def test_all_faults_of_a_schedule_are_named_at_once() -> None:
     text = SOUND.replace('cron = "30 2', 'cron = "99 2').replace('"5"', '"few"').replace('"queue"', '"kill"')
     text = text.replace("enabled = false", 'enabled = "no"\nwebhook = "https://elsewhere.example/"\nformat = "xlsx"')
