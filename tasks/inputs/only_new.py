@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -23,9 +24,12 @@ from scoreline.storage.tables.base import Pinned
 from scoreline.storage.typed_json import convert
 from scoreline.storage.wording import plural
 from scoreline.tasks.job.documents import Job, decoding, read_job, read_outcome, read_review
+from scoreline.tasks.job.findings import Decision
 from scoreline.tasks.job.plan_file import PlanFile
 
 _TRIES = 5
+_CLAIM = "accepted again: "
+"""Begins an entry of the record that names a job in place of an object (see `claim_objects`)."""
 
 
 def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]) -> list[Pinned]:
@@ -46,7 +50,7 @@ def unseen(main: ObjectStore, schedule: str, job: Job, objects: Sequence[Pinned]
             )
         taken |= theirs or set()
     known, _ = _read(main, schedule)  # read last, because a job is recorded before it ends
-    left_out = taken | known
+    left_out = taken.union(known, *(objects for _, objects in _claimed(main, known, job.spec.job_id)))
     return [item for item in objects if _fingerprint(item.store.bucket, item.key, item.etag) not in left_out]
 
 
@@ -80,12 +84,44 @@ def check_still_new(main: ObjectStore, schedule: str, job_id: str) -> None:
                 f"(only_new): wait until it ends, then score what is left with `{again}`"
             )
     known = _read(main, schedule)[0] if objects else set()
+    for other, theirs in _claimed(main, known, job_id):
+        if objects and objects & theirs:
+            raise NothingToResume(
+                f"job {other} is being accepted, and has objects of job {job_id}, which {schedule!r} scores only once "
+                f"(only_new): score what is left with `{again}`"
+            )
     if objects and (scored := len(objects & known)):
         raise NothingToResume(
             f"{scored} of {plural(len(objects), 'object')} of job {job_id} "
             f"{'was' if scored == 1 else 'were'} scored by a later job, and {schedule!r} scores each only once "
             f"(only_new): score what is left with `{again}`"
         )
+
+
+def claim_objects(main: ObjectStore, schedule: str, job_id: str, number: int) -> None:
+    """Claim the objects of a withdrawn job that a person accepts again, and check that they are still new.
+
+    Call this when ``review.json`` says that the job is accepted, and before readers get its results. From the claim on,
+    no other job is planned with the objects. A job that was planned before is either under way or has recorded them.
+    The claim holds until `remember_scored`, and only while the job is accepted, so nobody has to remove it.
+
+    Parameters
+    ----------
+    number : int
+        Number of the decision.
+
+    Raises
+    ------
+    NothingToResume, PlanPending
+        See `check_still_new`. The claim is removed.
+    """
+    claim = f"{_CLAIM}{number} {job_id}"
+    _change(main, schedule, lambda known: known | {claim})
+    try:
+        check_still_new(main, schedule, job_id)
+    except (NothingToResume, PlanPending):
+        _change(main, schedule, lambda known: known - {claim})
+        raise
 
 
 def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
@@ -105,27 +141,29 @@ def remember_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
     def add(known: set[str]) -> set[str]:
         # The record was read before the decision, so if the objects are forgotten from here on, it has changed
         added.clear()
-        if not scored <= known and not _is_withdrawn(main, job_id):
+        if not scored <= known and not _is(main, job_id, "withdrawn"):
             added.update(scored - known)
-        return known | added
+        return (known - _claims_of(known, job_id)) | added
 
     _change(main, schedule, add)
-    if added and _is_withdrawn(main, job_id):  # meanwhile, when there was nothing to forget
+    if added and _is(main, job_id, "withdrawn"):  # meanwhile, when there was nothing to forget
         _change(main, schedule, lambda known: known - added)
 
 
-def _is_withdrawn(main: ObjectStore, job_id: str) -> bool:
+def _is(main: ObjectStore, job_id: str, decision: Decision) -> bool:
+    """Return whether this is the latest decision about a job."""
     review, _ = read_review(main, job_id)
-    return review is not None and review.decision == "withdrawn"
+    return review is not None and review.decision == decision
 
 
 def forget_scored(main: ObjectStore, schedule: str, job_id: str) -> None:
-    """Let other jobs score the objects of a job, because a person has withdrawn its results.
+    """Let other jobs score the objects of a job, because a person has withdrawn its results, or can no longer decide.
 
-    The errors are those of `remember_scored`.
+    A slow process may call this when the job is accepted again; then nothing is forgotten. The errors are those of
+    `remember_scored`.
     """
     scored = _objects_of(PlanFile(main, job_id))
-    _change(main, schedule, lambda known: known - scored)
+    _change(main, schedule, lambda known: known if _is(main, job_id, "accepted") else known - scored)
 
 
 def _change(main: ObjectStore, schedule: str, change: Callable[[set[str]], set[str]]) -> None:
@@ -164,6 +202,18 @@ def _under_way(main: ObjectStore, schedule: str, job_id: str) -> Iterator[tuple[
             yield job, objects
 
 
+def _claimed(main: ObjectStore, known: set[str], job_id: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield every other job that claims objects and is still accepted, with its objects."""
+    for other in sorted({entry.rpartition(" ")[2] for entry in known if entry.startswith(_CLAIM)} - {job_id}):
+        if _is(main, other, "accepted"):
+            with contextlib.suppress(ObjectNotFound):  # the job is being removed
+                yield other, _objects_of(PlanFile(main, other))
+
+
+def _claims_of(known: set[str], job_id: str) -> set[str]:
+    return {entry for entry in known if entry.startswith(_CLAIM) and entry.endswith(f" {job_id}")}
+
+
 def _order(job: Job) -> tuple[datetime, str]:
     """Return a sort key for jobs without a plan. The job with the smallest key is planned first."""
     return datetime.fromisoformat(job.submitted), job.spec.job_id
@@ -175,7 +225,7 @@ def _objects_of(plan: PlanFile) -> set[str]:
 
 
 def _read(main: ObjectStore, schedule: str) -> tuple[set[str], str | None]:
-    """Return the fingerprints of the objects scored so far, and the ETag of the record that contains them."""
+    """Return the fingerprints of the objects scored so far with the claims, and the ETag of the record of both."""
     try:
         stored = main.get(keys.schedule_seen(schedule))
     except ObjectNotFound:

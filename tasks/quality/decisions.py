@@ -19,14 +19,17 @@ from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
     JobRemoved,
+    NothingToResume,
     ObjectNotFound,
+    PlanPending,
     PreconditionFailed,
     StoreUnavailable,
+    describe,
 )
 from scoreline.storage.objects.base import IfMatch, ObjectStore, create_once, if_unchanged
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.job_index import note_decision
-from scoreline.tasks.inputs.only_new import check_still_new, forget_scored, remember_scored
+from scoreline.tasks.inputs.only_new import check_still_new, claim_objects, forget_scored, remember_scored
 from scoreline.tasks.job.documents import (
     WITH_RESULTS,
     Job,
@@ -75,6 +78,8 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
     InvalidRequest
         The job has not ended, its results are not complete, or there is no reason. Or the job was withdrawn, and a
         later job of its schedule has scored its objects since, or is about to (`only_new`).
+    PlanPending
+        Transient: another job of that schedule is being planned, and may score the same objects.
     StoreUnavailable
         Transient: try again.
     """
@@ -83,7 +88,7 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
     outcome = ended_outcome(main, job_id)
     check_has_results(job_id, outcome, WITH_RESULTS)
     if decision == "accepted":
-        _check_not_scored_since(main, job, outcome)
+        _check_not_scored_since(buckets, job)
     _record(main, job_id, outcome, decision, reason)
     for _ in range(_TRIES):
         review, etag = read_review(main, job_id)
@@ -95,16 +100,57 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
     raise StoreUnavailable(f"{main.uri(keys.review(job_id))} was changed {_TRIES} times meanwhile: try again")
 
 
-def _check_not_scored_since(main: ObjectStore, job: Job, outcome: Outcome) -> None:
+def _check_not_scored_since(buckets: Buckets, job: Job) -> None:
     """Raise an error if another job has scored, or may be about to score, objects of a job that was withdrawn.
 
     Otherwise, two accepted runs of a schedule that scores each object only once would have the same rows.
     """
-    if job.spec.only_new is None or outcome.checks is None or outcome.checks.review is None:
+    main, job_id = buckets.main, job.spec.job_id
+    last, _ = read_review(main, job_id)
+    if job.spec.only_new is None or last is None or last.decision == "accepted":
         return
-    last, _ = read_review(main, job.spec.job_id)
-    if last is not None and last.decision == "withdrawn" and outcome.state == "blocked":
-        check_still_new(main, job.spec.only_new, job.spec.job_id)
+    if not _says_withdrawn(ended_outcome(main, job_id)):  # the process that withdrew the job has not finished
+        _carry_out(buckets, job, last)
+    check_still_new(main, job.spec.only_new, job_id)
+
+
+def _says_withdrawn(outcome: Outcome) -> bool:
+    review = None if outcome.checks is None else outcome.checks.review
+    return review is not None and review.decision == "withdrawn"
+
+
+def _claim(buckets: Buckets, job: Job, schedule: str, review: Review) -> None:
+    """Claim the objects of a withdrawn job that is accepted again. If another job has them, withdraw the job again.
+
+    The other job was planned between the check and the decision.
+    """
+    main, job_id = buckets.main, job.spec.job_id
+    try:
+        claim_objects(main, schedule, job_id, review.number)
+    except (NothingToResume, PlanPending) as error:
+        if not _says_withdrawn(ended_outcome(main, job_id)):
+            return  # another process has accepted the job meanwhile, and the objects are those of this job
+        back = replace(review, decision="withdrawn", number=review.number + 1, reason=_shortened(describe(error)))
+        audit.record(main, action="job.reject", target=job_id, details={"reason": back.reason, "from": "accepted"})
+        if _replace_review(main, job_id, back):
+            _carry_out(buckets, job, back)
+        raise
+
+
+def _replace_review(main: ObjectStore, job_id: str, review: Review) -> bool:
+    """Write a decision that follows from the one before. Return whether no other decision was made meanwhile."""
+    last, etag = read_review(main, job_id)
+    if last is None or last.number != review.number - 1:
+        return False
+    try:
+        main.put(keys.review(job_id), review.to_json(), mode=if_unchanged(etag))
+    except PreconditionFailed:
+        return False
+    return True
+
+
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= MAX_REASON else f"{reason[: MAX_REASON - 1]}…"
 
 
 def check_reason(reason: str) -> str:
@@ -149,30 +195,26 @@ def _carry_out(buckets: Buckets, job: Job, review: Review) -> Outcome:
         raise JobRemoved(f"job {job_id!r} was removed meanwhile, because its results are no longer kept")
     layout = ResultsLayout.of(buckets, job)
     pointer = Pointer.of(buckets, job.spec.output) if publishes(job, main.bucket) else None
-    entry = RunEntry.of(job, outcome, review)
+    entry, schedule = RunEntry.of(job, outcome, review), job.spec.only_new
     if review.decision == "accepted":
+        if schedule is not None and _says_withdrawn(outcome):
+            _claim(buckets, job, schedule, review)
         if pointer is not None:
             pointer.protect(entry)
         _write_success(main, layout, job, outcome)
         if pointer is not None:
             pointer.accept(entry, replace(outcome.checks or Checks(), review=review))
-        if job.spec.only_new is not None:
-            remember_scored(main, job.spec.only_new, job_id)
     else:
         if pointer is not None:
             pointer.withdraw(entry)
         layout.store.delete(layout.success)
-        if job.spec.only_new is not None and not _is_forgotten(outcome, review):
-            forget_scored(main, job.spec.only_new, job_id)
+        if schedule is not None and not _says_withdrawn(outcome):  # or a later job may have scored the objects
+            forget_scored(main, schedule, job_id)
     decided = _replace_outcome(main, job_id, review)
+    if schedule is not None and review.decision == "accepted":
+        remember_scored(main, schedule, job_id)  # last: while the outcome says withdrawn, nothing is recorded
     note_decision(main, job, decided)
     return decided
-
-
-def _is_forgotten(outcome: Outcome, review: Review) -> bool:
-    """Return whether the decision before was the same, so that a later job may have scored the objects since."""
-    before = None if outcome.checks is None else outcome.checks.review
-    return before is not None and before.decision == "withdrawn" and review.number <= before.number + 1
 
 
 def _write_success(main: ObjectStore, layout: ResultsLayout, job: Job, outcome: Outcome) -> None:

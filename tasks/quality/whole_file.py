@@ -19,7 +19,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():
         raise InvalidRequest(f"{path.parent} is no folder: create it first")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    shortened = path.name[:50]  # of up to four bytes each: a name may have 255 bytes
+    temporary = path.with_name(f".{shortened}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
         temporary.replace(path)

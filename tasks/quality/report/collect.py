@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from scoreline.storage import keys
 from scoreline.storage.errors import (
     DocumentCorrupt,
     InvalidRequest,
@@ -24,6 +25,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
+from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import WITH_RESULTS, Job, Outcome, read_job, read_outcome
 from scoreline.tasks.job.findings import Finding
@@ -175,17 +177,14 @@ def _findings(outcome: Outcome) -> tuple[Finding, ...]:
 def _was_checked(buckets: Buckets, job: Job, outcome: Outcome, profile: Profile | None) -> bool:
     """Return whether the checks of a job were run. An outcome without findings does not say so.
 
-    Releases without checks made no profiles, and did not note runs in ``latest.json``.
+    Releases without checks made no profiles, and did not claim the end of a job. ``latest.json`` lists only the last
+    runs of an output, so it does not say that a job was not checked.
     """
     if outcome.state not in WITH_RESULTS or job.spec.checks == "none" or not publishes(job, buckets.main.bucket):
         return False
     if profile is not None or outcome.checks is not None:
         return True
-    try:
-        latest, _ = Pointer.of(buckets, job.spec.output).read()
-    except DocumentCorrupt:
-        return False
-    return latest is not None and latest.entry(job.spec.job_id) is not None
+    return exists(buckets.main, keys.claim(job.spec.job_id, outcome.run))
 
 
 def _profile(layout: ResultsLayout, job: Job, outcome: Outcome) -> tuple[Profile | None, str]:

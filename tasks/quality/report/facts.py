@@ -9,6 +9,7 @@ from typing import Any, Literal
 from scoreline.tasks.job.documents import State
 from scoreline.tasks.job.findings import Finding, Review
 from scoreline.tasks.quality.column_profile import Kind, Type
+from scoreline.tasks.quality.compared_columns import LabelComparison, ScoreComparison
 from scoreline.tasks.quality.comparison import Comparison
 from scoreline.tasks.quality.lineage import Lineage
 from scoreline.tasks.quality.outcomes import Outcomes
@@ -215,8 +216,33 @@ class Report:
         document: dict[str, Any] = {"format": FORMAT} | {name: _plain(value) for name, value in plain.items()}
         for name in apart:
             value = getattr(self, name)
-            document[name] = None if value is None else value.to_dict()
+            document[name] = None if value is None else _with_every_field(value, value.to_dict())
         return document
+
+
+_DERIVED: Mapping[type, tuple[str, ...]] = {
+    Outcomes: ("versions",),
+    Comparison: ("agreement", "champion_seconds_per_row", "challenger_seconds_per_row"),
+    LabelComparison: ("agreement",),
+    ScoreComparison: ("mean_difference", "mean_absolute_difference", "rank_correlation", "drift"),
+}
+"""What ``to_dict`` computes from the fields, and leaves out if it is unknown."""
+
+
+def _with_every_field(value: Any, document: Any) -> Any:
+    """Return what ``to_dict`` returned, with the fields that it left out because they are empty or unknown."""
+    if isinstance(value, Mapping):
+        return {name: _with_every_field(item, document[name]) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_with_every_field(item, found) for item, found in zip(value, document, strict=True)]
+    if not hasattr(value, "to_dict"):
+        return document
+    whole = dict(document)
+    for name in (*(item.name for item in fields(value)), *_DERIVED.get(type(value), ())):
+        item = getattr(value, name)
+        item = item() if callable(item) else item
+        whole[name] = _with_every_field(item, document[name]) if name in document else _plain(item)
+    return whole
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -81,6 +83,113 @@ def test_a_withdrawn_job_is_not_accepted_once_a_later_job_has_scored_its_objects
     night.client.accept(job(0), "not after all")
     night.client.accept(job(0), "not after all")
     assert run(night, 2).rows == 0
+
+
+def accept_beside_a_tick(night: Night, monkeypatch: pytest.MonkeyPatch, before: str, act: Callable[[], object]) -> None:
+    """Withdraw a job and accept it again. Once the acceptance has got as far as changing a document, do something."""
+    assert run(night, 0).rows == len(X)
+    night.client.reject(job(0), "wrong prices")
+    put, acts = DirectoryStore.put, [act]
+
+    def late(store: DirectoryStore, key: str, *arguments: Any, **options: Any) -> Any:
+        if key.endswith(before) and acts:
+            acts.pop()()
+        return put(store, key, *arguments, **options)
+
+    monkeypatch.setattr(DirectoryStore, "put", late)
+    night.client.accept(job(0), "not after all")
+    assert not acts
+
+
+@pytest.mark.parametrize("before", ["review.json", "seen.json.gz"])
+def test_a_job_stays_withdrawn_if_its_objects_are_scored_while_it_is_accepted(
+    night: Night, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="was scored by a later job"):
+        accept_beside_a_tick(night, monkeypatch, before, lambda: run(night, 1))
+    assert (night.outcome(job(0)).state, night.outcome(job(1)).state) == ("blocked", "succeeded")
+    main = night.client.buckets.main
+    output = read_job(main, job(1)).spec.output.removeprefix(f"s3://{main.bucket}/")
+    latest = json.loads(main.get(f"{output}latest.json").data)
+    assert latest["job_id"] == job(1)
+    assert night.client.status(job(0)).state == "blocked"
+    night.client.put("in/b.parquet", X)
+    night.client.reject(job(0), "wrong prices of all days")
+    assert run(night, 2).rows == len(X), "only the new object is left"
+
+
+@pytest.mark.parametrize("before", ["_SUCCESS", "outcome.json"])
+def test_a_tick_leaves_out_the_objects_of_a_job_that_is_being_accepted(
+    night: Night, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    scored: list[int] = []
+    accept_beside_a_tick(night, monkeypatch, before, lambda: scored.append(run(night, 1).rows))
+    assert scored == [0]
+    assert (night.outcome(job(0)).state, run(night, 2).rows) == ("succeeded", 0)
+
+
+@pytest.mark.parametrize("before", ["_SUCCESS", "outcome.json", "seen.json.gz"])
+def test_an_acceptance_that_is_killed_keeps_its_objects_until_it_is_repeated_or_withdrawn(
+    night: Night, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        accept_beside_a_tick(night, patch, before, die)
+    if before != "seen.json.gz":
+        assert run(night, 1).rows == 0
+    night.client.accept(job(0), "not after all")
+    assert (night.outcome(job(0)).state, run(night, 2).rows) == ("succeeded", 0)
+    night.client.reject(job(0), "wrong prices")
+    assert run(night, 3).rows == len(X)
+
+
+def test_an_acceptance_that_is_killed_and_then_withdrawn_gives_its_objects_back(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        accept_beside_a_tick(night, patch, "_SUCCESS", die)
+    night.client.reject(job(0), "wrong prices")
+    assert run(night, 1).rows == len(X)
+
+
+@pytest.mark.parametrize("before", ["seen.json.gz", "_SUCCESS", "outcome.json"])
+def test_two_people_who_accept_a_withdrawn_job_at_once_have_accepted_it(
+    night: Night, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    accept_beside_a_tick(night, monkeypatch, before, lambda: night.client.accept(job(0), "it was right"))
+    assert (night.outcome(job(0)).state, run(night, 1).rows) == ("succeeded", 0)
+
+
+@pytest.mark.parametrize("before", ["seen.json.gz", "_SUCCESS", "outcome.json"])
+def test_a_person_who_withdraws_a_job_that_is_being_accepted_gives_its_objects_back(
+    night: Night, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    accept_beside_a_tick(night, monkeypatch, before, lambda: night.client.reject(job(0), "wrong all the same"))
+    assert (night.outcome(job(0)).state, run(night, 1).rows) == ("blocked", len(X))
+
+
+def test_a_withdrawal_that_is_killed_is_finished_before_the_job_is_accepted_again(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(night, 0).rows == len(X)
+    put = DirectoryStore.put
+
+    def die(store: DirectoryStore, key: str, *arguments: Any, **options: Any) -> Any:
+        if key.endswith("outcome.json"):
+            raise KeyboardInterrupt
+        return put(store, key, *arguments, **options)
+
+    monkeypatch.setattr(DirectoryStore, "put", die)
+    with pytest.raises(KeyboardInterrupt):
+        night.client.reject(job(0), "wrong prices")
+    monkeypatch.setattr(DirectoryStore, "put", put)
+    night.client.accept(job(0), "not after all")
+    assert (night.outcome(job(0)).state, run(night, 1).rows) == ("succeeded", 0)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pandas as pd
@@ -12,12 +12,17 @@ import pytest
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, JobNotFound
 from scoreline.tasks.job.documents import read_outcome
+from scoreline.tasks.job.findings import Checks, Finding
 from scoreline.tasks.job.uris import parse_uri
+from scoreline.tasks.quality.comparison import ChallengerFailure, Comparison, LabelComparison, ScoreComparison
+from scoreline.tasks.quality.lineage import Lineage
+from scoreline.tasks.quality.outcomes import Outcomes
 from scoreline.tasks.quality.report import collect as collecting
 from scoreline.tasks.quality.report.collect import report_of
 from scoreline.tasks.quality.report.count_rejects import Limits
 from scoreline.tasks.quality.report.facts import Column, Report
 from scoreline.tasks.quality.report.html import render
+from scoreline.tasks.quality.run_outcomes import Bin, Group, RunOutcomes
 from scoreline.testing import EagerClient
 from tests.support.one_model import LINE
 from tests.unit.quality.report.conftest import DRIFTED, SOUND
@@ -155,6 +160,39 @@ def test_the_facts_are_json_with_every_field(blocked: Report, sound: Report) -> 
     assert {len(column) for column in found["columns"]} == {len(fields(Column))}
 
 
+def test_comparison_outcomes_and_lineage_have_every_field_in_json(sound: Report) -> None:
+    versions = {"champion": "a@1", "challenger": "a@2", "champion_sha256": "1", "challenger_sha256": "2"}
+    comparison = Comparison(
+        **versions,
+        labels={"y": LabelComparison(agreed=0)},
+        scores={"s": ScoreComparison()},
+        failures=(ChallengerFailure(part=0, reason="x"),),
+    )
+    group = Group(rows=0, labels=0, metrics={}, deciles=(Bin(rows=1, predicted=0, observed=0, low=0, high=1),) * 10)
+    run = RunOutcomes(job_id="j", model="a@1", kind="regressor", at="2026-11-25T00:00:00+00:00", groups=(group,))
+    outcomes = Outcomes(key=("id",), target="y", updated="2026-11-25T00:00:00+00:00", labels=0, runs=(run,))
+    lineage = replace(sound.lineage, checks=Checks(findings=(Finding(check="rows", level="warn", message="few"),)))
+    report = replace(sound, comparison=comparison, outcomes=outcomes, lineage=lineage)
+    found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+
+    def check(kind: type, document: dict[str, Any], *more: str) -> None:
+        assert {item.name for item in fields(kind)} | {*more} <= {*document}
+
+    check(Comparison, found["comparison"], "agreement", "champion_seconds_per_row")
+    check(LabelComparison, found["comparison"]["labels"]["y"], "agreement")
+    check(ScoreComparison, found["comparison"]["scores"]["s"], "mean_difference", "rank_correlation", "drift")
+    check(ChallengerFailure, found["comparison"]["failures"][0])
+    check(Outcomes, found["outcomes"], "versions")
+    for item in (found["outcomes"]["runs"][0], found["outcomes"]["versions"][0]):
+        check(RunOutcomes, item)
+        check(Group, item["groups"][0])
+        check(Bin, item["groups"][0]["deciles"][0])
+    check(Lineage, found["lineage"])
+    check(Checks, found["lineage"]["checks"])
+    check(Finding, found["lineage"]["checks"]["findings"][0])
+    assert (found["comparison"]["segments"], found["comparison"]["other_segments"]) == ({}, None)
+
+
 def test_a_job_under_way_or_unknown_has_no_report(churn: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JobNotFound, match="no job 'nope'"):
         churn.report("nope")
@@ -186,20 +224,23 @@ def test_a_job_of_an_earlier_release_has_a_report_without_pictures(churn: EagerC
     churn.buckets.main.delete(profile)
     found = churn.report(job.job_id)
     assert "an earlier release scored it" in found.notes[0]
-    assert found.checked  # latest.json lists the job
+    assert found.checked  # the job has a claim
     churn.buckets.main.put(profile, data[: len(data) // 2])
     assert churn.report(job.job_id).notes[0].startswith("There are no pictures: s3://scoreline/earlier/")
 
 
-@pytest.mark.parametrize("content", [None, b"{}"])
-def test_a_job_from_before_the_gate_was_not_checked(churn: EagerClient, content: bytes | None) -> None:
-    uri, output = f"s3://scoreline/in/{SOUND}.parquet", f"s3://scoreline/before-{content is None}/"
+def test_a_job_is_known_to_be_checked_when_latest_no_longer_lists_it(churn: EagerClient) -> None:
+    uri, output = f"s3://scoreline/in/{SOUND}.parquet", "s3://scoreline/many/"
+    job = churn.submit("churn", uri, output=output, profile="off", keep="none")
+    churn.buckets.main.delete(keys.latest(parse_uri(output)[1]))
+    assert churn.report(job.job_id).checked
+
+
+def test_a_job_from_before_the_gate_was_not_checked(churn: EagerClient) -> None:
+    uri, output = f"s3://scoreline/in/{SOUND}.parquet", "s3://scoreline/before/"
     job = churn.submit("churn", uri, output=output, profile="off", keep="none")
     assert churn.report(job.job_id).checked
-    main, (_, prefix) = churn.buckets.main, parse_uri(output)
-    main.delete(keys.latest(prefix))
-    if content is not None:
-        main.put(keys.latest(prefix), content)
+    churn.buckets.main.delete(keys.claim(job.job_id, 1))
     found = churn.report(job.job_id)
     assert (found.state, found.findings, found.checked) == ("succeeded", (), False)
     page = render(found)
