@@ -201,12 +201,12 @@ class PartLoader:
         """Return the statement that inserts rows of the temporary table.
 
         Rows are inserted in the order of their keys, so that two transactions that change the same rows wait for each
-        other and rarely deadlock.
+        other and rarely deadlock. Rows that do not change are left out first: ON CONFLICT would lock and log them.
         """
         columns, order = self.columns, sql.Composed([])
         if self.request.key:
             order = sql.SQL(" ORDER BY ") + identifiers(self.request.key)
-        insert = sql.SQL("INSERT INTO {} AS stored ({}) SELECT {} FROM {} WHERE {}").format(
+        insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} AS copied WHERE {}").format(
             self.table.sql,
             identifiers(columns.targets),
             identifiers(columns.targets),
@@ -218,12 +218,21 @@ class PartLoader:
         conflict = sql.SQL(" ON CONFLICT ({}) DO ").format(identifiers(self.request.key))
         if not columns.others:
             return insert + order + conflict + sql.SQL("NOTHING")
-        update = sql.SQL("UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})").format(
+        stored, copied = (
+            sql.SQL("ROW({})").format(sql.SQL(", ").join(self.table.compared(name, row) for name in columns.others))
+            for row in ("stored", "copied")
+        )
+        same_key = sql.SQL(" AND ").join(
+            sql.Identifier("stored", name) + sql.SQL(" = ") + sql.Identifier("copied", name)
+            for name in self.request.key
+        )
+        changed = sql.SQL(" AND NOT EXISTS (SELECT FROM {} AS stored WHERE {} AND {} IS NOT DISTINCT FROM {})").format(
+            self.table.sql, same_key, stored, copied
+        )
+        update = sql.SQL("UPDATE SET {}").format(
             sql.SQL(", ").join(
                 sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("excluded", name))
                 for name in columns.others
-            ),
-            sql.SQL(", ").join(self.table.compared(name, "stored") for name in columns.others),
-            sql.SQL(", ").join(self.table.compared(name, "excluded") for name in columns.others),
+            )
         )
-        return insert + order + conflict + update
+        return insert + changed + order + conflict + update
