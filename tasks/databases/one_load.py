@@ -223,14 +223,16 @@ class Load:
         start = (self.lane or 0) * len(missing) // self.settings.load_connections
         loaded = 0
         for part in (*missing[start:], *missing[:start]):
+            if part in receipts:  # another process has loaded it meanwhile
+                continue
             if loaded and time.monotonic() >= until:
                 return True
             if not self._is_accepted():
                 return False
             if loader.load(connection, part, files[part]):
                 loaded += 1
-                done = loader.registry.receipts(connection, loader.table.oid)
-                self._note(_totals(self.request, "loading", done, len(files)))
+                receipts = loader.registry.receipts(connection, loader.table.oid)
+                self._note(_totals(self.request, "loading", receipts, len(files)))
         return False
 
     def _is_accepted(self) -> bool:
