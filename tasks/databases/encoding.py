@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
@@ -58,13 +59,17 @@ def sql_type(kind: pa.DataType, column: str) -> str:
     raise DatabaseError(f"column {column!r} of type {kind} has no type in PostgreSQL: leave it out with --columns")
 
 
-def encode(batch: pa.RecordBatch, first: int) -> memoryview:
+def encode(batch: pa.RecordBatch, first: int | None = None) -> memoryview:
     """Return rows as CSV for COPY, in which a missing value is empty and an empty text is ``""``.
 
-    The first column is the number of the row within its file, from `first` on.
+    Parameters
+    ----------
+    first : int, optional
+        The number of the first row within its file. If given, the numbers of the rows are the first column.
     """
-    numbers = pa.array(range(first, first + batch.num_rows), pa.int64())
-    columns = [numbers, *map(_as_text, batch.columns)]
+    columns = [_as_text(column) for column in batch.columns]
+    if first is not None:
+        columns.insert(0, pa.array(np.arange(first, first + batch.num_rows)))
     sink = pa.BufferOutputStream()
     pa_csv.write_csv(pa.RecordBatch.from_arrays(columns, [str(n) for n in range(len(columns))]), sink, _OPTIONS)
     return memoryview(sink.getvalue())

@@ -30,7 +30,15 @@ from scoreline.storage.objects.base import if_unchanged
 from scoreline.tasks.databases.part import Budget, PartLoader
 from scoreline.tasks.databases.registry import Receipt, Registry, place_text
 from scoreline.tasks.databases.swap import begin_new, check_replaceable, drop_new, new_name, swap
-from scoreline.tasks.databases.tables import Mapped, Table, check_fits, create_table, find_table, mapped
+from scoreline.tasks.databases.tables import (
+    Mapped,
+    Table,
+    check_fits,
+    create_table,
+    find_table,
+    mapped,
+    takes_rows_at_once,
+)
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.job.alert import alert_of_load
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, read_job, read_outcome, read_run
@@ -136,7 +144,7 @@ class Load:
                 registry.lock_order(connection)  # another process may give the new table its name just now
             table = self._table(connection, registry, columns, schema)
             check_fits(connection, table, columns, request, schema)
-            registry.take_turn(connection, self._is_over)
+            registry.take_turn(connection, table, self._is_over)
             if request.mode == "replace":
                 whole = registry.receipts(connection, table.oid)
                 if len(whole) == parts:
@@ -145,6 +153,9 @@ class Load:
                 check_replaceable(connection, table)
                 name = new_name(request, self.job_id)
                 table = begin_new(connection, table, name)
+            at_once = takes_rows_at_once(connection, table, request) and (
+                request.mode != "upsert" or registry.began_empty(connection, table.oid)
+            )
         return (
             PartLoader(
                 request=request,
@@ -153,6 +164,7 @@ class Load:
                 table=table,
                 columns=columns,
                 budget=self._budget(),
+                at_once=at_once,
             ),
             {},
         )
@@ -211,14 +223,16 @@ class Load:
         start = (self.lane or 0) * len(missing) // self.settings.load_connections
         loaded = 0
         for part in (*missing[start:], *missing[:start]):
+            if part in receipts:  # another process has loaded it meanwhile
+                continue
             if loaded and time.monotonic() >= until:
                 return True
             if not self._is_accepted():
                 return False
             if loader.load(connection, part, files[part]):
                 loaded += 1
-                done = loader.registry.receipts(connection, loader.table.oid)
-                self._note(_totals(self.request, "loading", done, len(files)))
+                receipts = loader.registry.receipts(connection, loader.table.oid)
+                self._note(_totals(self.request, "loading", receipts, len(files)))
         return False
 
     def _is_accepted(self) -> bool:

@@ -21,11 +21,12 @@ from psycopg import sql
 
 from scoreline.storage.databases.connection import Connection
 from scoreline.storage.errors import DatabaseUnavailable, LoadSuperseded
+from scoreline.tasks.databases.tables import Table, is_empty
 from scoreline.tasks.job.loads import LoadRequest
 from scoreline.tasks.quality.latest import Place
 
 _BEGUN = -1
-"""The part of the receipt that says that a request was begun."""
+"""The part of the receipt that says that a request was begun. It names the table if the table was empty then."""
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {loads} (
     job text, load text, part integer, number integer NOT NULL, table_oid bigint NOT NULL, digest text NOT NULL,
@@ -80,7 +81,7 @@ class Registry:
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"scoreline table {self.request.table}",)
         )
 
-    def take_turn(self, connection: Connection, is_over: Callable[[str, str], bool]) -> None:
+    def take_turn(self, connection: Connection, table: Table, is_over: Callable[[str, str], bool]) -> None:
         """Become the job that may load the table, if it is this job's turn.
 
         Parameters
@@ -123,7 +124,8 @@ class Registry:
             (self.request.table, self.place, self.job_id, self.request.load_id),
         )
         if self._begun(connection) < request.number:
-            self.note(connection, _BEGUN, 0, "", Receipt(rows=0, set_aside=0), "")
+            oid = table.oid if is_empty(connection, table) else 0
+            self.note(connection, _BEGUN, oid, "", Receipt(rows=0, set_aside=0), "")
 
     def _begun(self, connection: Connection) -> int:
         found = connection.execute(
@@ -131,6 +133,16 @@ class Registry:
             (self.job_id, self.request.load_id, _BEGUN),
         ).fetchone()
         return 0 if found is None else int(found[0])
+
+    def began_empty(self, connection: Connection, oid: int) -> bool:
+        """Return whether the table was empty when this request was begun."""
+        found = connection.execute(
+            sql.SQL(
+                "SELECT FROM {} WHERE job = %s AND load = %s AND part = %s AND number = %s AND table_oid = %s"
+            ).format(self._loads),
+            (self.job_id, self.request.load_id, _BEGUN, self.request.number, oid),
+        ).fetchone()
+        return found is not None
 
     def check_turn(self, connection: Connection) -> None:
         """Raise `LoadSuperseded` if another job has taken the place. No job takes it until the transaction ends."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 from psycopg import sql
 from psycopg.sql import Composable
@@ -129,6 +130,32 @@ def check_fits(connection: Connection, table: Table, columns: Mapped, request: L
             f"table {request.table} has no primary key or unique index on exactly {', '.join(request.key)}, so that "
             "rows could be there twice: create one that is neither partial nor deferrable"
         )
+
+
+def is_empty(connection: Connection, table: Table) -> bool:
+    """Return whether a table has had no row since it was created or truncated. A locked table is not waited for."""
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT").format(table.sql))
+            found = connection.execute("SELECT pg_relation_size(%s) = 0", (table.oid,)).fetchone()
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return found == (True,)
+
+
+def takes_rows_at_once(connection: Connection, table: Table, request: LoadRequest) -> bool:
+    """Return whether COPY into a table itself does what INSERT does, and the table refuses rows without a key.
+
+    COPY ignores rules, and it writes identity columns that INSERT refuses to write. A table with triggers is left to
+    INSERT, because its statement may have triggers for changes too.
+    """
+    found = connection.execute(
+        "SELECT c.relkind = 'r' AND NOT c.relhasrules AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND "
+        "NOT tgisinternal) AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND "
+        "(attidentity = 'a' OR attname = ANY (%s) AND NOT attnotnull)) FROM pg_class c WHERE c.oid = %s",
+        (list(request.key), table.oid),
+    ).fetchone()
+    return found == (True,)
 
 
 def create_table(

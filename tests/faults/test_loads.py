@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from scoreline.storage import keys
+from scoreline.tasks.databases.registry import Registry
 from scoreline.tasks.job.documents import Status
-from scoreline.tasks.job.loads import LoadStatus
-from tests.support.estimators import Choosy
+from scoreline.tasks.job.loads import LoadRequest, LoadStatus
 from tests.support.postgres import Database
 from tests.support.rig import Rig
 from tests.support.warm import run_scoreline
@@ -39,13 +39,22 @@ class Bench:
     def submit(self) -> Status:
         return self.rig.submit(PARTS, into="scores", key=["id"], into_columns=["prediction"])
 
-    def kill(self) -> None:
-        """Kill the workers, and wait until the server has noticed it."""
-        self.rig.kill(self.rig.parents() + self.rig.children())
-        self.rig.wait(lambda: not self.others(), "the end of the connections")
+    @contextlib.contextmanager
+    def killed_at(self, lock: str, waiting: str = WAITING) -> Iterator[None]:
+        """Submit a job, kill the workers and empty Redis once a lock makes the load wait, and run the block.
 
-    def others(self) -> list[tuple[object, ...]]:
-        return self.database.run("SELECT pid FROM pg_stat_activity WHERE application_name = 'scoreline'")
+        The server notices that its clients are gone once it has the lock and has done what it was told last.
+        """
+        with locked(self.database, lock):
+            job = self.submit()
+            self.rig.wait(lambda: self.database.run(waiting), "a load that waits")
+            self.rig.kill(self.rig.parents() + self.rig.children())
+            self.rig.redis.flushall()
+        clients = "SELECT pid FROM pg_stat_activity WHERE application_name = 'scoreline'"
+        self.rig.wait(lambda: not self.database.run(clients), "the end of the connections")
+        yield
+        self.start()
+        self.verify(job)
 
     def load(self, job: Status) -> LoadStatus | None:
         return next(iter(self.rig.client.status(job.job_id).loads), None)
@@ -105,20 +114,16 @@ def locked(database: Database, statement: str) -> Iterator[psycopg.Connection[tu
     ],
 )
 def test_workers_killed_in_a_load_leave_nothing_half_done(bench: Bench, where: str, statement: str) -> None:
-    # Given a first load, so that the tables of receipts exist
-    if "scoreline_loads" in statement:
-        bench.verify(bench.submit())
-        bench.database.run("TRUNCATE scores, scoreline_loads")
-    with locked(bench.database, statement):
-        job = bench.submit()
-        bench.rig.wait(lambda: bench.database.run(WAITING), f"a load {where}")
-        # When the workers are killed there, and Redis is emptied
-        bench.kill()
-        bench.rig.redis.flushall()
-    assert bench.database.run("SELECT count(*) FROM scores") == [(0,)]
-    bench.start()
-    # Then others load every row once
-    bench.verify(job)
+    # Given the tables of receipts, and a table that is loaded in the way that the test is about
+    request = LoadRequest.of_options(into="scores", key=["id"], columns=None, mode=None, create=None, database=None)
+    with bench.database.connect() as connection:
+        Registry(request=request, job_id="", place="").create(connection)
+    if where == "between the copy and the rows":  # the rows of a part are copied into a table that was never filled
+        bench.database.run("INSERT INTO scores VALUES (0, 0)")
+        bench.database.run("DELETE FROM scores")
+    # When the workers are killed there, then no row is there, and others load every row once
+    with bench.killed_at(statement):
+        assert bench.database.run("SELECT count(*) FROM scores") == [(0,)]
 
 
 def test_a_server_that_is_killed_and_started_again_has_every_row_once(bench: Bench) -> None:
@@ -164,26 +169,12 @@ def test_workers_killed_in_the_middle_of_a_copy_leave_nothing_half_done(bench: B
     )
     database.run("CREATE DOMAIN slow AS double precision CHECK (waits(VALUE))")
     database.run("ALTER TABLE scores ALTER prediction TYPE slow")
-    with locked(database, "SELECT pg_advisory_xact_lock(7)"):
-        job = bench.submit()
-        copying = f"SELECT pid FROM pg_stat_progress_copy WHERE bytes_processed > 0 AND pid IN ({WAITING})"
-        bench.rig.wait(lambda: database.run(copying), "a copy that waits")
-        bench.rig.kill(bench.rig.parents() + bench.rig.children())
-        bench.rig.redis.flushall()
-    bench.rig.wait(lambda: not bench.others(), "the end of the connections")
-    assert 50 not in [row for (row,) in database.run("SELECT id FROM scores")]
-    bench.start()
-    bench.verify(job)
-
-
-def test_a_lock_that_is_held_longer_than_a_load_waits_lets_the_load_wait(bench: Bench) -> None:
-    with locked(bench.database, "LOCK TABLE scores IN SHARE MODE"):
-        job = bench.submit()
-        bench.rig.wait(lambda: "lock timeout" in (bench.load(job) or LOADING).error, "the error in the status")
-        status = bench.load(job)
-        assert status is not None
-        assert status.state == "waiting"
-    bench.verify(job)
+    copying = (
+        "SELECT pid FROM pg_stat_progress_copy WHERE relid = 'scores'::regclass AND bytes_processed > 0 AND pid IN "
+        f"({WAITING})"
+    )
+    with bench.killed_at("SELECT pg_advisory_xact_lock(7)", copying):
+        assert 50 not in [row for (row,) in database.run("SELECT id FROM scores")]
 
 
 def test_a_load_that_is_the_victim_of_a_deadlock_is_tried_again(bench: Bench) -> None:
@@ -210,18 +201,6 @@ def test_a_load_that_is_the_victim_of_a_deadlock_is_tried_again(bench: Bench) ->
         bench.rig.wait(lambda: database.run(deadlocks) != [(0,)], "the deadlock")
         thread.join()
     bench.verify(job)
-
-
-def test_two_jobs_at_once_leave_the_values_of_the_newer_one(bench: Bench) -> None:
-    old = bench.submit()
-    bench.rig.publish(Choosy(factor=5.0))
-    new = bench.submit()
-    ended = [bench.end(job) for job in (old, new)]
-    assert [load.state for load in ended] in (["loaded", "loaded"], ["superseded", "loaded"]), bench.rig.logs()
-    rows = bench.database.run("SELECT * FROM scores ORDER BY id")
-    assert rows == [(n, 5.0 * n + 1) for n in range(bench.rig.rows)]
-    receipts = "SELECT count(*), sum(rows) FROM scoreline_loads WHERE part >= 0 AND job = %s"
-    assert bench.database.run(receipts, new.job_id) == [(PARTS, bench.rig.rows)]
 
 
 def test_the_command_line_loads_shows_how_far_it_is_and_says_what_went_wrong(bench: Bench) -> None:

@@ -51,6 +51,8 @@ def test_rows_that_do_not_change_are_not_written_again(loads: Loading) -> None:
     after = loads.database.run("SELECT id, xmin FROM scores ORDER BY id")
     assert [new[0] for old, new in zip(before, after, strict=True) if old != new] == [7]
     assert loads.rows() == loads.scored("a")
+    # And they are not even locked, which the server would write to its log
+    assert loads.database.run("SELECT count(*) FROM scores WHERE xmax <> 0 AND id <> 7") == [(0,)]
 
 
 def test_a_job_that_its_checks_block_is_loaded_once_a_person_accepts_it(loads: Loading) -> None:

@@ -25,7 +25,7 @@ from scoreline.tasks.databases.part import PartLoader
 from scoreline.tasks.dispatch import outcome as ending
 from scoreline.tasks.dispatch.job_index import noting_end
 from scoreline.tasks.dispatch.reconcile import reconcile_job
-from scoreline.tasks.quality.reading import open_results
+from scoreline.tasks.quality.reading import Results, open_results
 from scoreline.worker.dev.stack import free_port
 from tests.support.gated import BLOCKS
 from tests.support.loading import TABLE, Loading, loading
@@ -86,6 +86,22 @@ def test_a_load_waits_for_another_load_of_the_same_job(loads: Loading, monkeypat
     loads.message("a")
     assert [found.state for found in loads.client.status("a").loads] == ["loaded", "loaded"]
     assert loads.database.run("SELECT count(*), count(other), count(prediction) FROM scores") == [(40, 40, 0)]
+
+
+def test_files_that_another_message_has_loaded_are_not_fetched(loads: Loading, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    opened, fetched = Results.opened, list[str]()
+
+    def noting(self: Results, file: Any, *arguments: Any) -> Any:
+        fetched.append(file.uri)
+        return opened(self, file, *arguments)
+
+    monkeypatch.setattr(Results, "opened", noting)
+    before_part(monkeypatch, 2, lambda: loads.step("a", 0).run(float("inf")))
+    loads.message("a")
+    assert (len(set(fetched)), len(fetched)) == (4, 5)  # twice only the file that it was about to load
+    assert (loads.status("a").state, loads.rows()) == ("loaded", loads.scored("a"))
 
 
 def test_a_late_message_of_a_load_does_not_change_how_the_load_ended(
