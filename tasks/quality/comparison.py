@@ -100,9 +100,9 @@ class Comparison:
 
     @property
     def champion_seconds_per_row(self) -> float | None:
-        """Seconds that the champion took for a row; None without rows."""
+        """Seconds that the champion took for a row; None without rows, or if the time is not known."""
         rows = self.rows + self.champion_only
-        return self.champion_us / 1e6 / rows if rows else None
+        return self.champion_us / 1e6 / rows if rows and self.champion_us else None
 
     @property
     def challenger_seconds_per_row(self) -> float | None:

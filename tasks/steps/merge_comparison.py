@@ -72,6 +72,8 @@ def _merge(engine: Engine, documents: Documents, entries: Iterable[Entry]) -> Co
             except MALFORMED as error:  # the job does not depend on its challenger
                 log.warning("challenger.skipped", extra={"job_id": documents.job.spec.job_id, "error": describe(error)})
                 found = found.merge(_failed(layout, documents, number, with_reason=False))
+    if plan.columns.carry is not None and plan.columns.carry.job_id:  # the champion did not score all of the rows
+        found = replace(found, champion_us=0)
     layout.store.put(layout.comparison, encode(found), metadata={"plan": plan.sha256})
     return found
 

@@ -131,7 +131,7 @@ def show_status(job: Status) -> None:
         echo_field("parts", f"{job.parts_done} of {job.parts}")
         echo_field("rows", f"{job.rows:,} scored, {job.rejected:,} rejected, of {job.total_rows:,}")
     if job.carried is not None:
-        echo_field("carried", f"{plural(job.carried, 'row')} unchanged since the accepted run")
+        echo_field("carried", f"{plural(job.carried, 'row')} with the scores of the accepted run")
     if job.not_carried:
         echo_field("scored", f"more rows than have changed: {job.not_carried}")
     if job.state == "running":

@@ -448,3 +448,14 @@ def test_the_sketches_of_a_run_are_decoded_once_for_all_parts(work: Work, monkey
     monkeypatch.setattr(accepted_run, "sketched", noted)
     done = work.run()
     assert (done.parts, done.carried, len(decoded)) == (4, 40, 4)
+
+
+def test_the_time_of_carried_rows_is_not_compared_with_that_of_a_challenger(work: Work) -> None:
+    work.client.models.publish("other", forest(1))
+    work.put(rows(30))
+    store = work.client.buckets.main
+    for carried in (0, 30):
+        assert work.run(challenger="other").carried == carried
+        found = json.loads(store.get(f"{work.folder()}_challenger/_comparison.json").data)
+        assert (found["rows"], "champion_seconds_per_row" in found) == (30, not carried)
+        assert found["challenger_seconds_per_row"] > 0
