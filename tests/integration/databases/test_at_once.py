@@ -60,6 +60,21 @@ def test_rows_that_others_write_meanwhile_get_the_values_of_the_job(
     assert loads.rows() == loads.scored("a") | {99: -1.0}
 
 
+def test_a_part_that_is_the_victim_of_a_deadlock_is_loaded_in_the_order_of_its_keys(
+    loads: Loading, inserted: list[int]
+) -> None:
+    loads.database.run(TABLE)
+    loads.database.run("CREATE SEQUENCE tries")
+    loads.database.run(
+        "CREATE FUNCTION quarrel() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN IF nextval('tries') = 1 THEN RAISE "
+        "EXCEPTION USING ERRCODE = '40P01', MESSAGE = 'deadlock detected'; END IF; RETURN true; END $$"
+    )
+    loads.database.run("ALTER TABLE scores ADD CHECK (id <> 15 OR quarrel())")
+    done = loads.load("a")
+    assert (done.state, done.rows, done.set_aside, inserted) == ("loaded", 40, 0, [10]), done.error
+    assert loads.rows() == loads.scored("a")
+
+
 @pytest.mark.parametrize(
     ("definition", "more"),
     [
