@@ -16,7 +16,7 @@ from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.inputs import only_new
 from scoreline.tasks.inputs.listing import list_inputs
-from scoreline.tasks.inputs.only_new import remember_scored, unseen
+from scoreline.tasks.inputs.only_new import forget_scored, remember_scored, unseen
 from scoreline.tasks.job.documents import Outcome, read_job
 from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.retention.due_jobs import Due
@@ -236,6 +236,14 @@ def test_objects_that_are_withdrawn_while_they_are_recorded_stay_new(
     # Then the next job scores the objects
     assert withdrawn
     assert run(night, 1).rows == len(X)
+
+
+def test_a_slow_withdrawal_does_not_forget_the_objects_of_a_job_that_is_accepted_again(night: Night) -> None:
+    assert run(night, 0).rows == len(X)
+    night.client.reject(job(0), "wrong prices")
+    night.client.accept(job(0), "not after all")
+    forget_scored(night.client.buckets.main, "nightly", job(0))
+    assert run(night, 1).rows == 0
 
 
 def remove_old(night: Night, day: int) -> None:
