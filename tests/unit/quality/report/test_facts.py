@@ -161,9 +161,11 @@ def test_the_facts_are_json_with_every_field(blocked: Report, sound: Report) -> 
 
 
 def test_comparison_outcomes_and_lineage_have_every_field_in_json(sound: Report) -> None:
-    versions = {"champion": "a@1", "challenger": "a@2", "champion_sha256": "1", "challenger_sha256": "2"}
     comparison = Comparison(
-        **versions,
+        champion="a@1",
+        challenger="a@2",
+        champion_sha256="1",
+        challenger_sha256="2",
         labels={"y": LabelComparison(agreed=0)},
         scores={"s": ScoreComparison()},
         failures=(ChallengerFailure(part=0, reason="x"),),
