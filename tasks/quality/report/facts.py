@@ -231,10 +231,12 @@ _DERIVED: Mapping[type, tuple[str, ...]] = {
 
 def _with_every_field(value: Any, document: Any) -> Any:
     """Return what ``to_dict`` returned, with the fields that it left out because they are empty or unknown."""
-    if isinstance(value, Mapping):
-        return {name: _with_every_field(item, document[name]) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_with_every_field(item, found) for item, found in zip(value, document, strict=True)]
+    if not isinstance(document, Mapping):  # a value, or a mapping whose keys JSON does not allow
+        return document
+    if isinstance(value, Mapping):
+        return {name: _with_every_field(item, document[name]) for name, item in value.items()}
     if not hasattr(value, "to_dict"):
         return document
     whole = dict(document)

@@ -166,7 +166,7 @@ def test_comparison_outcomes_and_lineage_have_every_field_in_json(sound: Report)
         challenger="a@2",
         champion_sha256="1",
         challenger_sha256="2",
-        labels={"y": LabelComparison(agreed=0)},
+        labels={"y": LabelComparison(agreed=0, pairs={("a", "b"): 1})},
         scores={"s": ScoreComparison()},
         failures=(ChallengerFailure(part=0, reason="x"),),
     )
