@@ -144,7 +144,8 @@ def _listed(names: Sequence[str]) -> str:
 def _reads(found: Preflight) -> str:
     times = found.read_bytes / found.needed_bytes if found.needed_bytes else 1.0
     often = "once" if times < 1.005 else f"{times:.2f} times"
-    return f"{found.needed_bytes / MIB:,.1f} MiB {often}, with about {plural(found.requests, 'request')}"
+    how = f"with about {plural(found.requests, 'request')}" if found.requests else "when the job is planned"
+    return f"{found.needed_bytes / MIB:,.1f} MiB {often}, {how}"
 
 
 def _work(found: Preflight) -> str:
