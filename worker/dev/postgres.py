@@ -2,14 +2,17 @@
 
 ``python -m scoreline.worker.dev.postgres PORT FOLDER``: FOLDER holds the data, and is filled at the first start. The
 server keeps no promise about a crash of the machine (``fsync=off``), and lets everyone on the machine in. It ends when
-this process receives SIGTERM. Root may not run PostgreSQL, so root hands the folder to the user ``nobody``.
+this process receives SIGTERM. Root may not run PostgreSQL, so root hands the folder to the user ``nobody``. If this
+user may not enter the folder or the checkout, as below ``/root``, the server keeps the capability to enter them.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -47,7 +50,7 @@ def main() -> int:
     port, folder, programs = int(sys.argv[1]), Path(sys.argv[2]).absolute(), binaries()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.geteuid() == 0:
-        _become_unprivileged(folder)
+        _become_unprivileged(folder, programs)
     if not (folder / "PG_VERSION").exists():
         options = ["-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", USER, "--no-sync"]
         subprocess.run([programs / "initdb", "-D", folder, *options], cwd=folder, check=True)
@@ -62,9 +65,18 @@ def main() -> int:
     return server.wait()
 
 
-def _become_unprivileged(folder: Path) -> None:
+def _become_unprivileged(folder: Path, programs: Path) -> None:
     user = pwd.getpwnam(_UNPRIVILEGED)
     os.chown(folder, user.pw_uid, user.pw_gid)
+    closed = [path for path in (*folder.parents, *programs.parents) if not path.stat().st_mode & stat.S_IXOTH]
+    if closed:
+        tool = shutil.which("setpriv")
+        if tool is None:
+            who = f"PostgreSQL runs as {user.pw_name}, who may not enter {closed[0]}"
+            sys.exit(f"error: {who}: install setpriv (util-linux), or move the checkout")
+        to_user = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        to_enter = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        os.execv(tool, [tool, *to_user, *to_enter, sys.executable, "-m", __spec__.name, *sys.argv[1:]])
     os.setgroups([])
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
