@@ -76,7 +76,8 @@ def _become_unprivileged(folder: Path, programs: Path) -> None:
             sys.exit(f"error: {who}: install setpriv (util-linux), or move the checkout")
         to_user = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         to_enter = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-        os.execv(tool, [tool, *to_user, *to_enter, sys.executable, "-m", __spec__.name, *sys.argv[1:]])
+        to_ask = ["--securebits=+no_setuid_fixup"]  # otherwise access(), by which initdb asks, ignores the capability
+        os.execv(tool, [tool, *to_user, *to_enter, *to_ask, sys.executable, "-m", __spec__.name, *sys.argv[1:]])
     os.setgroups([])
     os.setgid(user.pw_gid)
     os.setuid(user.pw_uid)
