@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from scoreline.storage.errors import PreconditionFailed
 from scoreline.storage.objects.base import CREATE, OVERWRITE, ObjectInfo, ObjectStore, PutMode, StoredObject, Upload
+from scoreline.storage.objects.forwarding import ForwardingStore
 
 
-class CachingStore:
+class CachingStore(ForwardingStore):
     """Wraps a store and caches immutable objects in memory. The cache lasts as long as this instance.
 
     An object is cached when it is created or read completely through this instance.
@@ -22,9 +23,7 @@ class CachingStore:
     """
 
     def __init__(self, store: ObjectStore, immutable: Container[str]) -> None:
-        self.bucket = store.bucket
-        self.rewrite_after_s = store.rewrite_after_s
-        self._store = store
+        super().__init__(store)
         self._immutable = immutable
         self._cached: dict[str, StoredObject] = {}
 
@@ -76,14 +75,6 @@ class CachingStore:
         self._cached.pop(key, None)
         return self._store.open_upload(key, mode=mode, metadata=metadata)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects that the wrapped store lists now (see `ObjectStore.list`)."""
-        return self._store.list(prefix)
-
-    def folders(self, prefix: str) -> Sequence[str]:
-        """Return the folders of the wrapped store (see `ObjectStore.folders`)."""
-        return self._store.folders(prefix)
-
     def delete(self, key: str) -> None:
         """Delete an object (see `ObjectStore.delete`)."""
         self._cached.pop(key, None)
@@ -99,18 +90,9 @@ class CachingStore:
         """Cache an object that is known without having been read. Its key must be immutable."""
         self._cache(stored)
 
-    @property
-    def behind(self) -> ObjectStore:
-        """The wrapped store."""
-        return self._store
-
     def cached(self, key: str) -> StoredObject | None:
         """Return the cached object with the given key; None if it is not cached."""
         return self._cached.get(key)
-
-    def uri(self, key: str) -> str:
-        """Return the URI of a key (see `ObjectStore.uri`)."""
-        return self._store.uri(key)
 
     def _cache(self, stored: StoredObject) -> None:
         if stored.info.key in self._immutable:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from scoreline.storage.objects.base import ObjectStore, StoredObject
-from scoreline.storage.objects.caching import CachingStore
+from scoreline.storage.objects.forwarding import ForwardingStore
 
 
-class GatedStore(CachingStore):
-    """Wraps a store, and calls a function before each read. It caches nothing.
+class GatedStore(ForwardingStore):
+    """Wraps a store, and calls a function before each read.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ class GatedStore(CachingStore):
     """
 
     def __init__(self, store: ObjectStore, gate: Callable[[], None]) -> None:
-        super().__init__(store, ())
+        super().__init__(store)
         self._gate = gate
 
     def get(
