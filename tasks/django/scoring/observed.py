@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from scoreline.tasks.job.documents import ENDED, Status, read_outcome, read_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told:
+class _Notified:
     """The fields of a notification that a row keeps (see `Status`)."""
 
     state: str
@@ -56,21 +56,8 @@ class Observed:
     @classmethod
     def of(cls, status: Status, run: int) -> Observed:
         """Return what a status says about a run."""
-        submitted = _time(status.submitted)
-        return cls(
-            state=status.state,
-            run=run,
-            is_ended=status.ended,
-            version=status.model,
-            output=status.output,
-            rows=status.rows,
-            rejected=status.rejected,
-            total_rows=status.total_rows,
-            error=status.error,
-            reason=status.reason,
-            submitted=submitted,
-            ended=(submitted or datetime.now(UTC)) + timedelta(seconds=status.seconds) if status.ended else None,
-        )
+        began = _time(status.submitted) or datetime.now(UTC)
+        return cls._of(status, run, began + timedelta(seconds=status.seconds) if status.ended else None)
 
     @classmethod
     def without_job(cls, state: str, error: str, ended: datetime, run: int = 1) -> Observed:
@@ -80,23 +67,26 @@ class Observed:
     @classmethod
     def from_notification(cls, data: Mapping[str, Any], run: int, ended: datetime) -> Observed:
         """Return what a notification says; raises `ValueError` or `TypeError`. Other fields are ignored."""
-        told = build(_Told, data)
-        if told.state not in ENDED or min(told.rows, told.rejected, told.total_rows) < 0:
+        found = build(_Notified, data)
+        if found.state not in ENDED or min(found.rows, found.rejected, found.total_rows) < 0:
             raise ValueError("it is not the status of a job that has ended")
+        return replace(cls._of(found, run, ended), is_current=False)
+
+    @classmethod
+    def _of(cls, found: Status | _Notified, run: int, ended: datetime | None) -> Observed:
         return cls(
-            state=told.state,
+            state=found.state,
             run=run,
-            is_ended=True,
-            version=told.model,
-            output=told.output,
-            rows=told.rows,
-            rejected=told.rejected,
-            total_rows=told.total_rows,
-            error=told.error,
-            reason=told.reason,
-            submitted=_time(told.submitted),
+            is_ended=ended is not None,
+            version=found.model,
+            output=found.output,
+            rows=found.rows,
+            rejected=found.rejected,
+            total_rows=found.total_rows,
+            error=found.error,
+            reason=found.reason,
+            submitted=_time(found.submitted),
             ended=ended,
-            is_current=False,
         )
 
     @property
