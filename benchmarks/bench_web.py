@@ -1,8 +1,9 @@
 """Measure what the pages cost if there are 10,000 jobs, all submitted on one day.
 
 Claims: once it is warm, the page of jobs takes at most 0.3 s and 30 requests to the bucket, the page of a job takes at
-most 0.15 s, and the process needs at most 150 MiB. Fifty people who watch one job cause at most 2 reads of the bucket a
-second. A relay in front of the embedded S3 server counts the requests.
+most 0.15 s, and the process needs at most 150 MiB. Fifty people who watch one job cause at most 2 reads of the bucket
+and 5 Redis commands a second. A relay in front of the embedded S3 server counts the requests, and Redis counts its
+commands.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+import redis
 
 from benchmarks.counting_relay import CountingRelay
 from benchmarks.measure import no_options, record_figure
@@ -55,12 +57,20 @@ def main() -> None:
         _page("job", f"{address}jobs/{UNDER_WAY}/", relay, 0.15, None)
         _page("home", f"{address}", relay, None, None)
         relay.requests.clear()
-        begun = time.monotonic()
+        counting = redis.Redis.from_url(stack.environ["REDIS_URL"])
+        commands, begun = _commands(counting), time.monotonic()
         with ThreadPoolExecutor(PEOPLE) as pool:
             list(pool.map(lambda _: _watch(f"{address}jobs/{UNDER_WAY}/", begun + WATCH_S), range(PEOPLE)))
-        per_s = len(relay.requests) / (time.monotonic() - begun)
-        record_figure("web_watch_reads", f"requests a second for {PEOPLE} people who watch a job", [per_s], 2)
+        took = time.monotonic() - begun
+        reads_per_s, commands_per_s = len(relay.requests) / took, (_commands(counting) - commands) / took
+        record_figure("web_watch_reads", f"requests a second for {PEOPLE} people who watch a job", [reads_per_s], 2)
+        record_figure("web_watch_commands", "Redis commands a second, likewise", [commands_per_s], 5)
         record_figure("web_mib", "MiB of the process", [server.memory_info().rss / MIB], 150)
+
+
+def _commands(server: redis.Redis) -> int:
+    """Return how many commands the Redis has carried out."""
+    return int(server.info("stats")["total_commands_processed"])
 
 
 def _job(job_id: str, number: int) -> Job:
