@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Literal
 from urllib.parse import urlsplit
 
-from django.conf import settings
+from django.conf import global_settings, settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render, resolve_url
+from django.urls import Resolver404, resolve
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_http_methods
 
@@ -63,7 +64,7 @@ def page(permission: Permission = "view", *, methods: tuple[str, ...] = ("GET", 
         def wrapped(request: HttpRequest, **names: str) -> HttpResponse:
             user = getattr(request, "user", None)
             if user is None or not user.is_authenticated:
-                return _secured(_log_in(request))
+                return secured(_log_in(request))
             try:
                 if not may(request, permission):
                     raise PermissionDenied(f"{user.get_username()} lacks the permission scoreline.{permission}")
@@ -74,7 +75,7 @@ def page(permission: Permission = "view", *, methods: tuple[str, ...] = ("GET", 
                 answer = fault(request, 403, "You may not do this", f"{error}. Ask an administrator for it.")
             except ScorelineError as error:
                 answer = _explain(request, error)
-            return _secured(answer)
+            return secured(answer)
 
         allowed: View = require_http_methods(methods)(wrapped)
         # A project may do without the middleware, and check the forms of its own views alone
@@ -110,7 +111,8 @@ def policy(**more: str) -> str:
     return "; ".join(f"{name} {value}".strip() for name, value in rules.items())
 
 
-def _secured(answer: HttpResponse) -> HttpResponse:
+def secured(answer: HttpResponse) -> HttpResponse:
+    """Return an answer with the headers of all pages."""
     answer.setdefault("Content-Security-Policy", policy())
     answer.setdefault("X-Content-Type-Options", "nosniff")
     answer.setdefault("X-Frame-Options", "DENY")
@@ -121,13 +123,24 @@ def _secured(answer: HttpResponse) -> HttpResponse:
     return answer
 
 
+def project_logs_in() -> bool:
+    """Return whether the project has a log-in: it sets ``LOGIN_URL``, or has a page where Django expects one."""
+    if settings.LOGIN_URL != global_settings.LOGIN_URL:
+        return True
+    try:
+        resolve(settings.LOGIN_URL)
+    except Resolver404:
+        return False
+    return True
+
+
 def _log_in(request: HttpRequest) -> HttpResponse:
     if asks_for_part(request):
         return load_again()
     query = QueryDict(mutable=True)
     if request.method in ("GET", "HEAD"):
         query[REDIRECT_FIELD_NAME] = request.get_full_path()
-    address = resolve_url(settings.LOGIN_URL)
+    address = resolve_url(settings.LOGIN_URL if project_logs_in() else "scoreline:log-in")
     return HttpResponseRedirect(f"{address}?{query.urlencode(safe='/')}" if query else address)
 
 

@@ -16,6 +16,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.settings import StorageSettings
 from scoreline.tasks.client import stand_in_client
 from scoreline.tasks.dispatch.settings import QueueSettings
+from scoreline.tasks.django.access import project_logs_in
 from scoreline.tasks.django.project_client import NAMES, client, environ
 from scoreline.tasks.webhooks.settings import WebhookSettings
 
@@ -87,6 +88,8 @@ def _log_in_faults() -> Iterator[CheckMessage]:
         reverse("scoreline:home")
     except NoReverseMatch:  # the project has no pages
         return
+    if not project_logs_in():  # the pages have a log-in of their own
+        return
     address = resolve_url(settings.LOGIN_URL)
     try:
         if address.startswith("/"):
@@ -94,7 +97,7 @@ def _log_in_faults() -> Iterator[CheckMessage]:
     except Resolver404:
         yield Warning(
             f"The pages send visitors who are not logged in to {address}, which does not exist.",
-            hint='Set LOGIN_URL in settings.py, for example to "admin:login".',
+            hint='Set LOGIN_URL in settings.py, for example to "admin:login", or remove it.',
             id="scoreline.W005",
         )
 

@@ -10,7 +10,7 @@ from scoreline.tasks.django.actions import jobs as job_actions
 from scoreline.tasks.django.actions import models as model_actions
 from scoreline.tasks.django.actions import schedules as schedule_actions
 from scoreline.tasks.django.actions import submit
-from scoreline.tasks.django.views import assets, jobs, pages
+from scoreline.tasks.django.views import assets, jobs, login, pages
 
 app_name = "scoreline"
 urlpatterns = [
@@ -32,5 +32,7 @@ urlpatterns = [
     path("schedules/<str:schedule>/do/<str:action>/", schedule_actions.act, name="schedule-action"),
     path("workers/", pages.workers, name="workers"),
     path("backlog/", pages.backlog, name="backlog"),
+    path("log-in/", login.log_in, name="log-in"),
+    path("log-out/", login.log_out, name="log-out"),
     path(f"assets/htmx-{version('django-htmx')}.js", assets.htmx, name="htmx"),
 ]

@@ -39,8 +39,35 @@ boss, reader = User.objects.create_superuser("boss"), User.objects.create_user("
 names = set(Permission.objects.filter(content_type__app_label="scoreline").values_list("codename", flat=True))
 assert names == {"view", "operate", "promote"}, names
 host = {"headers": {"host": "localhost"}}
-assert Client(**host).get("/scoreline/")["Location"] == "/admin/login/?next=/scoreline/"
+# The project has no log-in, so the pages have one
+visitor = Client(**host)
+assert visitor.get("/scoreline/jobs/?state=failed")["Location"] == "/scoreline/log-in/?next=/scoreline/jobs/%3Fstate%3Dfailed"
+asked = visitor.get("/scoreline/log-in/?next=/scoreline/jobs/")
+assert b'name="password"' in asked.content and "default-src 'none'" in asked["Content-Security-Policy"]
+ann = User.objects.create_user("ann", password="hush")
+def enter(password, to="/scoreline/jobs/", **more):
+    form = {"username": "ann", "password": password, "next": to}
+    return Client(**host, **more).post("/scoreline/log-in/", form)
+assert b"correct username and password" in enter("wrong").content
+assert enter("hush", enforce_csrf_checks=True).status_code == 403
+assert enter("hush")["Location"] == "/scoreline/jobs/"
+assert enter("hush", to="//evil.example/")["Location"] == "/scoreline/"
+assert [enter("wrong").status_code for _ in range(5)] == [200] * 5
+refused = enter("hush")
+assert refused.status_code == 429 and b"Try again in 5 minutes." in refused.content and "sessionid" not in refused.cookies
 browser = Client(**host)
+browser.force_login(ann)
+left = browser.get("/scoreline/")
+assert left.status_code == 403 and b'action="/scoreline/log-out/"' in left.content
+assert browser.post("/scoreline/log-out/")["Location"] == "/scoreline/log-in/"
+assert browser.get("/scoreline/")["Location"] == "/scoreline/log-in/?next=/scoreline/"
+from django.test import override_settings
+with override_settings(LOGIN_URL="admin:login"):
+    assert visitor.get("/scoreline/")["Location"] == "/admin/login/?next=/scoreline/"
+    assert visitor.get("/scoreline/log-in/").status_code == 404
+    assert visitor.post("/scoreline/log-in/", {"username": "reader", "password": "x"}).status_code == 404
+    browser.force_login(ann)
+    assert b"log-out" not in browser.get("/scoreline/").content
 browser.force_login(reader)
 assert browser.get("/scoreline/").status_code == 403
 assert b"/admin/scoreline/access/" not in browser.get("/admin/").content

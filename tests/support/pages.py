@@ -13,6 +13,7 @@ import django.conf
 from django.test import Client as Browser
 from django.test import override_settings
 
+from scoreline.tasks.django import limits
 from scoreline.tasks.django.project_client import forget
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.web.passwords import hash_password
@@ -45,10 +46,8 @@ def serving(folder: Path, **settings: Any) -> Iterator[EagerClient]:
 
 def log_in(name: str, **options: Any) -> Browser:
     """Return a browser in which a user of `USERS` is logged in."""
-    from scoreline.worker.web import login
-
-    login.by_user.forget(name)
-    login.by_address.forget("127.0.0.1")
+    limits.by_user.forget(name)
+    limits.by_address.forget("127.0.0.1")
     browser = Browser(**options)
     given = {"name": name, "password": PASSWORD, "csrfmiddlewaretoken": token_in(browser.get("/log-in/"))}
     answer = browser.post("/log-in/", given)

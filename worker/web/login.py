@@ -15,14 +15,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from scoreline.tasks.django.access import policy
-from scoreline.worker.web.limits import RateLimit
+from scoreline.tasks.django.limits import TOO_MANY_LOG_INS, by_user, may_try
 from scoreline.worker.web.passwords import verify
 from scoreline.worker.web.settings import WebSettings
 from scoreline.worker.web.users import SESSION_MARK, SESSION_NAME, mark_of
-
-_PERIOD_S = 300
-by_user = RateLimit(5, _PERIOD_S)
-by_address = RateLimit(60, _PERIOD_S)
 
 
 class LogInForm(forms.Form):
@@ -46,7 +42,9 @@ def log_in(request: HttpRequest) -> HttpResponse:
             fault, status = _try(request, form.cleaned_data["name"], form.cleaned_data["password"])
             if not fault:
                 return HttpResponseRedirect(_next(request))
-    answer = render(request, "web/login.html", {"form": form, "fault": fault, "next": _next(request)}, status=status)
+    answer = render(
+        request, "scoreline/log_in.html", {"form": form, "fault": fault, "next": _next(request)}, status=status
+    )
     answer["Content-Security-Policy"] = policy()
     return answer
 
@@ -54,9 +52,8 @@ def log_in(request: HttpRequest) -> HttpResponse:
 def _try(request: HttpRequest, name: str, password: str) -> tuple[str, int]:
     """Begin a session if the password is right. Return what is wrong, and the status of the answer."""
     chosen: WebSettings = settings.SCORELINE_WEB
-    address = request.META.get("REMOTE_ADDR", "")
-    if not by_address.passes(address) or not by_user.passes(name):
-        return f"There were too many attempts. Try again in {_PERIOD_S // 60} minutes.", 429
+    if not may_try(request.META.get("REMOTE_ADDR", ""), name):
+        return TOO_MANY_LOG_INS, 429
     known = chosen.users.get(name)
     if not verify(password, known.hash if known is not None else "") or known is None:
         return "The name or the password is wrong.", 400

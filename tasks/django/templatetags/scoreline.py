@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 
 from scoreline.storage.wording import cut
 from scoreline.tasks.backlog.time_left import duration
-from scoreline.tasks.django.access import may
+from scoreline.tasks.django.access import may, project_logs_in
 from scoreline.tasks.django.said import text_of
 
 register = template.Library()
@@ -142,6 +142,12 @@ def user_name(context: template.Context) -> str:
     """Return the name of the user; empty if nobody is logged in."""
     user = getattr(_request(context), "user", None)
     return str(user.get_username()) if user is not None and user.is_authenticated else ""
+
+
+@register.simple_tag
+def pages_log_in() -> bool:
+    """Return whether the pages have a log-in of their own, because the project has none."""
+    return not project_logs_in()
 
 
 def _request(context: template.Context) -> Any:

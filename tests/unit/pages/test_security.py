@@ -20,11 +20,10 @@ from django.urls import get_resolver
 from hypothesis import HealthCheck, given, settings
 
 from scoreline.storage.errors import InvalidSettings
+from scoreline.tasks.django import limits
 from scoreline.tasks.django.said import sign_text
 from scoreline.testing import EagerClient
 from scoreline.worker.cli.web import serve
-from scoreline.worker.web import login
-from scoreline.worker.web.limits import RateLimit
 from scoreline.worker.web.passwords import hash_password, verify
 from scoreline.worker.web.settings import KnownUser, WebSettings
 from tests.support.pages import PASSWORD, USERS, log_in, serving, text_of
@@ -107,14 +106,14 @@ def test_only_the_health_check_needs_no_user(client: EagerClient) -> None:
     "wanted", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", ""]
 )
 def test_the_log_in_leads_to_no_other_site(client: EagerClient, wanted: str) -> None:
-    login.by_user.forget("vera")
+    limits.by_user.forget("vera")
     answer = Browser().post("/log-in/", {"name": "vera", "password": PASSWORD, "next": wanted})
     assert answer["Location"] == "/"
 
 
 def test_nothing_from_before_the_log_in_is_worth_anything_after_it(client: EagerClient) -> None:
     browser = Browser()
-    login.by_user.forget("vera")
+    limits.by_user.forget("vera")
     browser.get("/log-in/")
     token = browser.cookies["csrftoken"].value
     browser.post("/log-in/", {"name": "vera", "password": PASSWORD})
@@ -124,13 +123,13 @@ def test_nothing_from_before_the_log_in_is_worth_anything_after_it(client: Eager
 def test_a_visitor_comes_back_to_the_page_that_needed_a_user(client: EagerClient) -> None:
     answer = Browser().get("/jobs/?state=failed")
     assert answer["Location"] == "/log-in/?next=/jobs/%3Fstate%3Dfailed"
-    login.by_user.forget("vera")
+    limits.by_user.forget("vera")
     form = {"name": "vera", "password": PASSWORD, "next": "/jobs/?state=failed"}
     assert Browser().post("/log-in/", form)["Location"] == "/jobs/?state=failed"
 
 
 def test_wrong_passwords_are_refused_and_after_five_of_them_the_right_one_too(client: EagerClient) -> None:
-    login.by_user.forget("vera")
+    limits.by_user.forget("vera")
     for _ in range(5):
         answer = Browser().post("/log-in/", {"name": "vera", "password": "wrong"})
         assert "The name or the password is wrong." in text_of(answer)
@@ -142,7 +141,7 @@ def test_wrong_passwords_are_refused_and_after_five_of_them_the_right_one_too(cl
 
 def test_a_limit_lets_through_again_after_its_period() -> None:
     now = [0.0]
-    limit = RateLimit(2, 60, lambda: now[0])
+    limit = limits.RateLimit(2, 60, lambda: now[0])
     assert [limit.passes("a"), limit.passes("a"), limit.passes("a"), limit.passes("b")] == [True, True, False, True]
     now[0] = 61
     assert limit.passes("a")

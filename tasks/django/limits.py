@@ -45,3 +45,14 @@ class RateLimit:
         """Forget the attempts of a key, because one of them was right."""
         with self._guard:
             self._times.pop(key, None)
+
+
+_PERIOD_S = 300
+TOO_MANY_LOG_INS = f"There were too many attempts. Try again in {_PERIOD_S // 60} minutes."
+by_user = RateLimit(5, _PERIOD_S)
+by_address = RateLimit(60, _PERIOD_S)
+
+
+def may_try(address: str, user: str) -> bool:
+    """Count an attempt to log in, and return whether the password may be tried."""
+    return by_address.passes(address) and by_user.passes(user)
