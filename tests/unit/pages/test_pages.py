@@ -384,3 +384,9 @@ def test_an_object_whose_name_no_address_can_have_is_left_out(client: EagerClien
     page = log_in("vera").get(f"/jobs/{job}/")
     assert page.status_code == 200
     assert "part-00000.parquet" in text_of(page)
+
+
+def test_an_empty_list_says_whether_a_filter_is_why(client: EagerClient) -> None:
+    browser = log_in("vera")
+    assert "There are no jobs yet." in text_of(browser.get("/jobs/"))
+    assert "No job matches." in text_of(browser.get("/jobs/", {"state": "failed"}))
