@@ -31,7 +31,7 @@ from sklearn.linear_model import LinearRegression
 
 from benchmarks.measure import positive, record_figure, table
 from benchmarks.stand import Stand
-from scoreline.tasks.quality.reading import open_results
+from scoreline.tasks.quality.results.reading import open_results
 from scoreline.worker.dev.postgres import url
 from scoreline.worker.dev.stack import ROOT, free_port
 

@@ -25,8 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import positive, record_figure
-from scoreline.tasks.quality import footers
-from scoreline.tasks.quality.counting import profile_of
+from scoreline.tasks.quality.profiles import footers
+from scoreline.tasks.quality.profiles.counting import profile_of
 from scoreline.tasks.steps.footer_metadata import FooterReader
 from scoreline.tasks.steps.parquet_buffer import ResultsBuffer
 from scoreline.testing import EagerClient, eager

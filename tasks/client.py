@@ -51,12 +51,12 @@ from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.spec import JobSpec
 from scoreline.tasks.job.submit_options import RecordsOptions, SubmitOptions
 from scoreline.tasks.job.uris import with_slash
-from scoreline.tasks.quality.checks_of import check_text
-from scoreline.tasks.quality.decisions import Decided, decide, roll_back
-from scoreline.tasks.quality.latest import Latest
-from scoreline.tasks.quality.outcomes import Outcomes, read_outcomes
-from scoreline.tasks.quality.pointer import Pointer
-from scoreline.tasks.quality.runs import ListedRun, list_runs
+from scoreline.tasks.quality.checks.checks_of import check_text
+from scoreline.tasks.quality.gate.decisions import Decided, decide, roll_back
+from scoreline.tasks.quality.gate.latest import Latest
+from scoreline.tasks.quality.gate.pointer import Pointer
+from scoreline.tasks.quality.gate.runs import ListedRun, list_runs
+from scoreline.tasks.quality.outcomes.outcomes import Outcomes, read_outcomes
 from scoreline.tasks.records import submit as records_submit
 from scoreline.tasks.records.job import RecordsJob
 from scoreline.tasks.webhooks import delivery
@@ -66,10 +66,10 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 if TYPE_CHECKING:
     from scoreline.storage.models.settings import ModelSettings
     from scoreline.storage.tables.options import ReadOptions
-    from scoreline.tasks.quality.late_labels import AddedOutcomes
-    from scoreline.tasks.quality.reading import Results
+    from scoreline.tasks.quality.outcomes.late_labels import AddedOutcomes
     from scoreline.tasks.quality.report.facts import Report
-    from scoreline.tasks.quality.trace import Trace, Tracer
+    from scoreline.tasks.quality.results.reading import Results
+    from scoreline.tasks.quality.trace.trace import Trace, Tracer
     from scoreline.tasks.rejects.report import RejectedRows
     from scoreline.tasks.steps.preflight import Preflight
 
@@ -576,7 +576,7 @@ class Client:
             pyarrow is not installed.
         """
         with require_extra("reading results"):
-            from scoreline.tasks.quality.reading import open_results
+            from scoreline.tasks.quality.results.reading import open_results
         return open_results(self.buckets, job_or_output)
 
     def add_outcomes(
@@ -621,7 +621,7 @@ class Client:
             Transient: try again.
         """
         with require_extra("adding outcomes"):
-            from scoreline.tasks.quality.late_labels import add_outcomes
+            from scoreline.tasks.quality.outcomes.late_labels import add_outcomes
         return add_outcomes(
             self.buckets,
             self.registry,
@@ -682,7 +682,7 @@ class Client:
     def _tracer(self) -> Tracer:
         with require_extra("tracing a row"):
             from scoreline.storage.tables.formats import Tables
-            from scoreline.tasks.quality.trace import Tracer
+            from scoreline.tasks.quality.trace.trace import Tracer
             from scoreline.tasks.records.format import RecordsFormat
         registry = ModelRegistry(self.buckets.main, verify_keys=self.verify_keys)
         return Tracer(buckets=self.buckets, registry=registry, tables=Tables(RecordsFormat()))

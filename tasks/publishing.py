@@ -15,11 +15,11 @@ from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.publisher import Measure, Progress
 from scoreline.storage.models.trial_load import NewArtifact, TrialLoad
 from scoreline.storage.tables.options import ReadOptions
-from scoreline.tasks.quality.challenger_runs import newest_comparison
-from scoreline.tasks.quality.checks_file import decode, read_checks
-from scoreline.tasks.quality.comparison import Comparison
-from scoreline.tasks.quality.model_checks import check_for_model
-from scoreline.tasks.quality.promotion import promote
+from scoreline.tasks.quality.challengers.challenger_runs import newest_comparison
+from scoreline.tasks.quality.challengers.comparison import Comparison
+from scoreline.tasks.quality.challengers.promotion import promote
+from scoreline.tasks.quality.checks.checks_file import decode, read_checks
+from scoreline.tasks.quality.checks.model_checks import check_for_model
 
 if TYPE_CHECKING:
     import pandas as pd

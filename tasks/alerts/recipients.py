@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from scoreline.tasks.job.alert import EVENTS, Alert, Event
-from scoreline.tasks.quality.toml_lines import TomlLines
+from scoreline.tasks.quality.checks.toml_lines import TomlLines
 
 FAILURES: tuple[Event, ...] = (
     "failed",

@@ -50,8 +50,8 @@ from scoreline.tasks.job.loads import (
     read_progress,
 )
 from scoreline.tasks.job.spec import budget_rows
-from scoreline.tasks.quality.latest import Place, ResultFile, RunEntry
-from scoreline.tasks.quality.reading import Results, open_results
+from scoreline.tasks.quality.gate.latest import Place, ResultFile, RunEntry
+from scoreline.tasks.quality.results.reading import Results, open_results
 
 log = logging.getLogger(__name__)
 

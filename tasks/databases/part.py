@@ -16,8 +16,8 @@ from scoreline.tasks.databases.refused import Refused, budget_in_words, store_re
 from scoreline.tasks.databases.registry import Receipt, Registry
 from scoreline.tasks.databases.tables import Mapped, Table, find_table, identifiers
 from scoreline.tasks.job.loads import LoadRequest
-from scoreline.tasks.quality.latest import ResultFile
-from scoreline.tasks.quality.reading import Results
+from scoreline.tasks.quality.gate.latest import ResultFile
+from scoreline.tasks.quality.results.reading import Results
 
 _COPY = "scoreline_copy"
 """Name of the temporary table."""

@@ -23,7 +23,7 @@ from scoreline.storage.databases.connection import Connection
 from scoreline.storage.errors import DatabaseUnavailable, LoadSuperseded
 from scoreline.tasks.databases.tables import Table, is_empty
 from scoreline.tasks.job.loads import LoadRequest
-from scoreline.tasks.quality.latest import Place
+from scoreline.tasks.quality.gate.latest import Place
 
 _BEGUN = -1
 """The part of the receipt that says that a request was begun. It names the table if the table was empty then."""

@@ -11,8 +11,8 @@ from scoreline.storage.objects.base import ObjectInfo, exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import Job, Outcome, Status, read_outcome, read_run
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.quality.comparison import Comparison, read_comparison
-from scoreline.tasks.quality.published import read_manifest_head
+from scoreline.tasks.quality.challengers.comparison import Comparison, read_comparison
+from scoreline.tasks.quality.gate.published import read_manifest_head
 
 REPORT = "_report.html"
 """Name of the report beside the results of a job."""

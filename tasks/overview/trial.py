@@ -22,7 +22,7 @@ from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.client import Client, stand_in_client
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
-from scoreline.tasks.quality.checks_of import check_text
+from scoreline.tasks.quality.checks.checks_of import check_text
 
 _TIMEOUT_S = 120
 _TURN_S = 5.0

@@ -21,7 +21,7 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.tasks.dispatch.submission import Recorded, Submission
 from scoreline.tasks.job.spec import JobSpec, kept_names
 from scoreline.tasks.job.submit_options import RecordsOptions, check_known, spec_from
-from scoreline.tasks.quality.checks_of import check_text
+from scoreline.tasks.quality.checks.checks_of import check_text
 from scoreline.tasks.records import arrow
 from scoreline.tasks.records.carried import MAX_CARRIED_BYTES, Carried, is_small
 from scoreline.tasks.records.job import MAX_MESSAGE_BYTES, RecordsJob

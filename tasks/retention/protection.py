@@ -16,7 +16,7 @@ from scoreline.storage.typed_json import MALFORMED, decode_object
 from scoreline.tasks.dispatch.resume import rejected_job_id
 from scoreline.tasks.job.documents import WITH_RESULTS, read_outcome
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.quality.latest import FORMAT, Latest
+from scoreline.tasks.quality.gate.latest import FORMAT, Latest
 
 _DIGITS = 4
 """Maximum number of digits in the number of a job that scores rejected rows."""

@@ -17,7 +17,7 @@ from scoreline.storage.keys import check_name
 from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.job.spec import JobSpec, check_apart
 from scoreline.tasks.job.submit_options import SubmitOptions, spec_from
-from scoreline.tasks.quality.checks_of import check_text
+from scoreline.tasks.quality.checks.checks_of import check_text
 from scoreline.tasks.schedules.schedule import CATCH_UP, OVERLAP, Schedule, clock_time
 from scoreline.tasks.webhooks.settings import WebhookSettings
 

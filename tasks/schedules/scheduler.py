@@ -27,7 +27,7 @@ from scoreline.storage.errors import (
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import ENDED, read_outcome
-from scoreline.tasks.quality.decisions import check_reason
+from scoreline.tasks.quality.gate.decisions import check_reason
 from scoreline.tasks.schedules.file import Fault, Parsed, decode, parse
 from scoreline.tasks.schedules.in_force import InForce, Reading, put_in_force, read_in_force, record_changes
 from scoreline.tasks.schedules.reruns import Latest, check_rerun, latest_job

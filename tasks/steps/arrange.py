@@ -26,8 +26,8 @@ from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.quality import row_origins
-from scoreline.tasks.quality.row_origins import RowOrigins
+from scoreline.tasks.quality.trace import row_origins
+from scoreline.tasks.quality.trace.row_origins import RowOrigins
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.folders import Folder, Folders
 from scoreline.tasks.steps.parquet_buffer import ParquetBuffer

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import read_outcome
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.quality.latest import Published
-from scoreline.tasks.quality.pointer import LatestRead, Pointer, publishes
-from scoreline.tasks.quality.published import published_of
+from scoreline.tasks.quality.gate.latest import Published
+from scoreline.tasks.quality.gate.pointer import LatestRead, Pointer, publishes
+from scoreline.tasks.quality.gate.published import published_of
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_profile import MergedProfile, merge_profile, write_profile
 from scoreline.tasks.steps.result_files import File

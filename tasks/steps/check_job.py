@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
-from scoreline.tasks.quality.checks import RunCounts, run_checks
-from scoreline.tasks.quality.gate import Evidence
-from scoreline.tasks.quality.latest import RunEntry
-from scoreline.tasks.quality.pointer import Pointer
-from scoreline.tasks.quality.stored_profiles import first_accepted, read_baseline
+from scoreline.tasks.quality.checks.checks import RunCounts, run_checks
+from scoreline.tasks.quality.gate.gate import Evidence
+from scoreline.tasks.quality.gate.latest import RunEntry
+from scoreline.tasks.quality.gate.pointer import Pointer
+from scoreline.tasks.quality.gate.stored_profiles import first_accepted, read_baseline
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.job_checks import checks_of_job
 

@@ -42,9 +42,9 @@ from scoreline.tasks.job.documents import (
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_failures import read_failures
 from scoreline.tasks.job.spec import budget_rows
-from scoreline.tasks.quality.gate import Evidence, judge, recorded
-from scoreline.tasks.quality.latest import Published
-from scoreline.tasks.quality.pointer import LatestRead, publish_latest
+from scoreline.tasks.quality.gate.gate import Evidence, judge, recorded
+from scoreline.tasks.quality.gate.latest import Published
+from scoreline.tasks.quality.gate.pointer import LatestRead, publish_latest
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.arrange import arrange, remove_parts

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from scoreline.storage import keys
 from scoreline.storage.errors import ScoringError
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.quality.row_origins import RowOrigins
+from scoreline.tasks.quality.trace.row_origins import RowOrigins
 from scoreline.tasks.steps.parquet_buffer import ParquetBuffer
 
 FILE_BYTES = 64 << 20

@@ -12,8 +12,8 @@ from scoreline.storage.tables.row_rules import RowRule
 from scoreline.storage.tables.schemas import from_text
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import Columns
-from scoreline.tasks.quality.check_types import Checks
-from scoreline.tasks.quality.checks_of import checks_of
+from scoreline.tasks.quality.checks.check_types import Checks
+from scoreline.tasks.quality.checks.checks_of import checks_of
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.steps.engine import Engine
 

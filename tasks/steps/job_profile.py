@@ -20,10 +20,10 @@ import pyarrow as pa
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, PreconditionFailed, describe
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.quality.footers import KEY, ProfileSum, pack
-from scoreline.tasks.quality.part_counts import PartCounts
-from scoreline.tasks.quality.profile import Profile
-from scoreline.tasks.quality.sampling import sampling_rate
+from scoreline.tasks.quality.profiles.footers import KEY, ProfileSum, pack
+from scoreline.tasks.quality.profiles.part_counts import PartCounts
+from scoreline.tasks.quality.profiles.profile import Profile
+from scoreline.tasks.quality.profiles.sampling import sampling_rate
 from scoreline.tasks.records.carried import records_key
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine

@@ -13,7 +13,7 @@ from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.documents import WITH_RESULTS, Outcome
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.quality.pointer import publishes
+from scoreline.tasks.quality.gate.pointer import publishes
 from scoreline.tasks.quality.report.collect import report_of
 from scoreline.tasks.quality.report.count_rejects import Limits
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded

@@ -14,7 +14,7 @@ from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.typed_json import MALFORMED, convert, decode_object
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.layout import ResultsLayout
-from scoreline.tasks.quality.comparison import MAX_FAILURES, ChallengerFailure, Comparison, encode
+from scoreline.tasks.quality.challengers.comparison import MAX_FAILURES, ChallengerFailure, Comparison, encode
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.footer_metadata import FooterReader

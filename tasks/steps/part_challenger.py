@@ -28,9 +28,9 @@ from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan import ChallengerColumns, Columns
 from scoreline.tasks.job.receipt import Receipt
-from scoreline.tasks.quality.comparing import ComparedColumns, PartComparison
-from scoreline.tasks.quality.comparison import ChallengerFailure, Comparison
-from scoreline.tasks.quality.footers import decompressed
+from scoreline.tasks.quality.challengers.comparing import ComparedColumns, PartComparison
+from scoreline.tasks.quality.challengers.comparison import ChallengerFailure, Comparison
+from scoreline.tasks.quality.profiles.footers import decompressed
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.scoring.timings import Timings

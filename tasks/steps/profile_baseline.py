@@ -38,11 +38,11 @@ from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.wording import plural
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.spec import JobSpec
-from scoreline.tasks.quality.baseline import Baseline
-from scoreline.tasks.quality.column_profile import ColumnProfile
-from scoreline.tasks.quality.counting import ColumnCounts
-from scoreline.tasks.quality.profile import Profile, by_key
-from scoreline.tasks.quality.target import TargetMetrics
+from scoreline.tasks.quality.outcomes.target import TargetMetrics
+from scoreline.tasks.quality.profiles.baseline import Baseline
+from scoreline.tasks.quality.profiles.column_profile import ColumnProfile
+from scoreline.tasks.quality.profiles.counting import ColumnCounts
+from scoreline.tasks.quality.profiles.profile import Profile, by_key
 from scoreline.tasks.rejects.table import describe_rejected
 from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.score import score_batch

@@ -42,7 +42,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
-from scoreline.tasks.quality.pointer import publishes
+from scoreline.tasks.quality.gate.pointer import publishes
 from scoreline.tasks.records.carried import Carried, records_key
 from scoreline.tasks.records.staging import read_scored
 from scoreline.tasks.records.table import MAX_RESULTS_BYTES, encode, pack, unpack

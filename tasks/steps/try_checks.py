@@ -16,14 +16,14 @@ from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.plan import BATCH_ROWS
-from scoreline.tasks.quality.check_types import Checks
-from scoreline.tasks.quality.check_values import did_you_mean
-from scoreline.tasks.quality.checks import RunCounts, run_checks
-from scoreline.tasks.quality.counting import ColumnCounts
-from scoreline.tasks.quality.latest import Latest
-from scoreline.tasks.quality.pointer import Pointer
-from scoreline.tasks.quality.profile import Kind, Profile, by_key
-from scoreline.tasks.quality.stored_profiles import first_accepted, read_baseline
+from scoreline.tasks.quality.checks.check_types import Checks
+from scoreline.tasks.quality.checks.check_values import did_you_mean
+from scoreline.tasks.quality.checks.checks import RunCounts, run_checks
+from scoreline.tasks.quality.gate.latest import Latest
+from scoreline.tasks.quality.gate.pointer import Pointer
+from scoreline.tasks.quality.gate.stored_profiles import first_accepted, read_baseline
+from scoreline.tasks.quality.profiles.counting import ColumnCounts
+from scoreline.tasks.quality.profiles.profile import Kind, Profile, by_key
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.score import score_batch
 from scoreline.tasks.steps.check_job import counts_of

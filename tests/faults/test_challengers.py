@@ -9,7 +9,7 @@ import time
 import psutil
 
 from scoreline.tasks.job.documents import read_job
-from scoreline.tasks.quality.comparison import Comparison, read_comparison
+from scoreline.tasks.quality.challengers.comparison import Comparison, read_comparison
 from tests.support.rig import Rig
 
 

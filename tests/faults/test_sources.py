@@ -9,7 +9,7 @@ import psycopg
 from scoreline.storage import keys
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.staged import read_staged
-from scoreline.tasks.quality.reading import open_results
+from scoreline.tasks.quality.results.reading import open_results
 from tests.support.postgres import Database
 from tests.support.rig import Rig
 

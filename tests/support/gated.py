@@ -16,8 +16,8 @@ from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.documents import Outcome, read_outcome
 from scoreline.tasks.job.findings import Finding
-from scoreline.tasks.quality.latest import Latest
-from scoreline.tasks.quality.pointer import Pointer
+from scoreline.tasks.quality.gate.latest import Latest
+from scoreline.tasks.quality.gate.pointer import Pointer
 from scoreline.tasks.steps.finalize import finalize
 from tests.support.line_jobs import Desk, desk
 

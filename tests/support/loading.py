@@ -19,7 +19,7 @@ from scoreline.tasks.databases import loader
 from scoreline.tasks.databases.one_load import Load
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.loads import LoadStatus, pending
-from scoreline.tasks.quality.reading import open_results
+from scoreline.tasks.quality.results.reading import open_results
 from scoreline.tasks.steps.planner import plan_job
 from tests.support.gated import OUTPUT, Gated, gated
 from tests.support.postgres import Database

@@ -15,7 +15,7 @@ from scoreline.storage import keys
 from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.staged import Staged, read_staged
-from scoreline.tasks.quality.reading import open_results
+from scoreline.tasks.quality.results.reading import open_results
 from scoreline.testing import EagerClient, eager
 from tests.support.one_model import LINE
 from tests.support.postgres import Database

@@ -23,7 +23,7 @@ from docs import generated
 from docs.generated import DOCS, ROOT
 from scoreline.tasks.alerts.recipients import parse_recipients
 from scoreline.tasks.databases.source.queries import parse as parse_queries
-from scoreline.tasks.quality.checks_file import parse as parse_checks
+from scoreline.tasks.quality.checks.checks_file import parse as parse_checks
 from scoreline.tasks.schedules.file import parse
 from scoreline.worker.cli.progress import EXIT_CODES
 from tests.support.pages import configure_django

@@ -17,7 +17,7 @@ from scoreline.storage.errors import InvalidRequest, JobConflict, JobRemoved, Mo
 from scoreline.tasks.django import client
 from scoreline.tasks.django.querysets import submitting
 from scoreline.tasks.job.documents import read_job
-from scoreline.tasks.quality.reading import open_results
+from scoreline.tasks.quality.results.reading import open_results
 from scoreline.testing import EagerClient, eager
 from tests.support.one_model import LINE
 from tests.support.pages import configure_django

@@ -10,8 +10,8 @@ import click
 
 from scoreline.storage.models.aliases import Alias
 from scoreline.tasks.dispatch.connections import Connections
-from scoreline.tasks.quality.challenger_runs import newest_comparison
-from scoreline.tasks.quality.promotion import Assessment, promote
+from scoreline.tasks.quality.challengers.challenger_runs import newest_comparison
+from scoreline.tasks.quality.challengers.promotion import Assessment, promote
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo, print_table
 

@@ -18,7 +18,7 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.submit_options import SubmitOptions
-from scoreline.tasks.quality.checks_of import check_text
+from scoreline.tasks.quality.checks.checks_of import check_text
 from scoreline.worker.cli.help import Command, Group
 from scoreline.worker.cli.job_options import job_options, read_files
 from scoreline.worker.cli.model_access import model_manager
@@ -136,8 +136,8 @@ def infer(model: str) -> None:
     remove the # of a rule to reject the rows that break it. The version must have been published with --baseline.
     """
     client = Client.from_env()
-    from scoreline.tasks.quality.inferred_checks import infer_checks
-    from scoreline.tasks.quality.stored_profiles import read_baseline
+    from scoreline.tasks.quality.checks.inferred_checks import infer_checks
+    from scoreline.tasks.quality.gate.stored_profiles import read_baseline
 
     manifest = client.registry.show(model)
     baseline = read_baseline(client.buckets.main, manifest)

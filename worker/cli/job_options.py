@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from scoreline.tasks.job.submit_options import Option, SubmitOptions, described
-from scoreline.tasks.quality.checks_file import NONE, decode, read_checks
+from scoreline.tasks.quality.checks.checks_file import NONE, decode, read_checks
 
 
 def job_options[F: Callable[..., Any]](options: type, names: Iterable[str] | None = None) -> Callable[[F], F]:

@@ -10,7 +10,7 @@ from scoreline.storage.models.attachments import BASELINE
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.tasks.dispatch.connections import Connections
-from scoreline.tasks.quality.baseline import Baseline
+from scoreline.tasks.quality.profiles.baseline import Baseline
 
 if TYPE_CHECKING:
     from scoreline.tasks.publishing import ModelStorageManager

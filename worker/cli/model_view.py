@@ -9,8 +9,8 @@ from typing import Any
 from scoreline.storage.models.attachments import BASELINE, CHECKS, ENTRY
 from scoreline.storage.models.manifest import Manifest, Outputs
 from scoreline.storage.wording import cut, plural
-from scoreline.tasks.quality.baseline import Baseline
-from scoreline.tasks.quality.column_profile import ColumnProfile
+from scoreline.tasks.quality.profiles.baseline import Baseline
+from scoreline.tasks.quality.profiles.column_profile import ColumnProfile
 from scoreline.worker.cli.output import echo, echo_field, print_table
 
 _WIDTH = 80

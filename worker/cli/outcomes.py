@@ -13,16 +13,16 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions, read_options_from
 from scoreline.tasks.job.uris import with_slash
-from scoreline.tasks.quality.estimates import HIGHER_IS_BETTER, Estimate, change, is_worse
-from scoreline.tasks.quality.outcomes import Outcomes
-from scoreline.tasks.quality.run_outcomes import Group, RunOutcomes
+from scoreline.tasks.quality.outcomes.estimates import HIGHER_IS_BETTER, Estimate, change, is_worse
+from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.run_outcomes import Group, RunOutcomes
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.help import Group as CommandGroup
 from scoreline.worker.cli.job_options import job_options
 from scoreline.worker.cli.output import echo, echo_json, print_table
 
 if TYPE_CHECKING:
-    from scoreline.tasks.quality.late_labels import AddedOutcomes
+    from scoreline.tasks.quality.outcomes.late_labels import AddedOutcomes
 
 _NAMES = {
     "auc": "AUC",

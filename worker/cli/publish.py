@@ -18,7 +18,7 @@ from scoreline.storage.models.manifest import Role
 from scoreline.storage.process_memory import return_large_blocks
 from scoreline.storage.tables.options import READ_OPTIONS
 from scoreline.tasks.job.submit_options import SubmitOptions, read_options_from
-from scoreline.tasks.quality.checks_file import decode, read_checks
+from scoreline.tasks.quality.checks.checks_file import decode, read_checks
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.job_options import job_options
 from scoreline.worker.cli.model_access import model_manager, read_baseline

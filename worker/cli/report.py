@@ -11,7 +11,7 @@ import click
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
-from scoreline.tasks.quality.whole_file import whole_file
+from scoreline.tasks.quality.results.whole_file import whole_file
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo
 

@@ -13,9 +13,9 @@ from scoreline.storage.errors import require_extra
 from scoreline.storage.wording import plural
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.uris import with_slash
-from scoreline.tasks.quality.decisions import Decided
-from scoreline.tasks.quality.pointer import Pointer
-from scoreline.tasks.quality.runs import ListedRun
+from scoreline.tasks.quality.gate.decisions import Decided
+from scoreline.tasks.quality.gate.pointer import Pointer
+from scoreline.tasks.quality.gate.runs import ListedRun
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.output import echo, print_table
 
@@ -132,7 +132,7 @@ def results(
 
 def _export(client: Client, target: str, path: Path) -> None:
     with require_extra("writing results to a file"):
-        from scoreline.tasks.quality.exports import export
+        from scoreline.tasks.quality.results.exports import export
     found = client.results(target)
     rows = export(found, path)
     echo(f"{plural(rows, 'row')} of job {found.job_id} written to {path}", err=True)

@@ -14,8 +14,8 @@ from scoreline.tasks.django.access import page
 from scoreline.tasks.django.actions.confirmation import Question, ask
 from scoreline.tasks.django.process import overview
 from scoreline.tasks.overview.models import metrics_of
-from scoreline.tasks.quality.challenger_runs import newest_comparison
-from scoreline.tasks.quality.promotion import promote
+from scoreline.tasks.quality.challengers.challenger_runs import newest_comparison
+from scoreline.tasks.quality.challengers.promotion import promote
 
 
 @page("promote", methods=("GET", "HEAD", "POST"))

@@ -50,7 +50,7 @@ def load_results(
         pyarrow is not installed.
     """
     with require_extra("reading results"):
-        from scoreline.tasks.quality.reading import open_results
+        from scoreline.tasks.quality.results.reading import open_results
     key_column = rows._meta.pk.name if key == "pk" else key
     target = target_of(into, rows, into_key=into_key, key_column=key_column, fields=fields)
     wanted = [target.key_column, *target.fields.values()]

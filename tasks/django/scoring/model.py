@@ -18,7 +18,7 @@ from scoreline.tasks.django.scoring.defaults import REFUSED, SUBMITTING
 from scoreline.tasks.django.scoring.job_row import JobRow
 from scoreline.tasks.django.scoring.observed import observe, record
 from scoreline.tasks.job.submit_options import SubmitOptions
-from scoreline.tasks.quality.checks_of import check_text
+from scoreline.tasks.quality.checks.checks_of import check_text
 
 
 class ScoringQuerySet(models.QuerySet):

@@ -20,7 +20,7 @@ from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.tasks.overview.job import REPORT, find_download
 from scoreline.tasks.overview.jobs import in_utc
 from scoreline.tasks.overview.overview import MOST_REJECTED, reads_parquet
-from scoreline.tasks.quality.comparison import Comparison
+from scoreline.tasks.quality.challengers.comparison import Comparison
 from scoreline.tasks.quality.report.challenger import columns_of, sentences_of
 
 _LIST_S, _JOB_S = 5, 2

@@ -6,7 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from scoreline.storage.wording import plural
-from scoreline.tasks.quality.comparison import Comparison, LabelComparison, ScoreComparison, SegmentComparison
+from scoreline.tasks.quality.challengers.comparison import (
+    Comparison,
+    LabelComparison,
+    ScoreComparison,
+    SegmentComparison,
+)
 from scoreline.tasks.quality.report.columns import OTHER_SEGMENTS
 from scoreline.tasks.quality.report.drawing import Drawing, draw
 from scoreline.tasks.quality.report.facts import Column, Numbers

@@ -32,16 +32,16 @@ from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.quality.comparison import Comparison, read_comparison
-from scoreline.tasks.quality.lineage import libraries_in, lineage_of
-from scoreline.tasks.quality.outcomes import Outcomes, read_outcomes
-from scoreline.tasks.quality.pointer import Pointer, publishes
-from scoreline.tasks.quality.profile import Profile
-from scoreline.tasks.quality.published import read_manifest_head, stream_files
+from scoreline.tasks.quality.challengers.comparison import Comparison, read_comparison
+from scoreline.tasks.quality.gate.pointer import Pointer, publishes
+from scoreline.tasks.quality.gate.published import read_manifest_head, stream_files
+from scoreline.tasks.quality.gate.stored_profiles import first_accepted, read_baseline, read_profile
+from scoreline.tasks.quality.outcomes.outcomes import Outcomes, read_outcomes
+from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.quality.report.columns import compared_columns, compared_segments
 from scoreline.tasks.quality.report.count_rejects import Limits, count_rejected
 from scoreline.tasks.quality.report.facts import ChecksFrom, Compared, Report, Stage
-from scoreline.tasks.quality.stored_profiles import first_accepted, read_baseline, read_profile
+from scoreline.tasks.quality.trace.lineage import libraries_in, lineage_of
 from scoreline.tasks.scoring.timings import TIMINGS
 
 BASELINE = "baseline"
@@ -262,7 +262,7 @@ def _libraries(buckets: Buckets, layout: ResultsLayout, outcome: Outcome) -> Map
         return {}
     try:
         with require_extra("reading the footer of a result file"):
-            from scoreline.tasks.quality.opened_results import open_result
+            from scoreline.tasks.quality.results.opened_results import open_result
         for file in stream_files(layout.store, layout.folder):
             with open_result(buckets, file.uri) as opened:
                 return libraries_in(opened.footer.metadata)

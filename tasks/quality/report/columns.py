@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from scoreline.tasks.job.findings import Finding
-from scoreline.tasks.quality.check_values import default_limits
-from scoreline.tasks.quality.column_profile import ColumnProfile, Kind
-from scoreline.tasks.quality.measures import Measure, exceeded
-from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.quality.checks.check_values import default_limits
+from scoreline.tasks.quality.checks.measures import Measure, exceeded
+from scoreline.tasks.quality.profiles.column_profile import ColumnProfile, Kind
+from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.quality.report.facts import Change, Column, Numbers, Segment, SegmentScore
 from scoreline.tasks.quality.report.pictures import picture_of
 
@@ -76,7 +76,7 @@ def _measures(now: ColumnProfile, before: ColumnProfile | None) -> list[Measure]
     if before is None or now.type != before.type:
         return []
     try:
-        from scoreline.tasks.quality.drift import drift_of_numbers, drift_of_values
+        from scoreline.tasks.quality.checks.drift import drift_of_numbers, drift_of_values
     except ModuleNotFoundError:
         return []
     if now.values.total:

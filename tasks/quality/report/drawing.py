@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scoreline.tasks.quality.column_profile import Type
+from scoreline.tasks.quality.profiles.column_profile import Type
 from scoreline.tasks.quality.report.facts import Column
 from scoreline.tasks.quality.report.pictures import Bins
 from scoreline.tasks.quality.report.wording import quantity, share

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from scoreline.tasks.job.documents import State
 from scoreline.tasks.job.findings import Finding, Review
-from scoreline.tasks.quality.column_profile import Kind, Type
-from scoreline.tasks.quality.compared_columns import LabelComparison, ScoreComparison
-from scoreline.tasks.quality.comparison import Comparison
-from scoreline.tasks.quality.lineage import Lineage
-from scoreline.tasks.quality.outcomes import Outcomes
+from scoreline.tasks.quality.challengers.compared_columns import LabelComparison, ScoreComparison
+from scoreline.tasks.quality.challengers.comparison import Comparison
+from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.profiles.column_profile import Kind, Type
 from scoreline.tasks.quality.report.pictures import Picture
+from scoreline.tasks.quality.trace.lineage import Lineage
 
 FORMAT = 1
 
@@ -58,7 +58,7 @@ class Column:
     now: Numbers
     before: Numbers | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
-    """Measures of drift by name (see `scoreline.tasks.quality.drift`)."""
+    """Measures of drift by name (see `scoreline.tasks.quality.checks.drift`)."""
     too_far: tuple[str, ...] = ()
     """Names of the measures that exceed the default limits of the checks."""
     findings: tuple[int, ...] = ()

@@ -13,13 +13,13 @@ from markupsafe import Markup
 
 from scoreline.storage.wording import cut, plural, printable
 from scoreline.tasks.job.findings import Finding
-from scoreline.tasks.quality.lineage import MAX_PARTS
 from scoreline.tasks.quality.report import wording
 from scoreline.tasks.quality.report.challenger import challenger_view
 from scoreline.tasks.quality.report.drawing import HEIGHT, WIDTH, Drawing, draw
 from scoreline.tasks.quality.report.facts import Column, Report
 from scoreline.tasks.quality.report.later import later_view
 from scoreline.tasks.quality.report.pictures import Bins
+from scoreline.tasks.quality.trace.lineage import MAX_PARTS
 
 MAX_CARDS = 300
 """Maximum number of columns that get a picture: those that have changed most. A table lists the others."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scoreline.tasks.quality.estimates import HIGHER_IS_BETTER, Estimate
-from scoreline.tasks.quality.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.estimates import HIGHER_IS_BETTER, Estimate
+from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.run_outcomes import RunOutcomes
 from scoreline.tasks.quality.report.drawing import HEIGHT, WIDTH
 from scoreline.tasks.quality.report.wording import moment, number
-from scoreline.tasks.quality.run_outcomes import RunOutcomes
 
 _RUNS = 60
 """Maximum number of runs in the picture: the latest ones."""

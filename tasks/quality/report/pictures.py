@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from scoreline.tasks.quality.column_profile import ColumnProfile
-from scoreline.tasks.quality.histograms import MAX_LEVEL, Histogram, bucket_of
+from scoreline.tasks.quality.profiles.column_profile import ColumnProfile
+from scoreline.tasks.quality.profiles.histograms import MAX_LEVEL, Histogram, bucket_of
 
 Scale = Literal["linear", "log", "whole"]
 """``whole``: each bin holds so many whole numbers. ``log``: the bins have a fixed relative width."""

@@ -11,8 +11,8 @@ from typing import Literal
 from scoreline.storage.wording import cut, plural
 from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.job.documents import WITH_RESULTS
-from scoreline.tasks.quality.column_checks import percent
-from scoreline.tasks.quality.column_profile import Type
+from scoreline.tasks.quality.checks.column_checks import percent
+from scoreline.tasks.quality.profiles.column_profile import Type
 from scoreline.tasks.quality.report.facts import Column, Compared, Report
 from scoreline.tasks.quality.report.pictures import Bars
 

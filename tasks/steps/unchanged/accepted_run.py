@@ -34,8 +34,8 @@ from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.object_lines import lines_of
 from scoreline.tasks.job.plan import CarryOver, Columns
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.quality.pointer import Pointer
-from scoreline.tasks.quality.published import read_manifest_head
+from scoreline.tasks.quality.gate.pointer import Pointer
+from scoreline.tasks.quality.gate.published import read_manifest_head
 from scoreline.tasks.scoring.score import Scored
 from scoreline.tasks.scoring.settled_types import describe_types
 from scoreline.tasks.steps.unchanged.row_hashes import NoHash, RowHasher

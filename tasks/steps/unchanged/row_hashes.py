@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.storage.hashing import sha256_hex
-from scoreline.tasks.quality.key_texts import key_hashes
+from scoreline.tasks.quality.results.key_texts import key_hashes
 
 _FACTORS = (
     (0xBF58476D1CE4E5B9, 0x94D049BB133111EB),  # SplitMix64

@@ -25,7 +25,7 @@ from scoreline.tasks.databases.part import PartLoader
 from scoreline.tasks.dispatch import outcome as ending
 from scoreline.tasks.dispatch.job_index import noting_end
 from scoreline.tasks.dispatch.reconcile import reconcile_job
-from scoreline.tasks.quality.reading import Results, open_results
+from scoreline.tasks.quality.results.reading import Results, open_results
 from scoreline.worker.dev.stack import free_port
 from tests.support.gated import BLOCKS
 from tests.support.loading import TABLE, Loading, loading

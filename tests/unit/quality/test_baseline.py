@@ -13,8 +13,8 @@ import pytest
 
 from scoreline.storage.errors import DocumentCorrupt, InvalidRequest
 from scoreline.storage.models.attachments import MAX_ATTACHMENT_BYTES
-from scoreline.tasks.quality.baseline import Baseline
-from scoreline.tasks.quality.counting import profile_of
+from scoreline.tasks.quality.profiles.baseline import Baseline
+from scoreline.tasks.quality.profiles.counting import profile_of
 
 RNG = np.random.default_rng(0)
 

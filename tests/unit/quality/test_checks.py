@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from scoreline.tasks.job.findings import Finding
-from scoreline.tasks.quality import checks as module
-from scoreline.tasks.quality.check_types import Checks
-from scoreline.tasks.quality.checks import RunCounts, run_checks
-from scoreline.tasks.quality.checks_file import read_checks
-from scoreline.tasks.quality.counting import profile_of
-from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.quality.checks import checks as module
+from scoreline.tasks.quality.checks.check_types import Checks
+from scoreline.tasks.quality.checks.checks import RunCounts, run_checks
+from scoreline.tasks.quality.checks.checks_file import read_checks
+from scoreline.tasks.quality.profiles.counting import profile_of
+from scoreline.tasks.quality.profiles.profile import Profile
 
 NOW = datetime(2026, 11, 29, 6, tzinfo=UTC)
 ROWS = 10_000

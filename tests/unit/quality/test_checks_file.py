@@ -7,9 +7,9 @@ import pytest
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.tables.row_rules import RowRule
-from scoreline.tasks.quality.check_types import Checks
-from scoreline.tasks.quality.checks_file import MAX_BYTES, decode, parse, read_checks
-from scoreline.tasks.quality.checks_of import check_text, checks_of
+from scoreline.tasks.quality.checks.check_types import Checks
+from scoreline.tasks.quality.checks.checks_file import MAX_BYTES, decode, parse, read_checks
+from scoreline.tasks.quality.checks.checks_of import check_text, checks_of
 
 SOUND = """\
 level = "block"          # of every check that does not say otherwise

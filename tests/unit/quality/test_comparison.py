@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreline.storage.errors import DocumentCorrupt
-from scoreline.tasks.quality import comparing
-from scoreline.tasks.quality.compared_columns import (
+from scoreline.tasks.quality.challengers import comparing
+from scoreline.tasks.quality.challengers.compared_columns import (
     BUCKETS,
     MAX_PAIRS,
     LabelComparison,
@@ -23,11 +23,11 @@ from scoreline.tasks.quality.compared_columns import (
     SegmentComparison,
     with_few_pairs,
 )
-from scoreline.tasks.quality.comparison import MAX_FAILURES, ChallengerFailure, Comparison, encode
-from scoreline.tasks.quality.exact_sums import ExactSum
-from scoreline.tasks.quality.histograms import Histogram
-from scoreline.tasks.quality.joint_histograms import MAX_CELLS, JointHistogram
-from scoreline.tasks.quality.profile import MAX_SEGMENTS
+from scoreline.tasks.quality.challengers.comparison import MAX_FAILURES, ChallengerFailure, Comparison, encode
+from scoreline.tasks.quality.challengers.joint_histograms import MAX_CELLS, JointHistogram
+from scoreline.tasks.quality.profiles.exact_sums import ExactSum
+from scoreline.tasks.quality.profiles.histograms import Histogram
+from scoreline.tasks.quality.profiles.profile import MAX_SEGMENTS
 
 FINITE = st.floats(-1e300, 1e300)
 PAIRS = st.lists(st.tuples(FINITE, FINITE), max_size=30)

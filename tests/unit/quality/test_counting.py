@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreline.tasks.quality import number_counts
-from scoreline.tasks.quality.counting import ColumnCounts, profile_of
-from scoreline.tasks.quality.exact_sums import ExactSum
-from scoreline.tasks.quality.histograms import MAX_BUCKETS, Histogram
-from scoreline.tasks.quality.number_counts import NumpyCounter
-from scoreline.tasks.quality.profile import ColumnProfile
-from scoreline.tasks.quality.stable_hash import hash_bytes
-from scoreline.tasks.quality.text_counts import hashes_of
-from scoreline.tasks.quality.values import Values
+from scoreline.tasks.quality.profiles import number_counts
+from scoreline.tasks.quality.profiles.counting import ColumnCounts, profile_of
+from scoreline.tasks.quality.profiles.exact_sums import ExactSum
+from scoreline.tasks.quality.profiles.histograms import MAX_BUCKETS, Histogram
+from scoreline.tasks.quality.profiles.number_counts import NumpyCounter
+from scoreline.tasks.quality.profiles.profile import ColumnProfile
+from scoreline.tasks.quality.profiles.stable_hash import hash_bytes
+from scoreline.tasks.quality.profiles.text_counts import hashes_of
+from scoreline.tasks.quality.profiles.values import Values
 
 COUNTERS: list[Any] = [NumpyCounter, *([number_counts.counts.Counter] if number_counts.counts is not None else [])]
 
@@ -177,7 +177,7 @@ def test_numpy_hashes_texts_as_python_does(texts: list[str], start: int) -> None
 
 @given(st.lists(st.sampled_from([f"value {number}" for number in range(40)]), max_size=80), st.integers(1, 79))
 def test_many_values_are_held_alike_in_any_number_of_batches(texts: list[str], size: int) -> None:
-    from scoreline.tasks.quality.text_counts import TextCounts
+    from scoreline.tasks.quality.profiles.text_counts import TextCounts
 
     counts = TextCounts(8, 40)
     array = pa.array(texts, pa.large_string())

@@ -15,8 +15,8 @@ from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.tombstone import Tombstone
-from scoreline.tasks.quality.pointer import Pointer, publish_latest
-from scoreline.tasks.quality.reading import open_results
+from scoreline.tasks.quality.gate.pointer import Pointer, publish_latest
+from scoreline.tasks.quality.results.reading import open_results
 from scoreline.tasks.retention import protection
 from scoreline.tasks.steps.planner import plan_job
 from tests.support.gated import BLOCKS, KEY, OUTPUT, WARNS, Deaths, Died, Gated, check_latest

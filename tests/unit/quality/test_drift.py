@@ -9,11 +9,11 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp, wasserstein_distance
 
-from scoreline.tasks.quality.column_profile import ColumnProfile
-from scoreline.tasks.quality.counting import profile_of
-from scoreline.tasks.quality.drift import drift_of_numbers, drift_of_values
-from scoreline.tasks.quality.measures import Measure, exceeded
-from scoreline.tasks.quality.values import Values
+from scoreline.tasks.quality.checks.drift import drift_of_numbers, drift_of_values
+from scoreline.tasks.quality.checks.measures import Measure, exceeded
+from scoreline.tasks.quality.profiles.column_profile import ColumnProfile
+from scoreline.tasks.quality.profiles.counting import profile_of
+from scoreline.tasks.quality.profiles.values import Values
 
 LIMITS = {"psi": 0.1, "js": 0.1, "ks": 0.1, "wasserstein": 0.1}
 ROWS = 10_000

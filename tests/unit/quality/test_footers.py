@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoreline.storage.errors import DocumentCorrupt
-from scoreline.tasks.quality.footers import ProfileSum, pack, unpack
-from scoreline.tasks.quality.part_counts import PartCounts
-from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.quality.profiles.footers import ProfileSum, pack, unpack
+from scoreline.tasks.quality.profiles.part_counts import PartCounts
+from scoreline.tasks.quality.profiles.profile import Profile
 
 SEGMENTS = [f"s{number:02}" for number in range(70)]
 ROWS = st.lists(
@@ -100,7 +100,7 @@ def test_profiles_of_other_samples_or_segments_do_not_fit() -> None:
 
 
 def test_a_stream_that_grows_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scoreline.tasks.quality.footers.MAX_BYTES", 1_000)
+    monkeypatch.setattr("scoreline.tasks.quality.profiles.footers.MAX_BYTES", 1_000)
     with pytest.raises(DocumentCorrupt, match="too large"):
         ProfileSum().add(base64.b64encode(zlib.compress(b"\0" * 10_000)).decode())
 

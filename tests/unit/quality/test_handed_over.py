@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from scoreline.storage import keys
-from scoreline.tasks.quality import published as publishing
-from scoreline.tasks.quality.published import published
+from scoreline.tasks.quality.gate import published as publishing
+from scoreline.tasks.quality.gate.published import published
 from scoreline.tasks.steps import finalize as finalizing
 from scoreline.tasks.steps.before_end import write_before_end
 from scoreline.tasks.steps.planner import plan_job

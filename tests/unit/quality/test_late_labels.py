@@ -21,10 +21,11 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.results_keep import ResultsKeep
-from scoreline.tasks.quality import latest, outcome_store, outcome_sums
-from scoreline.tasks.quality.late_labels import AddedOutcomes
-from scoreline.tasks.quality.outcomes import Outcomes, forget_labels
-from scoreline.tasks.quality.run_outcomes import RunOutcomes
+from scoreline.tasks.quality.gate import latest
+from scoreline.tasks.quality.outcomes import outcome_store, outcome_sums
+from scoreline.tasks.quality.outcomes.late_labels import AddedOutcomes
+from scoreline.tasks.quality.outcomes.outcomes import Outcomes, forget_labels
+from scoreline.tasks.quality.outcomes.run_outcomes import RunOutcomes
 from scoreline.tasks.retention import rounds
 from scoreline.tasks.retention.policies import Policies
 from scoreline.tasks.steps.planner import plan_job
@@ -525,7 +526,7 @@ def test_labels_that_are_never_stored_are_an_error_to_try_again(churn: Churn, mo
 
     seen: list[str] = []
     monkeypatch.setattr(DirectoryStore, "put", put_late)
-    monkeypatch.setattr("scoreline.tasks.quality.late_labels._TRIES", 3)
+    monkeypatch.setattr("scoreline.tasks.quality.outcomes.late_labels._TRIES", 3)
     with pytest.raises(StoreUnavailable, match="were changed 3 times meanwhile"):
         churn.add(churn.labels(3))
 
@@ -538,7 +539,7 @@ def test_files_with_labels_that_nothing_names_are_removed_after_a_day(
     first = churn.stored.files[0].name
     churn.add(churn.labels(1))
     assert {info.key.rpartition("/")[2] for info in churn.jobs.main.list("out/_outcomes/")} >= {first}
-    monkeypatch.setattr("scoreline.tasks.quality.late_labels._LEFT_S", -1.0)
+    monkeypatch.setattr("scoreline.tasks.quality.outcomes.late_labels._LEFT_S", -1.0)
     churn.add(churn.labels(2))
     names = {info.key.rpartition("/")[2] for info in churn.jobs.main.list("out/_outcomes/")}
     assert names == {"outcomes.json", churn.stored.files[0].name}

@@ -10,7 +10,7 @@ import pytest
 
 from scoreline.storage.typed_json import MALFORMED
 from scoreline.tasks.job.findings import Checks, Finding
-from scoreline.tasks.quality.latest import (
+from scoreline.tasks.quality.gate.latest import (
     MAX_CHANGES,
     MAX_RUNS,
     Change,

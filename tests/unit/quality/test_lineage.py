@@ -9,8 +9,8 @@ import pytest
 from scoreline.storage.errors import JobNotFound
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import read_job
-from scoreline.tasks.quality import lineage
-from scoreline.tasks.quality.lineage import lineage_of
+from scoreline.tasks.quality.trace import lineage
+from scoreline.tasks.quality.trace.lineage import lineage_of
 from tests.support.gated import BLOCKS, OUTPUT, WARNS, Gated
 
 

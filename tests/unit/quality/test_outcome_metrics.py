@@ -16,7 +16,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from scoreline.tasks.quality.outcome_metrics import (
+from scoreline.tasks.quality.outcomes.outcome_metrics import (
     auc_of_many,
     auc_of_two,
     brier_scores,
@@ -27,7 +27,7 @@ from scoreline.tasks.quality.outcome_metrics import (
     mean_of,
     regression_of,
 )
-from scoreline.tasks.quality.run_outcomes import Group, RunOutcomes, pooled
+from scoreline.tasks.quality.outcomes.run_outcomes import Group, RunOutcomes, pooled
 
 
 def bootstrap(statistic: object, *columns: np.ndarray, seed: int = 1, times: int = 400) -> float:

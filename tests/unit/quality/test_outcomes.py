@@ -11,9 +11,9 @@ import pytest
 
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.tasks.quality.estimates import Estimate, change, estimate, share
-from scoreline.tasks.quality.outcomes import LabelFile, Outcomes, read_outcomes
-from scoreline.tasks.quality.run_outcomes import Bin, Group, RunOutcomes, pooled
+from scoreline.tasks.quality.outcomes.estimates import Estimate, change, estimate, share
+from scoreline.tasks.quality.outcomes.outcomes import LabelFile, Outcomes, read_outcomes
+from scoreline.tasks.quality.outcomes.run_outcomes import Bin, Group, RunOutcomes, pooled
 
 AUC = estimate("auc", 0.8, 0.05, 100.0)
 DECILES = tuple(Bin(rows=1.0, predicted=0.9 - n / 10, observed=float(n < 5), low=0.0, high=1.0) for n in range(10))

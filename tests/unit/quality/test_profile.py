@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreline.storage.errors import DocumentCorrupt
-from scoreline.tasks.quality.column_profile import ColumnProfile
-from scoreline.tasks.quality.drift import _middles
-from scoreline.tasks.quality.exact_sums import ExactSum
-from scoreline.tasks.quality.histograms import MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of
-from scoreline.tasks.quality.profile import MAX_SEGMENTS, Profile
-from scoreline.tasks.quality.values import Values
+from scoreline.tasks.quality.checks.drift import _middles
+from scoreline.tasks.quality.profiles.column_profile import ColumnProfile
+from scoreline.tasks.quality.profiles.exact_sums import ExactSum
+from scoreline.tasks.quality.profiles.histograms import MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of
+from scoreline.tasks.quality.profiles.profile import MAX_SEGMENTS, Profile
+from scoreline.tasks.quality.profiles.values import Values
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 FLOATS = st.lists(FINITE, max_size=40)

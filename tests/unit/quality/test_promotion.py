@@ -20,9 +20,9 @@ from scoreline.storage.errors import InvalidRequest, ModelUntrusted, PromotionRe
 from scoreline.storage.models import signatures
 from scoreline.storage.models.attachments import CHECKS
 from scoreline.storage.models.registry import ModelRegistry
-from scoreline.tasks.quality import promotion
-from scoreline.tasks.quality.check_types import PromoteRule, Promotion
-from scoreline.tasks.quality.promotion import MAX_REASON, Moved, promote
+from scoreline.tasks.quality.challengers import promotion
+from scoreline.tasks.quality.challengers.promotion import MAX_REASON, Moved, promote
+from scoreline.tasks.quality.checks.check_types import PromoteRule, Promotion
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
 from tests.support.challengers import Troubled

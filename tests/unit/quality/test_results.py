@@ -21,10 +21,11 @@ import pytest
 
 from scoreline.storage.errors import InvalidRequest, ResultsDamaged
 from scoreline.storage.hashing import sha256_hex
-from scoreline.tasks.quality import exports, pointer, published
-from scoreline.tasks.quality.exports import export
-from scoreline.tasks.quality.latest import ResultFile
-from scoreline.tasks.quality.reading import Results, open_results
+from scoreline.tasks.quality.gate import pointer, published
+from scoreline.tasks.quality.gate.latest import ResultFile
+from scoreline.tasks.quality.results import exports
+from scoreline.tasks.quality.results.exports import export
+from scoreline.tasks.quality.results.reading import Results, open_results
 from scoreline.tasks.steps.planner import plan_job
 from tests.support.gated import BLOCKS, KEY, OUTPUT, Gated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scoreline.tasks.quality.row_origins import RowOrigins, origin_of
+from scoreline.tasks.quality.trace.row_origins import RowOrigins, origin_of
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.02, 0.0005])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreline.tasks.quality.sampling import RUN_ROWS, sampled_rows
+from scoreline.tasks.quality.profiles.sampling import RUN_ROWS, sampled_rows
 
 URI = "s3://scoreline/in/rows.parquet"
 

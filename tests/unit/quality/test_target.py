@@ -12,8 +12,8 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, mean_abs
 
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manifest import Outputs
-from scoreline.tasks.quality import target
-from scoreline.tasks.quality.target import TargetMetrics
+from scoreline.tasks.quality.outcomes import target
+from scoreline.tasks.quality.outcomes.target import TargetMetrics
 
 RNG = np.random.default_rng(0)
 YES = RNG.uniform(size=400)

@@ -22,7 +22,7 @@ from scoreline.storage.errors import InvalidRequest, ResultsDamaged
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import read_job
 from scoreline.tasks.job.tombstone import Tombstone
-from scoreline.tasks.quality import row_origins
+from scoreline.tasks.quality.trace import row_origins
 from scoreline.tasks.steps import arrange, folders
 from scoreline.tasks.steps.planner import plan_job
 from tests.support.gated import BLOCKS, OUTPUT, WARNS, Gated

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scoreline.tasks.quality.whole_file import whole_file
+from scoreline.tasks.quality.results.whole_file import whole_file
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "é" * 125 + ".csv", "表" * 83 + ".csv", "𝛽" * 62 + ".csv"])

@@ -24,8 +24,8 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.documents import Job, read_job, read_outcome
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
-from scoreline.tasks.quality.comparison import Comparison, read_comparison
-from scoreline.tasks.quality.joint_histograms import JointHistogram
+from scoreline.tasks.quality.challengers.comparison import Comparison, read_comparison
+from scoreline.tasks.quality.challengers.joint_histograms import JointHistogram
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps import merge_comparison, part_challenger
 from scoreline.tasks.steps.challenger_limits import limited, load_beside

@@ -18,9 +18,9 @@ from sklearn.ensemble import GradientBoostingClassifier
 from scoreline.storage.errors import InvalidRequest, MissingColumns, ObjectNotFound, StoreUnavailable
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.documents import read_outcome
-from scoreline.tasks.quality import footers, number_counts, sampling
-from scoreline.tasks.quality.counting import profile_of
-from scoreline.tasks.quality.profile import Profile
+from scoreline.tasks.quality.profiles import footers, number_counts, sampling
+from scoreline.tasks.quality.profiles.counting import profile_of
+from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.steps import job_profile
 from scoreline.tasks.steps.footer_metadata import FooterReader
 from scoreline.testing import EagerClient, eager
@@ -283,7 +283,7 @@ def test_a_fault_in_counting_costs_the_profile_and_not_the_job(
     def broken(*_: Any) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr("scoreline.tasks.quality.part_counts.PartCounts.add", broken)
+    monkeypatch.setattr("scoreline.tasks.quality.profiles.part_counts.PartCounts.add", broken)
     with caplog.at_level(logging.WARNING):
         client.submit("risk", "s3://scoreline/in/rows.parquet", job_id="j")
     outcome = read_outcome(client.buckets.main, "j")

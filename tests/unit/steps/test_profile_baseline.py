@@ -24,8 +24,8 @@ from scoreline.storage.errors import ScorelineError
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables.options import ReadOptions, read_options
-from scoreline.tasks.quality.baseline import Baseline
-from scoreline.tasks.quality.counting import profile_of
+from scoreline.tasks.quality.profiles.baseline import Baseline
+from scoreline.tasks.quality.profiles.counting import profile_of
 
 RNG = np.random.default_rng(0)
 ROWS = pd.DataFrame({"plan": RNG.choice(["basic", "pro", "team"], 300), "age": RNG.integers(18, 90, 300)})

@@ -13,8 +13,8 @@ from scoreline import ModelStorageManager
 from scoreline.storage.errors import BucketNotAllowed, InputNotFound
 from scoreline.storage.models import signatures
 from scoreline.storage.objects.base import ObjectStore
-from scoreline.tasks.quality.baseline import Baseline
-from scoreline.tasks.quality.counting import profile_of
+from scoreline.tasks.quality.profiles.baseline import Baseline
+from scoreline.tasks.quality.profiles.counting import profile_of
 from scoreline.worker.dev.stack import Stack
 
 

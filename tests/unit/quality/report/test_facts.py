@@ -14,15 +14,20 @@ from scoreline.storage.errors import InvalidRequest, JobNotFound
 from scoreline.tasks.job.documents import read_outcome
 from scoreline.tasks.job.findings import Checks, Finding
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.quality.comparison import ChallengerFailure, Comparison, LabelComparison, ScoreComparison
-from scoreline.tasks.quality.lineage import Lineage
-from scoreline.tasks.quality.outcomes import Outcomes
+from scoreline.tasks.quality.challengers.comparison import (
+    ChallengerFailure,
+    Comparison,
+    LabelComparison,
+    ScoreComparison,
+)
+from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.run_outcomes import Bin, Group, RunOutcomes
 from scoreline.tasks.quality.report import collect as collecting
 from scoreline.tasks.quality.report.collect import report_of
 from scoreline.tasks.quality.report.count_rejects import Limits
 from scoreline.tasks.quality.report.facts import Column, Report
 from scoreline.tasks.quality.report.html import render
-from scoreline.tasks.quality.run_outcomes import Bin, Group, RunOutcomes
+from scoreline.tasks.quality.trace.lineage import Lineage
 from scoreline.testing import EagerClient
 from tests.support.one_model import LINE
 from tests.unit.quality.report.conftest import DRIFTED, SOUND

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreline.tasks.quality.column_profile import ColumnProfile
-from scoreline.tasks.quality.histograms import Histogram
+from scoreline.tasks.quality.profiles.column_profile import ColumnProfile
+from scoreline.tasks.quality.profiles.histograms import Histogram
+from scoreline.tasks.quality.profiles.values import Values
 from scoreline.tasks.quality.report.pictures import MAX_BARS, MAX_BINS, Bars, Bins, picture_of, picture_of_histograms
-from scoreline.tasks.quality.values import Values
 
 RNG = np.random.default_rng(0)
 

@@ -8,15 +8,20 @@ from collections.abc import Iterator
 import pytest
 
 from scoreline.storage import keys
-from scoreline.tasks.quality.compared_columns import BUCKETS, LabelComparison, ScoreComparison, SegmentComparison
-from scoreline.tasks.quality.comparison import ChallengerFailure, Comparison, encode
-from scoreline.tasks.quality.estimates import estimate
-from scoreline.tasks.quality.exact_sums import ExactSum
-from scoreline.tasks.quality.histograms import Histogram
-from scoreline.tasks.quality.joint_histograms import JointHistogram
-from scoreline.tasks.quality.outcomes import Outcomes
+from scoreline.tasks.quality.challengers.compared_columns import (
+    BUCKETS,
+    LabelComparison,
+    ScoreComparison,
+    SegmentComparison,
+)
+from scoreline.tasks.quality.challengers.comparison import ChallengerFailure, Comparison, encode
+from scoreline.tasks.quality.challengers.joint_histograms import JointHistogram
+from scoreline.tasks.quality.outcomes.estimates import estimate
+from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.run_outcomes import Group, RunOutcomes
+from scoreline.tasks.quality.profiles.exact_sums import ExactSum
+from scoreline.tasks.quality.profiles.histograms import Histogram
 from scoreline.tasks.quality.report.html import render
-from scoreline.tasks.quality.run_outcomes import Group, RunOutcomes
 from scoreline.testing import EagerClient
 from tests.unit.quality.report.conftest import SOUND
 from tests.unit.quality.report.test_page import HOSTILE, parsed, text_of

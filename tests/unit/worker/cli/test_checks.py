@@ -17,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.tasks.quality.baseline import Baseline
-from scoreline.tasks.quality.checks_file import parse
-from scoreline.tasks.quality.counting import profile_of
+from scoreline.tasks.quality.checks.checks_file import parse
+from scoreline.tasks.quality.profiles.baseline import Baseline
+from scoreline.tasks.quality.profiles.counting import profile_of
 from scoreline.testing import eager
 from scoreline.worker.cli.main import cli, main
 

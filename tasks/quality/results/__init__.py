@@ -1,0 +1,1 @@
+"""Reads the rows of accepted runs, and writes them to local files."""
