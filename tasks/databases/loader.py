@@ -14,7 +14,8 @@ from scoreline.storage import keys
 from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import DatabaseUnavailable, ScorelineError, describe
 from scoreline.storage.objects.base import exists
-from scoreline.tasks.databases.one_load import Load, end_load, lane_step
+from scoreline.tasks.databases.one_load import Load, lane_step
+from scoreline.tasks.databases.progress import end_load
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.dispatch.leases import hold_step
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, load_pending

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
 from psycopg import sql
 
 from scoreline.storage import keys
@@ -20,28 +18,20 @@ from scoreline.storage.errors import (
     LedgerError,
     LoadBudgetExceeded,
     LoadSuperseded,
-    ObjectNotFound,
-    PreconditionFailed,
     ScorelineError,
-    StoreUnavailable,
     describe,
 )
-from scoreline.storage.objects.base import if_unchanged
-from scoreline.tasks.databases.part import Budget, PartLoader
+from scoreline.tasks.databases.beginning import Beginning
+from scoreline.tasks.databases.part import PartLoader
+from scoreline.tasks.databases.progress import end_load, totals
 from scoreline.tasks.databases.registry import Receipt, Registry, place_text
-from scoreline.tasks.databases.swap import begin_new, check_replaceable, drop_new, new_name, swap
+from scoreline.tasks.databases.swap import drop_new, new_name, swap
 from scoreline.tasks.databases.tables import (
-    Mapped,
-    Table,
-    check_fits,
-    create_table,
     find_table,
-    mapped,
-    takes_rows_at_once,
 )
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.job.alert import alert_of_load
-from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, read_job, read_outcome, read_run
+from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, read_job, read_outcome
 from scoreline.tasks.job.loads import (
     LoadProgress,
     LoadRequest,
@@ -49,13 +39,10 @@ from scoreline.tasks.job.loads import (
     pending,
     read_progress,
 )
-from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.quality.gate.latest import Place, ResultFile, RunEntry
 from scoreline.tasks.quality.results.reading import Results, open_results
 
 log = logging.getLogger(__name__)
-
-_TRIES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +98,7 @@ class Load:
         if not files:
             self._end_empty()
             return False
-        loader, whole = self._begin(connection, results, results.schema, len(files))
+        loader, whole = self._beginning().begin(connection, results, results.schema, len(files))
         if loader is None:
             self._finish(whole, len(files))
             return False
@@ -123,71 +110,21 @@ class Load:
             self._drop_new(connection)
             return False
         receipts = loader.registry.receipts(connection, loader.table.oid)
-        self._note(_totals(self.request, "loading", receipts, len(files)))
+        self._note(totals(self.request, "loading", receipts, len(files)))
         if len(receipts) == len(files):
             self._complete(connection, loader, files)
             return False
         return left
 
-    def _begin(
-        self, connection: Connection, results: Results, schema: pa.Schema, parts: int
-    ) -> tuple[PartLoader | None, Mapping[int, Receipt]]:
-        """Prepare the table, and take the turn of this job.
-
-        Return None and the receipts if a table that this load has filled has already replaced the old one.
-        """
-        request, registry = self.request, self.registry
-        columns = mapped(request, schema)
-        with transaction(connection):
-            registry.create(connection)
-            if request.mode == "replace":
-                registry.lock_order(connection)  # another process may give the new table its name just now
-            table = self._table(connection, registry, columns, schema)
-            check_fits(connection, table, columns, request, schema)
-            registry.take_turn(connection, table, self._is_over)
-            if request.mode == "replace":
-                whole = registry.receipts(connection, table.oid)
-                if len(whole) == parts:
-                    registry.end_turn(connection)
-                    return None, whole
-                check_replaceable(connection, table)
-                name = new_name(request, self.job_id)
-                table = begin_new(connection, table, name)
-            at_once = takes_rows_at_once(connection, table, request) and (
-                request.mode != "upsert" or registry.began_empty(connection, table.oid)
-            )
-        return (
-            PartLoader(
-                request=request,
-                registry=registry,
-                results=results,
-                table=table,
-                columns=columns,
-                budget=self._budget(),
-                at_once=at_once,
-            ),
-            {},
+    def _beginning(self) -> Beginning:
+        return Beginning(
+            main=self.dispatcher.buckets.main,
+            job=self.job,
+            outcome=self.outcome,
+            request=self.request,
+            registry=self.registry,
+            is_over=self._is_over,
         )
-
-    def _table(self, connection: Connection, registry: Registry, columns: Mapped, schema: pa.Schema) -> Table:
-        request = self.request
-        found = find_table(connection, request.schema, request.name)
-        if found is None and request.create:
-            registry.lock_order(connection)  # another process may create it meanwhile
-            found = find_table(connection, request.schema, request.name)
-            if found is None:
-                comment = f"Scores of {self.job.model.ref}, first loaded by job {self.job_id}"
-                create_table(connection, request, columns, schema, comment)
-                found = find_table(connection, request.schema, request.name)
-        if found is None:
-            raise DatabaseError(f"there is no table {request.table}: create it, or let --create do so")
-        return found
-
-    def _budget(self) -> Budget:
-        run, _ = read_run(self.dispatcher.buckets.main, self.job_id)
-        allowed = run.max_rejected or self.job.spec.max_rejected
-        rows = self.outcome.rows + self.outcome.rejected
-        return Budget(allowed=allowed, rows=rows, left=budget_rows(allowed, rows) - self.outcome.rejected)
 
     def _is_over(self, job_id: str, load_id: str) -> bool:
         """Return whether a load of an older job no longer goes on, so that this one need not wait for it."""
@@ -232,7 +169,7 @@ class Load:
             if loader.load(connection, part, files[part]):
                 loaded += 1
                 receipts = loader.registry.receipts(connection, loader.table.oid)
-                self._note(_totals(self.request, "loading", receipts, len(files)))
+                self._note(totals(self.request, "loading", receipts, len(files)))
         return False
 
     def _is_accepted(self) -> bool:
@@ -262,7 +199,7 @@ class Load:
         self._finish(receipts, len(files))
 
     def _finish(self, receipts: Mapping[int, Receipt], parts: int) -> None:
-        done = _totals(self.request, "loaded", receipts, parts)
+        done = totals(self.request, "loaded", receipts, parts)
         end_load(self.dispatcher, self.job_id, self.request, done)
         log.info(
             "load.ended",
@@ -317,33 +254,6 @@ class Load:
         """Write how far the load is."""
         main = self.dispatcher.buckets.main
         main.put(keys.load_progress(self.job_id, self.request.load_id), progress.to_json())
-
-
-def _totals(request: LoadRequest, state: LoadState, receipts: Mapping[int, Receipt], parts: int) -> LoadProgress:
-    return LoadProgress(
-        number=request.number,
-        state=state,
-        parts=parts,
-        parts_done=len(receipts),
-        rows=sum(receipt.rows for receipt in receipts.values()),
-        set_aside=sum(receipt.set_aside for receipt in receipts.values()),
-    )
-
-
-def end_load(dispatcher: Dispatcher, job_id: str, request: LoadRequest, ended: LoadProgress) -> None:
-    """Record how a load has ended, unless a later request has ended, or another message has loaded everything."""
-    main, key = dispatcher.buckets.main, keys.load_ended(job_id, request.load_id)
-    for _ in range(_TRIES):
-        known, etag = None, None
-        with contextlib.suppress(ObjectNotFound):
-            etag = main.head(key).etag
-            known = read_progress(main, job_id, request.load_id, ended=True)
-        if known is not None and (known.number, known.state == "loaded") >= (ended.number, ended.state == "loaded"):
-            return
-        with contextlib.suppress(PreconditionFailed):
-            main.put(key, ended.to_json(), mode=if_unchanged(etag))
-            return
-    raise StoreUnavailable(f"{main.uri(key)} was changed {_TRIES} times meanwhile: try again")
 
 
 def lane_step(lane: int) -> str:
