@@ -164,8 +164,8 @@ def score_staged(self: Task[Any, Any], job_id: str) -> None:
     """Score a job whose records were written to the bucket."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
-        begun, carried = receive_step(self, engine, job_id)
-        if begun == "done":
+        is_due, carried = receive_step(self, engine, job_id)
+        if not is_due:
             return
         fresh = not self.request.retries and not (self.request.delivery_info or {}).get("redelivered")
         found = Carried.of(carried) if fresh else None
@@ -195,7 +195,7 @@ def plan(self: Task[Any, Any], job_id: str) -> None:
     """Divide a job into parts, and dispatch the first parts."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id):
-        if receive_step(self, engine, job_id, waits=LONG_WAITS)[0] != "done":
+        if receive_step(self, engine, job_id, waits=LONG_WAITS)[0]:
             with engine.step_under_way():
                 planner.plan_job(engine, job_id)
 
@@ -260,7 +260,7 @@ def finalize(self: Task[Any, Any], job_id: str) -> None:
     """Check the results of a job whose parts are all done, and end the job."""
     engine = lifecycle.engine(app)
     with retry_or_fail(self, job_id):
-        if receive_step(self, engine, job_id, waits=LONG_WAITS)[0] != "done":
+        if receive_step(self, engine, job_id, waits=LONG_WAITS)[0]:
             with engine.step_under_way():
                 finalizing.finalize(engine, job_id)
 

@@ -53,15 +53,16 @@ class Carried:
         """Return the job; raises one of `MALFORMED` or `InvalidRequest`."""
         return Job.from_json(self.document.encode())
 
-    def to_text(self, columns: object) -> str:
+    def to_text(self, job: Job, columns: object) -> str:
         """Encode. Jobs that can be scored together have the same beginning of `ALIKE_CHARS` characters.
 
         Parameters
         ----------
+        job : Job
+            The job in the document.
         columns : object
             The names and types of the records' columns, as JSON values.
         """
-        job = self.job()
         spec = job.spec
         alike = [job.model.ref, job.model.manifest_sha256, spec.method, spec.keep, spec.features, columns]
         body = {

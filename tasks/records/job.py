@@ -41,8 +41,10 @@ _LONGEST_PAUSE_S = 0.25
 _END_S, _END_POLL_S = 5.0, 0.05
 _LOOK_EVERY_S = 1.0
 _LOOK_SHARE = 1 / 4
-"""Time between two requests to the bucket, which is authoritative: the minimum in seconds, and the share of the time
-waited so far. Every poll queries the ledger, which is cheaper."""
+"""Time between two looks into the bucket, which is authoritative: the minimum in seconds, and the share of the time
+waited so far. Every poll queries the ledger, which is cheaper, or waits there for the answer."""
+_JOB_EVERY_S = 60.0
+"""Number of seconds between two checks whether the job still exists."""
 
 
 class JobReader(Protocol):
@@ -144,13 +146,17 @@ class RecordsJob:
         """
         client, job_id, started = self._client, self.job_id, time.monotonic()
         pause_s, looked = _FIRST_PAUSE_S, started
+        checked = started if self._answers is not None else -math.inf  # whoever waits for an answer submitted the job
         while True:
             may_change, now = client.queue.pause(0.0), time.monotonic()
             look_s = max(_LOOK_EVERY_S, (now - started) * _LOOK_SHARE)
-            if not may_change or now - looked >= look_s or _closed(client, job_id):
+            # An answer comes by itself, so it need not be asked for, unless it is lost
+            if not may_change or now - looked >= look_s or (self._answers is None and _closed(client, job_id)):
                 if (outcome := read_outcome(client.buckets.main, job_id)) is not None:
                     return outcome
-                read_job(client.buckets.main, job_id)
+                if not may_change or now - checked >= _JOB_EVERY_S:  # it may have been deleted
+                    read_job(client.buckets.main, job_id)
+                    checked = now
                 looked = now
             if not may_change and self._answers is not None and self._take(self._answers, 0.0):
                 return None

@@ -101,7 +101,7 @@ def _carry(
         records=packed,
         etag=recorded.etags[key],
         reader=submission.answers.reader,
-    ).to_text(columns)
+    ).to_text(recorded.job, columns)
 
 
 def pack_records(job_id: str, records: Any) -> tuple[str, dict[str, bytes], list[tuple[str, str]]]:

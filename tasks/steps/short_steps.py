@@ -9,31 +9,28 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from scoreline.storage.container_memory import available_bytes
-from scoreline.storage.errors import JobNotFound, LedgerError, PartInterrupted, ScorelineError, describe
+from scoreline.storage.errors import JobNotFound, LedgerError, PartInterrupted, describe
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.requests import Requests, so_far
 from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.tasks.dispatch.leases import keep_renewed
-from scoreline.tasks.job.documents import read_job
-from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.records.carried import Carried
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.inline import score_records
-from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, LONG_STEPS, MIN_MEMORY_BYTES, log_done, long_step
+from scoreline.tasks.steps.long_steps import LONG_STEPS, MIN_MEMORY_BYTES, log_done, long_step
 from scoreline.tasks.steps.planner import plan_job
+from scoreline.tasks.steps.step_room import STEPS_OF_JOBS, NotShort, Room, StepRoom
 from scoreline.tasks.steps.stints import LongStep, Stints
+from scoreline.tasks.steps.turns import Turns
 
 log = logging.getLogger(__name__)
 
-STEPS_OF_JOBS = frozenset({"scoreline.plan", "scoreline.finalize", "scoreline.score_staged"})
-"""The steps of jobs that are listed. All other steps that are listed are requests of applications."""
 LOOK_EVERY_S = 0.2
 """Minimum number of seconds between two looks at the waiting steps."""
 LONGEST_S = 1.0
@@ -47,47 +44,12 @@ length of a part: the part under way waits no longer than if its process had sco
 Records that take longer than `LONGEST_S` let shorter steps pass between their own batches."""
 LONGEST_WITHIN_S = 2.0
 """The same for records that are scored between two batches of such records."""
-MAX_PARTS = 1_000
-"""Finalizing jobs with more parts, or with arranged results, needs `LARGE_MEMORY_BYTES` of available memory."""
-PATIENCE_S = 0.5
-"""Seconds for which a step waits for a process with room for its model beside the one in use. Busy processes look for
-steps as often. After that time, a process loads the model in place of the one in use."""
-TURNS_EVERY = 9
-"""If models take turns, the part goes on for this many times as long as the turn took. A process therefore spends at
-most a tenth of its time on turns."""
-_REFUSED_S = 2.0
-"""Seconds for which a process does not look again at a step that it cannot do."""
-_FORGOTTEN_S = 60.0
-"""Seconds after which a refused step that did not come back is forgotten."""
 _MAX_LEFT = 20
 """Number of steps without room for their model after which a look ends."""
 
 
 _NO_MODEL = PinnedModel(name="none", version="none", manifest_sha256="")
 """Stands for the model in use while none is."""
-
-
-class Room(Protocol):
-    """Says whether a process has room for a model."""
-
-    def __call__(self, pinned: PinnedModel, *in_use: Bundle) -> bool:
-        """Return whether a model can be loaded without evicting the others, which are in use."""
-        ...
-
-
-class _NotShort(Exception):
-    """Raised if no process does a step between batches. It is not listed again, and left to its message."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Refusal:
-    """A step without room for its model."""
-
-    model: PinnedModel
-    first_s: float
-    """Time at which this process refused the step first."""
-    at_s: float
-    """Time at which this process looked for room last."""
 
 
 @dataclass(kw_only=True)
@@ -128,16 +90,22 @@ class ShortSteps:
     spent_s: float = field(default=0.0, init=False)
     requests: Requests = field(default=Requests(), init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
-    _refused: dict[WaitingStep, _Refusal] = field(default_factory=dict, init=False)
-    _outer: ModelInUse | None = field(default=None, init=False)
-    """The model of the part, if these are steps between two batches of records."""
+    _room: StepRoom = field(init=False)
+    _turns: Turns = field(init=False)
     _only_begins: bool = field(default=False, init=False)
     """Whether long steps only begin here, and go on when the records have ended between whose batches they begin."""
     _in_use: ModelInUse | None = field(default=None, init=False)
     """The model of the part during a stint that is not the first of its step."""
-    _next_turn_s: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
+        self._room = StepRoom(
+            has_room=self.has_room,
+            model_of_request=self.model_of_request,
+            available=self.available,
+            clock=self.clock,
+            stints=self.stints,
+        )
+        self._turns = Turns(can_take_turns=self.can_take_turns, clock=self.clock)
         if self.longest_records_s > LONGEST_WITHIN_S:
             self.within = replace(self, longest_records_s=LONGEST_WITHIN_S)
             self.within._only_begins = True
@@ -194,7 +162,7 @@ class ShortSteps:
             return 0.0
         within = self._engine_of_steps(engine)
         if self.within is not None:
-            self.within._outer = model
+            self.within._room.outer = model
         before_s, left, before = self.spent_s, list[WaitingStep](), so_far()
         try:
             self._do_all(within, model, left, frozenset())
@@ -203,7 +171,7 @@ class ShortSteps:
             self._go_on(model)
         finally:
             if self.within is not None:  # otherwise the model would stay in memory after the part
-                self.within._outer = None
+                self.within._room.outer = None
             self._put_back(engine, left)
             self._looked_s = self.clock()
             self.requests += so_far() - before
@@ -256,22 +224,9 @@ class ShortSteps:
 
     def _due_turns(self, model: ModelInUse, left: list[WaitingStep]) -> frozenset[PinnedModel]:
         """Return the models that are to be loaded in place of the model in use, because their steps have waited."""
-        now = self.clock()
-        if self.within is None or now < self._next_turn_s or self.spent_s >= LONGEST_IN_PART_S:
+        if self.within is None or self.spent_s >= LONGEST_IN_PART_S:
             return frozenset()
-        refused = [self._refused[step] for step in left if step in self._refused]
-        models = {refusal.model for refusal in refused if now - refusal.first_s >= PATIENCE_S}
-        in_use = model.loaded
-        if in_use is None:  # nothing has to leave the memory
-            return frozenset()
-        return frozenset(other for other in models if self._can_take_turns(other, in_use))
-
-    def _can_take_turns(self, other: PinnedModel, in_use: Bundle) -> bool:
-        try:
-            return self.can_take_turns(other, in_use)
-        except ScorelineError as error:  # of the other model, for example because it was deleted meanwhile
-            log.warning("step.left", extra={"model": other.ref, "error": describe(error)})
-            return False
+        return self._turns.due(self._room.models_awaited(left), model)
 
     def _take_turns(
         self, engine: Engine, model: ModelInUse, left: list[WaitingStep], turns: frozenset[PinnedModel]
@@ -285,7 +240,7 @@ class ShortSteps:
         finally:
             took_s = self.clock() - begun
             self.spent_s = before_s + took_s
-            self._next_turn_s = self.clock() + TURNS_EVERY * took_s
+            self._turns.end(took_s)
 
     def _may_begin(self, begun: float, left: list[WaitingStep]) -> bool:
         if self.clock() - begun >= LONGEST_S or self.spent_s >= LONGEST_IN_PART_S or len(left) >= _MAX_LEFT:
@@ -305,10 +260,10 @@ class ShortSteps:
         runs = done = begins = False
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
-                if not self._has_room(engine, step, model, turns):
+                if not self._room.holds_model(engine, step, model, turns):
                     left.append(step)
                     return
-                if not self._has_memory(engine, step):
+                if not self._room.holds_memory(engine, step):
                     return
                 runs = True
                 if self.stints is not None and step.task in LONG_STEPS:
@@ -318,7 +273,7 @@ class ShortSteps:
                 done = self._run(engine, step)
                 if done:
                     log_done(step)
-        except (JobNotFound, _NotShort):
+        except (JobNotFound, NotShort):
             pass
         except SoftTimeLimitExceeded:
             raise PartInterrupted(
@@ -344,54 +299,6 @@ class ShortSteps:
             _run(engine, step, self.longest_records_s)
         return True
 
-    def _has_room(self, engine: Engine, step: WaitingStep, model: ModelInUse, turns: frozenset[PinnedModel]) -> bool:
-        """Return whether the process has room for the model of a step. Finalizing needs no model.
-
-        If the model of the step is one of `turns`, make room by releasing the model in use.
-        """
-        if self.stints is not None and step.task in LONG_STEPS and self.stints.are_full:
-            return False
-        if step.task == "scoreline.finalize":
-            return True
-        now = self.clock()
-        self._refused = {other: known for other, known in self._refused.items() if now - known.at_s < _FORGOTTEN_S}
-        known = self._refused.get(step)
-        if known is not None and not turns and now - known.at_s < _REFUSED_S:
-            return False
-        needed = known.model if known is not None else self._model_of(engine, step)
-        if turns and needed in turns:
-            log.info("model.released", extra={"model": model.pinned.ref, "job_id": step.job_id})
-            model.release()
-        elif needed is not None and turns:
-            return False
-        elif needed is not None and not self._fits(needed, model):
-            self._refused[step] = _Refusal(model=needed, first_s=now if known is None else known.first_s, at_s=now)
-            return False
-        self._refused.pop(step, None)
-        return True
-
-    def _model_of(self, engine: Engine, step: WaitingStep) -> PinnedModel | None:
-        if step.task not in STEPS_OF_JOBS:
-            return self.model_of_request(step)
-        job = read_job(engine.buckets.main, step.job_id)
-        if job.challenger is not None:  # planning would load a third model, and try it for up to a minute
-            raise _NotShort
-        return job.model
-
-    def _has_memory(self, engine: Engine, step: WaitingStep) -> bool:
-        """Return whether enough memory is available for a long step, beside those that have begun.
-
-        Finalizing needs more for a job that has many parts or arranged results. If there is too little memory, the step
-        is left to its message, and not listed again.
-        """
-        if step.task not in LONG_STEPS:
-            return True
-        free = self.available() - (0 if self.stints is None else self.stints.memory_bytes)
-        if step.task != "scoreline.finalize" or free >= LARGE_MEMORY_BYTES:
-            return free >= MIN_MEMORY_BYTES
-        main = engine.buckets.main
-        return not read_job(main, step.job_id).spec.arranged and PlanFile(main, step.job_id).parts <= MAX_PARTS
-
     def _long_step(self, engine: Engine, step: WaitingStep, *, takes_turn: bool = False) -> LongStep:
         """Return a step that is done in stints. When it has ended, it is no longer taken.
 
@@ -406,11 +313,6 @@ class ShortSteps:
                 self._in_use.release()
 
         return long_step(engine, step, lambda gated: _run(gated, step, self.longest_records_s), make_room)
-
-    def _fits(self, needed: PinnedModel, model: ModelInUse) -> bool:
-        """Return whether the process has room for a model beside those in use."""
-        in_use = (model.loaded, None if self._outer is None else self._outer.loaded)
-        return self.has_room(needed, *(bundle for bundle in in_use if bundle is not None))
 
 
 def _run(engine: Engine, step: WaitingStep, longest_s: float) -> None:

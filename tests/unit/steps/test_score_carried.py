@@ -19,7 +19,8 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
-from scoreline.storage.errors import JobFailed, JobRemoved, LedgerLost, StoreUnavailable
+from scoreline.storage.errors import JobFailed, JobNotFound, JobRemoved, LedgerLost, StoreUnavailable
+from scoreline.storage.ledger.answers import Answer
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import exists
@@ -33,6 +34,7 @@ from scoreline.tasks.job.index_entry import IndexEntry, entry_of
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.records import carried as carrying
+from scoreline.tasks.records import job as records_job
 from scoreline.tasks.records.carried import Carried
 from scoreline.tasks.records.job import RecordsJob
 from scoreline.tasks.retention import rounds
@@ -262,7 +264,7 @@ def test_nothing_is_written_unless_the_bucket_confirms_what_a_job_carries(
 
 def test_a_malformed_text_carries_nothing(at: Desk) -> None:
     _, carried = at.submit()
-    text = carried.to_text([])
+    text = carried.to_text(carried.job(), [])
     assert Carried.of(text) == carried
     for wrong in ("", "x", text[:-1], text[:16], text[:16] + "[]", text[:16] + '{"document": 1}'):
         assert Carried.of(wrong) is None
@@ -526,3 +528,54 @@ def test_an_old_job_is_removed_with_the_results_in_its_outcome_and_its_records(a
         RecordsJob(at.client, job.job_id).wait(5)
     # And its message, which comes again, scores nothing
     assert not score_carried(at.engine, job.job_id, carried)
+
+
+class Box:
+    """Stands for the answers of an application. Nothing comes at the first calls."""
+
+    def __init__(self, *answers: Answer | None) -> None:
+        self._answers = list(answers)
+
+    def wait(self, job_id: str, seconds: float) -> Answer | None:
+        return self._answers.pop(0)
+
+
+def test_an_application_that_waits_for_an_answer_asks_neither_the_bucket_nor_for_progress(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, carried = at.submit()
+    assert score_carried(at.engine, job.job_id, carried)
+    (answer,) = at.client.ledger.answers.receive(carried.reader, 0.0)
+    monkeypatch.setattr(at.client.queue, "pause", lambda seconds: True)  # other processes may work
+    monkeypatch.setattr(records_job, "_LOOK_EVERY_S", HANG_S)
+    monkeypatch.setattr(at.client.ledger, "progress", None)
+    job._answers = Box(None, None, answer)  # type: ignore[assignment]
+    at.asked.requests.clear()
+    assert len(job.wait(2 * HANG_S)) == len(ROWS)
+    assert at.asked.requests == []
+
+
+def test_an_application_whose_answer_is_lost_finds_the_results_in_the_bucket(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, carried = at.submit()
+    assert score_carried(at.engine, job.job_id, carried)
+    monkeypatch.setattr(at.client.queue, "pause", lambda seconds: True)
+    monkeypatch.setattr(records_job, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(records_job, "_LOOK_SHARE", 0.0)
+    job._answers = Box()  # type: ignore[assignment]
+    at.asked.requests.clear()
+    assert len(job.wait(HANG_S)) == len(ROWS)
+    assert at.asked.requests == [("get", keys.outcome(job.job_id))]
+
+
+def test_an_application_learns_that_its_job_was_deleted(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, _ = at.submit()
+    at.asked.delete(keys.job(job.job_id))
+    monkeypatch.setattr(at.client.queue, "pause", lambda seconds: True)
+    monkeypatch.setattr(records_job, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(records_job, "_LOOK_SHARE", 0.0)
+    monkeypatch.setattr(records_job, "_JOB_EVERY_S", 0.0)
+    job._answers = Box()  # type: ignore[assignment]
+    with pytest.raises(JobNotFound):
+        job.wait(HANG_S)

@@ -21,7 +21,7 @@ from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.job.documents import read_job, read_outcome
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
-from scoreline.tasks.steps import inline, short_steps
+from scoreline.tasks.steps import inline, short_steps, step_room
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.inline import score_small
 from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, MIN_MEMORY_BYTES
@@ -35,6 +35,7 @@ from scoreline.tasks.steps.short_steps import (
     LOOK_EVERY_S,
     ShortSteps,
 )
+from scoreline.tasks.steps.step_room import StepRoom
 from tests.support.one_job import OneJob
 
 Install = Callable[[Callable[[Engine, WaitingStep], bool]], list[WaitingStep]]
@@ -72,8 +73,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
             return run(engine, step)
 
         monkeypatch.setattr(short_steps, "_run", hooked)
-        monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
-        monkeypatch.setattr(ShortSteps, "_has_memory", lambda *_: True)
+        monkeypatch.setattr(StepRoom, "holds_model", lambda *_: True)
+        monkeypatch.setattr(StepRoom, "holds_memory", lambda *_: True)
         return done
 
     return put
@@ -283,7 +284,7 @@ def test_finalizing_that_needs_more_memory_than_there_is_is_left_to_its_message(
     one = OneJob(tmp_path, **options)
     one.run(2)
     if why == "many parts":
-        monkeypatch.setattr(short_steps, "MAX_PARTS", 0)
+        monkeypatch.setattr(step_room, "MAX_PARTS", 0)
     memory = LARGE_MEMORY_BYTES if enough else LARGE_MEMORY_BYTES - 1
     steps(available=lambda: memory)(one.engine, ModelInUse(one.engine.models, one.documents.job.model))
     assert (read_outcome(one.store, "j") is not None) == (enough or why == "")
@@ -438,8 +439,8 @@ def test_shorter_steps_pass_between_the_batches_of_records_but_no_further(
             between(engine, ModelInUse(engine.models, at.documents.job.model))
 
     monkeypatch.setattr(short_steps, "_run", look)
-    monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
-    monkeypatch.setattr(ShortSteps, "_has_memory", lambda *_: True)
+    monkeypatch.setattr(StepRoom, "holds_model", lambda *_: True)
+    monkeypatch.setattr(StepRoom, "holds_memory", lambda *_: True)
     at.ledger.waiting.add(records_of("a"))
     score(at, steps(clock=Time()))
     assert depths == [0, 1]

@@ -31,6 +31,7 @@ from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, MIN_MEMORY_BYTES
 from scoreline.tasks.steps.short_steps import LOOK_EVERY_S, ShortSteps
+from scoreline.tasks.steps.step_room import StepRoom
 from scoreline.tasks.steps.stints import MOST_AT_ONCE, Gate, LongStep, StepAbandoned, Stints
 from tests.support.one_job import OneJob
 from tests.support.waiting import HANG_S
@@ -227,7 +228,7 @@ def test_planning_that_is_under_way_at_the_end_of_a_part_is_ended_and_short_step
             run(engine, step, longest_s)
 
     monkeypatch.setattr(short_steps, "_run", noting)
-    monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
+    monkeypatch.setattr(StepRoom, "holds_model", lambda *_: True)
     steps.end_part(one.engine)
     assert done == [(records, False)]
     one.run()
@@ -267,7 +268,7 @@ def test_a_long_step_that_begins_between_two_batches_of_records_is_paused_until_
                 seen.append((bool(stints._begun), read_outcome(one.store, "j") is None))
 
     monkeypatch.setattr(short_steps, "_run", run_records)
-    monkeypatch.setattr(ShortSteps, "_model_of", lambda *_: None)
+    monkeypatch.setattr(StepRoom, "_model_of", lambda *_: None)
     assert one.ledger.waiting.take(60) == END
     one.ledger.waiting.end(END)
     one.ledger.waiting.add(records)
@@ -288,7 +289,7 @@ def test_a_long_step_shares_nothing_with_the_steps_that_are_done_meanwhile(
     one.ledger.waiting.add(END)
     records = WaitingStep(task="scoreline.score_staged", job_id="r")
     one.ledger.waiting.add(records)
-    monkeypatch.setattr(ShortSteps, "_has_room", lambda *_: True)
+    monkeypatch.setattr(StepRoom, "holds_model", lambda *_: True)
     look(one, between(Stints()))
     long, short = engines
     assert long.kept is not short.kept
@@ -462,7 +463,7 @@ def test_the_time_limit_at_the_end_of_a_part_ends_all_planning(tmp_path: Path, m
 
     monkeypatch.setattr(LongStep, "go_on", go_on)
     monkeypatch.setattr(short_steps, "_run", run_out)
-    monkeypatch.setattr(ShortSteps, "_has_room", lambda self, engine, step, *_: step != PLAN)
+    monkeypatch.setattr(StepRoom, "holds_model", lambda self, engine, step, *_: step != PLAN)
     steps.end_part(one.engine)
     assert len(asked) == 1
     assert not stints._begun

@@ -23,13 +23,10 @@ from scoreline.tasks.steps import short_steps
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.long_steps import MIN_MEMORY_BYTES
 from scoreline.tasks.steps.score_part import score_part
-from scoreline.tasks.steps.short_steps import (
-    LOOK_EVERY_S,
-    PATIENCE_S,
-    TURNS_EVERY,
-    ShortSteps,
-)
+from scoreline.tasks.steps.short_steps import LOOK_EVERY_S, ShortSteps
+from scoreline.tasks.steps.step_room import PATIENCE_S
 from scoreline.tasks.steps.stints import LongStep, Stints
+from scoreline.tasks.steps.turns import TURNS_EVERY
 from tests.support.one_job import OneJob
 from tests.support.one_model import Models
 
@@ -247,14 +244,14 @@ def test_records_scored_meanwhile_do_not_bring_the_model_of_the_part_back(two: T
 
     def room(pinned: PinnedModel, *in_use: Bundle) -> bool:
         asked.append(len(in_use))
-        outers.append(within._outer)
+        outers.append(within._room.outer)
         return False
 
     between = steps(Clock(LOOK_EVERY_S), has_room=room)
     assert between.within is not None
     within = between.within
     outer, own = ModelInUse(two.models, two.one.documents.job.model), ModelInUse(two.models, OTHER)
-    within._outer = outer
+    within._room.outer = outer
     own.bundle  # noqa: B018
     within(two.engine, own)
     assert asked == [1]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.canvas import Signature
 
 from scoreline.storage.errors import (
     InputNotFound,
@@ -252,6 +253,23 @@ def test_a_message_is_retried_for_a_while_if_another_process_does_its_step(
     assert asked == [taken] * (1 if gone else LONG_WAITS + 1)  # each delivery removes the step from the list
     assert planning.calls == 1  # by the message itself, or when it came back
     assert at.names_sent() == ["score_part"] * 4
+
+
+def test_a_message_comes_back_without_an_exception_if_another_process_does_its_step(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = at.submit()
+    assert at.engine.ledger.waiting.take(60) is not None
+    sent: list[tuple[Any, int]] = []
+    monkeypatch.setattr(Signature, "apply_async", lambda self: sent.append((self.kwargs, self.options["retries"])))
+    # Given a message that came through the queue
+    tasks.plan.push_request(id="message", called_directly=False, is_eager=False, retries=0, kwargs={"job_id": job_id})
+    try:
+        tasks.plan.run(job_id)
+    finally:
+        tasks.plan.pop_request()
+    assert sent == [({"job_id": job_id}, 1)]
+    assert at.names_sent() == []
 
 
 class Alternating:
