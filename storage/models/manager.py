@@ -6,7 +6,6 @@ import io
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +18,7 @@ from scoreline.storage.models.aliases import Alias
 from scoreline.storage.models.contents import Pickled, StoredFile
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Manifest, PinnedModel
-from scoreline.storage.models.publisher import Measure, Progress, Publisher
+from scoreline.storage.models.publisher import RANDOM_DIGITS, Measure, Progress, Publisher, new_version
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.models.stream import check_stored
@@ -214,10 +213,10 @@ class ModelStorageManager:
         return manifest
 
     def _wait_for_next_version(self, name: str) -> None:
-        """Wait until the newest version is a second old, because versions from the same second cannot be ordered."""
+        """Wait until a new version sorts after the newest one: for a quarter of a millisecond at most."""
         newest = max(self.registry.versions(name), default="")
-        while newest.partition("-")[0] >= f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}":
-            time.sleep(0.01)
+        while new_version()[:-RANDOM_DIGITS] <= newest[:-RANDOM_DIGITS]:
+            time.sleep(0.0001)
 
     @cached_property
     def _loader(self) -> ModelLoader:

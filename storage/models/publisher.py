@@ -29,6 +29,9 @@ type Progress = Callable[[str, int, int | None], None]
 type Measure = Callable[[Manifest], Measured]
 """Receives the manifest of a version before it is written. All artifacts of the version are stored already."""
 
+RANDOM_DIGITS = 2
+"""How many digits at the end of the name of a version say nothing about its time."""
+
 
 class Publisher:
     """Publishes versions.
@@ -188,7 +191,7 @@ def new_version() -> str:
     uploaded, so it cannot depend on the content.
     """
     now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%SZ}-{now.microsecond * 4096 // 1_000_000:03x}{secrets.token_hex(1)}"
+    return f"{now:%Y%m%dT%H%M%SZ}-{now.microsecond * 4096 // 1_000_000:03x}{secrets.token_hex(RANDOM_DIGITS // 2)}"
 
 
 def created(version: str) -> str:

@@ -19,6 +19,7 @@ from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import Stack
 from tests.support.installed import ROOT
 from tests.support.waiting import HANG_S
+from tests.support.warm import run_script
 
 DOCS = (ROOT / "docs/how-to/django.md").read_text()
 
@@ -152,10 +153,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | settings
-    command = [sys.executable, "manage.py", *words]
-    return subprocess.run(
-        command, cwd=project, env=environ, capture_output=True, text=True, timeout=HANG_S, check=False
-    )
+    return run_script(str(project / "manage.py"), *words, environ=environ, folder=project)
 
 
 def manage(project: Path, *words: str, settings: Mapping[str, str] | None = None) -> str:

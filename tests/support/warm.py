@@ -252,6 +252,7 @@ def _run_and_exit_at_once(script: str) -> None:
     code: object = 1
     try:
         runpy.run_path(script, run_name="__main__")
+        code = 0
     except SystemExit as error:
         code = error.code
     except BaseException:  # noqa: BLE001 - as the interpreter itself does

@@ -13,7 +13,6 @@ from scoreline.storage import audit, keys
 from scoreline.storage.audit import AuditLine, acting_as
 from scoreline.storage.errors import ModelInUse, NothingToResume, PreconditionFailed, ScorelineError, StoreUnavailable
 from scoreline.storage.models import signatures
-from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.registry import ModelRegistry
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.audit.reading import AuditFilter, read_audit
@@ -29,8 +28,7 @@ SLOT = datetime(2026, 11, 25, 8, tzinfo=UTC)
 
 
 @pytest.fixture
-def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setattr(ModelStorageManager, "_wait_for_next_version", lambda self, name: None)  # for up to a second
+def at(tmp_path: Path) -> Iterator[Desk]:
     with desk(tmp_path) as made:
         yield made
 

@@ -30,6 +30,7 @@ WORDS = ("good", "bad", "Fine café", "broken ÄÖ", "late, so late", "a", "")
 TEXTS = [f"{WORDS[number % 7]} {WORDS[number * 5 % 6]} number {number % 13}" for number in range(120)]
 FRAME = pd.DataFrame({"text": pd.Series(TEXTS, dtype=object)})
 TARGET = [number % 2 for number in range(120)]
+VECTORIZERS = (TfidfVectorizer(ngram_range=(1, 2)), CountVectorizer(), HashingVectorizer(n_features=1 << 12))
 
 
 def score(found: Bundle, rows: pa.RecordBatch, timings: Timings | None = None) -> Scored:
@@ -38,7 +39,7 @@ def score(found: Bundle, rows: pa.RecordBatch, timings: Timings | None = None) -
 
 @pytest.mark.parametrize("type_", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
 @pytest.mark.parametrize("missing", [[], [17], [0, 30, 31, 119]])
-@pytest.mark.parametrize("vectorizer", [TfidfVectorizer(ngram_range=(1, 2)), CountVectorizer(), HashingVectorizer()])
+@pytest.mark.parametrize("vectorizer", VECTORIZERS)
 @pytest.mark.parametrize("in_columns", [True, False])
 def test_texts_get_the_same_scores_and_the_same_reasons(
     vectorizer: Any, missing: list[int], type_: pa.DataType, in_columns: bool, monkeypatch: pytest.MonkeyPatch

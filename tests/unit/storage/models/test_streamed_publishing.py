@@ -27,6 +27,8 @@ from scoreline.storage.models.stream import READ_AHEAD
 from scoreline.storage.models.trial_load import NewArtifact, TrialHere, TrialLoad
 from scoreline.storage.objects.base import OVERWRITE, ObjectInfo, PutMode, StoredObject, Upload
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.testing import eager
+from tests.support.one_model import LINE
 from tests.support.proving import try_loading
 from tests.support.waiting import HANG_S
 
@@ -340,6 +342,19 @@ def test_the_later_of_two_versions_of_a_second_sorts_last(monkeypatch: pytest.Mo
         made.append(publisher.new_version())
     assert all(keys.is_version(version) for version in made)
     assert made == sorted(made)
+
+
+def test_an_application_can_publish_many_versions_in_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = datetime(2026, 11, 29, 5, 45, tzinfo=UTC)
+    ticks = iter([at, at, at, *(at.replace(microsecond=500 * n) for n in range(1, 20))])  # a clock may stand still
+    clock = mock.Mock(datetime)
+    clock.now.side_effect = lambda zone: next(ticks)
+    with eager(tmp_path) as client:
+        monkeypatch.setattr(publisher, "datetime", clock)
+        clock.strptime = datetime.strptime
+        made = [client.models.publish("line", LINE).version for _ in range(3)]
+    assert made == sorted(made)
+    assert {version[:-5] for version in made} == {"20261129T054500Z-"}
 
 
 @pytest.fixture(scope="module")
