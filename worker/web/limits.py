@@ -1,4 +1,4 @@
-"""Limits how often somebody may try to log in."""
+"""Limits how often somebody may try to log in, and how long a session may be used."""
 
 from __future__ import annotations
 
@@ -45,3 +45,35 @@ class RateLimit:
         """Forget the attempts of a key, because one of them was right."""
         with self._guard:
             self._times.pop(key, None)
+
+
+class EndedSessions:
+    """Remembers which sessions were ended by their users, until they would have ended anyway.
+
+    A session is a signed cookie, so whoever has a copy could go on with it. The process is the only one that serves the
+    pages. After a restart, it no longer knows what was ended before.
+
+    Parameters
+    ----------
+    seconds : float
+        How long a session lasts.
+    clock : callable
+        Returns the time in seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._guard = threading.Lock()
+        self._ended: OrderedDict[str, float] = OrderedDict()
+
+    def add(self, session: str) -> None:
+        """End a session."""
+        now = self._clock()
+        with self._guard:
+            while self._ended and now - next(iter(self._ended.values())) > self._seconds:
+                self._ended.popitem(last=False)
+            self._ended.setdefault(session, now)
+
+    def __contains__(self, session: str) -> bool:
+        with self._guard:
+            return session in self._ended
