@@ -1,4 +1,4 @@
-"""Limits how often somebody may try to log in."""
+"""Limits how often somebody may try to log in, and how long a session may be used."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 from django import forms
@@ -18,7 +19,7 @@ from scoreline.tasks.django.access import policy
 from scoreline.tasks.django.limits import TOO_MANY_LOG_INS, by_user, may_try
 from scoreline.worker.web.passwords import verify
 from scoreline.worker.web.settings import WebSettings
-from scoreline.worker.web.users import SESSION_MARK, SESSION_NAME, mark_of
+from scoreline.worker.web.users import SESSION_ID, SESSION_MARK, SESSION_NAME, ended_sessions, mark_of
 
 
 class LogInForm(forms.Form):
@@ -61,6 +62,7 @@ def _try(request: HttpRequest, name: str, password: str) -> tuple[str, int]:
     request.session.flush()
     request.session[SESSION_NAME] = known.name
     request.session[SESSION_MARK] = mark_of(known)
+    request.session[SESSION_ID] = secrets.token_urlsafe(16)
     rotate_token(request)
     return "", 200
 
@@ -68,7 +70,9 @@ def _try(request: HttpRequest, name: str, password: str) -> tuple[str, int]:
 @never_cache
 @require_POST
 def log_out(request: HttpRequest) -> HttpResponse:
-    """End the session."""
+    """End the session, also in a copy of the cookie."""
+    if session := request.session.get(SESSION_ID):
+        ended_sessions.add(str(session))
     request.session.flush()
     return HttpResponseRedirect(reverse("log-in"))
 

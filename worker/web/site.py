@@ -11,10 +11,10 @@ import django
 from django.conf import settings
 
 from scoreline.worker.web.settings import WebSettings
+from scoreline.worker.web.users import SESSION_S
 
 _HERE = Path(__file__).resolve().parent
 _PAGES = _HERE.parents[1] / "tasks" / "django"
-_SESSION_S = 12 * 3600
 _YEAR_S = 365 * 24 * 3600
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
@@ -60,7 +60,7 @@ def configure(chosen: WebSettings, *, is_local: bool) -> None:
         STATIC_ROOT=None,
         LOGIN_URL="log-in",
         SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
-        SESSION_COOKIE_AGE=_SESSION_S,
+        SESSION_COOKIE_AGE=SESSION_S,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=https,

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
+from scoreline.worker.web.sessions import EndedSessions
 from scoreline.worker.web.settings import ANYONE, ROLES, KnownUser, Role, WebSettings
 
-SESSION_NAME, SESSION_MARK = "name", "mark"
+SESSION_NAME, SESSION_MARK, SESSION_ID = "name", "mark", "id"
+SESSION_S = 12 * 3600
+"""Seconds after which a session ends."""
+ended_sessions = EndedSessions(SESSION_S)
 _MOST_NAME = 150
 
 
@@ -81,6 +85,8 @@ class FindUser:
         known = chosen.users.get(str(session.get(SESSION_NAME, "")))
         mark = str(session.get(SESSION_MARK, ""))
         if known is None or not known.hash or not hmac.compare_digest(mark, mark_of(known)):
+            return Nobody()
+        if str(session.get(SESSION_ID, "")) in ended_sessions:
             return Nobody()
         return WebUser(name=known.name, role=known.role, by_session=True)
 

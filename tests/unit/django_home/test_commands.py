@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import runpy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +38,30 @@ INPUT = "s3://scoreline/in/"
 )
 def test_options_of_django_are_left_out_and_others_are_kept(words: list[str], left: list[str], given: set[str]) -> None:
     assert split(words) == (left, given)
+
+
+def test_a_command_in_a_thread_leaves_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ, argv = dict(os.environ), list(sys.argv)
+    monkeypatch.setattr(runpy, "run_module", lambda *_, **__: pytest.fail("it ran in this process"))
+    outs = [io.StringIO() for _ in range(2)]
+
+    def call(out: io.StringIO) -> str:
+        call_command("scoreline", "models", "--help", stdout=out)
+        try:
+            call_command("scoreline", "no-such-command", stdout=out, stderr=out)
+        except CommandError as error:
+            return f"{error} ({error.returncode})"
+        return "no error"
+
+    with ThreadPoolExecutor(2) as threads:
+        said = list(threads.map(call, outs))
+        with pytest.raises(CommandError, match="serves the pages itself"):
+            threads.submit(call_command, "scoreline", "web").result()
+    assert said == ["scoreline ended with 2 (2)"] * 2
+    for out in outs:
+        assert out.getvalue().startswith("Usage: python -m scoreline models")
+        assert "no-such-command" in out.getvalue()
+    assert (dict(os.environ), list(sys.argv)) == (environ, argv)
 
 
 def test_resend_goes_on_behind_a_row_whose_receiver_fails(

@@ -25,6 +25,7 @@ from scoreline.tasks.django.said import sign_text
 from scoreline.testing import EagerClient
 from scoreline.worker.cli.web import serve
 from scoreline.worker.web.passwords import hash_password, verify
+from scoreline.worker.web.sessions import EndedSessions
 from scoreline.worker.web.settings import KnownUser, WebSettings
 from tests.support.pages import PASSWORD, USERS, log_in, serving, text_of
 from tests.unit.pages.conftest import HOSTILE
@@ -159,8 +160,25 @@ def test_a_session_ends_with_the_password_with_the_user_and_by_logging_out(clien
             assert fresh.get("/jobs/").status_code == 302
     assert browser.get("/jobs/").status_code == 200
     assert browser.get("/log-out/").status_code == 405
+    copy, other = Browser(), log_in("vera")
+    copy.cookies["sessionid"] = browser.cookies["sessionid"].value
+    assert copy.get("/jobs/").status_code == 200
     browser.post("/log-out/")
     assert browser.get("/jobs/").status_code == 302
+    assert copy.get("/jobs/").status_code == 302
+    assert other.get("/jobs/").status_code == 200
+
+
+def test_an_ended_session_is_remembered_as_long_as_it_would_have_lasted() -> None:
+    now = [0.0]
+    ended = EndedSessions(60, lambda: now[0])
+    ended.add("a")
+    now[0] = 50
+    ended.add("b")
+    assert ("a" in ended, "b" in ended, "c" in ended) == (True, True, False)
+    now[0] = 61
+    ended.add("c")
+    assert ("a" in ended, "b" in ended, "c" in ended) == (False, True, True)
 
 
 def test_forms_are_checked_in_a_project_without_the_middleware_for_it(client: EagerClient, job: str) -> None:

@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import os
 import runpy
+import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -55,7 +57,13 @@ class Command(BaseCommand):
         parser.add_argument("words", nargs=argparse.REMAINDER, help="A command of Scoreline, and its options.")
 
     def handle(self, *_: Any, words: Sequence[str] = (), **__: Any) -> None:
-        """Run a command for `call_command`; raises `CommandError` if its exit code is not 0."""
+        """Run a command for `call_command`; raises `CommandError` if its exit code is not 0.
+
+        A command has the environment, the words and the outputs of the whole process for itself. In a thread other than
+        the main thread, such as one of a web server, it therefore runs in a process of its own.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return self._run_apart(words)
         try:
             with contextlib.redirect_stdout(self.stdout), contextlib.redirect_stderr(self.stderr):
                 run("manage.py scoreline", words)
@@ -63,6 +71,27 @@ class Command(BaseCommand):
             if ended.code:
                 code = ended.code if isinstance(ended.code, int) else 1
                 raise CommandError(f"scoreline ended with {ended.code}", returncode=code) from ended
+
+    def _run_apart(self, words: Sequence[str]) -> None:
+        """Run a command in a process of its own, and write what it says at its end."""
+        refuse(words)
+        try:
+            found = environ()
+        except InvalidSettings as error:
+            raise CommandError(str(error)) from None
+        done = subprocess.run(
+            [sys.executable, "-m", "scoreline", *words],
+            env=found,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+        self.stdout.write(done.stdout, ending="")
+        self.stderr.write(done.stderr, lambda text: text, ending="")
+        if done.returncode:
+            raise CommandError(f"scoreline ended with {done.returncode}", returncode=done.returncode)
 
 
 def split(words: Sequence[str]) -> tuple[list[str], set[str]]:
@@ -94,6 +123,12 @@ def split(words: Sequence[str]) -> tuple[list[str], set[str]]:
     return kept, given
 
 
+def refuse(words: Sequence[str]) -> None:
+    """Raise `CommandError` if the words ask for pages that the project itself serves."""
+    if list(words[:1]) == ["web"] and "adduser" not in words and not {"-h", "--help"} & set(words):
+        raise CommandError(_WEB)
+
+
 def run(program: str, words: Sequence[str]) -> None:
     """Run the command line as ``python -m scoreline`` does; raises `SystemExit` at its end.
 
@@ -104,8 +139,7 @@ def run(program: str, words: Sequence[str]) -> None:
     words : sequence of str
         What follows the name.
     """
-    if list(words[:1]) == ["web"] and "adduser" not in words and not {"-h", "--help"} & set(words):
-        raise CommandError(_WEB)
+    refuse(words)
     try:
         found = environ()
     except InvalidSettings as error:
