@@ -107,7 +107,7 @@ def record_outcome(
     *,
     cause: BaseException | None = None,
     job: Job | None = None,
-) -> None:
+) -> bool:
     """Write the claimed outcome, unless an outcome is already written, and close the job's ledger.
 
     The outcome of a later run replaces the outcome of an earlier run, but never the reverse.
@@ -116,8 +116,14 @@ def record_outcome(
     ----------
     job : Job, optional
         The job, if the caller has read it.
+
+    Returns
+    -------
+    bool
+        Whether this call wrote the outcome.
     """
-    if not _write(dispatcher, job_id, outcome):
+    written = _write(dispatcher, job_id, outcome)
+    if not written:
         log.info("outcome.exists", extra={"job_id": job_id})
     elif outcome.state == "failed":
         ended = {"state": outcome.state, "error": outcome.error, "reason": outcome.reason}
@@ -128,6 +134,7 @@ def record_outcome(
         log.info("job.ended", extra={"job_id": job_id, "state": outcome.state})
         dispatcher.ledger.counters.count_job(outcome.state)
     _clear(dispatcher, job_id, outcome, job)
+    return written
 
 
 def _write(dispatcher: Dispatcher, job_id: str, outcome: Outcome) -> bool:

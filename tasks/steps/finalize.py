@@ -42,6 +42,7 @@ from scoreline.tasks.job.documents import (
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_failures import read_failures
 from scoreline.tasks.job.spec import budget_rows
+from scoreline.tasks.quality.gate.decisions import repeat_decision
 from scoreline.tasks.quality.gate.gate import Evidence, judge, recorded
 from scoreline.tasks.quality.gate.latest import Published
 from scoreline.tasks.quality.gate.pointer import LatestRead, publish_latest
@@ -139,7 +140,8 @@ def _complete(engine: Engine, documents: Documents, end: _End) -> None:
         publish_latest(engine.buckets, job, outcome, read=end.latest, results=end.results)
         if job.spec.arranged:
             remove_parts(engine, job)
-    record_outcome(engine, job.spec.job_id, outcome, job=job)
+    if not record_outcome(engine, job.spec.job_id, outcome, job=job):
+        repeat_decision(engine.buckets, job)
 
 
 def _stopped(documents: Documents, run: Run, progress: Progress) -> _End:

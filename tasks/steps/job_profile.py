@@ -20,6 +20,7 @@ import pyarrow as pa
 from scoreline.storage.errors import DocumentCorrupt, ObjectNotFound, PreconditionFailed, describe
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.layout import ResultsLayout
+from scoreline.tasks.quality.gate.stored_profiles import remember_profile
 from scoreline.tasks.quality.profiles.footers import KEY, ProfileSum, pack
 from scoreline.tasks.quality.profiles.part_counts import PartCounts
 from scoreline.tasks.quality.profiles.profile import Profile
@@ -154,6 +155,7 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
 def write_profile(layout: ResultsLayout, documents: Documents, merged: MergedProfile) -> None:
     """Write ``_profile.json``. Repeated calls write the same bytes."""
     layout.store.put(layout.profile, merged.body, metadata={"plan": documents.plan.sha256})
+    remember_profile(layout.uri(layout.profile), merged.body, merged.profile)
 
 
 def _footers(

@@ -42,6 +42,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.receipt import Receipt
 from scoreline.tasks.job.spec import budget_rows
+from scoreline.tasks.quality.gate.decisions import repeat_decision
 from scoreline.tasks.quality.gate.pointer import publishes
 from scoreline.tasks.records.carried import Carried, records_key
 from scoreline.tasks.records.staging import read_scored
@@ -294,7 +295,8 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
         )
         engine.ledger.end_step(job_id, "plan")
     recorded = replace(outcome, results=results.decode() if in_outcome else "")
-    record_outcome(engine, job_id, recorded, job=documents.job)
+    if not record_outcome(engine, job_id, recorded, job=documents.job):
+        repeat_decision(engine.buckets, documents.job)
     return True
 
 

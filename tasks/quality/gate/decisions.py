@@ -10,7 +10,7 @@ first loses its place in ``latest.json``, then its ``_SUCCESS``, and its outcome
 
 from __future__ import annotations
 
-import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -50,8 +50,6 @@ from scoreline.tasks.quality.gate.latest import Latest, RunEntry, before
 from scoreline.tasks.quality.gate.pointer import Pointer, publishes
 from scoreline.tasks.quality.gate.published import read_manifest
 
-log = logging.getLogger(__name__)
-
 MAX_REASON = 1_000
 """Maximum number of characters of a reason."""
 _TRIES = 20
@@ -90,13 +88,31 @@ def decide(buckets: Buckets, job_id: str, decision: Decision, reason: str) -> De
     if decision == "accepted":
         _check_not_scored_since(buckets, job)
     _record(main, job_id, outcome, decision, reason)
+    outcome = _carry_out_last(buckets, job)
+    return Decided(outcome=outcome, latest=_latest_of(buckets, job), publishes=publishes(job, main.bucket))
+
+
+def repeat_decision(buckets: Buckets, job: Job) -> None:
+    """Carry out the last decision about a job again, if there is one.
+
+    A finalizer that finds an outcome where it writes its own does so: since it wrote ``_SUCCESS``, or before, a person
+    may have withdrawn the job.
+    """
+    if read_review(buckets.main, job.spec.job_id)[0] is not None:
+        with suppress(JobRemoved):
+            _carry_out_last(buckets, job)
+
+
+def _carry_out_last(buckets: Buckets, job: Job) -> Outcome:
+    """Carry out the last decision about a job, until no other is made meanwhile. Return the outcome of the job."""
+    main, job_id = buckets.main, job.spec.job_id
     for _ in range(_TRIES):
         review, etag = read_review(main, job_id)
         if review is None:
             raise JobRemoved(f"job {job_id!r} was removed meanwhile, because its results are no longer kept")
         outcome = _carry_out(buckets, job, review)
         if read_review(main, job_id)[1] == etag:
-            return Decided(outcome=outcome, latest=_latest_of(buckets, job), publishes=publishes(job, main.bucket))
+            return outcome
     raise StoreUnavailable(f"{main.uri(keys.review(job_id))} was changed {_TRIES} times meanwhile: try again")
 
 

@@ -264,16 +264,23 @@ class Latest:
         return bool(left) and now - moment(left, "left") < timedelta(seconds=LEFT_S)
 
 
-def noted(document: Latest, entry: RunEntry) -> Latest:
-    """Return the document with the entry of a run, in place of an older entry of the run."""
+def noted(document: Latest, entry: RunEntry, *, stays: bool = False) -> Latest:
+    """Return the document with the entry of a run, in place of an older entry of the run.
+
+    Parameters
+    ----------
+    stays : bool
+        Whether the run is listed even if it is older than `MAX_RUNS` others, because it becomes the latest.
+    """
     before = document.entry(entry.job_id)
     if before is not None and not entry.left:
         entry = replace(entry, left=before.left)
     others = [run for run in document.runs if run.job_id != entry.job_id]
     runs = sorted([*others, entry], key=lambda run: run.place, reverse=True)
-    kept = runs[:MAX_RUNS]
-    if document.job_id is not None and all(run.job_id != document.job_id for run in kept):
-        kept = [*runs[: MAX_RUNS - 1], *(run for run in runs if run.job_id == document.job_id)]
+    needed = {document.job_id, entry.job_id if stays else None}
+    can_go = [run.job_id for run in reversed(runs) if run.job_id not in needed]
+    dropped = can_go[: max(0, len(runs) - MAX_RUNS)]
+    kept = [run for run in runs if run.job_id not in dropped]
     return replace(document, runs=tuple(kept), older_runs=document.older_runs + len(runs) - len(kept))
 
 
@@ -310,12 +317,27 @@ def replaces(document: Latest, entry: RunEntry, *, by_person: bool) -> bool:
     return all(floor is None or entry.place > floor for floor in floors)
 
 
-def before(document: Latest, place: Place, without: Sequence[str] = ()) -> RunEntry | None:
-    """Return the newest accepted run before a place; None if there is none."""
+def before(document: Latest, place: Place) -> RunEntry | None:
+    """Return the newest accepted run before a place; None if there is none. Runs that were left behind do not count."""
     found = (
-        run for run in document.runs if run.decision == "accepted" and run.place < place and run.job_id not in without
+        run
+        for run in document.runs
+        if run.decision == "accepted" and run.place < place and not was_left_behind(document, run)
     )
     return max(found, key=lambda run: run.place, default=None)
+
+
+def was_left_behind(document: Latest, run: RunEntry) -> bool:
+    """Return whether a person went back past a run, and no person has chosen or accepted the run since."""
+    for change in document.history:  # the latest first
+        if change.after == run.job_id:
+            return False
+        if change.action != "rollback" or change.before is None or change.after is None:
+            continue
+        left, to = document.entry(change.before), document.entry(change.after)
+        if left is not None and to is not None and to.place < run.place <= left.place:
+            return run.review == 0 or run.decided < change.at
+    return False
 
 
 def newest(document: Latest) -> Place | None:

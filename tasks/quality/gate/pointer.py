@@ -113,7 +113,7 @@ class Move:
     to: Sequence[RunEntry] | None = None
     """Runs to name instead, the first whose results exist; empty for none at all. None if the run stays the same."""
     or_none: bool = False
-    """Whether no run is named if the results of none exist. Otherwise, that is an error."""
+    """Whether no run is named if the results of none exist, or all are damaged. Otherwise, that is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class Pointer:
             if document.entry(entry.job_id) is not None:  # noted by an earlier attempt, and perhaps withdrawn since
                 return None
             becomes = replaces(document, entry, by_person=False)
-            return Move(document=noted(document, entry), to=[entry] if becomes else None)
+            return Move(document=noted(document, entry, stays=becomes), to=[entry] if becomes else None)
 
         def load(job_id: str) -> Published:
             if results is not None:
@@ -218,7 +218,7 @@ class Pointer:
                 return None
             if not self._accepts(document, entry):
                 return Move(document=noted(document, entry))
-            return Move(document=replace(noted(document, entry), floor=None), to=[entry])
+            return Move(document=replace(noted(document, entry, stays=True), floor=None), to=[entry])
 
         self._change(decide, "accept", entry, lambda job_id: self.load(job_id, checks))
 
@@ -244,7 +244,7 @@ class Pointer:
             known = document.entry(to.job_id)
             if known is not None and known.decision != "accepted":
                 raise RunGone(f"job {to.job_id} was withdrawn: `scoreline accept {to.job_id} --reason TEXT` accepts it")
-            changed = document if known is not None else noted(document, to)
+            changed = document if known is not None else noted(document, to, stays=True)
             if document.job_id == to.job_id:
                 return None
             return Move(document=replace(changed, floor=newest(changed)), to=[known or to])
@@ -281,8 +281,8 @@ class Pointer:
             Returns the document that the caller has read.
         """
         gone: list[str] = []
-        pause_s = _FIRST_PAUSE_S
-        for _ in range(_TRIES):
+        pause_s, failed = _FIRST_PAUSE_S, 0
+        while failed < _TRIES:
             found, etag = (read or self.read)()
             read = None
             document = found or Latest()
@@ -298,6 +298,7 @@ class Pointer:
                 if self._name(etag, move, _change_of(action, by), gone, load or self.load):
                     return
             except PreconditionFailed:
+                failed += 1
                 time.sleep(random.uniform(0, pause_s))
                 pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
         raise StoreUnavailable(f"{self.uri} was changed {_TRIES} times while it was being changed: try again")
@@ -324,7 +325,9 @@ class Pointer:
             return True
         try:
             found = load(run.job_id)
-        except RunGone as error:
+        except (RunGone, DocumentCorrupt) as error:
+            if isinstance(error, DocumentCorrupt) and not move.or_none:
+                raise
             log.warning("latest.run_gone", extra={"job_id": run.job_id, "error": str(error)})
             gone.append(run.job_id)
             return False

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from itertools import islice
+from threading import Lock
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound
@@ -17,6 +20,13 @@ from scoreline.tasks.quality.gate.pointer import Pointer
 from scoreline.tasks.quality.profiles.baseline import Baseline
 from scoreline.tasks.quality.profiles.profile import Profile
 
+_REMEMBERED = 4
+"""Number of profiles that a process remembers. A job is compared twice, by its checks and in its report, and the jobs
+of an output are compared with the same profile."""
+_MAX_REMEMBERED_BYTES = 1 << 18
+"""Size up to which a document is remembered. Decoded, it takes some ten times as much memory."""
+_remembered: OrderedDict[tuple[str, bytes], Profile] = OrderedDict()
+_lock = Lock()
 _FIRST_RUNS = 3
 """Number of the oldest accepted runs of which a profile is looked for."""
 
@@ -38,7 +48,29 @@ def read_profile(store: ObjectStore, folder: str) -> Profile:
     """
     key = keys.results_profile(folder)
     with decoding(store, key):
-        return Profile.from_dict(decode_object(store.get(key).data), store.uri(key))
+        data, uri = store.get(key).data, store.uri(key)
+        return _decoded(uri, data, lambda: Profile.from_dict(decode_object(data), uri))
+
+
+def remember_profile(uri: str, data: bytes, profile: Profile) -> None:
+    """Remember the profile of a document that was just written, so that `read_profile` need not decode it."""
+    if len(data) > _MAX_REMEMBERED_BYTES:
+        return
+    with _lock:
+        _remembered[uri, data] = profile
+        if len(_remembered) > _REMEMBERED:
+            _remembered.popitem(last=False)
+
+
+def _decoded(uri: str, data: bytes, decode: Callable[[], Profile]) -> Profile:
+    """Decode a profile, unless the same bytes of the same object are remembered."""
+    with _lock:
+        if (known := _remembered.get((uri, data))) is not None:
+            _remembered.move_to_end((uri, data))
+            return known
+    profile = decode()
+    remember_profile(uri, data, profile)
+    return profile
 
 
 def read_baseline(store: ObjectStore, manifest: Manifest) -> Profile | None:
@@ -50,7 +82,10 @@ def read_baseline(store: ObjectStore, manifest: Manifest) -> Profile | None:
         The baseline is missing or damaged.
     """
     data = ModelRegistry(store).attachment(manifest, BASELINE)
-    return None if data is None else Baseline.decode(data, f"the baseline of {manifest.ref}").profile
+    if data is None:
+        return None
+    name = f"the baseline of {manifest.ref}"
+    return _decoded(name, data, lambda: Baseline.decode(data, name).profile)
 
 
 def first_accepted(pointer: Pointer, latest: Latest, but: str = "") -> tuple[RunEntry, Profile] | None:

@@ -24,6 +24,7 @@ MIN_LEVEL = -11
 MAX_BUCKETS = 512
 """Maximum number of buckets, unless a histogram has another limit."""
 _MANTISSA_BITS = 52
+_BITS, _FLOATS = struct.Struct("<2Q"), struct.Struct("<2d")
 _INFINITY_BITS = 0x7FF << _MANTISSA_BITS
 
 
@@ -70,7 +71,7 @@ class Histogram:
             return 0.0, 0.0
         shift = _MANTISSA_BITS - self.level
         near, far = ((abs(bucket) - 1) << shift, abs(bucket) << shift)
-        low, high = (struct.unpack("<d", struct.pack("<Q", min(bits, _INFINITY_BITS)))[0] for bits in (near, far))
+        low, high = _FLOATS.unpack(_BITS.pack(min(near, _INFINITY_BITS), min(far, _INFINITY_BITS)))
         return (low, high) if bucket > 0 else (-high, -low)
 
     def quantile(self, share: float) -> float | None:
