@@ -36,8 +36,9 @@ LOOK_EVERY_S = 0.2
 LONGEST_S = 1.0
 """Number of seconds after which no further step is begun before the next batch, so that the part makes progress."""
 LONGEST_IN_PART_S = 60.0
-"""Number of seconds after which no further step is begun in the same part, so that the part ends within the time limit
-of its task."""
+"""Number of seconds of short steps after which none is begun in the same part, so that the part ends within the time
+limit of its task. Stints are counted apart and have the same limit: many records do not keep a plan from going on, nor
+does a long plan keep records waiting."""
 LONGEST_RECORDS_S = 20.0
 """If scoring records seems to take longer, they are only planned between two batches, and scored as parts. That is the
 length of a part: the part under way waits no longer than if its process had scored a part of another group first.
@@ -88,6 +89,8 @@ class ShortSteps:
     within: ShortSteps | None = field(default=None, init=False)
     """Does steps between two batches of records that are scored between two batches of a part."""
     spent_s: float = field(default=0.0, init=False)
+    _stints_s: float = field(default=0.0, init=False)
+    """The part of `spent_s` that stints of long steps took."""
     requests: Requests = field(default=Requests(), init=False)
     _looked_s: float = field(default=float("-inf"), init=False)
     _room: StepRoom = field(init=False)
@@ -112,7 +115,7 @@ class ShortSteps:
 
     def begin_part(self) -> None:
         """Record that the process begins a part (see `BetweenBatches.begin_part`)."""
-        self.spent_s, self.requests = 0.0, Requests()
+        self.spent_s, self._stints_s, self.requests = 0.0, 0.0, Requests()
         if self.stints is not None and not self._only_begins:
             self.stints.begin_part()
 
@@ -158,7 +161,7 @@ class ShortSteps:
             A step was interrupted by the time limit of the task.
         """
         begun = self.clock()
-        if begun - self._looked_s < LOOK_EVERY_S or self.spent_s >= LONGEST_IN_PART_S:
+        if begun - self._looked_s < LOOK_EVERY_S or not (self._has_time or self._has_time_for_stints):
             return 0.0
         within = self._engine_of_steps(engine)
         if self.within is not None:
@@ -179,7 +182,7 @@ class ShortSteps:
 
     def _go_on(self, model: ModelInUse) -> None:
         """Let a long step that has begun go on for a stint."""
-        if self.stints is None or self._only_begins:
+        if self.stints is None or self._only_begins or not self._has_time_for_stints:
             return
         begun, self._in_use, is_loaded = self.clock(), model, model.loaded is not None
         try:
@@ -193,7 +196,7 @@ class ShortSteps:
             ) from None
         finally:
             self._in_use = None
-            self.spent_s += self.clock() - begun
+            self._count(self.clock() - begun, is_stint=True)
 
     def _engine_of_steps(self, engine: Engine) -> Engine:
         """Return an engine for steps. They share neither the memory of the part nor the time of its challenger."""
@@ -224,7 +227,7 @@ class ShortSteps:
 
     def _due_turns(self, model: ModelInUse, left: list[WaitingStep]) -> frozenset[PinnedModel]:
         """Return the models that are to be loaded in place of the model in use, because their steps have waited."""
-        if self.within is None or self.spent_s >= LONGEST_IN_PART_S:
+        if self.within is None or not self._has_time:
             return frozenset()
         return self._turns.due(self._room.models_awaited(left), model)
 
@@ -242,8 +245,22 @@ class ShortSteps:
             self.spent_s = before_s + took_s
             self._turns.end(took_s)
 
+    @property
+    def _has_time(self) -> bool:
+        """Whether short steps may begin in this part."""
+        return self.spent_s - self._stints_s < LONGEST_IN_PART_S
+
+    @property
+    def _has_time_for_stints(self) -> bool:
+        """Whether long steps may go on in this part."""
+        return self._stints_s < LONGEST_IN_PART_S
+
+    def _count(self, seconds: float, *, is_stint: bool) -> None:
+        self.spent_s += seconds
+        self._stints_s += seconds if is_stint else 0.0
+
     def _may_begin(self, begun: float, left: list[WaitingStep]) -> bool:
-        if self.clock() - begun >= LONGEST_S or self.spent_s >= LONGEST_IN_PART_S or len(left) >= _MAX_LEFT:
+        if self.clock() - begun >= LONGEST_S or not self._has_time or len(left) >= _MAX_LEFT:
             return False
         return self.available() >= MIN_MEMORY_BYTES
 
@@ -286,7 +303,7 @@ class ShortSteps:
             log.warning("step.left", extra={"job_id": step.job_id, "task": step.task, "error": describe(error)})
         finally:
             if runs:
-                self.spent_s += self.clock() - begun
+                self._count(self.clock() - begun, is_stint=begins)
             if not begins:
                 with contextlib.suppress(LedgerError):
                     waiting.end(step, done=done)

@@ -1,6 +1,7 @@
 """Answers PutObject, HeadObject and DeleteObject of the embedded S3 server without moto, in a fraction of its time.
 
-A small job writes six objects. On a laptop, the server shares the processors with the worker.
+The same holds for GetObject of an object that does not exist, for which moto searches all errors of S3. A small job
+writes six objects, and is asked for before it has ended. On a laptop, the server shares the processors with the worker.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class PlainWrites:
                     headers: dict[str, str] = {**stored.response_dict, **stored.metadata, "Accept-Ranges": "bytes"}
                     start("200 OK", list(headers.items()))
                     return []
+                if stored is None:
+                    start("404 Not Found", [("Content-Length", "0")])
+                    return []
+            case "GET" if key not in bucket.keys:
+                return _refuse_absent(start)
         return self._app(environ, start)
 
     def _put(self, bucket: FakeBucket, key: str, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
@@ -77,7 +83,7 @@ class PlainWrites:
         with self._lock:
             before = bucket.keys.get(key)
             if expected is not None and before is None:
-                return refuse(start, "404 Not Found", "NoSuchKey", "The specified key does not exist.")
+                return _refuse_absent(start)
             if (free == "*" and before is not None) or (
                 expected is not None and expected.strip('"') != before.etag.strip('"')
             ):
@@ -104,3 +110,7 @@ class PlainWrites:
         if not key or bucket is None or bucket.policy or bucket.is_versioned or bucket.encryption:
             return None
         return bucket, key
+
+
+def _refuse_absent(start: Start) -> list[bytes]:
+    return refuse(start, "404 Not Found", "NoSuchKey", "The specified key does not exist.")

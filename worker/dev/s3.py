@@ -48,6 +48,10 @@ class KeepingAlive(MotoRequestHandler):
 
     disable_nagle_algorithm = True  # otherwise, the body of an answer waits for the acknowledgement of its headers
 
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log one request in a single line. Werkzeug's log takes a seventh of the time of a small request."""
+        sys.stderr.write(f'"{self.requestline}" {code} {size}\n')
+
     def run_wsgi(self) -> None:
         """Answer one request."""
         length = self.headers.get("Content-Length", "0")

@@ -307,7 +307,7 @@ def test_after_the_first_attempt_a_part_does_no_steps(at: OneJob, install: Insta
 
 
 def test_after_a_minute_of_steps_a_part_does_no_more(at: OneJob, install: Install) -> None:
-    done, time = install(ready), Time()
+    done, time = install(ready), Time(1.1 * LOOK_EVERY_S)
     between = steps(clock=time)
     between.spent_s = LONGEST_IN_PART_S
     at.ledger.waiting.add(end_of("a"))

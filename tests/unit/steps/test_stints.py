@@ -30,7 +30,7 @@ from scoreline.tasks.steps.arrange import _Arrangement
 from scoreline.tasks.steps.engine import Engine, ModelInUse
 from scoreline.tasks.steps.finalize import finalize
 from scoreline.tasks.steps.long_steps import LARGE_MEMORY_BYTES, MIN_MEMORY_BYTES
-from scoreline.tasks.steps.short_steps import LOOK_EVERY_S, ShortSteps
+from scoreline.tasks.steps.short_steps import LONGEST_IN_PART_S, LOOK_EVERY_S, ShortSteps
 from scoreline.tasks.steps.step_room import StepRoom
 from scoreline.tasks.steps.stints import MOST_AT_ONCE, Gate, LongStep, StepAbandoned, Stints
 from tests.support.one_job import OneJob
@@ -147,6 +147,46 @@ def test_a_part_that_begins_pauses_the_step_and_between_parts_it_works(tmp_path:
     steps.begin_part()
     look(one, steps)
     assert not stints._begun
+
+
+def test_a_step_goes_on_in_a_part_that_has_spent_its_time_on_short_steps(tmp_path: Path, stints: Pausing) -> None:
+    one, steps = scored(tmp_path), between(stints)
+    one.ledger.waiting.add(END)
+    look(one, steps)
+    steps.spent_s += LONGEST_IN_PART_S
+    for _ in range(100):
+        look(one, steps)
+        if not stints._begun:
+            break
+    assert one.outcome.state == "succeeded"
+
+
+def test_after_a_minute_of_stints_a_step_waits_for_the_end_of_the_part_and_short_steps_do_not(
+    tmp_path: Path, stints: Pausing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, steps, done = scored(tmp_path), between(stints), list[WaitingStep]()
+    one.ledger.waiting.add(END)
+    look(one, steps)
+    clock = steps.clock
+    assert isinstance(clock, Time)
+
+    def stint(seconds: float) -> None:
+        clock.now += LONGEST_IN_PART_S
+        stints.passed += 1
+
+    monkeypatch.setattr(stints, "_stint", stint)
+    monkeypatch.setattr(short_steps, "_run", lambda engine, step, longest_s: done.append(step))
+    monkeypatch.setattr(StepRoom, "holds_model", lambda *_: True)
+    passed = stints.passed
+    for number in range(3):
+        one.ledger.waiting.add(WaitingStep(task="scoreline.score_staged", job_id=f"records-{number}"))
+        look(one, steps)
+    assert stints.passed == passed + 1
+    assert [step.job_id for step in done] == ["records-0", "records-1", "records-2"]
+    # In the next part, the step goes on
+    steps.begin_part()
+    look(one, steps)
+    assert stints.passed == passed + 2
 
 
 def test_a_step_of_a_process_that_ends_is_listed_again(tmp_path: Path, stints: Pausing) -> None:

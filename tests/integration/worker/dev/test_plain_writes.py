@@ -20,7 +20,7 @@ _SIGNED = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bucket() -> Iterator[Any]:
     backend = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
     yield backend.create_bucket(BUCKET, "us-east-1")
@@ -36,6 +36,25 @@ def put(body: bytes, length: int) -> str:
     environ |= {"RAW_URI": raw, "REQUEST_URI": raw, "CONTENT_LENGTH": str(length), "wsgi.input": io.BytesIO(body)}
     _, status, _ = run_wsgi_app(PlainWrites(create_backend_app("s3"), backend), environ, buffered=True)
     return status.partition(" ")[0]
+
+
+def ask_for_absent(app: Any, method: str) -> tuple[str, str, bytes]:
+    """Ask for an object that does not exist. Return the status, the code of the error, and the body."""
+    raw = f"/{BUCKET}/absent"
+    environ = EnvironBuilder(raw, "http://127.0.0.1:9000", method=method, headers=list(_SIGNED.items())).get_environ()
+    body, status, _ = run_wsgi_app(app, environ | {"RAW_URI": raw, "REQUEST_URI": raw}, buffered=True)
+    text = b"".join(body)
+    return status.partition(" ")[0], text.partition(b"<Code>")[2].partition(b"<")[0].decode(), text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_object_that_does_not_exist_is_missing_as_in_moto_but_without_it(bucket: Any, method: str) -> None:
+    backend, moto_app = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"], create_backend_app("s3")
+    plain = PlainWrites(lambda *_: pytest.fail("moto was asked"), backend)
+    expected = ask_for_absent(moto_app, method)
+    found = ask_for_absent(plain, method)
+    assert found[:2] == expected[:2] == ("404", "NoSuchKey" if method == "GET" else "")
+    assert bool(found[2]) == bool(expected[2]) == (method == "GET")
 
 
 def test_an_object_whose_client_died_while_it_sent_is_not_stored(bucket: Any) -> None:
