@@ -99,15 +99,31 @@ class StoredRows:
             return np.ones(batch.num_rows, np.bool_)
         stored, missing = self._look_up(connection, batch, longest)
         (key,) = self.columns.key
+        if stored[key].equals(own[key]):  # the usual case: the index returns all keys, in their order
+            return ~self._alike(batch, own, stored, missing)
         places = pc.index_in(own[key], value_set=stored[key])
         same: NDArray[np.bool_] = places.is_valid().to_numpy(zero_copy_only=False).copy()
-        at = places.filter(places.is_valid())
-        alike = missing[at.to_numpy()] == _missing(batch, self.columns.others)[same]
-        for name in self.columns.others:
-            equal = pc.equal(own[name].filter(pa.array(same)), stored[name].take(at))
-            alike &= equal.to_numpy(zero_copy_only=False)
-        same[same] = alike
+        found, at = pa.array(same), places.filter(places.is_valid())
+        same[same] = self._alike(
+            batch.filter(found),
+            {name: column.filter(found) for name, column in own.items()},
+            {name: column.take(at) for name, column in stored.items()},
+            missing[at.to_numpy()],
+        )
         return ~same
+
+    def _alike(
+        self,
+        batch: pa.RecordBatch,
+        own: Mapping[str, pa.Array],
+        stored: Mapping[str, pa.Array],
+        missing: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Return for each row whether it has the same values as the stored row at the same place."""
+        alike: NDArray[np.bool_] = missing == _missing(batch, self.columns.others)
+        for name in self.columns.others:
+            alike &= pc.equal(own[name], stored[name]).to_numpy(zero_copy_only=False)
+        return alike
 
     def _look_up(
         self, connection: Connection, batch: pa.RecordBatch, longest: Mapping[str, int]
