@@ -74,6 +74,7 @@ class Beginning:
                 results=results,
                 table=table,
                 columns=columns,
+                schema=schema,
                 budget=self._budget(),
                 at_once=at_once,
             ),

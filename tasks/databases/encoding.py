@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+from numpy.typing import NDArray
 
 from scoreline.storage.errors import DatabaseError
 
@@ -59,17 +60,17 @@ def sql_type(kind: pa.DataType, column: str) -> str:
     raise DatabaseError(f"column {column!r} of type {kind} has no type in PostgreSQL: leave it out with --columns")
 
 
-def encode(batch: pa.RecordBatch, first: int | None = None) -> memoryview:
+def encode(batch: pa.RecordBatch, numbers: NDArray[np.int64] | None = None) -> memoryview:
     """Return rows as CSV for COPY, in which a missing value is empty and an empty text is ``""``.
 
     Parameters
     ----------
-    first : int, optional
-        The number of the first row within its file. If given, the numbers of the rows are the first column.
+    numbers : ndarray of int64, shape (n_rows,), optional
+        The number of each row within its file. If given, the numbers are the first column.
     """
     columns = [_as_text(column) for column in batch.columns]
-    if first is not None:
-        columns.insert(0, pa.array(np.arange(first, first + batch.num_rows)))
+    if numbers is not None:
+        columns.insert(0, pa.array(numbers))
     sink = pa.BufferOutputStream()
     pa_csv.write_csv(pa.RecordBatch.from_arrays(columns, [str(n) for n in range(len(columns))]), sink, _OPTIONS)
     return memoryview(sink.getvalue())

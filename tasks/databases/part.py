@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 from psycopg import sql
 
 from scoreline.storage.databases.connection import Connection, is_of_row, is_transient, transaction
 from scoreline.storage.errors import DatabaseUnavailable
-from scoreline.tasks.databases.encoding import ROW, encode
+from scoreline.tasks.databases.encoding import ROW
+from scoreline.tasks.databases.part_rows import Batches, PartRows
 from scoreline.tasks.databases.refused import Refused, budget_in_words, store_refused
 from scoreline.tasks.databases.registry import Receipt, Registry
+from scoreline.tasks.databases.stored_rows import StoredRows
 from scoreline.tasks.databases.tables import Mapped, Table, find_table, identifiers
 from scoreline.tasks.job.loads import LoadRequest
 from scoreline.tasks.quality.gate.latest import ResultFile
@@ -21,6 +24,9 @@ from scoreline.tasks.quality.results.reading import Results
 
 _COPY = "scoreline_copy"
 """Name of the temporary table."""
+_TEMPORARY = sql.Identifier("pg_temp", _COPY)
+_MOSTLY = 0.75
+"""The share of rows that differ above which the next rows of a file are no longer compared before they are copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,8 @@ class PartLoader:
     table: Table
     """The table that receives the rows: the table of the request, or the one that will replace it."""
     columns: Mapped
+    schema: pa.Schema
+    """The columns of the results."""
     budget: Budget
     at_once: bool
     """Whether rows are first copied into the table itself, because no row is expected to have one of their keys."""
@@ -64,17 +72,20 @@ class PartLoader:
         connection: Connection,
         part: int,
         file: ResultFile,
-        batches: Callable[[], Iterator[pa.RecordBatch]],
+        batches: Batches,
         receipts: Mapping[int, Receipt],
     ) -> None:
         aside = sum(receipt.set_aside for receipt in receipts.values())
         words = budget_in_words(self.budget.allowed, self.budget.rows)
         refused = Refused(allowed=self.budget.left - aside, whole=words)
-        self._create_copy(connection)
         self._check_table(connection)
-        if not (self.at_once and self._copy_at_once(connection, batches)):
-            self._copy(connection, batches, refused)
-            self._insert(connection, file.rows, refused)
+        rows = PartRows(batches=batches, schema=self.schema, columns=self.columns, table=self.table)
+        if not (self.at_once and self._copy_at_once(connection, rows)):
+            stored = StoredRows.of(connection, self.table, self.columns)
+            once = stored.has_plain_key(self.schema) and rows.has_each_key_once()
+            compared = stored if once and stored.can_compare(self.schema) else None
+            if self._copy(connection, rows, refused, compared):
+                self._insert(connection, file.rows, refused, once)
         uri = ""
         if refused.reasons:
             store, folder = self.results.place
@@ -91,26 +102,32 @@ class PartLoader:
         )
 
     def _check_table(self, connection: Connection) -> None:
-        """Raise `DatabaseUnavailable` if another table has the name now: receipts are those of one table."""
+        """Raise `DatabaseUnavailable` if another table has the name now, or the table has other types.
+
+        Receipts are those of one table, and rows are written in the form of its types. The table is locked until the
+        transaction ends, so that it stays what it is.
+        """
+        lock = sql.SQL("SELECT {} FROM {} LIMIT 0").format(identifiers(self.columns.targets), self.table.sql)
+        connection.execute(lock)
         found = find_table(connection, self.table.schema, self.table.name)
         if found is None or found.oid != self.table.oid:
             raise DatabaseUnavailable(
                 f"table {self.table.schema}.{self.table.name} was dropped or replaced while it was loaded: try again"
             )
+        if any(found.types.get(name) != self.table.types[name] for name in self.columns.targets):
+            raise DatabaseUnavailable(
+                f"columns of table {self.table.schema}.{self.table.name} were given other types meanwhile: try again"
+            )
 
-    def _copy_at_once(self, connection: Connection, batches: Callable[[], Iterator[pa.RecordBatch]]) -> bool:
+    def _copy_at_once(self, connection: Connection, rows: PartRows) -> bool:
         """Copy all rows into the table itself, which takes half of the time. Return False if it refuses any of them.
 
         The table refuses a key that is there, so that no row is changed. A deadlock is no reason to give up, because
         the other way writes rows in the order of their keys.
         """
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
-            self.table.sql, identifiers(self.columns.targets)
-        )
         try:
-            with connection.transaction(), connection.cursor() as cursor, cursor.copy(statement) as copy:
-                for batch, _ in self._numbered(batches()):
-                    copy.write(encode(batch))
+            with connection.transaction():
+                rows.copy(connection, rows.by_key(), self.table.sql, None)
         except psycopg.errors.DeadlockDetected:
             return False
         except psycopg.Error as error:
@@ -119,37 +136,57 @@ class PartLoader:
             return False
         return True
 
-    def _copy(self, connection: Connection, batches: Callable[[], Iterator[pa.RecordBatch]], refused: Refused) -> None:
-        """Copy all rows into the temporary table, except those whose values do not fit the types."""
-        statement = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier("pg_temp", _COPY))
+    def _copy(self, connection: Connection, rows: PartRows, refused: Refused, stored: StoredRows | None) -> bool:
+        """Copy all rows into the temporary table, except those whose values do not fit the types.
 
-        def send(pieces: Iterator[tuple[pa.RecordBatch, int]]) -> None:
-            with connection.cursor() as cursor, cursor.copy(statement) as copy:
-                for batch, first in pieces:
-                    copy.write(encode(batch, first))
+        Return whether there are any.
 
+        Parameters
+        ----------
+        stored : StoredRows, optional
+            If given, rows that are in the table with the same values are left out, as long as that saves time.
+        """
         try:
             with connection.transaction():
-                send(self._numbered(batches()))
+                return self._copy_differing(connection, rows, stored)
         except psycopg.Error as error:
             if not is_of_row(error):
                 raise
-            for batch, first in self._numbered(batches()):
+        self._create_copy(connection)
+        for batch, numbers in rows.in_order():
+            first = int(numbers[0])
 
-                def load(low: int, high: int, batch: pa.RecordBatch = batch, first: int = first) -> None:
-                    send(iter([(batch.slice(low - first, high - low), low)]))
+            def load(low: int, high: int, batch: pa.RecordBatch = batch, first: int = first) -> None:
+                piece = batch.slice(low - first, high - low), np.arange(low, high)
+                rows.copy(connection, [piece], _TEMPORARY, ROW)
 
-                refused.search(connection, first, first + batch.num_rows, load)
+            refused.search(connection, first, first + batch.num_rows, load)
+        return True
 
-    def _numbered(self, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, int]]:
-        first = 0
-        for batch in batches:
-            yield batch.select(self.columns.sources), first
-            first += batch.num_rows
+    def _copy_differing(self, connection: Connection, rows: PartRows, stored: StoredRows | None) -> bool:
+        copied = False
+        for batch, numbers in rows.by_key():
+            if stored is not None:
+                differs = stored.differing(connection, batch)
+                batch, numbers = batch.filter(pa.array(differs)), numbers[differs]
+                if differs.mean() > _MOSTLY:
+                    stored = None
+            if batch.num_rows:
+                if not copied:
+                    self._create_copy(connection)
+                rows.copy(connection, [(batch, numbers)], _TEMPORARY, ROW)
+                copied = True
+        return copied
 
-    def _insert(self, connection: Connection, rows: int, refused: Refused) -> None:
-        """Insert the rows of the temporary table, except those that the table refuses."""
-        if self.request.mode != "append":
+    def _insert(self, connection: Connection, rows: int, refused: Refused, once: bool) -> None:
+        """Insert the rows of the temporary table, except those that the table refuses.
+
+        Parameters
+        ----------
+        once : bool
+            Whether each key is known to be there once.
+        """
+        if self.request.mode != "append" and not once:
             self._refuse_without_key(connection, refused)
             self._refuse_repeated(connection, refused)
         try:
@@ -158,9 +195,7 @@ class PartLoader:
         except psycopg.Error as error:
             if not is_of_row(error):
                 raise
-            connection.execute(
-                sql.SQL("CREATE INDEX ON {} ({})").format(sql.Identifier("pg_temp", _COPY), sql.Identifier(ROW))
-            )
+            connection.execute(sql.SQL("CREATE INDEX ON {} ({})").format(_TEMPORARY, sql.Identifier(ROW)))
             refused.search(connection, 0, rows, lambda low, high: self._insert_range(connection, low, high))
 
     def _insert_range(self, connection: Connection, low: int, high: int) -> None:
@@ -173,7 +208,7 @@ class PartLoader:
         for name in self.request.key:
             gone = connection.execute(
                 sql.SQL("DELETE FROM {} WHERE {} IS NULL RETURNING {}").format(
-                    sql.Identifier("pg_temp", _COPY), sql.Identifier(name), sql.Identifier(ROW)
+                    _TEMPORARY, sql.Identifier(name), sql.Identifier(ROW)
                 )
             )
             for (row,) in gone.fetchall():
@@ -184,7 +219,7 @@ class PartLoader:
 
         PostgreSQL refuses the second change of a row only if the first one changed it, so this is looked for.
         """
-        copy, row, key = sql.Identifier("pg_temp", _COPY), sql.Identifier(ROW), identifiers(self.request.key)
+        copy, row, key = _TEMPORARY, sql.Identifier(ROW), identifiers(self.request.key)
         query = sql.SQL("SELECT EXISTS (SELECT FROM {} GROUP BY {} HAVING count(*) > 1)").format(copy, key)
         if connection.execute(query).fetchone() == (False,):
             return
@@ -210,7 +245,7 @@ class PartLoader:
             self.table.sql,
             identifiers(columns.targets),
             identifiers(columns.targets),
-            sql.Identifier("pg_temp", _COPY),
+            _TEMPORARY,
             condition,
         )
         if self.request.mode == "append":

@@ -72,6 +72,8 @@ class Table:
     name: str
     types: Mapping[str, str]
     """The name of the type of each column."""
+    vague: frozenset[str] = frozenset()
+    """The columns whose collation takes different texts for equal."""
 
     @property
     def sql(self) -> sql.Identifier:
@@ -97,11 +99,18 @@ def find_table(connection: Connection, schema: str, name: str) -> Table | None:
     if kind not in ("r", "p"):
         raise DatabaseError(f"{schema}.{name} is not a table, but a view or the like: name a table")
     rows = connection.execute(
-        "SELECT a.attname, coalesce(b.typname, t.typname) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
-        "LEFT JOIN pg_type b ON b.oid = t.typbasetype WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped",
+        "SELECT a.attname, coalesce(b.typname, t.typname), NOT coalesce(l.collisdeterministic, true) FROM "
+        "pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype LEFT JOIN "
+        "pg_collation l ON l.oid = a.attcollation WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped",
         (oid,),
+    ).fetchall()
+    return Table(
+        oid=oid,
+        schema=schema,
+        name=name,
+        types={column: kind for column, kind, _ in rows},
+        vague=frozenset(column for column, _, vague in rows if vague),
     )
-    return Table(oid=oid, schema=schema, name=name, types=dict(rows.fetchall()))
 
 
 def check_fits(connection: Connection, table: Table, columns: Mapped, request: LoadRequest, schema: pa.Schema) -> None:

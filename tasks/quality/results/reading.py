@@ -100,13 +100,13 @@ class Results:
     @contextlib.contextmanager
     def opened(
         self, file: ResultFile, columns: Sequence[str] | None = None
-    ) -> Iterator[Callable[[], Iterator[pa.RecordBatch]]]:
+    ) -> Iterator[Callable[..., Iterator[pa.RecordBatch]]]:
         """Fetch and check one file, and provide a function that yields its rows in batches, as often as it is called.
 
         Parameters
         ----------
         columns : sequence of str, optional
-            Names of the columns to read; by default, all.
+            Names of the columns to read; by default, all. The function may be called with others.
 
         Raises
         ------
@@ -115,9 +115,9 @@ class Results:
         """
         with self._open(file) as opened:
             schema = self._whole_schema(opened.schema_arrow)
-            inside = None if columns is None else [name for name in columns if name != self._partition_by]
 
-            def batches() -> Iterator[pa.RecordBatch]:
+            def batches(columns: Sequence[str] | None = columns) -> Iterator[pa.RecordBatch]:
+                inside = None if columns is None else [name for name in columns if name != self._partition_by]
                 rows = 0
                 for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=inside, use_threads=False):
                     rows += batch.num_rows

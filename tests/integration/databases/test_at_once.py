@@ -25,9 +25,9 @@ def inserted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Provide a list that gets the number of rows of each part which is not copied into the table itself."""
     insert, found = PartLoader._insert, list[int]()
 
-    def noting(self: PartLoader, connection: Any, rows: int, refused: Any) -> None:
+    def noting(self: PartLoader, connection: Any, rows: int, *more: Any) -> None:
         found.append(rows)
-        insert(self, connection, rows, refused)
+        insert(self, connection, rows, *more)
 
     monkeypatch.setattr(PartLoader, "_insert", noting)
     return found
