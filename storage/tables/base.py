@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -111,6 +111,9 @@ class Survey:
     of integers or booleans is nullable only if some row has no value."""
     spans: tuple[Span, ...]
     """Spans in order. Each row is in exactly one span."""
+    decode: Callable[[], pa.RecordBatch | None] | None = field(default=None, compare=False, repr=False)
+    """Decodes all rows and columns of an object whose bytes are in memory, or returns None if parts should do it. It
+    keeps the bytes in memory. It is None for formats that do not decode objects in advance."""
 
 
 @dataclass(frozen=True, kw_only=True)

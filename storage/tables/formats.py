@@ -53,7 +53,7 @@ class Tables:
         given, plain = self._last_schema
         if not given.equals(found.schema, check_metadata=True):
             given, plain = self._last_schema = found.schema, schema_without_views(found.schema)
-        return found if plain is given else Survey(schema=plain, spans=found.spans)
+        return found if plain is given else replace(found, schema=plain)
 
     def expect_requests(
         self,

@@ -8,6 +8,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.forward import ForwardReader
+from scoreline.storage.tables.held_rows import decode_all, held_rows, read_rows
 from scoreline.storage.tables.kept_reader import KeptReader
 from scoreline.storage.tables.parquet_chunks import Leaves
 from scoreline.storage.tables.parquet_held import open_held, read_held
@@ -114,7 +116,8 @@ class ParquetFormat:
             fields = [field.with_nullable(field.name not in without_nulls) for field in schema]
             found = pa.schema(fields, schema.metadata)
             self._surveyed = (schema, without_nulls, found)
-        return Survey(schema=found, spans=tuple(spans))
+        decode = None if data is None else partial(decode_all, file, schema, features)
+        return Survey(schema=found, spans=tuple(spans), decode=decode)
 
     def _without_nulls(self, source: Pinned, file: pq.ParquetFile, schema: pa.Schema) -> set[str]:
         """Return the integer and boolean columns without nulls.
@@ -152,6 +155,9 @@ class ParquetFormat:
             span = replace(
                 span, start=max(span.start, span.wanted.start), stop=min(span.stop, span.wanted.stop), wanted=None
             )
+        if (held := held_rows(source)) is not None:
+            yield from read_rows(held, span, schema.names, batch_rows)
+            return
         if (data := held_bytes(source)) is not None:
             yield from read_held(source, data, span, schema, batch_rows)
             return

@@ -9,12 +9,14 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
+import pyarrow as pa
+
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 from scoreline.storage.objects.base import ObjectInfo, StoredObject
 from scoreline.storage.objects.caching import CachingStore
-from scoreline.storage.tables.base import Listed, Pinned
+from scoreline.storage.tables.base import Listed, Pinned, Survey
 from scoreline.storage.tables.ranged import RangedFile, changed
-from scoreline.storage.tables.spool import Spool
+from scoreline.storage.tables.spool import RECORD_BYTES, Spool
 
 SMALL_BYTES = 1 << 20
 """Maximum size in bytes of an object that is read whole. Up to this size, a second request takes more time than
@@ -34,8 +36,12 @@ KEPT_S = 20.0
 score begins the next part within a second."""
 
 
-type Recall = Callable[[], bytes | None]
-"""Returns the bytes of an object that a process has read before; None if they are lost."""
+_BLOCK_BYTES, _BLOCK_OBJECTS = 1 << 20, 256
+"""Size of the rows, or number of objects, after which rows are written to the spool together."""
+
+
+type Recall = Callable[[], bytes | pa.RecordBatch | None]
+"""Returns the bytes or the rows of an object that a process has read before; None if they are lost."""
 
 
 def hold(source: Pinned, data: bytes | None = None) -> Pinned:
@@ -102,6 +108,9 @@ class KeptObjects:
         self._kept_s = kept_s
         self._spool = spool
         self._is_spooling = False
+        self._decoded: list[tuple[Pinned, pa.RecordBatch]] = []
+        """Objects whose rows have to be written to the spool."""
+        self._decoded_bytes = 0
         self._most_bytes = _KEPT_BYTES
         self._objects: dict[tuple[str, str], tuple[Pinned, int]] = {}
         self._bytes = 0
@@ -118,7 +127,7 @@ class KeptObjects:
         self._is_spooling = all_small and self._spool is not None and len(objects) > 1
         self._most_bytes = _KEPT_FOR_PARTS_BYTES if all_small and not self._is_spooling else _KEPT_BYTES
         if self._is_spooling and self._spool is not None:
-            self._spool.begin()
+            self._spool.begin(sum(source.size + RECORD_BYTES for source in objects))
 
     def reserve(self, source: Listed) -> Kept:
         """Reserve memory and space in the spool for an object. Return where there was enough; `Kept.NOWHERE` if not."""
@@ -133,12 +142,33 @@ class KeptObjects:
             kept |= Kept.IN_MEMORY
         return kept
 
-    def add(self, held: Pinned, rows: int, kept: Kept) -> None:
-        """Keep an object of so many rows that `hold` has read, where `reserve` found enough."""
+    def add(self, held: Pinned, survey: Survey, kept: Kept) -> None:
+        """Keep an object that `hold` has read, where `reserve` found enough."""
+        rows = sum(span.rows for span in survey.spans)
         if Kept.IN_MEMORY in kept:
             self._objects[held.uri, held.etag] = held, rows
-        if Kept.IN_SPOOL in kept and self._spool is not None and (data := held_bytes(held)) is not None:
+        if Kept.IN_SPOOL not in kept or self._spool is None or (data := held_bytes(held)) is None:
+            return
+        batch = None if survey.decode is None else survey.decode()
+        if batch is None:
             self._spool.add(held, data, rows)
+            return
+        if self._decoded and (
+            self._decoded_bytes > _BLOCK_BYTES
+            or len(self._decoded) == _BLOCK_OBJECTS
+            or not batch.schema.equals(self._decoded[0][1].schema, check_metadata=True)
+        ):
+            self._write_decoded(self._spool)
+        self._decoded.append((held, batch))
+        self._decoded_bytes += batch.get_total_buffer_size()  # `nbytes` takes a tenth of the time of decoding
+
+    def _write_decoded(self, spool: Spool) -> None:
+        """Write the rows of objects to the spool, or their bytes if there is not enough space."""
+        objects, self._decoded, self._decoded_bytes = self._decoded, [], 0
+        if objects and not spool.add_rows(objects):
+            for held, batch in objects:
+                if (data := held_bytes(held)) is not None:
+                    spool.add(held, data, batch.num_rows)
 
     def find(self, source: Pinned) -> Pinned:
         """Return the object in memory if it is kept; otherwise `source`."""
@@ -148,6 +178,7 @@ class KeptObjects:
     def hand_on(self) -> None:
         """Keep the objects for parts of the job, until they are unused for some time."""
         if self._is_spooling and self._spool is not None:
+            self._write_decoded(self._spool)
             self._spool.publish()
             self._is_spooling = False  # the spool now deletes the objects itself
             self._forget()
@@ -202,6 +233,7 @@ class KeptObjects:
 
     def _forget(self) -> None:
         """Forget the objects in memory."""
+        self._decoded, self._decoded_bytes = [], 0
         self._objects.clear()
         self._bytes = 0
         used, self._used = self._used, None

@@ -4,8 +4,12 @@ The main process opens a file for each process of its pool before it forks the p
 files, and the system deletes the files when the last of the processes ends, even if it is killed. Each process writes
 objects only to its own file, and reads the files of all. In each file that it reads, it notes the time.
 
+An object is written as its bytes, or as its decoded rows. The rows of several objects make up a block, which is read at
+once.
+
 What a process reads is not trusted: the other process may have died while it was writing, or may already be writing the
-objects of another job. The index of a file and each object have a digest, and what does not match it is not used.
+objects of another job. The index of a file, each object and each block have a digest, and what does not match it is not
+used.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import BinaryIO
 
+import pyarrow as pa
+
 from scoreline.storage.tables.base import Pinned
 
 log = logging.getLogger(__name__)
@@ -38,11 +44,15 @@ _HEADER = struct.Struct("<QQ32s")
 `_USED`, and the objects begin at `_DATA_AT`."""
 _HEADER_AT = _USED.size
 _DATA_AT = 64
-_RECORD = struct.Struct("<16sQQI32s")
-"""Name (see `_name`), offset, number of rows, size, and digest of an object. The records of an index are sorted, so
-that a process finds an object without reading all of them."""
+_RECORD = struct.Struct("<16sQQII32s")
+"""Name (see `_name`), offset, number of rows, place, size, and digest of an object. The place is `_AS_BYTES`, or the
+number of the object's first row in a block; offset, size and digest are then those of the block. The records of an
+index are sorted, so that a process finds an object without reading all of them."""
+RECORD_BYTES = _RECORD.size
+"""Space that an object takes besides its bytes."""
+_AS_BYTES = 0xFFFF_FFFF
 _INDEX_BYTES = 16 << 20
-"""Maximum size of an index, because each process keeps the index of each file in memory. This is enough for 240,000
+"""Maximum size of an index, because each process keeps the index of each file in memory. This is enough for 230,000
 objects."""
 
 
@@ -50,16 +60,45 @@ objects."""
 class Spooled:
     """An object in a spool."""
 
+    blocks: Blocks
     file: BinaryIO
     offset: int
-    size: int
     rows: int
+    place: int
+    size: int
     digest: bytes
 
-    def read(self) -> bytes | None:
-        """Return the bytes of the object; None if the spool no longer has them, or if they are damaged."""
+    def read(self) -> bytes | pa.RecordBatch | None:
+        """Return the bytes of the object, or its rows. Return None if the spool lost them, or if they are damaged."""
+        if self.place != _AS_BYTES:
+            block = self.blocks.read(self.file, self.offset, self.size, self.digest)
+            return None if block is None else block.slice(self.place, self.rows)
         data = _read(self.file, self.size, self.offset)
         return data if hashlib.sha256(data).digest() == self.digest else None
+
+
+class Blocks:
+    """Reads blocks of rows. The last block stays in memory, because objects are read in the order of the input."""
+
+    def __init__(self) -> None:
+        self._last: tuple[bytes, pa.RecordBatch | None] = (b"", None)
+
+    def read(self, file: BinaryIO, offset: int, size: int, digest: bytes) -> pa.RecordBatch | None:
+        """Return the rows of a block; None if the spool lost them, or if they are damaged."""
+        known, block = self._last  # a single tuple, because several threads may read blocks
+        if known == digest:
+            return block
+        data = _read(file, size, offset)
+        if hashlib.sha256(data).digest() != digest:
+            return None
+        with pa.ipc.open_stream(data) as reader:
+            block = reader.read_next_batch()
+        self._last = digest, block
+        return block
+
+    def release(self) -> None:
+        """Release the memory of the last block."""
+        self._last = (b"", None)
 
 
 class Spool:
@@ -83,17 +122,26 @@ class Spool:
         self._limit_bytes = limit_bytes
         self._unused_s = unused_s
         self._reserved = self._end = _DATA_AT
+        self._expected = _DATA_AT
+        """The space that all objects take that will probably be written."""
         self._records: list[bytes] | None = None
         """The objects that were written so far; None if this process writes none at the moment."""
         self._indexes: dict[BinaryIO, tuple[bytes, bytes]] = {}
         """The header and the index of each file that was read last."""
+        self._blocks = Blocks()
         self._cleared: SimpleQueue[None] | None = None
         self.clear()  # the process that had this number before may have died
 
-    def begin(self) -> None:
-        """Delete the objects that this process has written, and begin to write others."""
+    def begin(self, expected_bytes: int = 0) -> None:
+        """Delete the objects that this process has written, and begin to write others.
+
+        Parameters
+        ----------
+        expected_bytes : int
+            Total size of the objects. Rows that are larger than their object are not written in place of later objects.
+        """
         self.clear()
-        self._records = []
+        self._records, self._expected = [], _DATA_AT + expected_bytes
 
     def reserve(self, size: int) -> bool:
         """Reserve space for an object of so many bytes. Return whether there was enough."""
@@ -112,8 +160,34 @@ class Spool:
             return
         digest = hashlib.sha256(data).digest()
         if self._write(data, self._end):
-            records.append(_RECORD.pack(_name(source), self._end, rows, len(data), digest))
+            records.append(_RECORD.pack(_name(source), self._end, rows, _AS_BYTES, len(data), digest))
             self._end += len(data)
+
+    def add_rows(self, objects: Sequence[tuple[Pinned, pa.RecordBatch]]) -> bool:
+        """Write the rows of objects with equal columns as a block. Call `reserve` for each first.
+
+        Return False if there is not enough space. The caller then adds the bytes of the objects.
+        """
+        records = self._records
+        if records is None:
+            return True
+        rows = pa.concat_batches([batch for _, batch in objects])
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_batch(rows)
+        data = memoryview(sink.getvalue())
+        more = len(data) - sum(source.size for source, _ in objects)
+        if more > 0 and max(self._reserved, self._expected) + more > self._limit_bytes:
+            return False
+        self._reserved, self._expected = self._reserved + more, self._expected + more
+        digest, place = hashlib.sha256(data).digest(), 0
+        if self._write(data, self._end):
+            for source, batch in objects:
+                record = _name(source), self._end, batch.num_rows, place, len(data), digest
+                records.append(_RECORD.pack(*record))
+                place += batch.num_rows
+            self._end += len(data)
+        return True
 
     def publish(self) -> None:
         """Let all processes find the objects that were written, until they are unused for some time."""
@@ -129,6 +203,7 @@ class Spool:
 
     def find(self, sources: Sequence[tuple[Pinned, int]]) -> list[Spooled | None]:
         """Return each object if some process has written it with so many rows; otherwise None."""
+        self._blocks.release()
         indexes = [(file, index) for file in self._files if (index := self._index(file))]
         names = [_name(source) for source, _ in sources] if indexes else []
         found: list[Spooled | None] = [None] * len(sources)
@@ -137,8 +212,7 @@ class Spool:
             for number, name in enumerate(names):
                 record = _search(index, name)
                 if record is not None and record[2] == sources[number][1]:
-                    _, offset, rows, size, digest = record
-                    found[number] = Spooled(file, offset, size, rows, digest)
+                    found[number] = Spooled(self._blocks, file, *record[1:])
                     is_used = True
             if is_used:
                 with contextlib.suppress(OSError):
@@ -170,7 +244,7 @@ class Spool:
         self._indexes[file] = header, index
         return index
 
-    def _write(self, data: bytes, offset: int) -> bool:
+    def _write(self, data: bytes | memoryview, offset: int) -> bool:
         """Write bytes at a position. If this fails, delete all objects, and return False."""
         try:
             while data:
@@ -218,7 +292,7 @@ def _read(file: BinaryIO, size: int, offset: int) -> bytes:
         return b""
 
 
-def _search(index: bytes, name: bytes) -> tuple[bytes, int, int, int, bytes] | None:
+def _search(index: bytes, name: bytes) -> tuple[bytes, int, int, int, int, bytes] | None:
     """Return the record of an object; None if the index has none."""
 
     def name_at(place: int) -> bytes:

@@ -172,7 +172,7 @@ def survey_inputs(
             may_pause()
             surveyed = early or tables.survey(source, options, features)
             if kept is not None and place:
-                kept.add(source, sum(span.rows for span in surveyed.spans), place)
+                kept.add(source, surveyed, place)
             found.append(
                 SurveyedObject(
                     file=InputFile(

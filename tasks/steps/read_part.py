@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import ALIGNED_ROWS, MalformedRow, Pinned, Rows
+from scoreline.storage.tables.held_rows import hold_rows
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, Recall, held_bytes, hold
 from scoreline.tasks.job.plan import Columns, Part, Slice
@@ -157,8 +158,10 @@ def _recalled(item: _Object) -> Pinned | None:
     _, source, recall = item
     if not _size_to_hold(item) or held_bytes(source) is not None:
         return source
-    data = None if recall is None else recall()
-    return None if data is None else hold(source, data)
+    found = None if recall is None else recall()
+    if isinstance(found, pa.RecordBatch):
+        return hold_rows(source, found)
+    return None if found is None else hold(source, found)
 
 
 def _hold(item: _Object) -> tuple[Sequence[Slice], Pinned]:

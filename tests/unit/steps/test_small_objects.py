@@ -386,16 +386,16 @@ def test_objects_that_the_spool_has_lost_are_fetched(
     counts = count_gets(planning, monkeypatch)
     made = planner.draft(planning, job(), FAST, hand_on=True)
     expected = score(scoring, made)[0]
-    # Given a damaged object
+    # Given a damaged block of rows
     (part,) = made.parts
     source = Pinned.of(planning.buckets.main, part.slices[1])
     ((_, recall),) = scoring.kept.take([(source, 1)])
     spooled = getattr(recall, "__self__", None)
     assert isinstance(spooled, Spooled)
     os.pwrite(spooled.file.fileno(), b"damaged", spooled.offset)
-    # Then only that object is fetched again, and the rows are the same
+    # Then its objects are fetched again, and the rows are the same
     assert score(scoring, made)[0].equals(expected)
-    assert counts == {"in/0.parquet": 1, "in/1.parquet": 2, "in/2.parquet": 1}
+    assert counts == {f"in/{number}.parquet": 2 for number in range(3)}
     # And if it was replaced since, the part fails
     put(planning, "1.parquet", id=[1], x=[7.0])
     with pytest.raises(InputChanged, match=r"s3://data/in/1\.parquet"):
@@ -453,7 +453,7 @@ def test_objects_that_the_spool_loses_during_a_part_are_fetched_side_by_side(
     reads: list[Spooled] = []
     read = Spooled.read
 
-    def watched(self: Spooled) -> bytes | None:
+    def watched(self: Spooled) -> bytes | pa.RecordBatch | None:
         if len(reads) == read_before:
             planning.kept.begin([Sized("a", 1), Sized("b", 1)])
         reads.append(self)
