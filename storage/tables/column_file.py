@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from scoreline.storage.reused_memory import ReusedMemory
 
+MARK_AT = 16
 _ALIGNMENT = 64
 
 
@@ -28,43 +29,52 @@ class ColumnFile:
     Parameters
     ----------
     file : BinaryIO
-        An empty file, opened for reading and writing. The file is closed when nothing refers to it.
+        A file, opened for reading and writing. A file without a `mark` and `begin` is closed with this object.
     schema : pyarrow.Schema
         The columns.
     memory : ReusedMemory
         Memory for batches.
+    begin : int
+        Position in the file at which columns begin.
+    mark : bytes
+        Bytes that the file has at `MARK_AT` until it is used for other rows.
     """
 
-    def __init__(self, file: BinaryIO, schema: pa.Schema, memory: ReusedMemory) -> None:
+    def __init__(
+        self, file: BinaryIO, schema: pa.Schema, memory: ReusedMemory, *, begin: int = 0, mark: bytes = b""
+    ) -> None:
         self._file = file
-        weakref.finalize(self, file.close)
+        if not begin and not mark:
+            weakref.finalize(self, file.close)
+        self.mark = mark
         self._schema = schema
         self._memory = memory
-        self._end = 0
+        self._end = begin
         self._kinds: dict[str, pa.DataType] = dict(zip(schema.names, schema.types, strict=True))
-        self._places: dict[str, tuple[int, int | None]] = {}
+        self.places: dict[str, tuple[int, int | None]] = {}
         """For each column in the file, the position of its values, and that of its validity bits if it has nulls."""
-        self._arrays: dict[str, pa.Array] = {}
+        self.arrays: dict[str, pa.Array] = {}
+        """The columns that are in memory."""
 
     def add(self, name: str, column: pa.ChunkedArray) -> None:
         """Add the values of a column, one for each row. Raise `OSError` if the disk is full."""
         array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
         bits = bit_width(array.type)
         if bits is None or array.type != self._kinds[name]:
-            self._arrays[name] = pa.concat_arrays([array, array.slice(0, 0)])  # without the rows before
+            self.arrays[name] = pa.concat_arrays([array, array.slice(0, 0)])  # without the rows before
             return
         validity, data = array.buffers()
-        values = self._write(_from_row(data, array.offset, len(array), bits))
-        valid = self._write(_from_row(validity, array.offset, len(array), 1)) if array.null_count else None
-        self._places[name] = values, valid
+        values = self.write(_from_row(data, array.offset, len(array), bits))
+        valid = self.write(_from_row(validity, array.offset, len(array), 1)) if array.null_count else None
+        self.places[name] = values, valid
 
     def read(self, start: int, stop: int) -> pa.RecordBatch:
         """Return the rows from `start` to `stop`. Raise `OSError` if the disk cannot be read."""
         first = start - start % 8  # at a whole byte of bits
         rows = stop - first
-        sizes = {name: _size(rows, bit_width(self._kinds[name]) or 0) for name in self._places}
+        sizes = {name: _size(rows, bit_width(self._kinds[name]) or 0) for name in self.places}
         validity = _aligned(_size(rows, 1))
-        with_nulls = sum(valid is not None for _, valid in self._places.values())
+        with_nulls = sum(valid is not None for _, valid in self.places.values())
         total = sum(map(_aligned, sizes.values())) + with_nulls * validity
         block = self._memory.array(max(total, 1), max(total, 1))
         buffer = pa.foreign_buffer(block.ctypes.data, max(total, 1), block)
@@ -78,23 +88,31 @@ class ColumnFile:
 
         arrays: list[pa.Array] = []
         for name, kind in self._kinds.items():
-            if name not in self._places:
-                arrays.append(self._arrays[name].slice(first, rows))
+            if name not in self.places:
+                arrays.append(self.arrays[name].slice(first, rows))
                 continue
-            values, valid = self._places[name]
+            values, valid = self.places[name]
             bits = bit_width(kind) or 0
             data = take(values + first * bits // 8, sizes[name])
             nulls = None if valid is None else take(valid + first // 8, _size(rows, 1))
             arrays.append(pa.Array.from_buffers(kind, rows, [nulls, data], -1 if valid is not None else 0))
+        self._check_mark()
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema).slice(start - first)
 
-    def _write(self, data: Any) -> int:
+    def write(self, data: Any) -> int:
         """Append bytes to the file, and return their position."""
         position, view = self._end, memoryview(data)
         while len(view):
             written = os.pwrite(self._file.fileno(), view, self._end)
             view, self._end = view[written:], self._end + written
         return position
+
+    def _check_mark(self) -> None:
+        """Raise `OSError` if the file is used for other rows. If not, note the time of use."""
+        if self.mark:
+            if os.pread(self._file.fileno(), len(self.mark), MARK_AT) != self.mark:
+                raise OSError("another process has deleted the rows that it had shared")
+            os.utime(self._file.fileno())
 
     def _read(self, into: Any, position: int) -> None:
         view = memoryview(into)

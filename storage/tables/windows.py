@@ -55,6 +55,8 @@ class WideReader(RowGroupReader):
     ----------
     row : int
         Number of the first row to read.
+    disk : Disk, optional
+        Where rows are kept; None if they are kept in memory.
     """
 
     def __init__(
@@ -65,16 +67,18 @@ class WideReader(RowGroupReader):
         row: int,
         get_into: Callable[[int, memoryview], None],
         open_file: Callable[[Fetcher, Planned], tuple[ChunkFile, pq.ParquetFile]],
+        disk: Disk | None,
     ) -> None:
         self._group = group
         self._schema = schema
         self._get_into = get_into
         self._open_file = open_file
-        self._disk = Disk.with_room(group, schema)
+        self._disk = disk
         self._most_rows, self._batch_rows = self._limits(batch_rows)
         self.row = row
         self._stop = 0
         self._window: Window | None = None
+        self._is_shared = False
         self._batch = None
 
     def _limits(self, batch_rows: int) -> tuple[int, int]:
@@ -99,8 +103,39 @@ class WideReader(RowGroupReader):
         if self._window is None or not self._window.rows_left:
             self._window = None  # free this window before the next one is decoded
             self.row = max(self.row, start)
-            self._window = self._decode(stop)
+            shared = self._find_shared() or self._share()
+            self._is_shared = shared is not None
+            self._window = shared or self._decode(stop)
         return self._window.take()
+
+    def can_reach(self, row: int) -> bool:
+        """Return whether the reader can still reach a row (see `RowGroupReader.can_reach`).
+
+        Each part opens shared rows again, so that it notices if the object has changed.
+        """
+        return not self._is_shared and super().can_reach(row)
+
+    def _find_shared(self) -> Window | None:
+        """Return a window of rows that a process of this worker has decoded; None if there is none."""
+        first, rows, size = self.row - self._group.first_row, self._group.rows, self._batch_rows
+        edges = [first, *range((first // size + 1) * size, rows, size), rows]
+        sizes = [end - start for start, end in pairwise(edges)]
+        found = None if self._disk is None else self._disk.find_shared(sizes, first)
+        if found is not None:
+            self._get_into(self._group.chunks[0].start, memoryview(bytearray(1)))  # fails if the object has changed
+        return found
+
+    def _share(self) -> Window | None:
+        """Decode all rows for all processes of this worker, if this one plans a job. Return None if rows are broken.
+
+        Planning must not fail because of rows that it does not need.
+        """
+        if self._disk is None or self.row != self._group.first_row or not self._disk.shares_next:
+            return None
+        try:
+            return self._decode(self._group.first_row + self._group.rows, self._disk)
+        except (pa.ArrowException, OSError, ValueError):
+            return None
 
     def close(self) -> None:
         """Release all memory (see `RowGroupReader.close`)."""
@@ -124,20 +159,23 @@ class WideReader(RowGroupReader):
         """Plan the requests of a pass."""
         return list(plan_requests(self._group.chunks, self.row, 0, request_bytes=_REQUEST_BYTES))
 
-    def _decode(self, stop: int) -> Window:
-        """Decode the next rows up to `stop`, or as many as fit into a window.
+    def _decode(self, stop: int, shared: Disk | None = None) -> Window:
+        """Decode the next rows up to `stop`, or as many as fit into a window. Share all of them if there is `shared`.
 
         From the second slice on, a full window is decoded, because this reader may read the next slice as well.
         """
         is_later_slice = self._stop not in (0, stop)
-        self._stop = stop
+        self._stop = 0 if shared is not None else stop
         if is_later_slice:
             stop = max(stop, self.row + int(_SEVERAL * self._most_rows))
         edges = self._edges(self.row - self._group.first_row, min(stop - self._group.first_row, self._group.rows))
         shrink_heap()
         sizes = [end - start for start, end in pairwise(edges)]
         window: Window
-        window = PackedWindow(self._schema, sizes) if self._disk is None else self._disk.open_window(sizes)
+        if shared is not None:
+            window = to_share = shared.open_shared(sizes)
+        else:
+            window = PackedWindow(self._schema, sizes) if self._disk is None else self._disk.open_window(sizes)
         planned = self._plan()
         allocate = _Slots(len(planned)).allocate
         fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=allocate)
@@ -157,6 +195,8 @@ class WideReader(RowGroupReader):
         finally:
             file.close()
             fetcher.close()
+        if shared is not None:
+            shared.publish(to_share)
         shrink_heap()  # the rows and their features take most memory now
         return window
 
