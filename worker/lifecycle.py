@@ -22,6 +22,8 @@ from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.settings import StorageSettings
+from scoreline.storage.tables.formats import Tables
+from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.storage.tables.spool import Spool
 from scoreline.tasks.alerts.settings import AlertSettings
@@ -29,6 +31,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import CLIENT, WORKER, Connections
 from scoreline.tasks.dispatch.queue import send_message
 from scoreline.tasks.dispatch.queue_names import QueueNames
+from scoreline.tasks.records.format import RecordsFormat
 from scoreline.tasks.schedules.guarded_inputs import check_outside_schedules
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.tasks.schedules.settings import ScheduleSettings
@@ -65,6 +68,8 @@ class Process:
     sizing: Sizing | None = None
     spool_files: list[BinaryIO] = field(default_factory=list)
     """The files of all processes of the pool (see `scoreline.storage.tables.spool`); none if no spool is used."""
+    row_files: list[BinaryIO] = field(default_factory=list)
+    """Likewise, for rows of wide row groups (see `scoreline.storage.tables.shared_rows`)."""
     preloaded: list[Bundle] = field(default_factory=list)
     store_error: StoreError | None = None
     """The error that made the sizes of the models in the bucket unknown; None without an error."""
@@ -108,6 +113,7 @@ def engine(app: Celery) -> Engine:
             reconcile_s=settings.reconcile_s,
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
+            tables=Tables(RecordsFormat(), _shared_rows()),
             kept=KeptObjects(for_parts=True, spool=_spool(settings)),
             profile=settings.profile,
             verify_keys=connections.model_settings.verify_keys,
@@ -141,6 +147,12 @@ def _spool(settings: WorkerSettings) -> Spool | None:
     if own is None or own >= len(files):  # the pool may have grown since the files were opened
         return None
     return Spool(files, own, limit_bytes=settings.spool_bytes)
+
+
+def _shared_rows() -> SharedRows | None:
+    """Return the rows that processes of the worker share, as this process uses them; None if they share none."""
+    files, own = process.row_files, getattr(current_process(), "index", None)
+    return None if own is None or own >= len(files) else SharedRows(files, own)
 
 
 def _do_request(app: Celery, within: Engine, step: WaitingStep, longest_s: float) -> bool:

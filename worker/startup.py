@@ -142,10 +142,10 @@ def _log_sizing(**_: Any) -> None:
 
 
 def _open_spool(**_: Any) -> None:
-    """Open the files through which processes of the pool hand small objects to each other. One process needs none."""
+    """Open the files through which processes of the pool hand small objects and wide row groups to each other."""
     count = 1 if process.sizing is None else process.sizing.processes
-    if count > 1 and WorkerSettings.from_env(os.environ).spool_bytes:
-        process.spool_files = open_files(count)
+    if count > 1 and WorkerSettings.from_env(os.environ).spool_bytes:  # one process needs none
+        process.spool_files, process.row_files = open_files(count), open_files(count)
 
 
 def _preload(**_: Any) -> None:

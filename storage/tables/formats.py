@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pyarrow as pa
@@ -17,6 +19,7 @@ from scoreline.storage.tables.delimited import DelimitedFormat
 from scoreline.storage.tables.jsonl import JsonLinesFormat
 from scoreline.storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
 from scoreline.storage.tables.parquet import ParquetFormat
+from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.views import has_plain_types, schema_without_views, without_views
 
 _RECORDS = "records"
@@ -31,10 +34,15 @@ class Tables:
     ----------
     records : TableFormat, optional
         Reads the records that applications submit. Only jobs read such objects, and only their own.
+    shared : SharedRows, optional
+        Rows that processes of this worker share.
     """
 
-    def __init__(self, records: TableFormat | None = None) -> None:
-        self._formats: dict[str, TableFormat] = {} if records is None else {_RECORDS: records}
+    def __init__(self, records: TableFormat | None = None, shared: SharedRows | None = None) -> None:
+        self._formats: dict[str, TableFormat] = {"parquet": ParquetFormat(shared=shared)}
+        if records is not None:
+            self._formats[_RECORDS] = records
+        self._shared = shared
         self._lock = threading.Lock()
         self._last_schema = (pa.schema([]), pa.schema([]))
         """The schema of the last survey, and the same schema without views. Both are cached, because most objects of a
@@ -87,6 +95,10 @@ class Tables:
                     else:
                         rows = replace(rows, batch=without_views(rows.batch))
                 yield reject_invalid_strings(rows, source.uri)
+
+    def planning(self) -> AbstractContextManager[None]:
+        """Return a block in which rows are read to plan a job, so that processes of this worker need them next."""
+        return contextlib.nullcontext() if self._shared is None else self._shared.planning()
 
     def _format(self, source: Pinned, options: ReadOptions) -> TableFormat:
         if _RECORDS in self._formats and kind_of(source.key, options) == _RECORDS:

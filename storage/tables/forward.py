@@ -16,6 +16,7 @@ from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.blocks import BlockReader
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.contents import explain_row_group
+from scoreline.storage.tables.disk_windows import Disk
 from scoreline.storage.tables.fetching import CONNECTIONS, Fetcher, Request
 from scoreline.storage.tables.parquet_chunks import Leaves, find_chunks, plan_requests
 from scoreline.storage.tables.ranged import RangedFile
@@ -26,6 +27,7 @@ from scoreline.storage.tables.row_groups import (
     RowGroupReader,
     StreamingReader,
 )
+from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.windows import WideReader
 
 READ_BYTES = 88 << 20
@@ -47,6 +49,8 @@ class ForwardReader:
         each column.
     memory_bytes : int, optional
         Memory for reading, by default `READ_BYTES`.
+    shared : SharedRows, optional
+        Rows that processes of this worker share.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class ForwardReader:
         *,
         memory_bytes: int | None = None,
         connections: int = CONNECTIONS,
+        shared: SharedRows | None = None,
     ) -> None:
         self.key = (source.uri, source.etag, tuple(columns), batch_rows)
         self._source = source
@@ -70,6 +75,7 @@ class ForwardReader:
         self._batch_rows = batch_rows
         self._memory = memory_bytes or READ_BYTES
         self._connections = connections
+        self._shared = shared
         self._raw = RangedFile(source.store, source.key, source.size, source.etag)
         self._fetcher: Fetcher | None = None
         self._planned: dict[int, _Plan] = {}
@@ -215,7 +221,9 @@ class ForwardReader:
         return StreamingReader(opened, self._number, self._first_row, self._columns, self._batch_rows, release)
 
     def _by_column(self, group: RowGroup, row: int) -> WideReader:
-        return WideReader(group, self._schema(), self._batch_rows, row, self._raw.get_into, self._open_by_column)
+        schema = self._schema()
+        disk = Disk.with_room(group, schema, self._source, self._shared)
+        return WideReader(group, schema, self._batch_rows, row, self._raw.get_into, self._open_by_column, disk)
 
     def _schema(self) -> pa.Schema:
         schema = self._open_file(self._raw, 0).schema_arrow

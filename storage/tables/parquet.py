@@ -25,6 +25,7 @@ from scoreline.storage.tables.parquet_held import open_held, read_held
 from scoreline.storage.tables.parquet_layout import is_joined
 from scoreline.storage.tables.parquet_opening import open_parquet, refuse_encrypted_columns
 from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.small_objects import held_bytes
 
 COMPRESSION = "zstd"
@@ -70,9 +71,12 @@ class ParquetFormat:
         Maximum total size of the cached footers, as encoded. The latest footer is always cached. Decoded footers use
         about ten times as much memory. The limit bounds the memory for footers, whatever the number of objects in a
         job.
+    shared : SharedRows, optional
+        Rows that processes of this worker share.
     """
 
-    def __init__(self, footer_bytes: int = 512 << 10) -> None:
+    def __init__(self, footer_bytes: int = 512 << 10, shared: SharedRows | None = None) -> None:
+        self._shared = shared
         self._footer_bytes = footer_bytes
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
@@ -138,7 +142,7 @@ class ParquetFormat:
                 found.add(name)
         if unknown:
             nulls: Counter[str] = Counter()
-            with contextlib.closing(self._reader(source, unknown, _NULL_BATCH_ROWS, **_SURVEY_LIMITS)) as reader:
+            with contextlib.closing(self._reader(source, unknown, _NULL_BATCH_ROWS, None, **_SURVEY_LIMITS)) as reader:
                 for rows in reader.read(0, metadata.num_rows):
                     nulls.update({name: rows.batch.column(name).null_count for name in unknown})
             found |= {name for name in unknown if not nulls[name]}
@@ -163,7 +167,7 @@ class ParquetFormat:
             return
         reader = self._kept.take((source.uri, source.etag, tuple(schema.names), batch_rows), span.start)
         if reader is None:
-            reader = self._reader(source, schema.names, batch_rows)
+            reader = self._reader(source, schema.names, batch_rows, self._shared)
             reader.skip_to(span.start, self._first_rows(source))
         is_done = False
         try:
@@ -210,13 +214,17 @@ class ParquetFormat:
             self._began = (name, first_rows)
         return first_rows
 
-    def _reader(self, source: Pinned, columns: list[str], batch_rows: int, **limits: int) -> ForwardReader:
+    def _reader(
+        self, source: Pinned, columns: list[str], batch_rows: int, shared: SharedRows | None = None, **limits: int
+    ) -> ForwardReader:
         metadata = self._open(source).metadata
 
         def open_file(file: RangedFile, buffer_bytes: int) -> pq.ParquetFile:
             return self._open(source, buffer_bytes=buffer_bytes, raw=file)
 
-        return ForwardReader(source, metadata, Leaves(metadata), open_file, columns, batch_rows, **limits)
+        return ForwardReader(
+            source, metadata, Leaves(metadata), open_file, columns, batch_rows, shared=shared, **limits
+        )
 
     def _open(self, source: Pinned, *, buffer_bytes: int = 0, raw: RangedFile | None = None) -> pq.ParquetFile:
         name = (source.uri, source.etag)

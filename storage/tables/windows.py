@@ -1,8 +1,9 @@
-"""Decodes the columns of a row group one after another, and keeps the rows of a window in memory."""
+"""Decodes the columns of a row group one after another, and keeps the rows of a window on disk or in memory."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -15,17 +16,21 @@ from scoreline.storage.reused_memory import ReusedMemory
 from scoreline.storage.tables.base import align
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.decoded_columns import column_blocks, too_few
+from scoreline.storage.tables.disk_windows import Disk, DiskFailed, Window
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet_chunks import plan_requests
 from scoreline.storage.tables.row_groups import Planned, RowGroup, RowGroupReader
 
+log = logging.getLogger(__name__)
+
 _SEVERAL = 0.7
 """If several windows are needed, each has at most this share of the maximum size. The reason is that the last batch of
 a window is still scored while the next window is decoded."""
 _BATCHES = 12
-"""Minimum number of batches for which a window has room. The memory of a batch is freed as soon as the batch is
-scored."""
+"""Minimum number of batches for which a window in memory has room. The memory of a batch is freed as soon as the batch
+is scored. Batches of a window on disk are as small, because the next one is read while one is scored, and features take
+memory, too."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 32 << 20
@@ -40,7 +45,8 @@ _REQUEST_BYTES = 4 << 20
 class WideReader(RowGroupReader):
     """Decodes the columns one after another, for the rows of one window at a time.
 
-    Each window takes a pass over the row group.
+    Each window takes a pass over the row group. A window on disk usually has all rows that are needed. If the disk is
+    full or in memory, several smaller windows are decoded, and kept in memory.
 
     While a column is decoded page by page, the dictionary of the column stays in memory. For a thousand columns, the
     dictionaries are as large as the rows.
@@ -49,6 +55,8 @@ class WideReader(RowGroupReader):
     ----------
     row : int
         Number of the first row to read.
+    disk : Disk, optional
+        Where rows are kept; None if they are kept in memory.
     """
 
     def __init__(
@@ -59,27 +67,75 @@ class WideReader(RowGroupReader):
         row: int,
         get_into: Callable[[int, memoryview], None],
         open_file: Callable[[Fetcher, Planned], tuple[ChunkFile, pq.ParquetFile]],
+        disk: Disk | None,
     ) -> None:
         self._group = group
         self._schema = schema
         self._get_into = get_into
         self._open_file = open_file
-        self._most_rows = max(1, group.window_bytes * group.rows // max(group.decoded_bytes, 1))
-        self._batch_rows = min(batch_rows, align(max(1, self._most_rows // _BATCHES)))
+        self._disk = disk
+        self._most_rows, self._batch_rows = self._limits(batch_rows)
         self.row = row
         self._stop = 0
-        self._window: PackedWindow | None = None
+        self._window: Window | None = None
+        self._is_shared = False
         self._batch = None
+
+    def _limits(self, batch_rows: int) -> tuple[int, int]:
+        """Return the maximum number of rows of a window and of a batch."""
+        most = max(1, self._group.window_bytes * self._group.rows // max(self._group.decoded_bytes, 1))
+        batch_rows = min(batch_rows, align(max(1, most // _BATCHES)))
+        return (most if self._disk is None else self._disk.most_rows), batch_rows
 
     def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
         """Return the next batch (see `RowGroupReader.peek`)."""
         if self._batch is None and max(self.row, start) < self._group.first_row + self._group.rows:
-            if self._window is None or not self._window.rows_left:
-                self._window = None  # free this window before the next one is decoded
-                self.row = max(self.row, start)
-                self._window = self._decode(stop)
-            self._batch = self._window.take()
+            try:
+                self._batch = self._next(start, stop)
+            except DiskFailed as error:
+                log.warning("wide.unwritable", extra={"error": str(error)})
+                self._window = self._disk = None
+                self._most_rows, self._batch_rows = self._limits(self._batch_rows)
+                self._batch = self._next(start, stop)
         return self._batch
+
+    def _next(self, start: int, stop: int) -> pa.RecordBatch:
+        if self._window is None or not self._window.rows_left:
+            self._window = None  # free this window before the next one is decoded
+            self.row = max(self.row, start)
+            shared = self._find_shared() or self._share()
+            self._is_shared = shared is not None
+            self._window = shared or self._decode(stop)
+        return self._window.take()
+
+    def can_reach(self, row: int) -> bool:
+        """Return whether the reader can still reach a row (see `RowGroupReader.can_reach`).
+
+        Each part opens shared rows again, so that it notices if the object has changed.
+        """
+        return not self._is_shared and super().can_reach(row)
+
+    def _find_shared(self) -> Window | None:
+        """Return a window of rows that a process of this worker has decoded; None if there is none."""
+        first, rows, size = self.row - self._group.first_row, self._group.rows, self._batch_rows
+        edges = [first, *range((first // size + 1) * size, rows, size), rows]
+        sizes = [end - start for start, end in pairwise(edges)]
+        found = None if self._disk is None else self._disk.find_shared(sizes, first)
+        if found is not None:
+            self._get_into(self._group.chunks[0].start, memoryview(bytearray(1)))  # fails if the object has changed
+        return found
+
+    def _share(self) -> Window | None:
+        """Decode all rows for all processes of this worker, if this one plans a job. Return None if rows are broken.
+
+        Planning must not fail because of rows that it does not need.
+        """
+        if self._disk is None or self.row != self._group.first_row or not self._disk.shares_next:
+            return None
+        try:
+            return self._decode(self._group.first_row + self._group.rows, self._disk)
+        except (pa.ArrowException, OSError, ValueError):
+            return None
 
     def close(self) -> None:
         """Release all memory (see `RowGroupReader.close`)."""
@@ -103,18 +159,23 @@ class WideReader(RowGroupReader):
         """Plan the requests of a pass."""
         return list(plan_requests(self._group.chunks, self.row, 0, request_bytes=_REQUEST_BYTES))
 
-    def _decode(self, stop: int) -> PackedWindow:
-        """Decode the next rows up to `stop`, or as many as fit into a window.
+    def _decode(self, stop: int, shared: Disk | None = None) -> Window:
+        """Decode the next rows up to `stop`, or as many as fit into a window. Share all of them if there is `shared`.
 
         From the second slice on, a full window is decoded, because this reader may read the next slice as well.
         """
         is_later_slice = self._stop not in (0, stop)
-        self._stop = stop
+        self._stop = 0 if shared is not None else stop
         if is_later_slice:
             stop = max(stop, self.row + int(_SEVERAL * self._most_rows))
         edges = self._edges(self.row - self._group.first_row, min(stop - self._group.first_row, self._group.rows))
         shrink_heap()
-        window = PackedWindow(self._schema, [end - start for start, end in pairwise(edges)])
+        sizes = [end - start for start, end in pairwise(edges)]
+        window: Window
+        if shared is not None:
+            window = to_share = shared.open_shared(sizes)
+        else:
+            window = PackedWindow(self._schema, sizes) if self._disk is None else self._disk.open_window(sizes)
         planned = self._plan()
         allocate = _Slots(len(planned)).allocate
         fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=allocate)
@@ -134,6 +195,8 @@ class WideReader(RowGroupReader):
         finally:
             file.close()
             fetcher.close()
+        if shared is not None:
+            shared.publish(to_share)
         shrink_heap()  # the rows and their features take most memory now
         return window
 

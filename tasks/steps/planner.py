@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -211,7 +212,7 @@ def draft(
         The columns of the results of earlier jobs. A job with a few records and the columns of an earlier job is not
         sampled. The caller must compare the columns with those of the results (see `KnownColumns`).
     hand_on : bool
-        Whether small objects are kept for the parts of the job, which this worker may score next.
+        Whether small objects and wide row groups are kept for the parts of the job, which this worker may score next.
     survey : callable, optional
         As for `plan_job`.
 
@@ -222,7 +223,9 @@ def draft(
     """
     is_drafted = False
     try:
-        made = _draft(engine, job, pace or Pace(), known_columns, (survey or survey_job)(engine, job))
+        found_input = (survey or survey_job)(engine, job)
+        with engine.tables.planning() if hand_on else contextlib.nullcontext():
+            made = _draft(engine, job, pace or Pace(), known_columns, found_input)
         is_drafted = True
         return made
     finally:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scoreline.storage import scratch_files
 from scoreline.storage.errors import InputChanged, StoreUnavailable
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
@@ -484,7 +485,10 @@ def test_columns_of_a_wide_row_group_are_decoded_one_after_another(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("narrow")
-def test_batches_of_a_wide_row_group_do_not_hold_its_window(tmp_path: Path, values: pa.Table) -> None:
+def test_batches_of_a_wide_row_group_do_not_hold_its_window(
+    tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch_files, "room", lambda: 0)  # so that the window is in memory
     _, source = put(tmp_path, values, row_group_size=ROWS)
     batch = next(ParquetFormat().read(source, span(0, ROWS), SCHEMA, ROWS)).batch
     assert batch.nbytes <= (1 << 20) // windows._BATCHES + 64 * len(COLUMNS)

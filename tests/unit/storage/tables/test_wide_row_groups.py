@@ -5,16 +5,20 @@ from __future__ import annotations
 import gc
 import io
 import mmap
+import os
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scoreline.storage import reused_memory, scratch_files
+from scoreline.storage.process_memory import own_memory
 from scoreline.storage.tables import row_groups, windows
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.fetching import Fetcher
@@ -29,7 +33,8 @@ BATCH = 640
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Treat every row group as wide, and decode blocks of rows of at most one MiB."""
+    """Treat every row group as wide, and decode blocks of rows of at most one MiB, in memory."""
+    monkeypatch.setattr(scratch_files, "room", lambda: 0)
     monkeypatch.setattr(RangedFile, "WHOLE_BYTES", 0)
     monkeypatch.setattr(row_groups, "DECODER_BYTES", 1 << 10)
     monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
@@ -95,12 +100,14 @@ def numbers(rows: int = ROWS, columns: int = 16) -> pa.Table:
     [{}, {"data_page_size": 1_000}, {"use_dictionary": False, "data_page_size": 5_120, "write_batch_size": 1}],
     ids=["large pages", "small pages", "pages that end between any rows"],
 )
+@pytest.mark.parametrize("disk", [0, 1 << 30, 1_500_000], ids=["in memory", "on disk", "on a small disk"])
 @pytest.mark.parametrize(
     "edges", [(0, ROWS), (0, BATCH, 2 * BATCH, ROWS), (1, 639, 641, 6_001, 6_002, 15_000, ROWS - 1)]
 )
 def test_values_are_those_of_arrow_wherever_a_window_ends(
-    tmp_path: Path, options: dict[str, Any], edges: tuple[int, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], edges: tuple[int, ...], disk: int
 ) -> None:
+    monkeypatch.setattr(scratch_files, "room", lambda: disk)
     table = of_all_types()
     _, source = put(tmp_path, table, **options)
     formats = ParquetFormat()
@@ -117,6 +124,7 @@ def test_values_are_those_of_arrow_wherever_a_window_ends(
         # And selected columns have the requested order
         some = pa.schema([schema.field(name) for name in ("text", "float64", "int8 with nulls")])
         assert read(formats, source, start, stop, some)[0].batch.schema.names == some.names
+    formats.release()
 
 
 def test_batches_begin_at_multiples_of_their_size_whatever_was_read_before(tmp_path: Path) -> None:
@@ -232,6 +240,89 @@ def test_fetched_bytes_take_the_memory_that_rows_do_not_take_yet(
     # Then four columns are in memory at first, and hardly more than one when the rows of the others are there
     assert [round(columns) for columns in held[:4]] == [4] * 4
     assert all(columns <= min(4, 1 + (16 - number) / 4) + 0.1 for number, columns in enumerate(held))
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the rows of windows on disk."""
+    monkeypatch.setattr(scratch_files, "room", lambda: 1 << 30)
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_rows_on_disk_are_fetched_once_and_take_the_memory_of_a_few_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = numbers()
+    store, source = put(tmp_path, table)
+    mapped: list[int] = []
+
+    def map_memory(size: int) -> mmap.mmap:
+        mapped.append(size)
+        return own_memory(size)
+
+    monkeypatch.setattr(reused_memory, "own_memory", map_memory)
+    formats = ParquetFormat()
+    formats.survey(source)
+    store.asked = row = 0
+    span = Span(start=0, stop=ROWS, first_row=0, rows=ROWS, size=0)
+    for rows in formats.read(source, span, table.schema, BATCH):
+        assert rows.batch.num_rows <= BATCH
+        assert pa.Table.from_batches([rows.batch]).equals(table.slice(row, BATCH))
+        row += rows.batch.num_rows
+        del rows
+    assert row == ROWS
+    assert store.asked <= 1.02 * source.size
+    of_batches = [size for size in mapped if size < windows._REQUEST_BYTES]
+    assert sum(of_batches) <= 3 * BATCH * 16 * 8
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_a_batch_from_disk_is_not_overwritten_while_it_is_used(tmp_path: Path) -> None:
+    table = numbers()
+    _, source = put(tmp_path, table)
+    kept = [rows.batch for rows in read(ParquetFormat(), source, 3, ROWS, table.schema)]
+    assert pa.Table.from_batches(kept).equals(table.slice(3))
+
+
+@pytest.mark.usefixtures("on_disk")
+@pytest.mark.parametrize("after", [0, 1, 5], ids=["writing fails", "reading fails", "reading fails later"])
+def test_rows_are_kept_in_memory_if_the_disk_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, after: int
+) -> None:
+    table = of_all_types()
+    _, source = put(tmp_path, table)
+    schema = pq.ParquetFile(tmp_path / "bucket" / "a.parquet").schema_arrow
+    opened: list[BinaryIO] = []
+
+    def open_scratch() -> BinaryIO:
+        full = after == 0
+        opened.append(Path("/dev/full").open("r+b", buffering=0) if full else tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
+        return opened[-1]
+
+    monkeypatch.setattr(scratch_files, "open_scratch", open_scratch)
+    found: list[Rows] = []
+    span = Span(start=5, stop=ROWS, first_row=5, rows=ROWS - 5, size=0)
+    for rows in ParquetFormat().read(source, span, schema, BATCH):
+        found.append(rows)
+        if after and len(found) == after:
+            os.ftruncate(opened[0].fileno(), 0)
+    assert len(opened) == 1
+    assert "wide.unwritable" in caplog.text
+    assert np.concatenate([rows.numbers for rows in found]).tolist() == list(range(5, ROWS))
+    rows_found = pa.Table.from_batches([rows.batch for rows in found])
+    for name in table.column_names:
+        assert bits(rows_found[name]).equals(bits(table[name].slice(5))), name
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_columns_that_stay_in_memory_limit_the_rows_of_a_window(tmp_path: Path) -> None:
+    texts = pa.table({f"t{number}": [f"{row:0100}" for row in range(ROWS)] for number in range(3)})
+    store, source = put(tmp_path, texts)
+    formats = ParquetFormat()
+    formats.survey(source)
+    store.asked = 0
+    read(formats, source, 0, ROWS, texts.schema)
+    assert store.asked >= 4 * source.size  # windows of a MiB, and not one of 6 MB
 
 
 def test_fewer_rows_than_the_footer_says_are_an_error() -> None:

@@ -1,0 +1,196 @@
+"""A process that plans a job hands the decoded rows of a wide row group to the other processes of its worker."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scoreline.storage import scratch_files
+from scoreline.storage.errors import InputChanged, UnreadableInput
+from scoreline.storage.tables import row_groups
+from scoreline.storage.tables.base import Pinned, Rows, Span
+from scoreline.storage.tables.parquet import ParquetFormat
+from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.shared_rows import SharedRows
+from scoreline.storage.tables.spool import open_files
+from tests.support.counting_store import CountingStore
+
+ROWS = 20_000
+BATCH = 640
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat every row group as wide, and keep its rows on disk."""
+    monkeypatch.setattr(scratch_files, "room", lambda: 1 << 30)
+    monkeypatch.setattr(RangedFile, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(row_groups, "WINDOW_BYTES", 1 << 20)
+    monkeypatch.setattr(row_groups.RowGroup, "is_wide", True)
+
+
+@pytest.fixture
+def files() -> Iterator[list[BinaryIO]]:
+    """Return the files of a worker with two processes."""
+    opened = open_files(2)
+    yield opened
+    for file in opened:
+        file.close()
+
+
+def table(rows: int = ROWS) -> pa.Table:
+    random = np.random.default_rng(5)
+    missing = random.random(rows) < 0.3
+    columns: dict[str, Any] = {f"f{number}": random.normal(size=rows) for number in range(12)}
+    columns["some"] = pa.array(np.arange(rows), mask=missing)
+    columns["flag"] = pa.array(np.arange(rows) % 3 == 0, mask=missing)
+    return pa.table(columns)
+
+
+def put(folder: Path, data: pa.Table) -> tuple[CountingStore, Pinned]:
+    store, sink = CountingStore(folder, "bucket"), io.BytesIO()
+    pq.write_table(data, sink, row_group_size=data.num_rows)
+    return store, Pinned.of(store, store.put("a.parquet", sink.getvalue()))
+
+
+def read(formats: ParquetFormat, source: Pinned, start: int, stop: int, schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_batches([rows.batch for rows in batches(formats, source, start, stop, schema)])
+
+
+def batches(formats: ParquetFormat, source: Pinned, start: int, stop: int, schema: pa.Schema) -> Iterator[Rows]:
+    span = Span(start=start, stop=stop, first_row=start, rows=stop - start, size=0)
+    return formats.read(source, span, schema, BATCH)
+
+
+def plan(files: list[BinaryIO], source: Pinned, schema: pa.Schema) -> ParquetFormat:
+    """Read the first rows as the first process does to plan a job, and return its reader."""
+    shared = SharedRows(files, 0)
+    formats = ParquetFormat(shared=shared)
+    with shared.planning():
+        assert read(formats, source, 0, 64, schema).num_rows == 64
+    return formats
+
+
+def test_processes_do_not_fetch_what_planning_has_decoded(tmp_path: Path, files: list[BinaryIO]) -> None:
+    data = table()
+    store, source = put(tmp_path, data)
+    planner = plan(files, source, data.schema)
+    assert store.asked <= 1.1 * source.size
+    other = ParquetFormat(shared=SharedRows(files, 1))
+    other.survey(source)
+    store.asked = 0
+    plan(files[::-1], source, data.schema)  # planning another job with the object fetches it, and shares it again
+    assert store.asked > source.size
+    store.asked = 0
+    for formats, start, stop in ((planner, 0, 7_000), (other, 7_000, 13_333), (other, 13_333, ROWS)):
+        found = list(batches(formats, source, start, stop, data.schema))
+        assert pa.Table.from_batches([rows.batch for rows in found]).equals(data.slice(start, stop - start))
+        starts = [int(rows.numbers[0]) for rows in found]
+        assert starts == [start, *range((start // BATCH + 1) * BATCH, stop, BATCH)]
+    assert store.asked < 1_000
+
+
+def test_rows_of_other_columns_versions_or_without_planning_are_not_shared(
+    tmp_path: Path, files: list[BinaryIO]
+) -> None:
+    data = table()
+    _, source = put(tmp_path, data)
+    plan(files, source, data.schema)
+    some = pa.schema([data.schema.field(name) for name in ("f3", "some")])
+    other = ParquetFormat(shared=SharedRows(files, 1))
+    assert read(other, source, 5, ROWS, some).equals(data.select(some.names).slice(5))
+    changed = data.set_column(0, "f0", pa.array(np.zeros(ROWS)))
+    store, later = put(tmp_path, changed)
+    assert read(other, later, 5, ROWS, data.schema).equals(changed.slice(5))
+    store.asked = 0
+    read(ParquetFormat(shared=SharedRows(files, 1)), later, 0, 64, data.schema)
+    read(ParquetFormat(shared=SharedRows(files, 1)), later, 64, 128, data.schema)
+    assert store.asked > 1.8 * source.size
+
+
+def test_an_object_that_has_changed_is_noticed(tmp_path: Path, files: list[BinaryIO]) -> None:
+    data = table()
+    _, source = put(tmp_path, data)
+    planner = plan(files, source, data.schema)
+    put(tmp_path, data.slice(1))
+    with pytest.raises(InputChanged):
+        read(planner, source, 0, 1_000, data.schema)
+
+
+def test_a_process_reads_on_if_the_rows_are_deleted_meanwhile(
+    tmp_path: Path, files: list[BinaryIO], caplog: pytest.LogCaptureFixture
+) -> None:
+    data, others = table(), table(ROWS // 2)
+    _, source = put(tmp_path / "a", data)
+    _, source_of_others = put(tmp_path / "b", others)
+    plan(files, source, data.schema)
+    found: list[pa.RecordBatch] = []
+    for rows in batches(ParquetFormat(shared=SharedRows(files, 1)), source, 0, ROWS, data.schema):
+        found.append(rows.batch)
+        if len(found) == 3:
+            plan(files, source_of_others, others.schema)  # with the same file
+    assert pa.Table.from_batches(found).equals(data)
+    assert "wide.unwritable" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["header", "places", "empty"])
+def test_a_file_of_a_process_that_died_is_not_used(tmp_path: Path, files: list[BinaryIO], damage: str) -> None:
+    data = table()
+    _, source = put(tmp_path, data)
+    plan(files, source, data.schema)
+    size = os.fstat(files[0].fileno()).st_size
+    if damage == "header":
+        os.pwrite(files[0].fileno(), b"\0" * 16, 48)
+    elif damage == "places":
+        os.pwrite(files[0].fileno(), b"?", size - 5)
+    else:
+        os.ftruncate(files[0].fileno(), 0)
+    other = ParquetFormat(shared=SharedRows(files, 1))
+    assert read(other, source, 100, ROWS, data.schema).equals(data.slice(100))
+
+
+def test_the_next_process_with_the_number_of_one_that_died_deletes_its_rows(files: list[BinaryIO]) -> None:
+    os.pwrite(files[1].fileno(), b"rows", 0)
+    SharedRows(files, 1)
+    assert os.fstat(files[1].fileno()).st_size == 0
+
+
+def test_unused_rows_are_deleted(tmp_path: Path, files: list[BinaryIO]) -> None:
+    data = table()
+    _, source = put(tmp_path, data)
+    shared = SharedRows(files, 0, unused_s=0.0)
+    with shared.planning():
+        read(ParquetFormat(shared=shared), source, 0, 64, data.schema)
+    while os.fstat(files[0].fileno()).st_size:  # until the thread has deleted them
+        pass
+
+
+def test_planning_does_not_fail_because_of_rows_that_it_does_not_need(tmp_path: Path, files: list[BinaryIO]) -> None:
+    data = table()
+    store, sink = CountingStore(tmp_path, "bucket"), io.BytesIO()
+    pages: dict[str, Any] = {"use_dictionary": False, "data_page_size": 1_000, "write_page_checksum": True}
+    pq.write_table(data, sink, row_group_size=ROWS, **pages)
+    file = bytearray(sink.getvalue())
+    column = pq.ParquetFile(io.BytesIO(file)).metadata.row_group(0).column(3)
+    last = column.data_page_offset + column.total_compressed_size
+    file[last - 30 : last] = b"\0" * 30
+    source = Pinned.of(store, store.put("a.parquet", bytes(file)))
+    planner = plan(files, source, data.schema)
+    with pytest.raises(UnreadableInput):
+        read(planner, source, 0, ROWS, data.schema)
+
+
+def test_a_full_disk_leaves_planning_and_parts_as_they_were(tmp_path: Path) -> None:
+    data = table()
+    _, source = put(tmp_path, data)
+    with Path("/dev/full").open("r+b", buffering=0) as full, tempfile.TemporaryFile(buffering=0) as other:
+        planner = plan([full, other], source, data.schema)
+        assert read(planner, source, 0, ROWS, data.schema).equals(data)
