@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-VERSION = 6  # that of the module `extension`
+VERSION = 7  # that of the module `extension`
 
 cdef struct Node:  # as in `_walk`
     uint32_t threshold

@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 
 from scoreline.storage.models.compiled._ranks cimport rank_column
 
-VERSION = 6  # that of the module `extension`
+VERSION = 7  # that of the module `extension`
 
 cdef struct Split:
     uint32_t threshold  # of float32 its bits, of ranks the rank, and of categories the row in the table

@@ -6,7 +6,7 @@ import numpy.typing as npt
 VERSION: int
 
 def find_leaves(
-    x: npt.NDArray[Any],
+    x: npt.NDArray[Any] | list[npt.NDArray[Any]],
     nodes: npt.NDArray[np.uint8],
     shift: int,
     first: int,

@@ -1,22 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Walks rows through one tree, and looks at their values on the way.
 
-For a single tree, validating and copying the rows takes longer than the walk. Here a block of rows is converted to
-float32, looked at for values that are not finite, and walked while it is in the cache. If any value might be refused,
-the caller asks scikit-learn.
+For a single tree, validating and copying the rows takes longer than the walk. Here the values of a block of rows become
+keys, and are looked at for values that are not finite, and the rows walk while the block is in the cache. If any value
+might be refused, the caller asks scikit-learn.
 
-A node takes 8 bytes: a threshold in float32, and the integer of `_walk`. The columns are the features themselves. A
-value that is not a number goes to the side that the node says. The threshold of a leaf is no number, so every row that
-has arrived stays there, and its lowest bits are the number that the leaf has in the tree of scikit-learn.
+Nodes and keys are those of `_walk`, but the columns are the features themselves. A block is stored row by row or column
+by column, as its rows are. If it has missing values, it contains all keys twice, once for each side to which a missing
+value may go, and the bit of the node selects one of the two.
 
 The nodes must have been made by `nodes.pack_single`, which checks them. Nothing is checked while rows walk.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-VERSION = 6  # that of the module `extension`
+VERSION = 7  # that of the module `extension`
 
 cdef extern from *:
     """
@@ -28,91 +28,152 @@ cdef extern from *:
     #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) \
         && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx2", "default")))
+    #define ALWAYS_INLINE inline __attribute__((always_inline))
     #else
     #define FOR_EACH_PROCESSOR
+    #define ALWAYS_INLINE inline
     #endif
+    #if defined(__GNUC__)
+    #define FETCH(address) __builtin_prefetch(address)
+    #else
+    #define FETCH(address)
+    #endif
+    #define LANES 16
+    #define MISSING_LEFT_KEY 0u
+    #define MISSING_RIGHT_KEY 0xFF800001u /* the key of infinity is 0xFF800000 */
 
-    static inline uint32_t bits_of(float value)
+    /* What was found among values. */
+    enum { NOT_FINITE = 1, MISSING = 2, INFINITE = 4, SIGNALS = 8 };
+
+    static ALWAYS_INLINE uint32_t bits_at(const void *x, int wide, int64_t i)
     {
+        const float value = wide ? (float) ((const double *) x)[i] : ((const float *) x)[i];
         uint32_t bits;
         memcpy(&bits, &value, sizeof bits);
         return bits;
     }
 
-    /* Write values in float32. Return whether any of these is not finite. */
-    FOR_EACH_PROCESSOR
-    static int narrow(const double *x, int64_t n, float *out)
+    static ALWAYS_INLINE uint32_t key_of(uint32_t bits)
+    {
+        return bits ^ (0x80000000u | (0 - (bits >> 31)));
+    }
+
+    /* Write the keys of n values, without those of missing values. */
+    static ALWAYS_INLINE int keys_of_numbers(const void *x, int wide, int64_t n, uint32_t *keys)
     {
         uint32_t special = 0;
         for (int64_t i = 0; i < n; i++) {
-            out[i] = (float) x[i];
-            special |= (bits_of(out[i]) & 0x7F800000u) == 0x7F800000u;
+            const uint32_t bits = bits_at(x, wide, i);
+            special |= (bits & 0x7F800000u) == 0x7F800000u;
+            keys[i] = key_of(bits);
         }
-        return special != 0;
+        return special ? NOT_FINITE : 0;
     }
 
-    /* Return whether any value is not finite. */
-    FOR_EACH_PROCESSOR
-    static int has_special(const float *x, int64_t n)
+    /* Write the keys of n values for both sides on which a missing value may go. NumPy warns of a NaN that signals: its
+       highest bit is 0, until a conversion sets it. */
+    static ALWAYS_INLINE int keys_of_both_sides(
+        const void *x, int wide, int64_t n, uint32_t *left, uint32_t *right)
     {
-        uint32_t special = 0;
-        for (int64_t i = 0; i < n; i++)
-            special |= (bits_of(x[i]) & 0x7F800000u) == 0x7F800000u;
-        return special != 0;
-    }
-
-    /* Return whether any value is infinite in float32, or missing though none may be. NumPy warns of a NaN that signals
-       (its highest bit is 0), so this is one that may be refused, too. */
-    FOR_EACH_PROCESSOR
-    static int refuses_doubles(const double *x, int64_t n, int missing_allowed)
-    {
-        const int64_t rounded_to_infinity = 0x47EFFFFFF0000000, infinity = 0x7FF0000000000000;
-        const int64_t last_refused = missing_allowed ? infinity + ((int64_t) 1 << 51) - 1 : INT64_MAX;
-        int64_t refused = 0;
+        const uint64_t quiet_bit = (uint64_t) 1 << 51;
+        uint32_t missing = 0, infinite = 0, quiet = 0; /* bits that are 0 in a missing value */
+        uint64_t quiet_wide = 0;
         for (int64_t i = 0; i < n; i++) {
-            int64_t bits;
-            memcpy(&bits, x + i, sizeof bits);
-            bits &= INT64_MAX;
-            refused |= (int64_t) (bits >= rounded_to_infinity) & (bits <= last_refused);
+            const uint32_t bits = bits_at(x, wide, i), number = bits & 0x7FFFFFFFu;
+            const uint32_t is_missing = 0 - (uint32_t) (number > 0x7F800000u);
+            const uint32_t key = key_of(bits) & ~is_missing;
+            missing |= is_missing;
+            infinite |= 0 - (uint32_t) (number == 0x7F800000u);
+            if (wide) {
+                const double value = ((const double *) x)[i];
+                uint64_t all;
+                memcpy(&all, &value, sizeof all);
+                quiet_wide |= (0 - (uint64_t) (value != value)) & ~all;
+            } else
+                quiet |= is_missing & ~bits;
+            left[i] = key | (is_missing & MISSING_LEFT_KEY);
+            right[i] = key | (is_missing & MISSING_RIGHT_KEY);
         }
-        return refused != 0;
+        return (missing ? MISSING : 0) | (infinite ? INFINITE : 0)
+            | ((quiet & 0x00400000u) || (quiet_wide & quiet_bit) ? SIGNALS : 0);
+    }
+
+    /* Write the keys of rows one after the other. `side` is 0, or how far the keys of the right side are behind. */
+    static ALWAYS_INLINE int keys_of_rows(
+        const void *x, int wide, int64_t step, int64_t rows, int64_t n, int64_t side, uint32_t *keys)
+    {
+        int found = 0;
+        if (step == n) {
+            n *= rows;
+            rows = 1;
+        }
+        for (int64_t i = 0; i < rows; i++) {
+            const void *row = (const char *) x + i * step * (wide ? 8 : 4);
+            uint32_t *left = keys + i * n;
+            found |= side ? keys_of_both_sides(row, wide, n, left, left + side) : keys_of_numbers(row, wide, n, left);
+        }
+        return found;
     }
 
     FOR_EACH_PROCESSOR
-    static int refuses_floats(const float *x, int64_t n, int missing_allowed)
+    static int keys_of_doubles(
+        const double *x, int64_t step, int64_t rows, int64_t n, int64_t side, uint32_t *keys)
     {
-        const int32_t infinity = 0x7F800000, last_refused = missing_allowed ? 0x7FBFFFFF : INT32_MAX;
-        int32_t refused = 0;
-        for (int64_t i = 0; i < n; i++) {
-            const int32_t bits = (int32_t) (bits_of(x[i]) & 0x7FFFFFFFu);
-            refused |= (bits >= infinity) & (bits <= last_refused);
-        }
-        return refused != 0;
+        return keys_of_rows(x, 1, step, rows, n, side, keys);
+    }
+
+    FOR_EACH_PROCESSOR
+    static int keys_of_floats(
+        const float *x, int64_t step, int64_t rows, int64_t n, int64_t side, uint32_t *keys)
+    {
+        return keys_of_rows(x, 0, step, rows, n, side, keys);
     }
     """
-    bint refuses_doubles(const double* x, int64_t n, bint missing_allowed) noexcept nogil
-    bint refuses_floats(const float* x, int64_t n, bint missing_allowed) noexcept nogil
-    bint narrow(const double* x, int64_t n, float* out) noexcept nogil
-    bint has_special(const float* x, int64_t n) noexcept nogil
+    void FETCH(const char* address) noexcept nogil
+    int LANES, NOT_FINITE, MISSING, INFINITE, SIGNALS
+    int keys_of_doubles(
+        const double* x, int64_t step, int64_t rows, int64_t n, int64_t side, uint32_t* keys
+    ) noexcept nogil
+    int keys_of_floats(
+        const float* x, int64_t step, int64_t rows, int64_t n, int64_t side, uint32_t* keys
+    ) noexcept nogil
 
 cdef struct Node:
-    float threshold
+    uint32_t threshold
     uint32_t packed
 
 cdef struct Tree:
     const Node* nodes
     int shift  # number of bits below the left child in a packed node
-    uint32_t columns  # the bits of the column
     int first  # steps before rows that have arrived are left out
     int more  # steps between two looks at which rows have arrived, or 0 if all have
 
+cdef struct Column:
+    const char* values
+    int64_t step  # bytes from one value to the next
+
+cdef struct Rows:
+    int64_t n
+    int64_t n_features
+    bint wide  # whether values are float64; otherwise they are float32
+    const char* values  # of the first row, unless rows are read column by column
+    int64_t row_step  # bytes from one row to the next
+    Column* columns  # or NULL
+
+cdef struct Wanted:
+    uint32_t* leaves  # or NULL
+    double* values  # or NULL
+    const char* tree_values
+    int64_t value_stride
+    int64_t width
+
 cdef enum:
-    LANES = 16
+    LANE_BITS = 4  # of LANES
+    LINE = 64  # bytes that memory delivers at once
     FEW_LANES = 8
-    BLOCK_BITS = 10
-    BLOCK = 1 << BLOCK_BITS  # rows
-    BLOCK_BYTES = 1 << 16  # of rows that are not stored by column
-    BY_COLUMN = 256  # most columns of a block that is stored by column
+    BLOCK = 1 << 12  # most rows of a block
+    BLOCK_BYTES = 1 << 14  # of the keys of rows
+    COLUMNS_BYTES = 1 << 19  # of the keys of columns
     LEAF_NUMBER = 0x003FFFFF
 
 ctypedef fused Value:
@@ -120,43 +181,68 @@ ctypedef fused Value:
     double
 
 
-cdef inline uint32_t step(const Tree* tree, uint32_t at, const float* x, int by_column, bint missing) noexcept nogil:
-    """Return the child of a node to which a row goes. The values of a block that is stored by column lie apart."""
+cdef inline uint32_t step(Tree tree, uint32_t at, const uint32_t* x, uint32_t mask, int bits) noexcept nogil:
+    """Return the child of a node to which a row goes. The keys of a row are 2 ** bits apart."""
     cdef Node node = tree.nodes[at]
-    cdef const float* value = x + ((node.packed & tree.columns) << (BLOCK_BITS if by_column else 0))
-    cdef uint32_t bits, right = value[0] > node.threshold
-    if missing:
-        memcpy(&bits, value, sizeof(bits))  # an integer, because compilers make a branch of a comparison with NaN
-        right |= <uint32_t> ((bits & 0x7FFFFFFFu) > 0x7F800000u) & (node.packed >> (tree.shift - 1))
-    return (node.packed >> tree.shift) + right
+    cdef uint32_t key = x[(node.packed & mask) << bits], child = node.packed >> tree.shift
+    if key > node.threshold:  # which compilers turn into an addition with carry, and not into a branch
+        child += 1
+    return child
 
 
-cdef inline bint is_leaf(const Tree* tree, uint32_t at) noexcept nogil:
+cdef inline bint is_leaf(Tree tree, uint32_t at) noexcept nogil:
     return tree.nodes[at].packed >> tree.shift == at
 
 
+cdef inline void fetch(const Rows* x, int64_t begin) noexcept nogil:
+    """Ask for the values of some rows of the next block, which arrive while rows of this one walk."""
+    cdef int64_t k = 0
+    cdef const char* at
+    if begin + LANES > x.n:
+        return
+    if x.columns == NULL:
+        at = x.values + begin * x.row_step
+        while k < LANES * x.row_step:
+            FETCH(at + k)
+            k += LINE
+        return
+    for k in range(x.n_features):
+        at = x.columns[k].values + begin * x.columns[k].step
+        FETCH(at)
+        if x.wide:
+            FETCH(at + LINE)
+
+
+cdef inline int64_t place_of(int64_t row, int64_t n, int bits) noexcept nogil:
+    """Return where the keys of a row begin in a block with n keys for each row."""
+    return ((row >> bits) * n << bits) + (row & ((1 << bits) - 1))
+
+
 cdef inline void walk(
-    const Tree* tree, const float* x, int64_t stride, int64_t rows, int by_column, bint missing, uint32_t* at,
-    int32_t* active
+    Tree tree, const uint32_t* keys, int64_t n_keys, int64_t rows, uint32_t mask, int bits, uint32_t* at,
+    int32_t* active, const Rows* x, int64_t next
 ) noexcept nogil:
     """Leave in `at` the leaf of each row of a block: `first` steps for all, then `more` for those on their way."""
     cdef int64_t i = 0, j, n = 0, kept, row
     cdef int d, lane
-    cdef uint32_t places[LANES]
-    cdef const float* values[FEW_LANES]
+    cdef uint32_t places[1 << LANE_BITS]
+    cdef const uint32_t* group
+    cdef const uint32_t* values[FEW_LANES]
     while i + LANES <= rows:
+        fetch(x, next + i)
+        group = keys + i * n_keys
         for lane in range(LANES):
             places[lane] = 0
         for d in range(tree.first):
             for lane in range(LANES):
-                places[lane] = step(tree, places[lane], x + (i + lane) * stride, by_column, missing)
+                places[lane] = step(tree, places[lane], group + (lane if bits else lane * n_keys), mask, bits)
         for lane in range(LANES):
             at[i + lane] = places[lane]
         i += LANES
     while i < rows:
         at[i] = 0
         for d in range(tree.first):
-            at[i] = step(tree, at[i], x + i * stride, by_column, missing)
+            at[i] = step(tree, at[i], keys + place_of(i, n_keys, bits), mask, bits)
         i += 1
     if tree.more == 0:
         return
@@ -169,10 +255,10 @@ cdef inline void walk(
         while j + FEW_LANES <= n:
             for lane in range(FEW_LANES):
                 places[lane] = at[active[j + lane]]
-                values[lane] = x + active[j + lane] * stride
+                values[lane] = keys + place_of(active[j + lane], n_keys, bits)
             for d in range(tree.more):
                 for lane in range(FEW_LANES):
-                    places[lane] = step(tree, places[lane], values[lane], by_column, missing)
+                    places[lane] = step(tree, places[lane], values[lane], mask, bits)
             for lane in range(FEW_LANES):
                 row = active[j + lane]
                 at[row] = places[lane]
@@ -182,71 +268,122 @@ cdef inline void walk(
         while j < n:
             row = active[j]
             for d in range(tree.more):
-                at[row] = step(tree, at[row], x + row * stride, by_column, missing)
+                at[row] = step(tree, at[row], keys + place_of(row, n_keys, bits), mask, bits)
             active[kept] = <int32_t> row
             kept += not is_leaf(tree, at[row])
             j += 1
         n = kept
 
 
-cdef bint convert(
-    const Value* x, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, bint by_column,
-    float* block
+cdef int keys_of(
+    const char* x, bint wide, int64_t step, int64_t rows, int64_t n, int64_t side, uint32_t* keys
 ) noexcept nogil:
-    """Write a block in float32, row by row or column by column. Return whether any value is not finite."""
-    cdef bint special = False
+    """Write the keys of rows of n values. Return what was found among them."""
+    if wide:
+        return keys_of_doubles(<const double*> x, step // 8, rows, n, side, keys)
+    return keys_of_floats(<const float*> x, step // 4, rows, n, side, keys)
+
+
+cdef int keys_of_columns(const Rows* x, int64_t begin, int64_t rows, int64_t side, uint32_t* keys) noexcept nogil:
+    """Write the keys of a block, 16 rows of a column after the other. Return what was found among its values."""
+    cdef double apart[BLOCK]
+    cdef uint32_t run[2 * BLOCK]
+    cdef int64_t k, i, size = 8 if x.wide else 4
+    cdef const char* column
+    cdef uint32_t* own
+    cdef int found = 0
+    for k in range(x.n_features):
+        column = x.columns[k].values + begin * x.columns[k].step
+        if x.columns[k].step != size:
+            for i in range(rows):
+                memcpy(<char*> apart + i * size, column + i * x.columns[k].step, size)
+            column = <const char*> apart
+        found |= keys_of(column, x.wide, 0, 1, rows, BLOCK if side else 0, run)
+        own = keys + (k << LANE_BITS)
+        i = 0
+        while i < rows:  # the last keys of a block without 16 more rows are those of no row
+            memcpy(own + i * x.n_features, run + i, LANES * sizeof(uint32_t))
+            if side:
+                memcpy(own + side + i * x.n_features, run + BLOCK + i, LANES * sizeof(uint32_t))
+            i += LANES
+    return found
+
+
+cdef int keys_of_block(const Rows* x, int64_t begin, int64_t rows, int64_t side, uint32_t* keys) noexcept nogil:
+    """Write the keys of a block. Return what was found among its values."""
+    if x.columns != NULL:
+        return keys_of_columns(x, begin, rows, side, keys)
+    return keys_of(x.values + begin * x.row_step, x.wide, x.row_step, rows, x.n_features, side, keys)
+
+
+cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wanted wanted) except -1:
+    """Find the leaf of each row. Return whether no value might be refused."""
+    cdef int bits = 0 if x.columns == NULL else LANE_BITS
+    cdef int64_t n = x.n_features, bytes = BLOCK_BYTES if x.columns == NULL else COLUMNS_BYTES
+    cdef int64_t columns = 1ll << (tree.shift - 1), side = columns << bits  # the left side of a block ends there
+    cdef int64_t begin = 0, most = max(LANES, min(BLOCK, bytes // (4 * n))), rows
+    cdef int refused = 0 if checked else INFINITE | SIGNALS | (0 if missing_allowed else MISSING)
+    cdef int found = 0
+    cdef bint both = False, accepted = True
+    cdef uint32_t at[BLOCK]
+    cdef int32_t active[BLOCK]
+    cdef uint32_t mask
+    cdef uint32_t* keys
+    most = max(1, min(most, side // n))
+    most -= most % LANES if most > LANES else 0
+    keys = <uint32_t*> malloc((side + (n * max(most, LANES))) * sizeof(uint32_t))  # what is not written takes no memory
+    if keys == NULL:
+        raise MemoryError()
+    with nogil:
+        while begin < x.n and accepted:
+            rows = min(most, x.n - begin)
+            if not both:
+                both = keys_of_block(x, begin, rows, 0, keys) != 0
+            if both:
+                found = keys_of_block(x, begin, rows, side, keys)
+                accepted = not found & refused
+            mask = <uint32_t> (2 * columns - 1 if both else columns - 1)
+            if accepted and bits:
+                walk(tree, keys, n, rows, mask, LANE_BITS, at, active, x, begin + rows)
+            elif accepted:
+                walk(tree, keys, n, rows, mask, 0, at, active, x, begin + rows)
+            if accepted:
+                give(tree, at, begin, rows, wanted)
+            both = both and found != 0  # the next block is probably like this one
+            begin += rows
+    free(keys)
+    return accepted
+
+
+cdef void give(Tree tree, uint32_t* at, int64_t begin, int64_t rows, Wanted wanted) noexcept nogil:
+    """Write the number or the values of the leaf of each row of a block."""
     cdef int64_t i, k
-    if by_column:
-        for k in range(columns):
-            special |= convert_run(x + k * column_stride, rows, block + (k << BLOCK_BITS))
-        return special
-    if column_stride == 1 and row_stride == columns:
-        return convert_run(x, rows * columns, block)
+    cdef const double* leaf
+    cdef double* out
     for i in range(rows):
-        if column_stride == 1:
-            special |= convert_run(x + i * row_stride, columns, block + i * columns)
-            continue
-        for k in range(columns):
-            block[i * columns + k] = <float> x[i * row_stride + k * column_stride]
-        special |= has_special(block + i * columns, columns)
-    return special
-
-
-cdef inline bint convert_run(const Value* x, int64_t n, float* out) noexcept nogil:
-    if Value is double:
-        return narrow(<const double*> x, n, out)
+        at[i] = tree.nodes[at[i]].threshold & LEAF_NUMBER
+    if wanted.leaves != NULL:
+        memcpy(wanted.leaves + begin, at, rows * sizeof(uint32_t))
+    if wanted.values == NULL:
+        return
+    out = wanted.values + begin * wanted.width
+    if wanted.width == 1:
+        for i in range(rows):
+            out[i] = (<const double*> (wanted.tree_values + <int64_t> at[i] * wanted.value_stride))[0]
+    elif wanted.width == 2:
+        for i in range(rows):
+            leaf = <const double*> (wanted.tree_values + <int64_t> at[i] * wanted.value_stride)
+            out[2 * i] = leaf[0]
+            out[2 * i + 1] = leaf[1]
     else:
-        memcpy(out, x, n * sizeof(float))
-        return has_special(out, n)
-
-
-cdef bint may_be_refused(
-    const Value* x, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns, bint missing_allowed
-) noexcept nogil:
-    """Return whether scikit-learn might refuse or warn of any value of a block."""
-    cdef int64_t i, k
-    cdef bint refused = False
-    if column_stride == 1 and row_stride == columns:
-        return refuses_run(x, rows * columns, missing_allowed)
-    if row_stride == 1:
-        for k in range(columns):
-            refused |= refuses_run(x + k * column_stride, rows, missing_allowed)
-        return refused
-    for i in range(rows):
-        for k in range(columns):
-            refused |= refuses_run(x + i * row_stride + k * column_stride, 1, missing_allowed)
-    return refused
-
-
-cdef inline bint refuses_run(const Value* x, int64_t n, bint missing_allowed) noexcept nogil:
-    if Value is double:
-        return refuses_doubles(<const double*> x, n, missing_allowed)
-    else:
-        return refuses_floats(<const float*> x, n, missing_allowed)
+        for i in range(rows):
+            leaf = <const double*> (wanted.tree_values + <int64_t> at[i] * wanted.value_stride)
+            for k in range(wanted.width):
+                out[i * wanted.width + k] = leaf[k]
 
 
 def find_leaves(
-    const Value[:, :] x,
+    x,
     const uint8_t[::1] nodes,
     int shift,
     int first,
@@ -262,10 +399,10 @@ def find_leaves(
 
     Parameters
     ----------
-    x : array of float32 or float64, shape (n_rows, n_features)
-        Features.
+    x : array of float32 or float64, shape (n_rows, n_features), or list of arrays of shape (n_rows,)
+        Features, or each feature. All have the same type.
     nodes : array of bytes
-        The nodes of the tree, `SINGLE_NODE`.
+        The nodes of the tree, `NODE`.
     shift : int
         Number of bits below the left child in a packed node.
     first, more : int
@@ -288,81 +425,73 @@ def find_leaves(
     accepted : bool
         Whether no value might be refused. Otherwise, what was received has no meaning.
     """
-    cdef int64_t n_rows = x.shape[0], n_features = x.shape[1], begin = 0, rows, i
-    cdef int64_t row_stride = x.strides[0] // <int64_t> sizeof(Value)
-    cdef int64_t column_stride = x.strides[1] // <int64_t> sizeof(Value)
-    cdef int64_t width = values.shape[1]
-    cdef bint by_column = column_stride != 1 and row_stride == 1 and n_rows >= BLOCK and n_features <= BY_COLUMN
-    cdef bint in_place = sizeof(Value) == sizeof(float) and column_stride == 1
-    cdef bint wanted_leaves = leaves.shape[0] > 0, wanted_values = values.shape[0] > 0
-    cdef int64_t stride = 1 if by_column else row_stride if in_place else n_features
-    cdef int64_t most = BLOCK if by_column or in_place else max(LANES, min(BLOCK, BLOCK_BYTES // (4 * n_features)))
-    cdef bint special, accepted = True
-    cdef uint32_t at[BLOCK]
-    cdef int32_t active[BLOCK]
-    cdef float* block = NULL
-    cdef const float* walked
+    cdef Rows rows
     cdef Tree tree
-    if n_rows == 0:
-        return True
+    cdef Wanted wanted
     tree.nodes = <const Node*> &nodes[0]
     tree.shift = shift
-    tree.columns = (1u << (shift - 1)) - 1
     tree.first = first
     tree.more = more
-    most = min(most, n_rows)
-    if not in_place:
-        block = <float*> malloc(most * n_features * sizeof(float))
-        if block == NULL:
-            raise MemoryError()
-    with nogil:
-        while begin < n_rows and accepted:
-            rows = min(most, n_rows - begin)
-            if in_place:
-                walked = <const float*> &x[begin, 0]
-                special = False
-                for i in range(rows):
-                    special |= has_special(walked + i * stride, n_features)
-            else:
-                walked = block
-                special = convert(&x[begin, 0], row_stride, column_stride, rows, n_features, by_column, block)
-            if special and not checked and may_be_refused(
-                &x[begin, 0], row_stride, column_stride, rows, n_features, missing_allowed
-            ):
-                accepted = False
-            elif by_column and special:
-                walk(&tree, walked, stride, rows, 1, True, at, active)
-            elif by_column:
-                walk(&tree, walked, stride, rows, 1, False, at, active)
-            elif special:
-                walk(&tree, walked, stride, rows, 0, True, at, active)
-            else:
-                walk(&tree, walked, stride, rows, 0, False, at, active)
-            if accepted:
-                for i in range(rows):
-                    at[i] = leaf_number(tree.nodes[at[i]])
-                if wanted_leaves:
-                    memcpy(&leaves[begin], at, rows * sizeof(uint32_t))
-                if wanted_values:
-                    copy_values(at, rows, <const char*> address, value_stride, width, &values[begin, 0])
-            begin += rows
-    free(block)
-    return accepted
+    wanted.leaves = &leaves[0] if leaves.shape[0] else NULL
+    wanted.values = &values[0, 0] if values.shape[0] else NULL
+    wanted.tree_values = <const char*> address
+    wanted.value_stride = value_stride
+    wanted.width = values.shape[1]
+    rows.columns = NULL
+    try:
+        if isinstance(x, list):
+            read_columns(x, &rows)
+        elif x.itemsize == sizeof(double):
+            read_matrix[double](x, &rows)
+        else:
+            read_matrix[float](x, &rows)
+        return find(&rows, tree, checked, missing_allowed, wanted) if rows.n else True
+    finally:
+        free(rows.columns)
 
 
-cdef inline uint32_t leaf_number(Node node) noexcept nogil:
-    cdef uint32_t bits
-    memcpy(&bits, &node.threshold, sizeof(bits))
-    return bits & LEAF_NUMBER
+cdef int read_matrix(const Value[:, :] x, Rows* rows) except -1:
+    """Say where the values of a matrix are."""
+    cdef int64_t k
+    rows.n = x.shape[0]
+    rows.n_features = x.shape[1]
+    rows.wide = sizeof(Value) == sizeof(double)
+    rows.values = <const char*> &x[0, 0]
+    rows.row_step = x.strides[0]
+    if rows.n and rows.n_features > 1 and x.strides[1] != sizeof(Value):
+        allocate_columns(rows)
+        for k in range(rows.n_features):
+            rows.columns[k].values = rows.values + k * x.strides[1]
+            rows.columns[k].step = x.strides[0]
+    return 0
 
 
-cdef void copy_values(
-    const uint32_t* leaves, int64_t rows, const char* values, int64_t value_stride, int64_t width, double* out
-) noexcept nogil:
-    """Write the values of the leaf of each row."""
-    cdef int64_t i, k
-    cdef const double* leaf
-    for i in range(rows):
-        leaf = <const double*> (values + <int64_t> leaves[i] * value_stride)
-        for k in range(width):
-            out[i * width + k] = leaf[k]
+cdef int read_columns(list columns, Rows* rows) except -1:
+    """Say where the values of columns are."""
+    cdef int64_t k
+    rows.n = len(columns[0])
+    rows.n_features = len(columns)
+    rows.wide = columns[0].itemsize == sizeof(double)
+    allocate_columns(rows)
+    for k in range(rows.n_features):
+        if rows.wide:
+            read_column[double](columns[k], rows.n, rows.columns + k)
+        else:
+            read_column[float](columns[k], rows.n, rows.columns + k)
+    return 0
+
+
+cdef int read_column(const Value[:] values, int64_t n, Column* column) except -1:
+    """Say where the values of a column are."""
+    if values.shape[0] != n:
+        raise ValueError(f"expected a column of {n} rows, got {values.shape[0]}")
+    column.values = <const char*> &values[0]
+    column.step = values.strides[0]
+    return 0
+
+
+cdef int allocate_columns(Rows* rows) except -1:
+    rows.columns = <Column*> malloc(rows.n_features * sizeof(Column))
+    if rows.columns == NULL:
+        raise MemoryError()
+    return 0

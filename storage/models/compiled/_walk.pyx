@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 
 from scoreline.storage.models.compiled._ranks cimport rank_column
 
-VERSION = 6  # that of the module `extension`
+VERSION = 7  # that of the module `extension`
 
 cdef struct Node:
     uint32_t threshold
@@ -50,7 +50,10 @@ cdef inline uint32_t left_of(Node node, Packing packing) noexcept nogil:
 
 cdef inline uint32_t step(const Node* tree, uint32_t at, const uint32_t* x, Packing packing) noexcept nogil:
     cdef Node node = tree[at]
-    return (node.packed >> packing.shift) + <uint32_t> (x[node.packed & packing.mask] > node.threshold)
+    cdef uint32_t key = x[node.packed & packing.mask], child = node.packed >> packing.shift
+    if key > node.threshold:  # which compilers turn into an addition with carry, and not into a branch
+        child += 1
+    return child
 
 
 cdef void walk(

@@ -7,7 +7,7 @@ from typing import Any
 
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 
-VERSION = 6
+VERSION = 7
 """The version of the functions of `_pack`, `_walk`, `_single` and `_select`. Increase it here and there if their
 parameters or the arrays change."""
 WORDS_VERSION = 1

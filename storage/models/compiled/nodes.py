@@ -48,6 +48,8 @@ _MAX_RANKS = 254
 _BLOCK_BYTES = 1 << 20
 """Memory of the keys of the rows that walk through one tree before they walk through the next."""
 _MAX_BLOCK_ROWS = 16_384
+_SINGLE_BLOCK_ROWS = 128
+"""Minimum number of rows that walk side by side through a single tree, unless it has too many nodes."""
 _LEAF_NUMBER = np.uint32(0x003FFFFF)
 
 
@@ -173,7 +175,7 @@ def pack(
 
 
 def pack_single(tree: TreeArrays, n_features: int) -> Nodes:
-    """Check a tree and pack it for `_single`, whose nodes have float32 instead of keys, and name the features.
+    """Check a tree and pack it for `_single`, whose nodes name the features themselves.
 
     Raises
     ------
@@ -186,14 +188,15 @@ def pack_single(tree: TreeArrays, n_features: int) -> Nodes:
     check_lengths(tree)
     nothing = np.empty(0)
     every = Columns(np.arange(n_features, dtype=np.int32), n_features, nothing, np.zeros(1, np.int64), 0)
-    form = _nodes([tree], every, n_features, False, 0)
-    threshold = form.nodes.view(NODE)["threshold"]
-    threshold[:] = _bits_of(threshold)  # that of a leaf becomes a NaN, which no value is above
-    return form
+    # so that the keys of both sides of a block have room below the left child
+    wanted = (_SINGLE_BLOCK_ROWS * n_features - 1).bit_length() + 1
+    return _nodes([tree], every, n_features, False, 0, least_shift=min(wanted, 32 - (len(tree.left) - 1).bit_length()))
 
 
-def _nodes(trees: Sequence[TreeArrays], columns: Columns, n_features: int, wide: bool, n_splits: int) -> Nodes:
-    shift = max(1, (len(columns.used) - 1).bit_length()) + 1
+def _nodes(
+    trees: Sequence[TreeArrays], columns: Columns, n_features: int, wide: bool, n_splits: int, least_shift: int = 0
+) -> Nodes:
+    shift = max(1, (len(columns.used) - 1).bit_length(), least_shift - 1) + 1
     sizes = np.array([len(tree.left) for tree in trees], dtype=np.int64)
     roots = np.cumsum(sizes) - sizes
     nodes = np.empty(sizes.sum() * NODE.itemsize, np.uint8)

@@ -26,6 +26,14 @@ from scoreline.storage.models.compiled.validated import Compiled, is_dense, tree
 _NO_LEAVES = np.empty(0, np.uint32)
 
 
+Rows = npt.NDArray[Any] | list[npt.NDArray[Any]]
+"""A matrix of float32 or float64, or its columns."""
+
+
+def _length(x: Rows) -> int:
+    return len(x[0] if isinstance(x, list) else x)
+
+
 @dataclass(frozen=True)
 class PackedTree:
     """A tree through which rows of float32 or float64 walk."""
@@ -40,7 +48,7 @@ class PackedTree:
         return self._form.nodes.nbytes
 
     def values(
-        self, x: npt.NDArray[Any], *, checked: bool = False, missing_allowed: bool = False
+        self, x: Rows, *, checked: bool = False, missing_allowed: bool = False
     ) -> npt.NDArray[np.float64] | None:
         """Return the values of the leaf of each row, shape (n_rows, n_values).
 
@@ -51,17 +59,18 @@ class PackedTree:
         missing_allowed : bool
             Whether scikit-learn accepts missing values.
         """
-        found = np.empty((len(x), self._values[0].size))
+        found = np.empty((_length(x), self._values[0].size))
         return found if self._find(x, checked, missing_allowed, _NO_LEAVES, found) else None
 
-    def leaves(self, x: npt.NDArray[Any], *, missing_allowed: bool) -> npt.NDArray[np.uint32] | None:
+    def leaves(self, x: Rows, *, missing_allowed: bool) -> npt.NDArray[np.uint32] | None:
         """Return the number of the leaf of each row, or None if scikit-learn might refuse a value."""
-        found = np.empty(len(x), np.uint32)
+        found = np.empty(_length(x), np.uint32)
         return found if self._find(x, False, missing_allowed, found, np.empty((0, 1))) else None
 
-    def _find(self, x: npt.NDArray[Any], checked: bool, missing_allowed: bool, leaves: Any, values: Any) -> bool:
-        if x.ndim != 2 or x.shape[1] != self.n_features:
-            raise ValueError(f"expected {self.n_features} columns, got {x.shape}")
+    def _find(self, x: Rows, checked: bool, missing_allowed: bool, leaves: Any, values: Any) -> bool:
+        shape = (_length(x), len(x)) if isinstance(x, list) else x.shape
+        if len(shape) != 2 or shape[1] != self.n_features:
+            raise ValueError(f"expected {self.n_features} columns, got {shape}")
         Uses.count += 1
         address = self._values.__array_interface__["data"][0]  # a copy of this tree has its own values
         first, more, _ = self._form.steps[0].tolist()
@@ -128,12 +137,12 @@ def _smallest(numbers: npt.NDArray[np.int64], n: int) -> npt.NDArray[Any]:
     return numbers.astype(np.min_scalar_type(n))
 
 
-Quick = Callable[[npt.NDArray[Any], bool], Any]
+Quick = Callable[[Rows, bool], Any]
 """Scores plain rows, given whether values may be missing. Returns None if scikit-learn might refuse a value."""
 
 
 def _probabilities(model: Any, packed: PackedTree) -> Quick:
-    def probabilities(x: npt.NDArray[Any], missing_allowed: bool) -> Any:
+    def probabilities(x: Rows, missing_allowed: bool) -> Any:
         found = packed.values(x, missing_allowed=missing_allowed)
         return None if found is None else found[:, : model.n_classes_]
 
@@ -141,7 +150,7 @@ def _probabilities(model: Any, packed: PackedTree) -> Quick:
 
 
 def _labels(model: Any, packed: PackedTree, classes: npt.NDArray[Any]) -> Quick:
-    def labels(x: npt.NDArray[Any], missing_allowed: bool) -> Any:
+    def labels(x: Rows, missing_allowed: bool) -> Any:
         found = packed.leaves(x, missing_allowed=missing_allowed)
         return None if found is None else model.classes_.take(classes.take(found), axis=0)
 
@@ -149,7 +158,7 @@ def _labels(model: Any, packed: PackedTree, classes: npt.NDArray[Any]) -> Quick:
 
 
 def _numbers(packed: PackedTree) -> Quick:
-    def numbers(x: npt.NDArray[Any], missing_allowed: bool) -> Any:
+    def numbers(x: Rows, missing_allowed: bool) -> Any:
         found = packed.values(x, missing_allowed=missing_allowed)
         return None if found is None else found[:, 0]
 
@@ -185,32 +194,42 @@ def _own(model: Any, name: str) -> Any:
     return getattr(type(model), name).__get__(model)
 
 
-def plain_rows(model: Any, X: Any) -> npt.NDArray[Any] | None:
-    """Return rows as an array if scikit-learn's validation looks at nothing but whether the values are finite.
+def plain_rows(model: Any, X: Any) -> Rows | None:
+    """Return rows if scikit-learn's validation looks at nothing but whether the values are finite.
 
     Such rows are an array, or a table with the names of the model, of float32 or float64.
     """
     names = getattr(model, "feature_names_in_", None)
     x = X if names is None and type(X) is np.ndarray else _table(X, names)
-    if type(x) is not np.ndarray or x.dtype not in (np.float32, np.float64) or x.ndim != 2 or not x.flags.aligned:
+    columns = x if isinstance(x, list) else [x]
+    if not columns or not all(type(one) is np.ndarray and one.flags.aligned for one in columns):
         return None
-    if not len(x) or x.shape[1] != model.n_features_in_ or np.geterr()["under"] != "ignore":
+    shape = (_length(x), len(x)) if isinstance(x, list) else x.shape
+    if columns[0].dtype not in (np.float32, np.float64):
+        return None
+    if len(shape) != 2 or not shape[0] or shape[1] != model.n_features_in_ or np.geterr()["under"] != "ignore":
         return None
     config = get_config()
     return None if config["assume_finite"] or config["array_api_dispatch"] else x
 
 
 def _table(X: Any, names: npt.NDArray[Any] | None) -> Any:
-    """Return the values of a DataFrame that has the names of the model and one type of numbers, otherwise None."""
+    """Return the values or the columns of a DataFrame that has the names of the model, otherwise None."""
     pandas = sys.modules.get("pandas")
     if pandas is None or type(X) is not pandas.DataFrame:
         return None
     if names is None:
         if type(X.columns) is not pandas.RangeIndex:
             return None
-    elif len(X.columns) != len(names) or not all(
-        type(own) is str and own == name for own, name in zip(X.columns, names, strict=True)
-    ):
+    else:
+        own = X.columns.tolist()
+        if own != names.tolist() or set(map(type, own)) != {str}:
+            return None
+    column_of = getattr(X, "_get_column_array", None)
+    if column_of is None:  # a version of pandas with other internals
         return None
-    kinds = set(X.dtypes)
-    return X.to_numpy() if kinds in ({np.dtype(np.float64)}, {np.dtype(np.float32)}) else None
+    columns = [column_of(number) for number in range(X.shape[1])]
+    if any(type(one) is not np.ndarray or one.dtype != columns[0].dtype for one in columns):
+        return None
+    # a matrix of all columns would be a copy, unless the rows of the table are stored one after the other
+    return columns if all(one.strides[0] == one.itemsize for one in columns) else X.to_numpy()

@@ -96,8 +96,8 @@ TABLES: dict[str, Any] = {
     "float64": X,
     "float32": X.astype(np.float32),
     "by column": np.asfortranarray(X),
-    "long, by column": np.asfortranarray(np.tile(X, (5, 1))[:2_500]),
-    "long, by column, float32": np.asfortranarray(np.tile(X, (5, 1))[:2_500].astype(np.float32)),
+    "long, by column": np.asfortranarray(np.tile(X, (13, 1))[:9_011]),
+    "long, by column, float32": np.asfortranarray(np.tile(X, (13, 1))[:9_011].astype(np.float32)),
     "long": np.tile(X, (5, 1))[:2_500],
     "every second row": X[::2],
     "rows in the opposite order": np.tile(X, (5, 1))[::-1],
@@ -117,17 +117,29 @@ TABLES: dict[str, Any] = {
     "too few columns": X[:, :3],
     "frame": pd.DataFrame(X),
     "frame of float32": pd.DataFrame(X.astype(np.float32)),
+    "frame of columns": pd.DataFrame(dict(enumerate(X.T.copy())), copy=False),
+    "frame of columns with gaps": pd.DataFrame(dict(enumerate(GAPS.T.copy()))),
+    "frame of rows": pd.DataFrame(X.copy(), copy=False),
+    "frame of rows and columns": pd.concat(
+        [pd.DataFrame(X[:, :3].copy(), copy=False), pd.DataFrame(X[:, 3:])], axis=1, ignore_index=True
+    ),
     "frame of two types": pd.DataFrame(X).astype({1: np.float32}),
     "frame with names": pd.DataFrame(X, columns=list("abcde")),
     "frame with some names": pd.DataFrame(X, columns=["a", 1, 2, 3, 4]),
     "frame of nullable numbers": pd.DataFrame(X).astype("Float64"),
     "missing": with_value(np.nan),
     "missing, float32": with_value(np.nan, np.float32),
-    "missing, by column": np.asfortranarray(np.tile(GAPS, (5, 1))[:2_500]),
+    "missing, by column": np.asfortranarray(np.tile(GAPS, (13, 1))[:9_011]),
+    "missing in the first rows": np.vstack([GAPS, *[X] * 12]),
+    "missing in the first rows, by column": np.asfortranarray(np.vstack([GAPS, *[X] * 12])),
+    "missing in the last rows": np.vstack([X, X, GAPS]),
+    "missing, every second row": np.vstack([GAPS, GAPS])[::2],
     "all missing": np.full((70, N_FEATURES), np.nan),
     "many missing": GAPS,
     "infinite": with_value(np.inf),
     "infinite, by column": np.asfortranarray(np.where(np.tile(X, (5, 1)) > 3, -np.inf, np.tile(X, (5, 1)))),
+    "infinite, columns of a wider table": np.hstack([with_value(np.inf), X[:40]])[:, :N_FEATURES],
+    "infinite, in the first column": np.asfortranarray(with_value(np.inf)[:, [3, 0, 1, 2, 4]]),
     "infinite, float32": with_value(-np.inf, np.float32),
     "missing and infinite": np.where(GAPS > 2, np.inf, GAPS),
     "too large": with_value(1e39),
@@ -292,6 +304,29 @@ def test_random_trees_lead_each_row_to_its_leaf(seed: int, n_splits: int, n_rows
         assert (allowed is None) == bool(np.isinf(rows).any())
         assert allowed is None or allowed.tolist() == expected
         assert (packed.leaves(x, missing_allowed=False) is None) == (not np.isfinite(rows).all())
+
+
+@pytest.mark.parametrize("n_features", [1, 16, 17, 300, 4_000])
+def test_rows_of_any_width_arrive_at_their_leaves(n_features: int) -> None:
+    random = np.random.default_rng(n_features)
+    tree = random_tree(random, 200, random.normal(size=50), n_features)
+    tree = replace(tree, values=np.ascontiguousarray(tree.values))
+    packed = PackedTree(n_features, pack_single(tree, n_features), tree.values)
+    rows = random.normal(size=(150, n_features))
+    rows[40:90][random.random((50, n_features)) < 0.3] = np.nan
+    expected = [leaf_of(tree, row) for row in rows.astype(np.float32)]
+    tables: list[Any] = [*kinds_of(rows), list(rows.T), [np.array(column) for column in rows.T]]
+    for x in tables:
+        found = packed.leaves(x, missing_allowed=True)
+        assert found is not None
+        assert found.tolist() == expected
+        assert packed.leaves(x, missing_allowed=False) is None
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    packed = compiled_of(MODELS["labels"]()).methods[0][1]["tree_"]._packed
+    with pytest.raises(ValueError, match="expected a column of 700 rows, got 699"):
+        packed.leaves([*X.T[:-1], X[1:, -1]], missing_allowed=True)
 
 
 @pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
