@@ -115,16 +115,16 @@ cdef void walk_to_depth(
     """Leave in `at` the leaf of each row after as many steps as the deepest leaf needs."""
     cdef int64_t i = 0
     cdef int d, lane
-    cdef uint32_t places[LANES]
-    while i + LANES <= rows:
-        for lane in range(LANES):
+    cdef uint32_t places[FEW_LANES]
+    while i + FEW_LANES <= rows:
+        for lane in range(FEW_LANES):
             places[lane] = 0
         for d in range(depth):
-            for lane in range(LANES):
+            for lane in range(FEW_LANES):
                 places[lane] = step(tree, places[lane], x + (i + lane) * stride, packing)
-        for lane in range(LANES):
+        for lane in range(FEW_LANES):
             at[i + lane] = places[lane]
-        i += LANES
+        i += FEW_LANES
     while i < rows:
         places[0] = 0
         for d in range(depth):

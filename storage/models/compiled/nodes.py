@@ -188,9 +188,9 @@ def pack_single(tree: TreeArrays, n_features: int) -> Nodes:
     check_lengths(tree)
     nothing = np.empty(0)
     every = Columns(np.arange(n_features, dtype=np.int32), n_features, nothing, np.zeros(1, np.int64), 0)
-    # so that the keys of both sides of a block have room below the left child
+    # the place of a key in a block has these bits, and the bit after them selects one of the two sides
     wanted = (_SINGLE_BLOCK_ROWS * n_features - 1).bit_length() + 1
-    return _nodes([tree], every, n_features, False, 0, least_shift=min(wanted, 32 - (len(tree.left) - 1).bit_length()))
+    return _nodes([tree], every, n_features, False, 0, least_shift=min(wanted, 31 - (len(tree.left) - 1).bit_length()))
 
 
 def _nodes(
