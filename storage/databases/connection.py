@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from scoreline.storage.databases.settings import Address
@@ -73,18 +74,24 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def snapshot(connection: Connection, timeout_s: int) -> Iterator[None]:
+def snapshot(connection: Connection, timeout_s: int, of: str | None = None) -> Iterator[None]:
     """Run the block in a transaction that only reads, and that sees the database as it was at its first statement.
 
     Dates, times and numbers are sent in forms that lose nothing, whatever the settings of the role are.
+
+    Parameters
+    ----------
+    of : str, optional
+        What `pg_export_snapshot` returned in a transaction that still goes on. Both see the same state.
     """
+    imported = "" if of is None else f"SET TRANSACTION SNAPSHOT {sql.Literal(of).as_string(connection)}; "
     with connection.transaction():
         connection.execute(
-            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+            f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; {imported}"
             f"SET LOCAL lock_timeout = {LOCK_MS}; SET LOCAL statement_timeout = {timeout_s * 1000}; "
-            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; SET LOCAL timezone = 'UTC'; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {timeout_s * 1000}; SET LOCAL timezone = 'UTC'; "
             "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'iso_8601'; SET LOCAL bytea_output = 'hex'; "
-            "SET LOCAL extra_float_digits = 1"
+            "SET LOCAL extra_float_digits = 1; SET LOCAL synchronize_seqscans = off"
         )
         yield
 

@@ -17,6 +17,7 @@ DEFAULT_LOAD_CONNECTIONS = 4
 DEFAULT_SOURCE_TIMEOUT_S = 480
 MOST_SOURCE_TIMEOUT_S = 500
 """Maximum number of seconds for a query, because a worker stops a step after 540 seconds."""
+MOST_SOURCE_CONNECTIONS = 8
 _SCHEMES = ("postgres", "postgresql")
 
 
@@ -57,6 +58,8 @@ class DatabaseSettings:
     """Patterns of ``schema.table``. If empty, jobs may name queries, but no table."""
     source_timeout_s: int = DEFAULT_SOURCE_TIMEOUT_S
     """Seconds after which the server ends a query."""
+    source_connections: int = 1
+    """Maximum number of connections with which one process reads the rows of a job."""
     queries_file: Path = Path("queries.toml")
     """The file with the queries. If it does not exist, the queries are read from the bucket."""
     queries_required: bool = False
@@ -74,6 +77,9 @@ class DatabaseSettings:
         tables, sources = _patterns(env, "ALLOWED_TABLES"), _patterns(env, "ALLOWED_SOURCES")
         connections = env.number("LOAD_CONNECTIONS", DEFAULT_LOAD_CONNECTIONS, minimum=1)
         timeout_s = env.number("SOURCE_TIMEOUT_S", DEFAULT_SOURCE_TIMEOUT_S, minimum=1)
+        readers = env.number("SOURCE_CONNECTIONS", 1, minimum=1)
+        if readers > MOST_SOURCE_CONNECTIONS:
+            env.faults.append(f"SOURCE_CONNECTIONS={readers} is more than {MOST_SOURCE_CONNECTIONS}")
         if timeout_s > MOST_SOURCE_TIMEOUT_S:
             env.faults.append(f"SOURCE_TIMEOUT_S={timeout_s} is more than {MOST_SOURCE_TIMEOUT_S}")
         queries = env.text("QUERIES_FILE")
@@ -86,6 +92,7 @@ class DatabaseSettings:
             source=source,
             allowed_sources=sources,
             source_timeout_s=timeout_s,
+            source_connections=readers,
             queries_file=Path(queries or "queries.toml"),
             queries_required=bool(queries),
         )

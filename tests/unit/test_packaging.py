@@ -62,6 +62,7 @@ ON_NO_DYNO = {
     "PRICES_FILE": "costs are shown where a person submits jobs or looks at them",
     "DATABASE_URL": "the add-on sets it",
     "DATABASES_FILE": "it is part of the application",
+    "SOURCE_CONNECTIONS": "one connection for each process fits the smallest plan",
     "LOAD_CONNECTIONS": "four connections fit the smallest plan",
     "MODEL_SIGNING_KEY": "only whoever publishes has it: with it, whoever gets at a dyno could sign",
 }

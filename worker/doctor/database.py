@@ -103,8 +103,16 @@ def _faults(
             "the connection does not use TLS: others can read its password and all rows",
             "add sslmode=require to the URL",
         )
-    needed = context.processes if only_read else min(settings.load_connections, context.processes)
-    what, lower = ("jobs", "run fewer processes") if only_read else ("a load", "lower LOAD_CONNECTIONS")
+    needed = (
+        context.processes * settings.source_connections
+        if only_read
+        else min(settings.load_connections, context.processes)
+    )
+    what, lower = (
+        ("jobs", "run fewer processes, or lower SOURCE_CONNECTIONS")
+        if only_read
+        else ("a load", "lower LOAD_CONNECTIONS")
+    )
     if server.used + needed > server.limit:
         yield (
             f"{server.used} of {server.limit} connections are open, and {what} may need {needed} more",

@@ -12,7 +12,7 @@ from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ObjectNotFound
 from scoreline.storage.objects.base import ObjectStore
 
-_KEYS = frozenset({"sql", "database"})
+_KEYS = frozenset({"sql", "database", "split_by"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,8 @@ class Query:
     sql: str
     database: str | None = None
     """Name of a database in DATABASES_FILE; by default, SOURCE_DATABASE_URL."""
+    split_by: str | None = None
+    """Column of integers by whose ranges the query is read."""
 
 
 def find_query(settings: DatabaseSettings, main: ObjectStore, name: str) -> Query:
@@ -46,7 +48,7 @@ def parse(text: str, where: str) -> dict[str, Query]:
     r"""Return the queries of a text by name; raises `InvalidRequest`. The message quotes no SQL.
 
     >>> parse('[a]\nsql = "SELECT 1 AS x"', "queries.toml")
-    {'a': Query(sql='SELECT 1 AS x', database=None)}
+    {'a': Query(sql='SELECT 1 AS x', database=None, split_by=None)}
     """
     try:
         tables: Mapping[str, Any] = tomllib.loads(text.removeprefix("\ufeff"))
@@ -60,12 +62,14 @@ def parse(text: str, where: str) -> dict[str, Query]:
             raise InvalidRequest(
                 f"{where}: [{name}] has the unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}"
             )
-        sql, database = table.get("sql"), table.get("database")
+        sql, database, split_by = (table.get(key) for key in ("sql", "database", "split_by"))
         if not isinstance(sql, str) or not sql.strip():
             raise InvalidRequest(f'{where}: [{name}] has no text sql = "SELECT …"')
         if database is not None and not isinstance(database, str):
             raise InvalidRequest(f"{where}: database of [{name}] is not the name of a database")
-        found[name] = Query(sql=sql, database=database)
+        if split_by is not None and not isinstance(split_by, str):
+            raise InvalidRequest(f"{where}: split_by of [{name}] is not the name of a column")
+        found[name] = Query(sql=sql, database=database, split_by=split_by)
     return found
 
 

@@ -1,40 +1,51 @@
 """Streams the rows of a query into Arrow, in one transaction that sees one state of the database.
 
-COPY sends CSV, libpq cuts it into rows, and Arrow's reader, which is compiled, decodes it. To read 2,000,000 rows of 6
-columns and to write them as Parquet takes 1.4 s of CPU time; with the driver's own iterator over rows, it takes 5 s.
-The driver for Arrow (ADBC) has no parameters with COPY, and types of its own for numeric, enums, domains and uuid.
+libpq cuts what COPY sends into rows, and `decoding` decodes it, in blocks. The driver's own iterator over rows takes
+several times the CPU time. The driver for Arrow (ADBC) has no parameters with COPY, and types of its own for numeric,
+enums, domains and uuid.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import selectors
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import psycopg
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 from psycopg.pq import TransactionStatus
 
 from scoreline.storage.databases.connection import CONNECT_S, Connection, connected, is_transient, reason_of, snapshot
 from scoreline.storage.databases.settings import Address
-from scoreline.storage.errors import DatabaseError, DatabaseUnavailable, InvalidRequest
+from scoreline.storage.errors import DatabaseError, DatabaseUnavailable
+from scoreline.tasks.databases.source.decoding import from_binary, from_csv, is_binary, schema_of
+from scoreline.tasks.databases.source.pieces import pieces_of_query, pieces_of_table
+from scoreline.tasks.databases.source.readers import read_pieces
 from scoreline.tasks.databases.source.statement import accepted, bind, check_parameters, describe, parse
 from scoreline.tasks.databases.source.types import Column, columns_of
 
 BLOCK_BYTES = 4 << 20
-"""Number of bytes of CSV that are decoded at a time."""
+"""Number of bytes that are decoded at a time."""
 _DATA = ("22", "P0")
 """Classes of SQLSTATE whose messages quote values: of data, or written by a function."""
 _QUOTED = re.compile(r'["«»„“「].*["«»“”」]', re.DOTALL)
 """What the server quotes, in any of its languages. A value may contain a quote itself."""
 _CANCELED, _READ_ONLY = "57014", "25006"
-_IN_COLUMN = re.compile(r"In CSV column #(\d+)")
 
 
 def read_rows(
-    address: Address, query: str, parameters: Mapping[str, str], *, timeout_s: int, what: str
+    address: Address,
+    query: str,
+    parameters: Mapping[str, str],
+    *,
+    timeout_s: int,
+    what: str,
+    table: str | None = None,
+    split_by: str | None = None,
+    connections: int = 1,
 ) -> Generator[tuple[tuple[Column, ...], pa.Table]]:
     """Yield the columns of a query, each time with some of its rows, in the order of the server. The first has none.
 
@@ -44,6 +55,13 @@ def read_rows(
     ----------
     what : str
         The name of the query, for messages.
+    table : str, optional
+        The table, if the query reads all of it. It is then read in the order of its blocks.
+    split_by : str, optional
+        The column by whose ranges the query is read, in their order.
+    connections : int
+        Maximum number of connections that read a table, or a query with `split_by`. The rows and their order do not
+        depend on it.
 
     Raises
     ------
@@ -62,21 +80,68 @@ def read_rows(
                 described, types = describe(connection, statement, what)
                 columns = columns_of(connection, described, what)
                 bound = bind(connection, statement, types, parameters, what)
-                yield columns, _schema(columns).empty_table()
-                with contextlib.closing(_blocks(connection, bound)) as blocks:
-                    for block in blocks:
-                        yield columns, _decode(block, columns, what)
+                yield columns, schema_of(columns).empty_table()
+                pieces = [bound]
+                if table is not None:
+                    pieces = pieces_of_table(connection, table, bound)
+                elif split_by is not None:
+                    pieces = pieces_of_query(connection, described, bound, split_by, what)
+                until = time.monotonic() + timeout_s
+
+                def copy(reader: Connection, piece: str) -> Generator[pa.Table]:
+                    left_ms = max(1, int((until - time.monotonic()) * 1000))
+                    reader.execute(f"SET LOCAL statement_timeout = {left_ms}".encode())
+                    return copied(reader, piece, columns, what)
+
+                set_up = functools.partial(bind, statement=statement, types=types, given=parameters, what=what)
+                exported = _exported(connection, pieces, connections)
+                join = functools.partial(_joined, address, timeout_s, exported, set_up)
+                with contextlib.closing(read_pieces(connection, join, copy, pieces, connections)) as rows:
+                    for some in rows:
+                        yield columns, some
         except psycopg.Error as error:
             raise _refused(error, address, timeout_s, what) from None
 
 
-def _blocks(connection: Connection, query: str) -> Generator[bytearray]:
-    """Yield CSV of about `BLOCK_BYTES`, which ends with a row.
+def _exported(connection: Connection, pieces: Sequence[str], connections: int) -> str | None:
+    """Return the name of the snapshot for other connections; None if nobody needs it."""
+    if min(len(pieces), connections) < 2:
+        return None
+    row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+    return str(row[0]) if row else None
+
+
+@contextlib.contextmanager
+def _joined(
+    address: Address, timeout_s: int, of: str | None, set_up: Callable[[Connection], object]
+) -> Iterator[Connection | None]:
+    """Hold another connection that sees a snapshot; None if the server has no connection left, or no such snapshot."""
+    with contextlib.ExitStack() as stack:
+        found = None
+        if of is not None:
+            with contextlib.suppress(psycopg.Error, DatabaseError):
+                connection = stack.enter_context(connected(address))
+                stack.enter_context(snapshot(connection, timeout_s, of))
+                set_up(connection)
+                found = connection
+        yield found
+
+
+def copied(connection: Connection, query: str, columns: Sequence[Column], what: str) -> Generator[pa.Table]:
+    """Yield the rows of a query, in blocks. Raise errors of the driver, and `InvalidRequest`."""
+    binary = is_binary(columns, connection.info.parameter_status("server_encoding"))
+    with contextlib.closing(_blocks(connection, query, "binary" if binary else "csv")) as blocks:
+        for block in blocks:
+            yield (from_binary if binary else from_csv)(block, columns, what)
+
+
+def _blocks(connection: Connection, query: str, form: str) -> Generator[bytearray]:
+    """Yield what COPY sends in a format, in blocks of about `BLOCK_BYTES`, which ends with a row.
 
     Rows are taken from libpq directly, because the driver's own iterator takes much more CPU time than all the rest.
     """
     server = connection.pgconn
-    accepted(server.exec_(f"COPY ({query}\n) TO STDOUT (FORMAT csv)".encode()))
+    accepted(server.exec_(f"COPY ({query}\n) TO STDOUT (FORMAT {form})".encode()))
     try:
         with selectors.DefaultSelector() as answers:
             answers.register(server.socket, selectors.EVENT_READ)
@@ -103,61 +168,6 @@ def _blocks(connection: Connection, query: str) -> Generator[bytearray]:
             with contextlib.suppress(psycopg.Error):
                 connection.cancel_safe(timeout=CONNECT_S)
             connection.close()
-
-
-def _schema(columns: Sequence[Column]) -> pa.Schema:
-    return pa.schema([(column.name, column.kind) for column in columns])
-
-
-def _decode(block: bytearray, columns: Sequence[Column], what: str) -> pa.Table:
-    names = [str(number) for number in range(len(columns))]  # as column names may be equal but for case, or empty
-    kinds = {
-        name: pa.string() if pa.types.is_binary(column.kind) else column.kind
-        for name, column in zip(names, columns, strict=True)
-    }
-    try:
-        table = pa_csv.read_csv(
-            pa.py_buffer(block),
-            read_options=pa_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=kinds,
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-                true_values=["t"],
-                false_values=["f"],
-            ),
-        )
-    except pa.ArrowInvalid as error:  # its message quotes the value
-        found = _IN_COLUMN.search(str(error))
-        raise _unreadable(columns[int(found[1])] if found else None, what) from None
-    arrays = [_bytes(array) if pa.types.is_binary(column.kind) else array for array, column in _pairs(table, columns)]
-    return pa.table(arrays, schema=_schema(columns))
-
-
-def _pairs(table: pa.Table, columns: Sequence[Column]) -> Iterator[tuple[pa.ChunkedArray, Column]]:
-    return zip(table.columns, columns, strict=True)
-
-
-def _bytes(texts: pa.ChunkedArray) -> pa.Array:
-    r"""Return the bytes of texts such as ``\x0a``."""
-    return pa.array([None if text is None else bytes.fromhex(text[2:]) for text in texts.to_pylist()], pa.binary())
-
-
-def _unreadable(column: Column | None, what: str) -> InvalidRequest:
-    if column is None:
-        return InvalidRequest(f"{what} returns rows that cannot be read: cast its columns to text")
-    if pa.types.is_decimal(column.kind):
-        why = "a value that is no number, such as NaN"
-    elif pa.types.is_temporal(column.kind):
-        why = "a value that no calendar has, such as infinity, 24:00, or a year before 1 or after 9999"
-    else:
-        why = "a value that does not fit"
-    return InvalidRequest(
-        f"{what}: column {column.name!r} ({column.source}) has {why}: leave such rows out, or cast the column, such as "
-        f"{column.name}::text"
-    )
 
 
 def _refused(error: psycopg.Error, address: Address, timeout_s: int, what: str) -> DatabaseError:

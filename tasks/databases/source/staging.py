@@ -61,16 +61,25 @@ def pinned_files(main: ObjectStore, staged: Staged) -> list[Pinned]:
 
 def _stage(main: ObjectStore, settings: DatabaseSettings, job: Job) -> Staged:
     spec, what = job.spec, job.spec.source_name
-    database = None
+    database = table = split_by = None
     if spec.query is not None:
         found = find_query(settings, main, spec.query)
-        sql, database, parameters = found.sql, found.database, dict(spec.params or {})
+        sql, database, split_by, parameters = found.sql, found.database, found.split_by, dict(spec.params or {})
     else:
         settings.check_source(spec.table or "")
         recent, parameters = _recent(job)
-        sql = of_table(spec.table or "", recent)
+        sql, table = of_table(spec.table or "", recent), None if recent else spec.table
     address = settings.source_address(database)
-    rows = read_rows(address, sql, parameters, timeout_s=settings.source_timeout_s, what=what)
+    rows = read_rows(
+        address,
+        sql,
+        parameters,
+        timeout_s=settings.source_timeout_s,
+        what=what,
+        table=table,
+        split_by=split_by,
+        connections=settings.source_connections,
+    )
     attempt, at = secrets.token_hex(8), datetime.now(UTC).isoformat(timespec="milliseconds")
     try:
         columns, files = write_files(main, job.spec.job_id, attempt, prefetched(rows))

@@ -29,6 +29,25 @@ _KINDS: Mapping[str, pa.DataType] = {
     "timestamptz": pa.timestamp("us", "UTC"),
     "bytea": pa.binary(),
 }
+_BINARY: Mapping[str, str] = {
+    "bool": "b",
+    "int2": "h",
+    "int4": "i",
+    "int8": "q",
+    "oid": "o",
+    "float4": "i",  # bits are kept as they are
+    "float8": "q",
+    "date": "D",
+    "time": "t",
+    "timestamp": "T",
+    "timestamptz": "T",
+    "numeric": "n",
+    "bytea": "y",
+    "jsonb": "j",
+    "uuid": "u",
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "json"), "s"),
+}
+"""What `binary_rows` calls types that it decodes. It decodes no others, such as arrays."""
 _TEXTS = frozenset(
     {"text", "varchar", "bpchar", "char", "name", "citext", "uuid", "json", "jsonb", "interval"}
     | {"inet", "cidr", "macaddr", "macaddr8", "timetz", "bit", "varbit"}
@@ -44,6 +63,8 @@ class Column:
     source: str
     """The type in the database."""
     kind: pa.DataType
+    binary: str = ""
+    """The kind of the column for `binary_rows`; empty if it can only be read as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +112,8 @@ def _column(column: Described, found: _Type, what: str) -> Column:
             f"{what}: column {column.name!r} is {found.text}, which cannot be read without loss: leave it out, or cast "
             f"it, such as {column.name}::text"
         )
-    return Column(name=column.name, source=source, kind=kind)
+    binary = "s" if found.kind == "e" else _BINARY.get(found.name, "")
+    return Column(name=column.name, source=source, kind=kind, binary=binary)
 
 
 def _decimal(column: Described, what: str) -> tuple[pa.DataType, str]:

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pytest
 
 from scoreline.storage.errors import InvalidRequest
+from scoreline.tasks.databases.source import decoding, reading
 from scoreline.tasks.databases.source.reading import read_rows
+from scoreline.tasks.databases.source.types import Column
 from tests.support.postgres import Database
 from tests.support.sources import Sources, sources
 
@@ -38,6 +40,16 @@ def source(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[
             connection.execute(f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'".encode())
         yield found
     postgres.drop(name)
+
+
+@pytest.fixture(params=["binary", "csv"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Read in the format, if the types allow it."""
+    if request.param == "csv":
+        monkeypatch.setattr(decoding, "binary_rows", None)
+    elif decoding.binary_rows is None:
+        pytest.skip("the extension is not compiled")
+    return str(request.param)
 
 
 def read(source: Sources, sql: str) -> pa.Table:
@@ -93,6 +105,7 @@ def read(source: Sources, sql: str) -> pa.Table:
         ("NULL::bytea", pa.binary(), None),
     ],
 )
+@pytest.mark.usefixtures("form")
 def test_a_value_is_read_as_it_is(source: Sources, sql: str, kind: pa.DataType, value: Any) -> None:
     for query in (f"SELECT {sql} AS c", f"SELECT {sql} AS c, 1 AS d"):  # CSV of a single column has its own rules
         column = read(source, query)["c"]
@@ -100,6 +113,7 @@ def test_a_value_is_read_as_it_is(source: Sources, sql: str, kind: pa.DataType, 
         assert column.to_pylist() == [value]
 
 
+@pytest.mark.usefixtures("form")
 def test_nan_is_a_number_and_null_is_none(source: Sources) -> None:
     values = read(source, "SELECT v AS c FROM (VALUES ('NaN'::float8), (NULL)) t(v)")["c"]
     assert values.null_count == 1
@@ -125,10 +139,46 @@ def test_nan_is_a_number_and_null_is_none(source: Sources) -> None:
         ("1, 2 AS c", "has the column 'c' twice"),
     ],
 )
+@pytest.mark.usefixtures("form")
 def test_what_would_lose_something_is_refused_by_the_name_of_its_column(source: Sources, sql: str, said: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read(source, f"SELECT {sql} AS c" if " AS c" not in sql else f"SELECT 1 AS c, {sql}")
     assert said in str(refused.value)
+
+
+MANY = """
+SELECT CASE WHEN g % 3 > 0 THEN g % 2 = 0 END AS a, (g % 30000)::int2 AS b, g * 7 AS c, g::int8 << 33 AS d,
+    g::oid AS e, (random() - 0.5)::float4 AS f, CASE WHEN g % 5 > 0 THEN exp((random() - 0.5) * 1000) END AS g,
+    '1600-02-29'::date + g AS h, '00:00'::time + g * interval '1.234567 s' AS i,
+    '1890-01-01'::timestamp + g * interval '1 day 1.000001 s' AS j, now() - g * interval '9.000007 s' AS k,
+    ((random() - 0.5) * power(10, g % 12))::numeric(14, 3) AS l, (random() * g)::numeric(8, 0) AS m,
+    power(0.1, 1 + g % 9)::numeric(9, 9) AS n, (g * 1000)::numeric(12, 5) AS o,
+    CASE WHEN g % 4 > 0 THEN repeat('ä', g % 50) END AS p, decode(md5(g::text), 'hex') AS q,
+    jsonb_build_object('g', g) AS r, md5(g::text)::uuid AS s, (ARRAY['ok', 'bad'])[g % 3]::mood AS t,
+    (g * 1e30)::numeric(38, 4) AS u
+FROM generate_series(1, 3001) g
+"""
+
+
+def test_both_formats_read_the_same_rows(source: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.database.run("CREATE TABLE many AS " + MANY)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 50_000)
+    assert decoding.binary_rows is not None
+    found = read(source, "SELECT * FROM many")
+    monkeypatch.setattr(decoding, "binary_rows", None)
+    expected = read(source, "SELECT * FROM many")
+    found.validate(full=True)
+    assert found.schema == expected.schema
+    for name in expected.schema.names:
+        assert found[name].equals(expected[name]), name
+    assert (found.num_rows, found["p"].null_count) == (3001, 750)
+
+
+@pytest.mark.parametrize("data", [b"\0\2\0\0\0\1x", b"\0\1\0\0\0\2x", b"\0\1\0\0", b"\0\1\xff\xff\xff\xfe"])
+def test_bytes_that_are_no_rows_are_refused(data: bytes) -> None:
+    column = Column(name="c", source="text", kind=pa.string(), binary="s")
+    with pytest.raises(InvalidRequest, match="query q returns rows that cannot be read"):
+        decoding.from_binary(bytearray(data), [column], "query q")
 
 
 def test_a_query_without_columns_is_refused(source: Sources) -> None:

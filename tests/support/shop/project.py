@@ -16,8 +16,8 @@ APPS = ["scoreline.django", "django.contrib.sessions", "tests.support.shop"]
 
 
 @contextlib.contextmanager
-def shop(folder: Path, **settings: Any) -> Iterator[type[Any]]:
-    """Install the app and make its tables. Yield the model `Prediction`."""
+def shop(folder: Path, database: dict[str, Any] | None = None, **settings: Any) -> Iterator[type[Any]]:
+    """Install the app and make its tables, in SQLite or in another database. Yield the model `Prediction`."""
     configure_django()
     before = connections.settings
     sqlite = {
@@ -26,7 +26,8 @@ def shop(folder: Path, **settings: Any) -> Iterator[type[Any]]:
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20},
     }
     replica = {"ENGINE": sqlite["ENGINE"], "NAME": f"file:{sqlite['NAME']}?mode=ro", "OPTIONS": {"uri": True}}
-    connections.settings = connections.configure_settings({"default": sqlite, "replica": replica})
+    both = {"default": sqlite, "replica": replica} if database is None else {"default": database}
+    connections.settings = connections.configure_settings(both)
     _forget_connections()
     urls = "tests.support.shop.urls"
     with override_settings(INSTALLED_APPS=APPS, ROOT_URLCONF=urls, ALLOWED_HOSTS=["testserver"], **settings):

@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], said: str) -> Non
         ("x = 1", "'x' is outside of a [query]"),
         ("[a", "is not TOML"),
         ("[a]\nsql = ''", '[a] has no text sql = "SELECT …"'),
-        ("[a]\nsql = 'SELECT 1'\ntimeout = 1", "[a] has the unknown key 'timeout'; known are database, sql"),
+        ("[a]\nsql = 'SELECT 1'\ntimeout = 1", "[a] has the unknown key 'timeout'; known are database, split_by, sql"),
         ("[a]\nsql = 'SELECT 1'\ndatabase = 1", "database of [a] is not the name of a database"),
     ],
 )
