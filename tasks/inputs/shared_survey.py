@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SHARE_OBJECTS = 64
 """Number of objects of a share. A process surveys them in about 50 ms, so that no process waits longer for another."""
+_MOST_OWN = 2
+"""Maximum number of shares that are not offered, so that the planner has their objects in memory for the sample."""
 _POLL_S = 0.002
 _PATIENCE_S = 20.0
 """Seconds that the planner waits for the share of another process. It then surveys the share itself."""
@@ -55,7 +57,8 @@ def survey_shared(
     cannot be surveyed, the error is that of the first such object.
     """
     shares = [items[start : start + SHARE_OBJECTS] for start in range(0, len(items), SHARE_OBJECTS)]
-    own = next((n for n, share in enumerate(shares) if not any(Kept.IN_MEMORY in kept for _, kept in share)), 0)
+    own = next((n for n, share in enumerate(shares) if not any(Kept.IN_MEMORY in kept for _, kept in share)), _MOST_OWN)
+    own = min(own, _MOST_OWN)
     order = orders.begin(_order(items, features), len(shares), own)
     if order is None:
         yield from survey(items)
@@ -85,8 +88,11 @@ def survey_shared(
 
     try:
         try:
+            last: Survey | None = None
             for surveyed in survey(claimed()):
-                found.setdefault(under_way.popleft(), []).append(surveyed)
+                if last is None or surveyed.schema is not last.schema or surveyed.spans != last.spans:
+                    last = surveyed  # objects of equal size share one, because there may be very many
+                found.setdefault(under_way.popleft(), []).append(last)
         except ScorelineError:
             for number in range(under_way[0] if under_way else 0):
                 join(number)  # raises the error of an earlier object
