@@ -21,16 +21,19 @@ from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
+from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.storage.tables.spool import Spool
+from scoreline.storage.tables.survey_orders import SurveyOrders
 from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import CLIENT, WORKER, Connections
 from scoreline.tasks.dispatch.queue import send_message
 from scoreline.tasks.dispatch.queue_names import QueueNames
+from scoreline.tasks.inputs.shared_survey import help_planner
 from scoreline.tasks.records.format import RecordsFormat
 from scoreline.tasks.schedules.guarded_inputs import check_outside_schedules
 from scoreline.tasks.schedules.scheduler import Scheduler
@@ -70,6 +73,11 @@ class Process:
     """The files of all processes of the pool (see `scoreline.storage.tables.spool`); none if no spool is used."""
     row_files: list[BinaryIO] = field(default_factory=list)
     """Likewise, for rows of wide row groups (see `scoreline.storage.tables.shared_rows`)."""
+    order_files: list[BinaryIO] = field(default_factory=list)
+    order_pipes: list[tuple[int, int]] = field(default_factory=list)
+    """The files and pipes with which the processes of the pool help each other (see `survey_orders`)."""
+    under_way: int = 0
+    """Number of tasks that this process does at the moment: 0 or 1."""
     preloaded: list[Bundle] = field(default_factory=list)
     store_error: StoreError | None = None
     """The error that made the sizes of the models in the bucket unknown; None without an error."""
@@ -114,7 +122,7 @@ def engine(app: Celery) -> Engine:
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
             tables=Tables(RecordsFormat(), _shared_rows()),
-            kept=KeptObjects(for_parts=True, spool=_spool(settings)),
+            kept=KeptObjects(for_parts=True, spool=_spool(settings), orders=_orders()),
             profile=settings.profile,
             verify_keys=connections.model_settings.verify_keys,
             between_batches=ShortSteps(
@@ -127,6 +135,7 @@ def engine(app: Celery) -> Engine:
             trace=telemetry.trace_context,
             span=telemetry.step,
         )
+        _begin_to_help(process.engine, settings)
         if process.board is not None:
             allow_release()
             arguments = (process.board, process.cache, settings.redis_idle_s)
@@ -141,12 +150,51 @@ def leave_steps(**_: Any) -> None:
         between.abandon()
 
 
-def _spool(settings: WorkerSettings) -> Spool | None:
-    """Return the spool of the worker as this process uses it; None if there is none."""
+def _spool(settings: WorkerSettings, *, helper: bool = False) -> Spool | None:
+    """Return the spool of the worker as this process uses it; None if there is none.
+
+    Parameters
+    ----------
+    helper : bool
+        Whether to return the spool for the objects that this process surveys for the planners of other processes.
+    """
     files, own = process.spool_files, getattr(current_process(), "index", None)
-    if own is None or own >= len(files):  # the pool may have grown since the files were opened
+    if own is None or own >= len(files) // 2:  # the pool may have grown since the files were opened
         return None
-    return Spool(files, own, limit_bytes=settings.spool_bytes)
+    return Spool(files, own + len(files) // 2 * helper, limit_bytes=settings.spool_bytes)
+
+
+def _orders() -> SurveyOrders | None:
+    """Return the orders of the worker as this process uses them; None if there are none."""
+    own = getattr(current_process(), "index", None)
+    if own is None or own >= min(len(process.order_files), len(process.order_pipes)):
+        return None
+    return SurveyOrders(process.order_files, process.order_pipes, own)
+
+
+def _begin_to_help(engine: Engine, settings: WorkerSettings) -> None:
+    """Start the thread that surveys objects for planners of other processes while this process is idle."""
+    orders, spool = _orders(), _spool(settings, helper=True)
+    if orders is not None and spool is not None:
+        arguments = (orders, spool, engine.buckets)
+        threading.Thread(target=_help, args=arguments, daemon=True, name="survey helper").start()
+
+
+def _help(orders: SurveyOrders, spool: Spool, buckets: Buckets) -> None:
+    while True:
+        order = orders.wait()
+        if order is not None and not process.under_way:
+            help_planner(order, buckets, spool, lambda: not process.under_way)
+
+
+def begin_task(**_: Any) -> None:
+    """Record that this process begins a task."""
+    process.under_way = 1
+
+
+def end_task(**_: Any) -> None:
+    """Record that this process has ended its task."""
+    process.under_way = 0
 
 
 def _shared_rows() -> SharedRows | None:

@@ -16,6 +16,8 @@ import pyarrow as pa
 from celery import Celery
 from celery.signals import (
     celeryd_after_setup,
+    task_postrun,
+    task_prerun,
     worker_init,
     worker_process_init,
     worker_process_shutdown,
@@ -28,6 +30,7 @@ from scoreline.storage.container_memory import limit_bytes
 from scoreline.storage.errors import ScorelineError, StoreError, describe
 from scoreline.storage.settings import StorageSettings
 from scoreline.storage.tables.spool import open_files
+from scoreline.storage.tables.survey_orders import open_pipes
 from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.dispatch.connections import WORKER, Connections, share_connection
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
@@ -62,6 +65,8 @@ def connect(app: Celery) -> None:
     celeryd_after_setup.connect(_read_all_queues, weak=False)
     celeryd_after_setup.connect(_log_sizing, weak=False)
     celeryd_after_setup.connect(_open_spool, weak=False)
+    task_prerun.connect(lifecycle.begin_task, weak=False)
+    task_postrun.connect(lifecycle.end_task, weak=False)
     telemetry.connect()
     celeryd_after_setup.connect(_preload, weak=False)
     worker_ready.connect(reconcile_jobs, weak=False)
@@ -142,10 +147,15 @@ def _log_sizing(**_: Any) -> None:
 
 
 def _open_spool(**_: Any) -> None:
-    """Open the files through which processes of the pool hand small objects and wide row groups to each other."""
+    """Open the files and pipes through which processes of the pool share small objects and wide row groups.
+
+    One process needs none. Each process has two files for objects: one for jobs that it plans, and one for jobs with
+    which it helps.
+    """
     count = 1 if process.sizing is None else process.sizing.processes
-    if count > 1 and WorkerSettings.from_env(os.environ).spool_bytes:  # one process needs none
-        process.spool_files, process.row_files = open_files(count), open_files(count)
+    if count > 1 and WorkerSettings.from_env(os.environ).spool_bytes:
+        process.spool_files, process.row_files = open_files(2 * count), open_files(count)
+        process.order_files, process.order_pipes = open_files(count), open_pipes(count)
 
 
 def _preload(**_: Any) -> None:

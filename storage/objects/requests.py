@@ -36,8 +36,14 @@ class _Counter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = {"a": 0, "b": 0}
+        self._thread = threading.local()
+
+    def leave_out_thread(self) -> None:
+        self._thread.is_left_out = True
 
     def note(self, kind: Literal["a", "b"]) -> None:
+        if getattr(self._thread, "is_left_out", False):
+            return
         with self._lock:
             self._counts[kind] += 1
 
@@ -49,5 +55,7 @@ class _Counter:
 _counter = _Counter()
 note = _counter.note
 """Count a request of a class, ``a`` or ``b``."""
+leave_out_thread = _counter.leave_out_thread
+"""Do not count the requests of this thread from now on. Another process counts them."""
 so_far = _counter.read
 """Return the number of requests since this process began. A caller subtracts two results."""

@@ -8,7 +8,7 @@ bytes of such an object in memory. It therefore decodes the object at once, and 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -45,37 +45,47 @@ def held_rows(source: Pinned) -> pa.RecordBatch | None:
     return source.store.rows if isinstance(source.store, _RowsStore) else None
 
 
-def decode_all(file: pq.ParquetFile, schema: pa.Schema, features: Collection[str]) -> pa.RecordBatch | None:
-    """Decode all rows of a small object as a single batch, with all columns.
+class Decoder:
+    """Decodes small objects in advance. It is thread-safe."""
 
-    Return None if the object has several row groups, nested or categorical columns, or many other columns than
-    `features`, if its rows may take much more memory than its bytes, or if it is damaged. Parts then read the bytes.
+    def __init__(self) -> None:
+        self._last: tuple[pa.Schema, _Layout | None] = (pa.schema([]), None)
+        """The columns of the last object, and how they take memory, because most objects have the same columns."""
 
-    Parameters
-    ----------
-    schema : pyarrow.Schema
-        The schema of the file.
-    features : collection of str
-        Columns that are known to be features; empty if no feature is known yet.
-    """
-    metadata, width = file.metadata, _row_bytes(schema)
-    if metadata.num_row_groups != 1 or width is None or width * metadata.num_rows > _MOST_BYTES:
-        return None
-    if features and len(schema) > 2 * len(features) + _OTHER_COLUMNS:
-        return None
-    group = metadata.row_group(0)
-    texts = sum(
-        group.column(place).total_uncompressed_size
-        for place, kind in enumerate(schema.types)
-        if not pa.types.is_primitive(kind) and not pa.types.is_decimal(kind)
-    )
-    if texts * metadata.num_rows > _MOST_TEXT_BYTES:  # a dictionary has a text once, however many rows have it
-        return None
-    try:
-        batches = list(file.iter_batches(max(1, metadata.num_rows), use_threads=False))
-    except (pa.ArrowException, OSError, ValueError):  # the part that reads the object explains the error
-        return None
-    return batches[0] if len(batches) == 1 and batches[0].num_rows == metadata.num_rows else None
+    def decode(self, file: pq.ParquetFile, schema: pa.Schema, features: Collection[str]) -> pa.RecordBatch | None:
+        """Decode all rows of a small object as a single batch, with all columns.
+
+        Return None if the object has several row groups, nested or categorical columns, or many other columns than
+        `features`, if its rows may take much more memory than its bytes, or if it is damaged. Parts then read the
+        bytes.
+
+        Parameters
+        ----------
+        schema : pyarrow.Schema
+            The schema of the file.
+        features : collection of str
+            Columns that are known to be features; empty if no feature is known yet.
+        """
+        metadata = file.metadata
+        rows: int = metadata.num_rows
+        known, layout = self._last
+        if not known.equals(schema):
+            layout = _layout(schema)
+            self._last = schema, layout
+        if metadata.num_row_groups != 1 or layout is None or layout.row_bytes * rows > _MOST_BYTES:
+            return None
+        if features and len(schema) > 2 * len(features) + _OTHER_COLUMNS:
+            return None
+        if layout.texts:
+            group = metadata.row_group(0)
+            texts = sum(group.column(place).total_uncompressed_size for place in layout.texts)
+            if texts * rows > _MOST_TEXT_BYTES:  # a dictionary has a text once, however many rows have it
+                return None
+        try:
+            batches = list(file.iter_batches(max(1, rows), use_threads=False))
+        except (pa.ArrowException, OSError, ValueError):  # the part that reads the object explains the error
+            return None
+        return batches[0] if len(batches) == 1 and batches[0].num_rows == rows else None
 
 
 def read_rows(rows: pa.RecordBatch, span: Span, columns: list[str], batch_rows: int) -> Iterator[Rows]:
@@ -87,14 +97,25 @@ def read_rows(rows: pa.RecordBatch, span: Span, columns: list[str], batch_rows: 
             yield Rows(batch=selected.slice(low, high - low), numbers=np.arange(low, high, dtype=np.int64))
 
 
-def _row_bytes(schema: pa.Schema) -> int | None:
-    """Return the size of a row without its texts. Return None if a type cannot be decoded in advance, or has names."""
-    found = 0
-    for kind in schema.types:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the columns of an object take memory."""
+
+    row_bytes: int
+    """Size of a row without its texts."""
+    texts: tuple[int, ...]
+    """Positions of the columns with texts."""
+
+
+def _layout(schema: pa.Schema) -> _Layout | None:
+    """Return how columns take memory. Return None if one cannot be decoded in advance, or if two have the same name."""
+    row_bytes, texts = 0, []
+    for place, kind in enumerate(schema.types):
         if pa.types.is_primitive(kind) or pa.types.is_decimal(kind):
-            found += max(1, kind.bit_width // 8)
+            row_bytes += max(1, kind.bit_width // 8)
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
-            found += 8
+            row_bytes += 8
+            texts.append(place)
         else:
             return None
-    return found if len(set(schema.names)) == len(schema) else None
+    return _Layout(row_bytes, tuple(texts)) if len(set(schema.names)) == len(schema) else None

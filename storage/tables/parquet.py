@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.forward import ForwardReader
-from scoreline.storage.tables.held_rows import decode_all, held_rows, read_rows
+from scoreline.storage.tables.held_rows import Decoder, held_rows, read_rows
 from scoreline.storage.tables.kept_reader import KeptReader
 from scoreline.storage.tables.parquet_chunks import Leaves
 from scoreline.storage.tables.parquet_held import open_held, read_held
@@ -81,6 +81,7 @@ class ParquetFormat:
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
         self._kept = KeptReader()
+        self._decoder = Decoder()
         self._began: tuple[tuple[str, str], list[int]] = (("", ""), [])
         """The object that was read last, and the number of the first row of each of its row groups."""
         self._surveyed: tuple[pa.Schema, frozenset[str], pa.Schema] = (pa.schema([]), frozenset(), pa.schema([]))
@@ -120,7 +121,7 @@ class ParquetFormat:
             fields = [field.with_nullable(field.name not in without_nulls) for field in schema]
             found = pa.schema(fields, schema.metadata)
             self._surveyed = (schema, without_nulls, found)
-        decode = None if data is None else partial(decode_all, file, schema, features)
+        decode = None if data is None else partial(self._decoder.decode, file, schema, features)
         return Survey(schema=found, spans=tuple(spans), decode=decode)
 
     def _without_nulls(self, source: Pinned, file: pq.ParquetFile, schema: pa.Schema) -> set[str]:

@@ -17,6 +17,7 @@ from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.tables.base import Listed, Pinned, Survey
 from scoreline.storage.tables.ranged import RangedFile, changed
 from scoreline.storage.tables.spool import RECORD_BYTES, Spool
+from scoreline.storage.tables.survey_orders import SurveyOrders
 
 SMALL_BYTES = 1 << 20
 """Maximum size in bytes of an object that is read whole. Up to this size, a second request takes more time than
@@ -101,9 +102,19 @@ class KeptObjects:
         Seconds for which unused objects are kept in memory for parts.
     spool : Spool, optional
         The spool of the worker.
+    orders : SurveyOrders, optional
+        The orders with which a planner asks other processes of the worker for help.
     """
 
-    def __init__(self, *, for_parts: bool = False, kept_s: float = KEPT_S, spool: Spool | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        for_parts: bool = False,
+        kept_s: float = KEPT_S,
+        spool: Spool | None = None,
+        orders: SurveyOrders | None = None,
+    ) -> None:
+        self.orders = orders
         self._for_parts = for_parts
         self._kept_s = kept_s
         self._spool = spool

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -13,25 +13,16 @@ from scoreline.storage import keys
 from scoreline.storage.errors import InputNotFound, ObjectNotFound
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.objects.gated import GatedStore
-from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import Pinned, Span, Survey
 from scoreline.storage.tables.formats import Tables, is_text, kind_of
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.packed_spans import pack_spans
-from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, Kept, KeptObjects, held_bytes, hold
+from scoreline.storage.tables.small_objects import SMALL_BYTES, Kept, KeptObjects
+from scoreline.tasks.inputs.shared_survey import can_share, survey_shared
+from scoreline.tasks.inputs.surveying import Item, surveys
 from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
-
-_AHEAD_BYTES = 16 << 20
-_LEAST_BYTES = 256 << 10
-_FOOTER_BYTES = 2 << 20
-_TEXT_BYTES = 8 << 20
-"""Surveys run in parallel if the sum of their costs is at most `_AHEAD_BYTES`. The cost of a small object is its size,
-but at least `_LEAST_BYTES`. The cost of reading a footer is `_FOOTER_BYTES`. The cost of reading a whole object is its
-size, but at most `_TEXT_BYTES`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,45 +125,21 @@ def survey_inputs(
     UnreadableInput
         An object cannot be read in its format.
     """
-
-    def fetch(item: tuple[Pinned, Kept]) -> tuple[Pinned, Kept, str | None, Survey | None]:
-        """Hold a small object. Survey any other object, and a text, which takes long."""
-        source, place = item
-        kind = kind_of(source.key, options)
-        whole = RangedFile.WHOLE_BYTES if kind == "parquet" and not place else SMALL_BYTES
-        if 0 < source.size <= whole:
-            if gate is not None:
-                gate()
-            source = hold(source)
-            if kind == "parquet":  # surveyed one after another: threads would take turns, which takes longer
-                return source, place, kind, None
-        gated = source if gate is None else replace(source, store=GatedStore(source.store, gate))
-        return source, place, kind, tables.survey(gated if held_bytes(source) is None else source, options, features)
-
-    found = []
-    alike = _Alike()
-
-    def weigh(item: tuple[Pinned, Kept]) -> int:
-        source = item[0]
-        if source.size <= SMALL_BYTES:
-            return max(_LEAST_BYTES, source.size)
-        if kind_of(source.key, options) == "parquet":
-            return _FOOTER_BYTES
-        return max(_FOOTER_BYTES, min(source.size, _TEXT_BYTES))
-
     if kept is not None:
         kept.begin(objects)
+    alone = len(objects) == 1 and objects[0].size <= SMALL_BYTES
     reserved = ((source, Kept.NOWHERE if kept is None else kept.reserve(source)) for source in objects)
-    if len(objects) == 1 and objects[0].size <= SMALL_BYTES:  # a thread would take longer to start than to read
-        ahead = (fetch(item) for item in reserved)
-    else:
-        ahead = map_ahead(fetch, reserved, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
-    with contextlib.closing(ahead) as surveys:
-        for source, place, kind, early in surveys:
+
+    def survey(some: Iterable[Item]) -> Generator[Survey]:
+        for surveyed in surveys(tables, some, options, features, kept, gate, alone=alone):
             may_pause()
-            surveyed = early or tables.survey(source, options, features)
-            if kept is not None and place:
-                kept.add(source, surveyed, place)
+            yield surveyed
+
+    found: list[SurveyedObject] = []
+    alike = _Alike()
+    with contextlib.closing(_shared(survey, reserved, objects, options, features, kept, may_pause)) as surveyed:
+        for source, item in zip(objects, surveyed, strict=True):
+            kind = kind_of(source.key, options)
             found.append(
                 SurveyedObject(
                     file=InputFile(
@@ -180,14 +147,35 @@ def survey_inputs(
                         key=source.key,
                         size=source.size,
                         etag=source.etag,
-                        spans=alike.spans(surveyed.spans),
+                        spans=alike.spans(item.spans),
                     ),
-                    schema=alike.schema(surveyed.schema),
+                    schema=alike.schema(item.schema),
                     text=is_text(kind),
                     has_optional_columns=kind == "jsonl",
                 )
             )
     return found
+
+
+def _shared(
+    survey: Callable[[Iterable[Item]], Generator[Survey]],
+    reserved: Iterable[Item],
+    objects: Sequence[Pinned],
+    options: ReadOptions,
+    features: Collection[str],
+    kept: KeptObjects | None,
+    may_pause: Callable[[], None],
+) -> Generator[Survey]:
+    """Yield the survey of each object. Idle processes of the worker help with many small Parquet objects."""
+    orders = None if kept is None else kept.orders
+    if orders is None or any(kind_of(source.key, options) != "parquet" for source in objects):
+        yield from survey(reserved)
+        return
+    items = list(reserved)
+    shared = can_share(items)
+    if shared:
+        yield from survey_shared(survey, items[:shared], features, orders, may_pause)
+    yield from survey(items[shared:])
 
 
 class _Alike:

@@ -37,6 +37,8 @@ def test_objects_and_folders_that_readers_skip_are_not_input(tmp_path: Path) -> 
 class Begun:
     """A fake of formats and of the object cache. It counts the surveys that begin before the first survey ends."""
 
+    orders = None
+
     def __init__(self, expected: int) -> None:
         self._meeting = threading.Barrier(expected)
         self._taken = 0
@@ -55,7 +57,7 @@ class Begun:
         self._taken += 1
         return Kept.IN_MEMORY
 
-    def add(self, _: Pinned, rows: int, kept: Kept) -> None:
+    def add(self, _: Pinned, survey: Survey, kept: Kept) -> None:
         """Record how many surveys had begun when this survey ended."""
         self.ahead.append(self._taken - 1)
 
