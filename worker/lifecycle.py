@@ -8,7 +8,7 @@ import time
 from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 from billiard.process import current_process
 from celery import Celery
@@ -24,7 +24,6 @@ from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.settings import StorageSettings
 from scoreline.storage.tables.formats import Tables
-from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.storage.tables.spool import Spool
 from scoreline.storage.tables.survey_orders import SurveyOrders
@@ -45,6 +44,7 @@ from scoreline.worker import telemetry
 from scoreline.worker.cache import ModelCache
 from scoreline.worker.interrupted_part import allow_release
 from scoreline.worker.memory import Sizing
+from scoreline.worker.pool_files import PoolFiles
 from scoreline.worker.run_request import model_of_request, run_request
 from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 from scoreline.worker.shared_memory import Board
@@ -69,13 +69,7 @@ class Process:
     scheduler: Scheduler | None = None
     board: Board | None = None
     sizing: Sizing | None = None
-    spool_files: list[BinaryIO] = field(default_factory=list)
-    """The files of all processes of the pool (see `scoreline.storage.tables.spool`); none if no spool is used."""
-    row_files: list[BinaryIO] = field(default_factory=list)
-    """Likewise, for rows of wide row groups (see `scoreline.storage.tables.shared_rows`)."""
-    order_files: list[BinaryIO] = field(default_factory=list)
-    order_pipes: list[tuple[int, int]] = field(default_factory=list)
-    """The files and pipes with which the processes of the pool help each other (see `survey_orders`)."""
+    pool_files: PoolFiles = field(default_factory=PoolFiles)
     under_way: int = 0
     """Number of tasks that this process does at the moment: 0 or 1."""
     preloaded: list[Bundle] = field(default_factory=list)
@@ -121,8 +115,12 @@ def engine(app: Celery) -> Engine:
             reconcile_s=settings.reconcile_s,
             count_messages=partial(count_messages, app),
             batch_bytes=settings.batch_bytes,
-            tables=Tables(RecordsFormat(), _shared_rows()),
-            kept=KeptObjects(for_parts=True, spool=_spool(settings), orders=_orders()),
+            tables=Tables(RecordsFormat(), process.pool_files.shared_rows()),
+            kept=KeptObjects(
+                for_parts=True,
+                spool=process.pool_files.spool(settings.spool_bytes),
+                orders=process.pool_files.survey_orders(),
+            ),
             profile=settings.profile,
             verify_keys=connections.model_settings.verify_keys,
             between_batches=ShortSteps(
@@ -150,31 +148,10 @@ def leave_steps(**_: Any) -> None:
         between.abandon()
 
 
-def _spool(settings: WorkerSettings, *, helper: bool = False) -> Spool | None:
-    """Return the spool of the worker as this process uses it; None if there is none.
-
-    Parameters
-    ----------
-    helper : bool
-        Whether to return the spool for the objects that this process surveys for the planners of other processes.
-    """
-    files, own = process.spool_files, getattr(current_process(), "index", None)
-    if own is None or own >= len(files) // 2:  # the pool may have grown since the files were opened
-        return None
-    return Spool(files, own + len(files) // 2 * helper, limit_bytes=settings.spool_bytes)
-
-
-def _orders() -> SurveyOrders | None:
-    """Return the orders of the worker as this process uses them; None if there are none."""
-    own = getattr(current_process(), "index", None)
-    if own is None or own >= min(len(process.order_files), len(process.order_pipes)):
-        return None
-    return SurveyOrders(process.order_files, process.order_pipes, own)
-
-
 def _begin_to_help(engine: Engine, settings: WorkerSettings) -> None:
     """Start the thread that surveys objects for planners of other processes while this process is idle."""
-    orders, spool = _orders(), _spool(settings, helper=True)
+    orders = process.pool_files.survey_orders()
+    spool = process.pool_files.spool(settings.spool_bytes, helper=True)
     if orders is not None and spool is not None:
         arguments = (orders, spool, engine.buckets)
         threading.Thread(target=_help, args=arguments, daemon=True, name="survey helper").start()
@@ -195,12 +172,6 @@ def begin_task(**_: Any) -> None:
 def end_task(**_: Any) -> None:
     """Record that this process has ended its task."""
     process.under_way = 0
-
-
-def _shared_rows() -> SharedRows | None:
-    """Return the rows that processes of the worker share, as this process uses them; None if they share none."""
-    files, own = process.row_files, getattr(current_process(), "index", None)
-    return None if own is None or own >= len(files) else SharedRows(files, own)
 
 
 def _do_request(app: Celery, within: Engine, step: WaitingStep, longest_s: float) -> bool:

@@ -29,13 +29,12 @@ from scoreline.storage.audit import run_as
 from scoreline.storage.container_memory import limit_bytes
 from scoreline.storage.errors import ScorelineError, StoreError, describe
 from scoreline.storage.settings import StorageSettings
-from scoreline.storage.tables.spool import open_files
-from scoreline.storage.tables.survey_orders import open_pipes
 from scoreline.tasks.alerts.settings import AlertSettings
 from scoreline.tasks.dispatch.connections import WORKER, Connections, share_connection
 from scoreline.tasks.dispatch.settings import DEFAULT_REDIS_URL, QueueSettings
 from scoreline.worker import lifecycle, memory, model_processes, telemetry
 from scoreline.worker.lifecycle import process
+from scoreline.worker.pool_files import PoolFiles
 from scoreline.worker.settings import WorkerSettings
 from scoreline.worker.shared_memory import Board
 
@@ -64,7 +63,7 @@ def connect(app: Celery) -> None:
     worker_process_shutdown.connect(model_processes.end_children, weak=False)
     celeryd_after_setup.connect(_read_all_queues, weak=False)
     celeryd_after_setup.connect(_log_sizing, weak=False)
-    celeryd_after_setup.connect(_open_spool, weak=False)
+    celeryd_after_setup.connect(_open_pool_files, weak=False)
     task_prerun.connect(lifecycle.begin_task, weak=False)
     task_postrun.connect(lifecycle.end_task, weak=False)
     telemetry.connect()
@@ -146,16 +145,11 @@ def _log_sizing(**_: Any) -> None:
             log.warning("worker.memory_short", extra={"missing_mb": sizing.short_bytes >> 20})
 
 
-def _open_spool(**_: Any) -> None:
-    """Open the files and pipes through which processes of the pool share small objects and wide row groups.
-
-    One process needs none. Each process has two files for objects: one for jobs that it plans, and one for jobs with
-    which it helps.
-    """
+def _open_pool_files(**_: Any) -> None:
+    """Open the files that processes of the pool share. One process needs none."""
     count = 1 if process.sizing is None else process.sizing.processes
     if count > 1 and WorkerSettings.from_env(os.environ).spool_bytes:
-        process.spool_files, process.row_files = open_files(2 * count), open_files(count)
-        process.order_files, process.order_pipes = open_files(count), open_pipes(count)
+        process.pool_files = PoolFiles.open(count)
 
 
 def _preload(**_: Any) -> None:
