@@ -206,6 +206,11 @@ def test_names_are_compared_as_scikit_learn_does(columns: list[Any] | None, quic
     assert same_in_use(named(), table) == quick
 
 
+def test_names_of_a_type_that_scikit_learn_does_not_know_give_its_warning() -> None:
+    names = pd.Index([np.str_(name) for name in "abcde"], dtype=object)
+    assert not same_in_use(named(), pd.DataFrame(X[:50], columns=names))
+
+
 def test_other_ways_to_call_are_those_of_scikit_learn() -> None:
     for name in ("labels", "numbers"):
         model = MODELS[name]()
