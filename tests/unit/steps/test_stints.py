@@ -190,6 +190,17 @@ def test_after_a_minute_of_stints_a_step_waits_for_the_end_of_the_part_and_short
     assert stints.passed == passed + 2
 
 
+def test_after_a_minute_of_stints_a_step_that_has_not_begun_is_left_to_other_processes(
+    tmp_path: Path, stints: Pausing
+) -> None:
+    one, steps = scored(tmp_path), between(stints)
+    steps._count(LONGEST_IN_PART_S, is_stint=True)
+    one.ledger.waiting.add(END)
+    look(one, steps)
+    assert not stints._begun
+    assert one.ledger.waiting.take(60) == END
+
+
 def test_a_step_of_a_process_that_ends_is_listed_again(tmp_path: Path, stints: Pausing) -> None:
     one, steps = scored(tmp_path), between(stints)
     one.ledger.waiting.add(END)
