@@ -42,7 +42,8 @@ _END_S, _END_POLL_S = 5.0, 0.05
 _LOOK_EVERY_S = 1.0
 _LOOK_SHARE = 1 / 4
 """Time between two looks into the bucket, which is authoritative: the minimum in seconds, and the share of the time
-waited so far. Every poll queries the ledger, which is cheaper, or waits there for the answer."""
+waited so far. The ledger, which is cheaper, is asked for progress at every poll. While an answer is expected there, it
+is asked only every `_LOOK_EVERY_S` seconds, because the answer comes by itself unless it is lost."""
 _JOB_EVERY_S = 60.0
 """Number of seconds between two checks whether the job still exists."""
 
@@ -94,7 +95,8 @@ class RecordsJob:
         self._like = like
         self._answers = answers
         self._answered: Answer | None = None
-        self._ended = False
+        self._is_told = False
+        """Whether the answer has come. It may say only that the results are not in it."""
 
     def status(self) -> Status:
         """Return the status of the job (see `Client.status`).
@@ -145,13 +147,14 @@ class RecordsJob:
         Return None if the job is answered. Its outcome need not be written yet.
         """
         client, job_id, started = self._client, self.job_id, time.monotonic()
-        pause_s, looked = _FIRST_PAUSE_S, started
+        pause_s, looked, asked = _FIRST_PAUSE_S, started, started
         checked = started if self._answers is not None else -math.inf  # whoever waits for an answer submitted the job
         while True:
             may_change, now = client.queue.pause(0.0), time.monotonic()
             look_s = max(_LOOK_EVERY_S, (now - started) * _LOOK_SHARE)
-            # An answer comes by itself, so it need not be asked for, unless it is lost
-            if not may_change or now - looked >= look_s or (self._answers is None and _closed(client, job_id)):
+            if asks := self._answers is None or now - asked >= _LOOK_EVERY_S:
+                asked = now
+            if not may_change or now - looked >= look_s or (asks and _closed(client, job_id)):
                 if (outcome := read_outcome(client.buckets.main, job_id)) is not None:
                     return outcome
                 if not may_change or now - checked >= _JOB_EVERY_S:  # it may have been deleted
@@ -170,8 +173,8 @@ class RecordsJob:
                 pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
             elif self._take(self._answers, min(_LONGEST_PAUSE_S, left_s)):
                 return None
-            elif self._ended:
-                looked = -math.inf
+            elif self._is_told:  # no further answer comes
+                self._answers, looked = None, -math.inf
 
     def _take(self, answers: AnswerBox, seconds: float) -> bool:
         """Wait up to `seconds` for the answer of the job. Return whether it has brought the results."""
@@ -182,7 +185,7 @@ class RecordsJob:
             return False
         if answer is not None and answer.text:
             self._answered = answer
-        self._ended = answer is not None
+        self._is_told = answer is not None
         return self._answered is not None
 
     def _shown(self, table: Table) -> Any:

@@ -275,15 +275,17 @@ class ShortSteps:
         """Do a step, and count its time. Add it to `left` if another process may be able to do it."""
         waiting, seconds, begun = engine.ledger.waiting, engine.lease_s, self.clock()
         runs = done = begins = False
+        in_stints = self.stints is not None and step.task in LONG_STEPS
         try:
             with keep_renewed(lambda: waiting.renew(step, seconds), seconds / 3):
-                if not self._room.holds_model(engine, step, model, turns):
+                has_time = not in_stints or self._has_time_for_stints  # it would pause until the end of the part
+                if not (has_time and self._room.holds_model(engine, step, model, turns)):
                     left.append(step)
                     return
                 if not self._room.holds_memory(engine, step):
                     return
                 runs = True
-                if self.stints is not None and step.task in LONG_STEPS:
+                if self.stints is not None and in_stints:
                     begins = True
                     self.stints.begin(self._long_step(engine, step, takes_turn=bool(turns)))
                     return

@@ -360,5 +360,5 @@ def _before(document: Latest, entry: RunEntry) -> list[RunEntry]:
 
 
 def _change_of(action: Action, by: RunEntry) -> Change:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return Change(action=action, at=now, who=by.who, where=by.where, reason=by.reason)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any, Self
 
 import pytest
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.tasks.quality.gate import latest, pointer
+from scoreline.tasks.quality.gate import decisions, latest, pointer
 from tests.support.gated import BLOCKS, OUTPUT, Gated, check_latest
 
 
@@ -108,6 +109,31 @@ def test_a_run_that_is_taken_again_after_a_rollback_returns_by_a_withdrawal(jobs
     jobs.client.accept("b", "only c had them")
     jobs.run("e")
     assert jobs.client.reject("e", "wrong").latest == "b"
+
+
+def test_a_run_that_a_person_accepted_in_the_second_before_a_rollback_is_left_behind(
+    jobs: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = datetime(2026, 11, 25, 10, tzinfo=UTC)
+
+    def at(milliseconds: int) -> None:
+        class Fixed(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Self:
+                return cls.fromisoformat((second + timedelta(milliseconds=milliseconds)).isoformat())
+
+        for module in (decisions, pointer):
+            monkeypatch.setattr(module, "datetime", Fixed)
+
+    jobs.run("a")
+    jobs.run("b", BLOCKS)
+    jobs.run("c")
+    at(100)
+    jobs.client.accept("b", "fine")
+    at(900)
+    jobs.client.roll_back(OUTPUT, "a", reason="wrong prices since b")
+    jobs.run("d")
+    assert jobs.client.reject("d", "still wrong").latest == "a"
 
 
 @pytest.mark.parametrize("gather", [False, True])

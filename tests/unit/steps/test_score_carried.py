@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -567,6 +568,39 @@ def test_an_application_whose_answer_is_lost_finds_the_results_in_the_bucket(
     at.asked.requests.clear()
     assert len(job.wait(HANG_S)) == len(ROWS)
     assert at.asked.requests == [("get", keys.outcome(job.job_id))]
+
+
+def test_an_application_that_is_told_to_look_in_the_bucket_asks_the_ledger_for_the_end_of_its_job(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an answer without results, because the records are scored as a part, which goes on for long
+    job, _ = at.submit()
+    monkeypatch.setattr(at.client.queue, "pause", lambda seconds: True)
+    monkeypatch.setattr(records_job, "_LOOK_EVERY_S", HANG_S)
+    progress = at.client.ledger.progress
+
+    def end_and_ask(job_id: str) -> Any:
+        monkeypatch.setattr(at.client.ledger, "progress", progress)
+        score_small(at.engine, job_id, "holder")
+        return progress(job_id)
+
+    monkeypatch.setattr(at.client.ledger, "progress", end_and_ask)
+    job._answers = Box(Answer(job_id=job.job_id))  # type: ignore[assignment]
+    # When the job ends
+    assert len(job.wait(HANG_S / 2)) == len(ROWS)
+
+
+def test_an_application_whose_answer_is_lost_asks_the_ledger_for_the_end_of_its_job(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a job whose process died, so that its message came again, and nobody gives the answer
+    job, _ = at.submit()
+    assert score_small(at.engine, job.job_id, "holder")
+    monkeypatch.setattr(at.client.queue, "pause", lambda seconds: True)
+    monkeypatch.setattr(records_job, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(records_job, "_LOOK_SHARE", math.inf)  # the bucket is asked only if the ledger says so
+    job._answers = Box()  # type: ignore[assignment]
+    assert len(job.wait(HANG_S)) == len(ROWS)
 
 
 def test_an_application_learns_that_its_job_was_deleted(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

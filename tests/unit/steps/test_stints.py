@@ -71,7 +71,8 @@ def stints(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pausing]:
     made, wait = Pausing(), Gate.__call__
 
     def held(gate: Gate) -> None:
-        made.hold(gate)
+        if threading.current_thread() is not threading.main_thread():  # the rest of a step is never paused
+            made.hold(gate)
         wait(gate)
 
     monkeypatch.setattr(Gate, "__call__", held)
@@ -187,6 +188,17 @@ def test_after_a_minute_of_stints_a_step_waits_for_the_end_of_the_part_and_short
     steps.begin_part()
     look(one, steps)
     assert stints.passed == passed + 2
+
+
+def test_after_a_minute_of_stints_a_step_that_has_not_begun_is_left_to_other_processes(
+    tmp_path: Path, stints: Pausing
+) -> None:
+    one, steps = scored(tmp_path), between(stints)
+    steps._count(LONGEST_IN_PART_S, is_stint=True)
+    one.ledger.waiting.add(END)
+    look(one, steps)
+    assert not stints._begun
+    assert one.ledger.waiting.take(60) == END
 
 
 def test_a_step_of_a_process_that_ends_is_listed_again(tmp_path: Path, stints: Pausing) -> None:
