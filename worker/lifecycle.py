@@ -162,6 +162,7 @@ def _help(orders: SurveyOrders, spool: Spool, buckets: Buckets) -> None:
         order = orders.wait()
         if order is not None and not process.under_way:
             help_planner(order, buckets, spool, lambda: not process.under_way)
+        del order  # which may have many objects
 
 
 def begin_task(**_: Any) -> None:

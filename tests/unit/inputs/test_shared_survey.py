@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -128,8 +131,16 @@ def watch_shares(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return waited
 
 
-def let_helper_begin(worker: Worker, monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda _: None) -> None:
-    """Let the planner wait with its own shares until the other process has claimed a share, or has died."""
+def let_helper_begin(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda _: None, *, stopped: bool = False
+) -> None:
+    """Let the planner wait with its own shares until the other process has claimed a share, or has died.
+
+    Parameters
+    ----------
+    stopped : bool
+        Whether the other process stops itself. The planner then waits until it has stopped.
+    """
     ready, told = os.pipe()
 
     def claimed(order: Order) -> None:
@@ -149,6 +160,9 @@ def let_helper_begin(worker: Worker, monkeypatch: pytest.MonkeyPatch, meanwhile:
 
     def begun(self: SurveyOrders, *arguments: Any) -> Order | None:
         order = begin(self, *arguments)
+        if stopped:
+            assert worker.helper is not None
+            os.waitid(os.P_PID, worker.helper.pid or 0, os.WSTOPPED | os.WNOWAIT)
         os.read(ready, 1)
         os.close(ready)
         os.close(told)
@@ -254,12 +268,70 @@ def test_requests_of_a_thread_that_helps_are_not_counted_in_its_process() -> Non
     assert requests.so_far() == before
 
 
-def test_a_process_that_has_a_task_claims_no_share(worker: Worker) -> None:
-    orders = SurveyOrders(worker.order_files, worker.pipes, 0)
-    order = orders.begin(shared_survey._order([(source, Kept.IN_SPOOL) for source in worker.objects()], ()), 6, 0)
+@pytest.fixture
+def order(worker: Worker) -> Order:
+    """An order of all objects, of which the planner has claimed none."""
+    shares = [[(source, Kept.IN_SPOOL) for source in share] for share in itertools.batched(worker.objects(), SHARE)]
+    begun = SurveyOrders(worker.order_files, worker.pipes, 0).begin(shared_survey._order(shares, ()), len(shares), 0)
+    assert begun is not None
+    return begun
+
+
+def help_with(order: Order, worker: Worker, is_idle: Callable[[], bool]) -> None:
+    """Help in a thread, whose requests are not counted."""
+    arguments = order, worker.buckets, Spool(worker.files, 3, limit_bytes=LIMIT), is_idle
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(help_planner, *arguments).result(HANG_S)
+
+
+def test_a_process_that_has_a_task_claims_no_share(worker: Worker, order: Order) -> None:
+    help_with(order, worker, lambda: False)
+    assert all(order.claim(share) for share in range(order.shares))
+
+
+def test_a_process_stops_within_a_share_when_a_task_begins(
+    worker: Worker, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surveyed: list[Pinned] = []
+    add = KeptObjects.add
+
+    def noted(self: KeptObjects, held: Pinned, *rest: Any) -> None:
+        surveyed.append(held)
+        add(self, held, *rest)
+
+    monkeypatch.setattr(KeptObjects, "add", noted)
+    help_with(order, worker, lambda: len(surveyed) < SHARE + 1)
+    assert len(surveyed) == SHARE + 1
+    answers = [order.answered(share) for share in range(order.shares)]
+    used = [answer is not None and shared_survey._joined(answer, SHARE) is not None for answer in answers]
+    assert used == [True] + [False] * (order.shares - 1)
+
+
+def test_a_process_survives_an_order_that_it_cannot_read(worker: Worker) -> None:
+    order = SurveyOrders(worker.order_files, worker.pipes, 0).begin(b"{}", 3, 0)
     assert order is not None
-    arguments = order, worker.buckets, Spool(worker.files, 3, limit_bytes=LIMIT), lambda: False
-    thread = threading.Thread(target=help_planner, args=arguments)  # whose requests are not counted
-    thread.start()
-    thread.join(HANG_S)
-    assert all(order.claim(share) for share in range(6))
+    help_with(order, worker, lambda: True)
+
+
+def test_the_planner_waits_only_once_for_a_process_that_does_not_go_on(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(shared_survey, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(shared_survey, "_POLL_S", 1.0)
+    expected = worker.alone()
+
+    claim = Order.claim
+
+    def stop(order: Order) -> None:
+        if claim(order, OWN + 1) and claim(order, OWN + 2):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    let_helper_begin(worker, monkeypatch, stop, stopped=True)
+    assert worker.survey() == expected
+    assert worker.spooled() == [True] * OBJECTS
+    assert now[0] == shared_survey._PATIENCE_S
