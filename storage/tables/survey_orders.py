@@ -137,10 +137,12 @@ class SurveyOrders:
         header = _HEADER.pack(order.number, shares, len(text), hashlib.sha256(text).digest())
         try:
             os.pwrite(file.fileno(), b"\1" * claimed + bytes(shares - claimed), _CLAIMS_AT)
-            if os.pwrite(file.fileno(), text, _ORDER_AT) < len(text):
-                return None
-            os.pwrite(file.fileno(), header, 0)  # last: a file without it has no order
+            is_written = os.pwrite(file.fileno(), text, _ORDER_AT) == len(text)
+            if is_written:
+                os.pwrite(file.fileno(), header, 0)  # last: a file without it has no order
         except OSError:
+            is_written = False
+        if not is_written:
             order.end()
             return None
         for number, (_, end) in enumerate(self._pipes):

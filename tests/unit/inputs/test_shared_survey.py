@@ -255,6 +255,15 @@ def test_answers_of_another_order_are_not_used(worker: Worker) -> None:
     assert not second.claim(2)
 
 
+def test_an_order_without_space_on_the_disk_leaves_nothing_there(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders, write = SurveyOrders(worker.order_files, worker.pipes, 0), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[: len(data) // 2], offset))
+    assert orders.begin(b"objects", 3, 0) is None
+    assert os.fstat(worker.order_files[0].fileno()).st_size == 0
+
+
 def test_requests_of_a_thread_that_helps_are_not_counted_in_its_process() -> None:
     before = requests.so_far()
 
