@@ -12,6 +12,7 @@ digest and the number of the order, and what does not match is not used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -63,11 +64,11 @@ class Order:
         fcntl.lockf(self.file, fcntl.LOCK_UN, 1, _CLAIMS_AT + share)
 
     def is_locked(self, share: int) -> bool:
-        """Return whether another process is surveying a share."""
+        """Return whether another process is surveying a share; False if the file cannot be locked at all."""
         try:
             self._lock(share)
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
         self.release(share)
         return False
 

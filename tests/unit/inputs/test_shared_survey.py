@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import itertools
 import multiprocessing
@@ -322,9 +324,8 @@ def test_a_process_survives_an_order_that_it_cannot_read(worker: Worker) -> None
     help_with(order, worker, lambda: True)
 
 
-def test_the_planner_waits_only_once_for_a_process_that_does_not_go_on(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def count_seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list with the number of seconds that the planner has waited. It does not really wait."""
     now = [0.0]
 
     def sleep(seconds: float) -> None:
@@ -332,6 +333,26 @@ def test_the_planner_waits_only_once_for_a_process_that_does_not_go_on(
 
     monkeypatch.setattr(shared_survey, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     monkeypatch.setattr(shared_survey, "_POLL_S", 1.0)
+    return now
+
+
+def test_the_planner_waits_for_nobody_if_files_cannot_be_locked(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    now = count_seconds(monkeypatch)
+    expected = worker.alone()
+    monkeypatch.setattr(fcntl, "lockf", fail)
+    assert worker.survey() == expected
+    assert now == [0.0]
+
+
+def test_the_planner_waits_only_once_for_a_process_that_does_not_go_on(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = count_seconds(monkeypatch)
     expected = worker.alone()
 
     claim = Order.claim
