@@ -30,7 +30,7 @@ _CLAIMS_AT = 4 << 10
 """Position of a byte for each share. The byte is 1 once a process has claimed the share."""
 MAX_SHARES = 60 << 10
 _ORDER_AT = 64 << 10
-_ANSWER_BYTES = 256 << 10
+_ANSWER_BYTES = 4 << 20
 """Distance between answers. The file has holes, which take no space. A larger answer is not written."""
 
 

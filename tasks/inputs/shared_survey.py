@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -195,12 +196,13 @@ def _answer(found: Sequence[Survey]) -> bytes:
         spans = [(span.start, span.stop, span.first_row, span.rows, span.size) for span in survey.spans]
         objects.append((len(schemas) - 1, spans))
     encoded = [base64.b64encode(schema.serialize()).decode() for schema in schemas]
-    return json.dumps({"schemas": encoded, "objects": objects}).encode()
+    # Pandas writes the number of rows into the schema, so that there may be as many schemas as objects
+    return zlib.compress(json.dumps({"schemas": encoded, "objects": objects}).encode(), level=1)
 
 
 def _joined(answer: bytes, objects: int) -> list[Survey] | None:
     """Return the surveys of an answer; None if it is of other objects."""
-    told: dict[str, Any] = json.loads(answer)
+    told: dict[str, Any] = json.loads(zlib.decompress(answer))
     if len(told["objects"]) != objects:
         return None
     schemas = [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for text in told["schemas"]]

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +26,8 @@ import pytest
 from scoreline.storage.errors import InputChanged, UnreadableInput
 from scoreline.storage.objects import requests
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables import survey_orders
+from scoreline.storage.tables.base import Pinned, Survey
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import Kept, KeptObjects
@@ -240,7 +242,7 @@ def test_answers_of_another_order_are_not_used(worker: Worker) -> None:
     assert first.claim(1)
     first.answer(1, b"one")
     assert first.answered(1) == b"one"
-    written = os.pread(worker.order_files[0].fileno(), 1 << 20, 0)
+    written = os.pread(worker.order_files[0].fileno(), 2 * survey_orders._ANSWER_BYTES, 0)
     second = orders.begin(b"{}", 3, 1)
     assert second is not None
     assert second.answered(1) is None
@@ -251,10 +253,29 @@ def test_answers_of_another_order_are_not_used(worker: Worker) -> None:
     os.pwrite(worker.order_files[0].fileno(), written[place:], place)
     assert second.answered(1) is None
     assert [first.claim(2), second.claim(0), second.claim(1)] == [False, False, True]
-    second.answer(1, b"two" * 100_000)  # too large
+    second.answer(1, b"2" * survey_orders._ANSWER_BYTES)  # too large
     assert second.answered(1) is None
     second.end()
     assert not second.claim(2)
+
+
+def test_the_answer_to_a_share_of_objects_that_pandas_wrote_is_not_too_large(worker: Worker) -> None:
+    """Pandas writes the number of rows into the schema, so that objects rarely have equal schemas."""
+    frame = pd.DataFrame(0.0, index=range(1), columns=[f"feature {number}" for number in range(200)])
+    schema = pa.Table.from_pandas(frame).schema
+    about = schema.metadata[b"pandas"]
+    assert b'"stop": 1,' in about
+    found = [
+        Survey(schema=schema.with_metadata({"pandas": about.replace(b'"stop": 1,', b'"stop": %d,' % rows)}), spans=())
+        for rows in range(1, 65)
+    ]
+    order = SurveyOrders(worker.order_files, worker.pipes, 0).begin(b"{}", 3, 0)
+    assert order is not None
+    order.answer(2, shared_survey._answer(found))
+    answer = order.answered(2)
+    assert answer is not None
+    assert shared_survey._joined(answer, 64) == found
+    assert shared_survey._joined(answer, 63) is None
 
 
 def test_an_order_without_space_on_the_disk_leaves_nothing_there(
