@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from billiard.process import current_process
-from celery import Celery
+from celery import Celery, Task
 
 from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import QueueUnavailable, StoreError
@@ -45,7 +45,7 @@ from scoreline.worker.cache import ModelCache
 from scoreline.worker.interrupted_part import allow_release
 from scoreline.worker.memory import Sizing
 from scoreline.worker.pool_files import PoolFiles
-from scoreline.worker.run_request import model_of_request, run_request
+from scoreline.worker.run_request import is_between_batches, model_of_request, run_request
 from scoreline.worker.settings import DEFAULT_CACHE_BYTES, WorkerSettings
 from scoreline.worker.shared_memory import Board
 
@@ -162,6 +162,7 @@ def _help(orders: SurveyOrders, spool: Spool, buckets: Buckets) -> None:
         order = orders.wait()
         if order is not None and not process.under_way:
             help_planner(order, buckets, spool, lambda: not process.under_way)
+        del order  # which may have many objects
 
 
 def begin_task(**_: Any) -> None:
@@ -169,9 +170,10 @@ def begin_task(**_: Any) -> None:
     process.under_way = 1
 
 
-def end_task(**_: Any) -> None:
-    """Record that this process has ended its task."""
-    process.under_way = 0
+def end_task(task: Task[Any, Any], **_: Any) -> None:
+    """Record that this process has ended its task, unless that was a request between two batches of its part."""
+    if not is_between_batches(task):
+        process.under_way = 0
 
 
 def _do_request(app: Celery, within: Engine, step: WaitingStep, longest_s: float) -> bool:

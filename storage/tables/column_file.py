@@ -29,7 +29,7 @@ class ColumnFile:
     Parameters
     ----------
     file : BinaryIO
-        A file, opened for reading and writing. A file without a `mark` and `begin` is closed with this object.
+        A file, opened for reading and writing. A file without a `mark` is closed with this object.
     schema : pyarrow.Schema
         The columns.
     memory : ReusedMemory
@@ -44,7 +44,7 @@ class ColumnFile:
         self, file: BinaryIO, schema: pa.Schema, memory: ReusedMemory, *, begin: int = 0, mark: bytes = b""
     ) -> None:
         self._file = file
-        if not begin and not mark:
+        if not mark:
             weakref.finalize(self, file.close)
         self.mark = mark
         self._schema = schema
@@ -96,7 +96,7 @@ class ColumnFile:
             data = take(values + first * bits // 8, sizes[name])
             nulls = None if valid is None else take(valid + first // 8, _size(rows, 1))
             arrays.append(pa.Array.from_buffers(kind, rows, [nulls, data], -1 if valid is not None else 0))
-        self._check_mark()
+        self.check_mark()
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema).slice(start - first)
 
     def write(self, data: Any) -> int:
@@ -107,11 +107,11 @@ class ColumnFile:
             view, self._end = view[written:], self._end + written
         return position
 
-    def _check_mark(self) -> None:
-        """Raise `OSError` if the file is used for other rows. If not, note the time of use."""
+    def check_mark(self) -> None:
+        """Raise `OSError` if the rows were deleted. If not, note the time of use."""
         if self.mark:
             if os.pread(self._file.fileno(), len(self.mark), MARK_AT) != self.mark:
-                raise OSError("another process has deleted the rows that it had shared")
+                raise OSError("the process that shared the rows has deleted them")
             os.utime(self._file.fileno())
 
     def _read(self, into: Any, position: int) -> None:

@@ -85,6 +85,11 @@ class Disk:
         assert self._shared is not None
         return DiskWindow(self._shared.open(self._schema, self._memory), sizes)
 
+    def delete_shared(self) -> None:
+        """Delete the rows of a window of `open_shared` that cannot be completed."""
+        if self._shared is not None:
+            self._shared.clear()
+
     def publish(self, window: DiskWindow) -> None:
         """Let other processes find a window of `open_shared` that is complete."""
         assert self._shared is not None

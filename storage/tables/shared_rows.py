@@ -22,7 +22,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from scoreline.storage.reused_memory import ReusedMemory
-from scoreline.storage.tables.column_file import ColumnFile
+from scoreline.storage.tables.column_file import MARK_AT, ColumnFile
 
 UNUSED_S = 120.0
 """Seconds after which unused rows are deleted."""
@@ -49,24 +49,37 @@ class SharedRows:
         self._own = files[own]
         self._unused_s = unused_s
         self._cleared: SimpleQueue[None] | None = None
-        self.is_planning = False
-        """Whether this process plans a job, so that it shares the rows of the next wide row group that it reads."""
+        self._planner: int | None = None
+        """The thread that plans a job, until it has begun to share rows."""
         self.clear()  # the process that had this number before may have died
 
     @contextlib.contextmanager
     def planning(self) -> Iterator[None]:
         """Share the rows that are read within the block."""
-        self.is_planning = True
+        self._planner = threading.get_ident()
         try:
             yield
         finally:
-            self.is_planning = False
+            self._planner = None
+
+    @property
+    def is_planning(self) -> bool:
+        """Whether this thread plans a job, so that it shares the rows of the next wide row group that it reads.
+
+        A part that lets a plan pass between two batches goes on reading in another thread.
+        """
+        return self._planner == threading.get_ident()
 
     def open(self, schema: pa.Schema, memory: ReusedMemory) -> ColumnFile:
-        """Delete the rows that this process has written, and return a file for other rows."""
+        """Delete the rows that this process has written, and return a file for other rows.
+
+        If the thread that deletes the earlier rows is late, it deletes the mark as well, and `publish` notices that.
+        """
+        self._planner = None  # one row group is enough
         self.clear()
-        self.is_planning = False  # one row group is enough
-        return ColumnFile(self._own, schema, memory, begin=_HEADER.size)
+        mark = os.urandom(16)
+        os.pwrite(self._own.fileno(), mark, MARK_AT)
+        return ColumnFile(self._own, schema, memory, begin=_HEADER.size, mark=mark)
 
     def publish(self, name: bytes, columns: ColumnFile) -> None:
         """Let all processes find the rows of `open`, until they are unused for some time. Raise `OSError` if it fails.
@@ -77,7 +90,7 @@ class SharedRows:
             return
         places = json.dumps(columns.places).encode()
         position = columns.write(places)
-        columns.mark = os.urandom(16)
+        columns.check_mark()
         header = _HEADER.pack(name, columns.mark, position, len(places), hashlib.sha256(places).digest())
         os.pwrite(self._own.fileno(), header, 0)
         cleared = self._cleared = SimpleQueue()

@@ -38,7 +38,7 @@ score begins the next part within a second."""
 
 
 _BLOCK_BYTES, _BLOCK_OBJECTS = 1 << 20, 256
-"""Size of the rows, or number of objects, after which rows are written to the spool together."""
+"""Size of the objects or their rows, or number of objects, after which rows are written to the spool together."""
 
 
 type Recall = Callable[[], bytes | pa.RecordBatch | None]
@@ -171,7 +171,8 @@ class KeptObjects:
         ):
             self._write_decoded(self._spool)
         self._decoded.append((held, batch))
-        self._decoded_bytes += batch.get_total_buffer_size()  # `nbytes` takes a tenth of the time of decoding
+        # The columns of a wide object take memory like its bytes. `nbytes` takes a tenth of the time of decoding
+        self._decoded_bytes += max(len(data), batch.get_total_buffer_size())
 
     def _write_decoded(self, spool: Spool) -> None:
         """Write the rows of objects to the spool, or their bytes if there is not enough space."""

@@ -12,6 +12,7 @@ digest and the number of the order, and what does not match is not used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -29,7 +30,7 @@ _CLAIMS_AT = 4 << 10
 """Position of a byte for each share. The byte is 1 once a process has claimed the share."""
 MAX_SHARES = 60 << 10
 _ORDER_AT = 64 << 10
-_ANSWER_BYTES = 256 << 10
+_ANSWER_BYTES = 4 << 20
 """Distance between answers. The file has holes, which take no space. A larger answer is not written."""
 
 
@@ -63,11 +64,11 @@ class Order:
         fcntl.lockf(self.file, fcntl.LOCK_UN, 1, _CLAIMS_AT + share)
 
     def is_locked(self, share: int) -> bool:
-        """Return whether another process is surveying a share."""
+        """Return whether another process is surveying a share; False if the file cannot be locked at all."""
         try:
             self._lock(share)
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
         self.release(share)
         return False
 
@@ -137,10 +138,12 @@ class SurveyOrders:
         header = _HEADER.pack(order.number, shares, len(text), hashlib.sha256(text).digest())
         try:
             os.pwrite(file.fileno(), b"\1" * claimed + bytes(shares - claimed), _CLAIMS_AT)
-            if os.pwrite(file.fileno(), text, _ORDER_AT) < len(text):
-                return None
-            os.pwrite(file.fileno(), header, 0)  # last: a file without it has no order
+            is_written = os.pwrite(file.fileno(), text, _ORDER_AT) == len(text)
+            if is_written:
+                os.pwrite(file.fileno(), header, 0)  # last: a file without it has no order
         except OSError:
+            is_written = False
+        if not is_written:
             order.end()
             return None
         for number, (_, end) in enumerate(self._pipes):

@@ -132,10 +132,15 @@ class WideReader(RowGroupReader):
         """
         if self._disk is None or self.row != self._group.first_row or not self._disk.shares_next:
             return None
+        window = None
         try:
-            return self._decode(self._group.first_row + self._group.rows, self._disk)
+            window = self._decode(self._group.first_row + self._group.rows, self._disk)
         except (pa.ArrowException, OSError, ValueError):
-            return None
+            pass
+        finally:
+            if window is None:
+                self._disk.delete_shared()
+        return window
 
     def close(self) -> None:
         """Release all memory (see `RowGroupReader.close`)."""

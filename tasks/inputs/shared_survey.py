@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ _MOST_OWN = 2
 """Maximum number of shares that are not offered, so that the planner has their objects in memory for the sample."""
 _POLL_S = 0.002
 _PATIENCE_S = 20.0
-"""Seconds that the planner waits for the share of another process. It then surveys the share itself."""
+"""Seconds that the planner waits for shares of other processes in all. It then surveys these shares itself."""
 
 
 def can_share(items: Sequence[Item]) -> int:
@@ -59,12 +60,13 @@ def survey_shared(
     shares = [items[start : start + SHARE_OBJECTS] for start in range(0, len(items), SHARE_OBJECTS)]
     own = next((n for n, share in enumerate(shares) if not any(Kept.IN_MEMORY in kept for _, kept in share)), _MOST_OWN)
     own = min(own, _MOST_OWN)
-    order = orders.begin(_order(items, features), len(shares), own)
+    order = orders.begin(_order(shares, features), len(shares), own)
     if order is None:
         yield from survey(items)
         return
     found: dict[int, list[Survey]] = {}
     under_way: deque[int] = deque()
+    until: float | None = None
 
     def claimed() -> Iterator[Item]:
         for number, share in enumerate(shares):
@@ -76,8 +78,10 @@ def survey_shared(
                     yield item
 
     def join(number: int) -> list[Survey]:
+        nonlocal until
         if number not in found:
-            answer = _wait_for(order, number, may_pause)
+            until = until or time.monotonic() + _PATIENCE_S
+            answer = _wait_for(order, number, until, may_pause)
             joined = None if answer is None else _joined(answer, len(shares[number]))
             if joined is not None:
                 for source, _ in shares[number]:
@@ -104,8 +108,7 @@ def survey_shared(
         order.end()
 
 
-def _wait_for(order: Order, number: int, may_pause: Callable[[], None]) -> bytes | None:
-    until = time.monotonic() + _PATIENCE_S
+def _wait_for(order: Order, number: int, until: float, may_pause: Callable[[], None]) -> bytes | None:
     while (answer := order.answered(number)) is None and order.is_locked(number) and time.monotonic() < until:
         may_pause()
         time.sleep(_POLL_S)
@@ -118,24 +121,38 @@ def help_planner(order: Order, buckets: Buckets, spool: Spool, is_idle: Callable
     Whatever goes wrong, the shares without an answer are left to the planner, which raises the error.
     """
     requests.leave_out_thread()
-    told: dict[str, Any] = json.loads(order.text)
-    objects = [
-        Pinned(store=buckets[told["buckets"][bucket]], key=key, size=size, etag=etag)
-        for bucket, key, size, etag in told["objects"]
-    ]
     kept = KeptObjects(for_parts=True, spool=spool)
-    kept.begin(objects)
     held: list[int] = []
+    try:
+        _survey_shares(order, buckets, kept, held, is_idle)
+    except Exception as error:  # noqa: BLE001  # the planner surveys the shares itself, and explains what is wrong
+        log.info("survey.share_left", extra={"error": describe(error)})
+        kept.hand_on()
+    finally:
+        for number in held:
+            order.release(number)
+
+
+def _survey_shares(
+    order: Order, buckets: Buckets, kept: KeptObjects, held: list[int], is_idle: Callable[[], bool]
+) -> None:
+    """Survey shares of an order. List those in `held` that are claimed, and not answered yet."""
+    head, *texts = order.text.split(b"\n")
+    told: dict[str, Any] = json.loads(head)
     done: dict[int, list[Survey]] = {}
     under_way: deque[int] = deque()
 
+    def objects_of(number: int) -> list[Pinned]:
+        return [
+            Pinned(store=buckets[told["buckets"][bucket]], key=key, size=size, etag=etag)
+            for bucket, key, size, etag in json.loads(texts[number])
+        ]
+
     def claimed() -> Iterator[Item]:
         for number in range(order.shares):
-            if not is_idle():
-                return
-            if order.claim(number):
+            if is_idle() and order.claim(number):
                 held.append(number)
-                for source in objects[number * SHARE_OBJECTS : (number + 1) * SHARE_OBJECTS]:
+                for source in objects_of(number):
                     under_way.append(number)
                     yield source, kept.reserve(source) & Kept.IN_SPOOL
 
@@ -144,32 +161,30 @@ def help_planner(order: Order, buckets: Buckets, spool: Spool, is_idle: Callable
         order.release(number)
         held.remove(number)
 
-    found = surveys(
-        Tables(), claimed(), ReadOptions(format="parquet"), told["features"], kept, requests.leave_out_thread
-    )
-    try:
-        with contextlib.closing(found):
-            for surveyed in found:
-                number = under_way.popleft()
-                done.setdefault(number, []).append(surveyed)
-                for earlier in [share for share in done if share != number]:
-                    finish(earlier)
-        kept.hand_on()  # before the last answer, so that parts find the objects
-        for number in list(done):
-            finish(number)
-    except Exception as error:  # noqa: BLE001  # the planner surveys the shares itself, and explains what is wrong
-        log.info("survey.share_left", extra={"error": describe(error)})
-        kept.hand_on()
-    finally:
-        for number in list(held):
-            order.release(number)
+    kept.begin(objects_of(0))  # all objects of the job are small
+    options = ReadOptions(format="parquet")
+    found = surveys(Tables(), claimed(), options, told["features"], kept, requests.leave_out_thread)
+    with contextlib.closing(found):
+        for surveyed in found:
+            number = under_way.popleft()
+            done.setdefault(number, []).append(surveyed)
+            for earlier in [share for share in done if share != number]:
+                finish(earlier)
+            if not is_idle():
+                break  # the planner does not use an answer that is incomplete
+    kept.hand_on()  # before the last answer, so that parts find the objects
+    for number in list(done):
+        finish(number)
 
 
-def _order(items: Sequence[Item], features: Collection[str]) -> bytes:
-    names = list(dict.fromkeys(source.store.bucket for source, _ in items))
+def _order(shares: Sequence[Sequence[Item]], features: Collection[str]) -> bytes:
+    """Return the text of an order: a line for all shares, and one for each, as a process reads only some of many."""
+    names = list(dict.fromkeys(source.store.bucket for share in shares for source, _ in share))
     places = {name: place for place, name in enumerate(names)}
-    objects = [(places[source.store.bucket], source.key, source.size, source.etag) for source, _ in items]
-    return json.dumps({"buckets": names, "features": list(features), "objects": objects}).encode()
+    lines: list[Any] = [{"buckets": names, "features": list(features)}]
+    for share in shares:
+        lines.append([(places[source.store.bucket], source.key, source.size, source.etag) for source, _ in share])
+    return b"\n".join(json.dumps(line).encode() for line in lines)
 
 
 def _answer(found: Sequence[Survey]) -> bytes:
@@ -181,12 +196,13 @@ def _answer(found: Sequence[Survey]) -> bytes:
         spans = [(span.start, span.stop, span.first_row, span.rows, span.size) for span in survey.spans]
         objects.append((len(schemas) - 1, spans))
     encoded = [base64.b64encode(schema.serialize()).decode() for schema in schemas]
-    return json.dumps({"schemas": encoded, "objects": objects}).encode()
+    # Pandas writes the number of rows into the schema, so that there may be as many schemas as objects
+    return zlib.compress(json.dumps({"schemas": encoded, "objects": objects}).encode(), level=1)
 
 
 def _joined(answer: bytes, objects: int) -> list[Survey] | None:
     """Return the surveys of an answer; None if it is of other objects."""
-    told: dict[str, Any] = json.loads(answer)
+    told: dict[str, Any] = json.loads(zlib.decompress(answer))
     if len(told["objects"]) != objects:
         return None
     schemas = [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for text in told["schemas"]]

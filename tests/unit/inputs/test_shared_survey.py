@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +26,8 @@ import pytest
 from scoreline.storage.errors import InputChanged, UnreadableInput
 from scoreline.storage.objects import requests
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables import survey_orders
+from scoreline.storage.tables.base import Pinned, Survey
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import Kept, KeptObjects
@@ -128,8 +135,16 @@ def watch_shares(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return waited
 
 
-def let_helper_begin(worker: Worker, monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda _: None) -> None:
-    """Let the planner wait with its own shares until the other process has claimed a share, or has died."""
+def let_helper_begin(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda _: None, *, stopped: bool = False
+) -> None:
+    """Let the planner wait with its own shares until the other process has claimed a share, or has died.
+
+    Parameters
+    ----------
+    stopped : bool
+        Whether the other process stops itself. The planner then waits until it has stopped.
+    """
     ready, told = os.pipe()
 
     def claimed(order: Order) -> None:
@@ -149,6 +164,9 @@ def let_helper_begin(worker: Worker, monkeypatch: pytest.MonkeyPatch, meanwhile:
 
     def begun(self: SurveyOrders, *arguments: Any) -> Order | None:
         order = begin(self, *arguments)
+        if stopped:
+            assert worker.helper is not None
+            os.waitid(os.P_PID, worker.helper.pid or 0, os.WSTOPPED | os.WNOWAIT)
         os.read(ready, 1)
         os.close(ready)
         os.close(told)
@@ -224,7 +242,7 @@ def test_answers_of_another_order_are_not_used(worker: Worker) -> None:
     assert first.claim(1)
     first.answer(1, b"one")
     assert first.answered(1) == b"one"
-    written = os.pread(worker.order_files[0].fileno(), 1 << 20, 0)
+    written = os.pread(worker.order_files[0].fileno(), 2 * survey_orders._ANSWER_BYTES, 0)
     second = orders.begin(b"{}", 3, 1)
     assert second is not None
     assert second.answered(1) is None
@@ -235,10 +253,38 @@ def test_answers_of_another_order_are_not_used(worker: Worker) -> None:
     os.pwrite(worker.order_files[0].fileno(), written[place:], place)
     assert second.answered(1) is None
     assert [first.claim(2), second.claim(0), second.claim(1)] == [False, False, True]
-    second.answer(1, b"two" * 100_000)  # too large
+    second.answer(1, b"2" * survey_orders._ANSWER_BYTES)  # too large
     assert second.answered(1) is None
     second.end()
     assert not second.claim(2)
+
+
+def test_the_answer_to_a_share_of_objects_that_pandas_wrote_is_not_too_large(worker: Worker) -> None:
+    """Pandas writes the number of rows into the schema, so that objects rarely have equal schemas."""
+    frame = pd.DataFrame(0.0, index=range(1), columns=[f"feature {number}" for number in range(200)])
+    schema = pa.Table.from_pandas(frame).schema
+    about = schema.metadata[b"pandas"]
+    assert b'"stop": 1,' in about
+    found = [
+        Survey(schema=schema.with_metadata({"pandas": about.replace(b'"stop": 1,', b'"stop": %d,' % rows)}), spans=())
+        for rows in range(1, 65)
+    ]
+    order = SurveyOrders(worker.order_files, worker.pipes, 0).begin(b"{}", 3, 0)
+    assert order is not None
+    order.answer(2, shared_survey._answer(found))
+    answer = order.answered(2)
+    assert answer is not None
+    assert shared_survey._joined(answer, 64) == found
+    assert shared_survey._joined(answer, 63) is None
+
+
+def test_an_order_without_space_on_the_disk_leaves_nothing_there(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders, write = SurveyOrders(worker.order_files, worker.pipes, 0), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[: len(data) // 2], offset))
+    assert orders.begin(b"objects", 3, 0) is None
+    assert os.fstat(worker.order_files[0].fileno()).st_size == 0
 
 
 def test_requests_of_a_thread_that_helps_are_not_counted_in_its_process() -> None:
@@ -254,12 +300,89 @@ def test_requests_of_a_thread_that_helps_are_not_counted_in_its_process() -> Non
     assert requests.so_far() == before
 
 
-def test_a_process_that_has_a_task_claims_no_share(worker: Worker) -> None:
-    orders = SurveyOrders(worker.order_files, worker.pipes, 0)
-    order = orders.begin(shared_survey._order([(source, Kept.IN_SPOOL) for source in worker.objects()], ()), 6, 0)
+@pytest.fixture
+def order(worker: Worker) -> Order:
+    """An order of all objects, of which the planner has claimed none."""
+    shares = [[(source, Kept.IN_SPOOL) for source in share] for share in itertools.batched(worker.objects(), SHARE)]
+    begun = SurveyOrders(worker.order_files, worker.pipes, 0).begin(shared_survey._order(shares, ()), len(shares), 0)
+    assert begun is not None
+    return begun
+
+
+def help_with(order: Order, worker: Worker, is_idle: Callable[[], bool]) -> None:
+    """Help in a thread, whose requests are not counted."""
+    arguments = order, worker.buckets, Spool(worker.files, 3, limit_bytes=LIMIT), is_idle
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(help_planner, *arguments).result(HANG_S)
+
+
+def test_a_process_that_has_a_task_claims_no_share(worker: Worker, order: Order) -> None:
+    help_with(order, worker, lambda: False)
+    assert all(order.claim(share) for share in range(order.shares))
+
+
+def test_a_process_stops_within_a_share_when_a_task_begins(
+    worker: Worker, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surveyed: list[Pinned] = []
+    add = KeptObjects.add
+
+    def noted(self: KeptObjects, held: Pinned, *rest: Any) -> None:
+        surveyed.append(held)
+        add(self, held, *rest)
+
+    monkeypatch.setattr(KeptObjects, "add", noted)
+    help_with(order, worker, lambda: len(surveyed) < SHARE + 1)
+    assert len(surveyed) == SHARE + 1
+    answers = [order.answered(share) for share in range(order.shares)]
+    used = [answer is not None and shared_survey._joined(answer, SHARE) is not None for answer in answers]
+    assert used == [True] + [False] * (order.shares - 1)
+
+
+def test_a_process_survives_an_order_that_it_cannot_read(worker: Worker) -> None:
+    order = SurveyOrders(worker.order_files, worker.pipes, 0).begin(b"{}", 3, 0)
     assert order is not None
-    arguments = order, worker.buckets, Spool(worker.files, 3, limit_bytes=LIMIT), lambda: False
-    thread = threading.Thread(target=help_planner, args=arguments)  # whose requests are not counted
-    thread.start()
-    thread.join(HANG_S)
-    assert all(order.claim(share) for share in range(6))
+    help_with(order, worker, lambda: True)
+
+
+def count_seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list with the number of seconds that the planner has waited. It does not really wait."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(shared_survey, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(shared_survey, "_POLL_S", 1.0)
+    return now
+
+
+def test_the_planner_waits_for_nobody_if_files_cannot_be_locked(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    now = count_seconds(monkeypatch)
+    expected = worker.alone()
+    monkeypatch.setattr(fcntl, "lockf", fail)
+    assert worker.survey() == expected
+    assert now == [0.0]
+
+
+def test_the_planner_waits_only_once_for_a_process_that_does_not_go_on(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = count_seconds(monkeypatch)
+    expected = worker.alone()
+
+    claim = Order.claim
+
+    def stop(order: Order) -> None:
+        if claim(order, OWN + 1) and claim(order, OWN + 2):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    let_helper_begin(worker, monkeypatch, stop, stopped=True)
+    assert worker.survey() == expected
+    assert worker.spooled() == [True] * OBJECTS
+    assert now[0] == shared_survey._PATIENCE_S

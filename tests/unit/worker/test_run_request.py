@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from celery import Celery, Task
 from celery.app.task import Context
 from celery.exceptions import Ignore
+from celery.signals import task_postrun, task_prerun
+from celery.utils.dispatch import Signal
 
 from scoreline.storage.errors import PartInterrupted
 from scoreline.storage.ledger.waiting import WaitingStep
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
+from scoreline.worker import lifecycle
 from scoreline.worker.packed_request import PackedRequest
 from scoreline.worker.run_request import interruptible, is_between_batches, longest_between_batches_s, run_request
 
@@ -91,3 +96,35 @@ def test_the_time_limit_of_the_part_interrupts_the_part_and_not_only_the_request
 
     with pytest.raises(SoftTimeLimitExceeded):
         run_request(app, step("interrupted"), 5.0)
+
+
+def test_a_process_still_has_its_part_after_a_request_between_two_batches(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the process would help other processes with planning while it scores the part."""
+
+    @app.task(name="scoreline.status", shared=False)
+    def status() -> None:
+        pass
+
+    monkeypatch.setattr(lifecycle.process, "under_way", 0)
+    found: list[int] = []
+    with connected(task_prerun, lifecycle.begin_task), connected(task_postrun, lifecycle.end_task):
+
+        @app.task(name="part", shared=False)
+        def part() -> None:
+            found.append(lifecycle.process.under_way)
+            assert run_request(app, step("asked"), 5.0)
+            found.append(lifecycle.process.under_way)
+
+        part.apply()
+    assert [*found, lifecycle.process.under_way] == [1, 1, 0]
+
+
+@contextlib.contextmanager
+def connected(signal: Signal, receiver: Callable[..., None]) -> Iterator[None]:
+    signal.connect(receiver, weak=False)
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +16,8 @@ from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.held_rows import hold_rows
 from scoreline.storage.tables.parquet import ParquetFormat
-from scoreline.storage.tables.small_objects import hold
+from scoreline.storage.tables.small_objects import Kept, KeptObjects, hold
+from scoreline.storage.tables.spool import Spool
 from tests.support.text_tables import Put
 
 ROWS = 100
@@ -91,3 +94,26 @@ def test_a_damaged_object_is_left_to_the_part_that_names_it(put: Put) -> None:
     assert decoded(source) is None
     with pytest.raises(UnreadableInput, match=r"broken\.parquet"):
         read(source, ["x"], ROWS)
+
+
+def test_few_objects_wait_in_memory_if_they_are_much_larger_than_their_rows(
+    put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {f"a column with a long name, number {number}": pa.array([1], pa.int8()) for number in range(1_000)}
+    source = hold(put(encoded(pa.table(columns)), "a.parquet"))
+    assert source.size > 200_000
+    together: list[int] = []
+
+    def noted(_: Spool, objects: Sequence[tuple[Pinned, pa.RecordBatch]]) -> bool:
+        together.append(len(objects))
+        return True
+
+    monkeypatch.setattr(Spool, "add_rows", noted)
+    with tempfile.TemporaryFile(buffering=0) as file:
+        kept = KeptObjects(for_parts=True, spool=Spool([file], 0, limit_bytes=1 << 30))
+        kept.begin([source] * 20)
+        for _ in range(20):
+            kept.add(source, ParquetFormat().survey(source), kept.reserve(source) & Kept.IN_SPOOL)
+        kept.hand_on()
+    assert sum(together) == 20
+    assert max(together) * source.size <= (1 << 20) + source.size

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,11 +20,13 @@ from scoreline.storage import scratch_files
 from scoreline.storage.errors import InputChanged, UnreadableInput
 from scoreline.storage.tables import row_groups
 from scoreline.storage.tables.base import Pinned, Rows, Span
+from scoreline.storage.tables.column_file import ColumnFile
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.spool import open_files
 from tests.support.counting_store import CountingStore
+from tests.support.waiting import HANG_S
 
 ROWS = 20_000
 BATCH = 640
@@ -195,3 +199,50 @@ def test_a_full_disk_leaves_planning_and_parts_as_they_were(tmp_path: Path) -> N
     with Path("/dev/full").open("r+b", buffering=0) as full, tempfile.TemporaryFile(buffering=0) as other:
         planner = plan([full, other], source, data.schema)
         assert read(planner, source, 0, ROWS, data.schema).equals(data)
+
+
+def test_rows_are_not_shared_if_the_thread_that_deletes_earlier_ones_is_late(
+    tmp_path: Path, files: list[BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = table()
+    _, source = put(tmp_path, data)
+    add = ColumnFile.add
+
+    def delete_late(self: ColumnFile, name: str, column: pa.ChunkedArray) -> None:
+        add(self, name, column)
+        if name == "f7":
+            os.ftruncate(files[0].fileno(), 0)  # as this thread does
+
+    monkeypatch.setattr(ColumnFile, "add", delete_late)
+    planner = plan(files, source, data.schema)
+    for formats in (planner, ParquetFormat(shared=SharedRows(files, 1))):
+        assert read(formats, source, 0, ROWS, data.schema).equals(data)
+
+
+def test_a_full_disk_gets_back_what_could_not_be_shared(
+    tmp_path: Path, files: list[BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = table()
+    _, source = put(tmp_path, data)
+    add = ColumnFile.add
+
+    def fail_late(self: ColumnFile, name: str, column: pa.ChunkedArray) -> None:
+        if name == "f7" and os.fstat(files[0].fileno()).st_size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(self, name, column)
+
+    monkeypatch.setattr(ColumnFile, "add", fail_late)
+    plan(files, source, data.schema)
+    assert os.fstat(files[0].fileno()).st_size == 0
+
+
+def test_only_the_thread_that_plans_shares_rows(tmp_path: Path, files: list[BinaryIO]) -> None:
+    """A part that lets a plan pass goes on reading in another thread."""
+    data = table()
+    _, source = put(tmp_path, data)
+    shared = SharedRows(files, 0)
+    part = threading.Thread(target=read, args=(ParquetFormat(shared=shared), source, 0, 64, data.schema))
+    with shared.planning():
+        part.start()
+        part.join(HANG_S)
+    assert os.fstat(files[0].fileno()).st_size == 0
