@@ -71,13 +71,18 @@ class PartRows:
             yield batch.take(places), numbers[places.to_numpy()]
 
     def has_each_key_once(self) -> bool:
-        """Return whether no key is missing or there twice. The key is one column of a plain type."""
+        """Return whether no key is missing or there twice. The key is one column of a plain type.
+
+        Texts that differ only in spaces at their end count as the same.
+        """
         (key,) = self.columns.key
         found = [batch.column(0) for batch in self.batches([dict(self.columns.pairs)[key]])]
         kind = self.schema.field(dict(self.columns.pairs)[key]).type
         keys = pa.chunked_array(found, kind)
         if pa.types.is_dictionary(kind):
             keys = keys.cast(kind.value_type)
+        if not pa.types.is_integer(keys.type):
+            keys = pc.utf8_rtrim(keys, " ")  # which a varchar(n) may drop
         return bool(keys.null_count == 0 and pc.count_distinct(keys, mode="all").as_py() == len(keys))
 
     def copy(self, connection: Connection, pieces: Iterable[Piece], into: sql.Composable, row: str | None) -> None:

@@ -5,6 +5,7 @@ Each page needs one permission of the app: ``scoreline.view``, ``scoreline.opera
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render, resolve_url
 from django.urls import Resolver404, resolve
+from django.utils.translation import get_language
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_http_methods
 
@@ -127,11 +129,12 @@ def project_logs_in() -> bool:
     """Return whether the project has a log-in: it sets ``LOGIN_URL``, or has a page where Django expects one."""
     if settings.LOGIN_URL != global_settings.LOGIN_URL:
         return True
-    try:
-        resolve(settings.LOGIN_URL)
-    except Resolver404:
-        return False
-    return True
+    # Below i18n_patterns, the page has the language before its address, and LocaleMiddleware leads there
+    for address in (settings.LOGIN_URL, f"/{get_language()}{settings.LOGIN_URL}"):
+        with contextlib.suppress(Resolver404):
+            resolve(address)
+            return True
+    return False
 
 
 def _log_in(request: HttpRequest) -> HttpResponse:

@@ -46,18 +46,21 @@ assert visitor.get("/scoreline/jobs/?state=failed")["Location"] == "/scoreline/l
 asked = visitor.get("/scoreline/log-in/?next=/scoreline/jobs/")
 assert b'name="password"' in asked.content and "default-src 'none'" in asked["Content-Security-Policy"]
 ann = User.objects.create_user("ann", password="hush")
-def enter(password, to="/scoreline/jobs/", **more):
-    form = {"username": "ann", "password": password, "next": to}
+def enter(password, to="/scoreline/jobs/", name="ann", **more):
+    form = {"username": name, "password": password, "next": to}
     return Client(**host, **more).post("/scoreline/log-in/", form)
 assert b"correct username and password" in enter("wrong").content
 assert enter("hush", enforce_csrf_checks=True).status_code == 403
 assert enter("hush")["Location"] == "/scoreline/jobs/"
 assert enter("hush", to="//evil.example/")["Location"] == "/scoreline/"
-assert [enter("wrong").status_code for _ in range(5)] == [200] * 5
+assert [enter("wrong", name=name).status_code for name in ("ann", " ann", "ANN", "ann" + 300 * " ", "\uff41nn")] == [200] * 5
 refused = enter("hush")
 assert refused.status_code == 429 and b"Try again in 5 minutes." in refused.content and "sessionid" not in refused.cookies
+# Whoever is logged in has no more attempts for the password of another user
 browser = Client(**host)
 browser.force_login(ann)
+guess = {"username": "boss", "password": "wrong"}
+assert [browser.post("/scoreline/log-in/", guess).status_code for _ in range(6)] == [200] * 5 + [429]
 left = browser.get("/scoreline/")
 assert left.status_code == 403 and b'action="/scoreline/log-out/"' in left.content
 assert browser.post("/scoreline/log-out/")["Location"] == "/scoreline/log-in/"

@@ -19,7 +19,8 @@ import pyarrow as pa
 from scoreline.storage.databases.connection import CONNECT_S, Connection
 
 BLOCKS_AHEAD = 6
-"""Number of blocks of a piece that may wait in memory, which is what a piece of a table usually has."""
+"""Number of blocks of a piece that may wait in memory, which is what a piece of a table usually has. At most one piece
+for each reader waits: otherwise, readers that are faster than the writer of the files would hold the whole table."""
 _POLL_S = 0.1
 
 type Copy = Callable[[Connection, str], Generator[pa.Table]]
@@ -32,16 +33,17 @@ def read_pieces(
     first: Connection, join: Join, copy: Copy, pieces: Sequence[str], connections: int
 ) -> Generator[pa.Table]:
     """Yield the rows of all pieces, in the order of the pieces. An error of any reader is raised at once."""
-    if min(connections, len(pieces)) < 2:
+    count = min(connections, len(pieces))
+    if count < 2:
         for piece in pieces:
             with contextlib.closing(copy(first, piece)) as tables:
                 yield from tables
         return
-    readers = _Readers(copy, pieces)
-    with ThreadPoolExecutor(min(connections, len(pieces)), thread_name_prefix="source") as pool:
+    readers = _Readers(copy, pieces, count)
+    with ThreadPoolExecutor(count, thread_name_prefix="source") as pool:
         try:
             pool.submit(readers.read, first)
-            for _ in range(min(connections, len(pieces)) - 1):
+            for _ in range(count - 1):
                 pool.submit(readers.read_by, join)
             yield from readers.rows()
         finally:
@@ -51,10 +53,11 @@ def read_pieces(
 class _Readers:
     """What the readers of a job share: which piece is next, and the rows that were read."""
 
-    def __init__(self, copy: Copy, pieces: Sequence[str]) -> None:
+    def __init__(self, copy: Copy, pieces: Sequence[str], count: int) -> None:
         self._stopped = threading.Event()
         self._copy, self._pieces = copy, pieces
         self._next = 0
+        self._ahead = threading.Semaphore(count + 1)  # the piece whose rows are taken, and one for each reader
         self._guard = threading.Lock()
         self._error: BaseException | None = None
         self._reading: list[Connection] = []
@@ -63,6 +66,7 @@ class _Readers:
     def stop(self) -> None:
         """Let all readers end, also those that wait for the server."""
         self._stopped.set()
+        self._ahead.release(len(self._pieces))
         for connection in tuple(self._reading):
             with contextlib.suppress(psycopg.Error):
                 connection.cancel_safe(timeout=CONNECT_S)
@@ -76,6 +80,7 @@ class _Readers:
                 with contextlib.suppress(queue.Empty):
                     found = waiting.get(timeout=_POLL_S)
                     if found is None:
+                        self._ahead.release()
                         break
                     yield found
 
@@ -106,6 +111,7 @@ class _Readers:
                 return
 
     def _take(self) -> int | None:
+        self._ahead.acquire()
         with self._guard:
             if self._stopped.is_set() or self._next == len(self._pieces):
                 return None

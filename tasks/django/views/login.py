@@ -6,6 +6,7 @@ A new project has nothing at ``LOGIN_URL``. In any other project these views ans
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from django.views.decorators.csrf import csrf_protect
 
 from scoreline.tasks.django.access import project_logs_in, secured
 from scoreline.tasks.django.limits import TOO_MANY_LOG_INS, by_user, may_try
+
+_MOST_NAME = 254
+"""Maximum number of characters of a name that are kept in memory to count attempts."""
 
 
 @login_not_required
@@ -36,6 +40,15 @@ def _answer(request: HttpRequest, view: Callable[..., HttpResponse]) -> HttpResp
     return secured(csrf_protect(view)(request))
 
 
+def same_name(name: str) -> str:
+    """Return the text that stands for all ways to write the name of a user, of which some databases ignore the case.
+
+    >>> same_name(" Ann ") == same_name("\N{FULLWIDTH LATIN SMALL LETTER A}nn") == "ann"
+    True
+    """
+    return unicodedata.normalize("NFKC", name.strip()[:_MOST_NAME]).casefold().strip()
+
+
 @functools.cache
 def _log_in_view() -> Callable[..., HttpResponse]:
     # `scoreline web` serves the pages without the app whose models this module needs
@@ -46,13 +59,16 @@ def _log_in_view() -> Callable[..., HttpResponse]:
         next_page = reverse_lazy("scoreline:home")
 
         def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            name = request.POST.get("username", "")
-            if not may_try(request.META.get("REMOTE_ADDR", ""), name):
+            if not may_try(request.META.get("REMOTE_ADDR", ""), same_name(request.POST.get("username", ""))):
                 context = self.get_context_data(form=self.get_form_class()(request), fault=TOO_MANY_LOG_INS)
                 return self.render_to_response(context, status=429)
             answer: HttpResponse = super().post(request, *args, **kwargs)
-            if request.user.is_authenticated:
-                by_user.forget(name)
+            return answer
+
+        def form_valid(self, form: Any) -> HttpResponse:
+            # The password was right, while a user of the request may be one who was logged in before
+            by_user.forget(same_name(form.cleaned_data["username"]))
+            answer: HttpResponse = super().form_valid(form)
             return answer
 
     return LogIn.as_view()

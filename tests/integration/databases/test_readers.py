@@ -168,9 +168,9 @@ def test_with_fewer_connections_than_allowed_the_others_read_all(source: Sources
 
 @pytest.fixture
 def gated(source: Sources) -> Iterator[dict[str, Any]]:
-    """Arguments for a query whose readers stop in the middle, until the fixture ends."""
+    """Arguments for a query whose readers stop in the second and third piece, until the fixture ends."""
     source.database.run(GATE)
-    sql = "SELECT id, CASE WHEN id % 5000 = 4000 THEN gate(x) ELSE x END AS x FROM large"
+    sql = "SELECT id, CASE WHEN id IN (2000, 3000) THEN gate(x) ELSE x END AS x FROM large"
     with source.database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(7)")
         yield {"query": sql, "parameters": {}, "timeout_s": 60, "what": "query q", "split_by": "id", "connections": 2}

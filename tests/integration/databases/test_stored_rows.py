@@ -154,3 +154,13 @@ def test_a_column_that_gets_another_type_meanwhile_is_not_filled_with_bits(
         loads.message("a")
     loads.message("a")
     assert loads.rows() == loads.scored("a")
+
+
+def test_keys_that_a_column_shortens_to_the_same_text_are_found(loads: Loading) -> None:
+    loads.database.run("CREATE TABLE names (name varchar(3) PRIMARY KEY, prediction double precision)")
+    loads.database.run("INSERT INTO names VALUES ('old', 0)")
+    rows = pd.DataFrame({"name": ["abc", *map(str, range(8)), "abc "], "x": [float(n) for n in range(10)]})
+    loads.run_rows("a", rows, into="names", key=["name"], keep=["name"], max_rejected="1")
+    loads.message("a")
+    assert loads.database.run("SELECT prediction FROM names WHERE name = 'abc'") == [(pytest.approx(1.0),)]
+    assert [(row["name"], row["scoreline_row"]) for row in loads.refused("a")] == [("abc ", 9)]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
+from django.conf import global_settings
+from django.conf.urls.i18n import i18n_patterns
 from django.test import override_settings
+from django.urls import path
 
 from scoreline.tasks.django import NAMES, forget, system_checks
+from scoreline.tasks.django.access import project_logs_in
 
 R2 = {
     "R2_BUCKET": "shop",
@@ -74,3 +79,16 @@ def test_each_fault_has_an_id_and_a_hint(
         assert any(line.startswith(text) for line in said), said
     assert all(message.hint for message in found)
     assert "hush" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("address", "by_language", "expected"),
+    [("accounts/login/", False, True), ("accounts/login/", True, True), ("login/", False, False)],
+)
+def test_a_log_in_of_the_project_is_found_where_django_expects_it(
+    address: str, by_language: bool, expected: bool
+) -> None:
+    urls, page = ModuleType("urls"), path(address, lambda _: None)
+    with override_settings(ROOT_URLCONF=urls, LOGIN_URL=global_settings.LOGIN_URL, USE_I18N=True):
+        vars(urls)["urlpatterns"] = i18n_patterns(page) if by_language else [page]
+        assert project_logs_in() is expected
