@@ -181,7 +181,7 @@ cdef int64_t measure(const uint8_t *at, const uint8_t *end, Column *columns, int
             if column.kind == b"u":
                 column.bytes += UUID_CHARS
             elif column.kind == b"j":
-                column.bytes += size - 1
+                column.bytes += size - 1 if size else 0  # `fill` refuses a value without the version of the format
             elif is_text(column.kind):
                 column.bytes += size
             at += size

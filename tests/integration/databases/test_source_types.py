@@ -181,6 +181,13 @@ def test_bytes_that_are_no_rows_are_refused(data: bytes) -> None:
         decoding.from_binary(bytearray(data), [column], "query q")
 
 
+@pytest.mark.parametrize("before", [b"", b"\0\1\0\0\0\3\1{}"])
+def test_a_jsonb_without_its_version_is_refused(before: bytes) -> None:
+    column = Column(name="c", source="jsonb", kind=pa.string(), binary="j")
+    with pytest.raises(InvalidRequest, match="column 'c'"):
+        decoding.from_binary(bytearray(before + b"\0\1\0\0\0\0"), [column], "query q")
+
+
 def test_a_query_without_columns_is_refused(source: Sources) -> None:
     with pytest.raises(InvalidRequest, match="query q returns no rows: write a SELECT"):
         read(source, "DELETE FROM customers")
