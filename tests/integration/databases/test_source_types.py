@@ -174,11 +174,16 @@ def test_both_formats_read_the_same_rows(source: Sources, monkeypatch: pytest.Mo
     assert (found.num_rows, found["p"].null_count) == (3001, 750)
 
 
-@pytest.mark.parametrize("data", [b"\0\2\0\0\0\1x", b"\0\1\0\0\0\2x", b"\0\1\0\0", b"\0\1\xff\xff\xff\xfe"])
+ROW = b"\0\1\0\0\0\1x"
+NO_ROWS = [b"\0\2\0\0\0\1x", b"\0\1\0\0\0\2x", b"\0\1\0\0", b"\0\1\xff\xff\xff\xfe"]
+
+
+@pytest.mark.parametrize("data", [*NO_ROWS, ROW + b"\0", ROW + b"\xff\xff" + ROW])
 def test_bytes_that_are_no_rows_are_refused(data: bytes) -> None:
     column = Column(name="c", source="text", kind=pa.string(), binary="s")
     with pytest.raises(InvalidRequest, match="query q returns rows that cannot be read"):
         decoding.from_binary(bytearray(data), [column], "query q")
+    assert decoding.from_binary(bytearray(ROW + b"\xff\xff"), [column], "query q").to_pylist() == [{"c": "x"}]
 
 
 @pytest.mark.parametrize("before", [b"", b"\0\1\0\0\0\3\1{}"])
