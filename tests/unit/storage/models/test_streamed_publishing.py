@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -361,7 +362,7 @@ def test_a_clock_that_does_not_pass_the_newest_version_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = iter(range(30_000))  # a wait without an end raises StopIteration
-    monkeypatch.setattr(manager.time, "sleep", lambda _: next(waits))
+    monkeypatch.setattr(time, "sleep", lambda _: next(waits))
     with eager(tmp_path) as client:
         newest = client.models.publish("line", LINE).version
         monkeypatch.setattr(manager, "new_version", lambda: newest)
