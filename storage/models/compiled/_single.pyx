@@ -321,7 +321,7 @@ cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wan
     cdef int bits = 0 if x.columns == NULL else LANE_BITS
     cdef int64_t n = x.n_features, bytes = BLOCK_BYTES if x.columns == NULL else COLUMNS_BYTES
     cdef int64_t columns = 1ll << (tree.shift - 1), side = columns << bits  # the left side of a block ends there
-    cdef int64_t begin = 0, most = max(LANES, min(BLOCK, bytes // (4 * n))), rows
+    cdef int64_t begin = 0, most = max(LANES, min(BLOCK, bytes // (4 * n), side // n)), rows
     cdef int refused = 0 if checked else INFINITE | SIGNALS | (0 if missing_allowed else MISSING)
     cdef int found = 0
     cdef bint both = False, accepted = True
@@ -329,9 +329,8 @@ cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wan
     cdef int32_t active[BLOCK]
     cdef uint32_t mask
     cdef uint32_t* keys
-    most = max(1, min(most, side // n))
-    most -= most % LANES if most > LANES else 0
-    keys = <uint32_t*> malloc((side + (n * max(most, LANES))) * sizeof(uint32_t))  # what is not written takes no memory
+    most -= most % LANES
+    keys = <uint32_t*> malloc((side + n * most) * sizeof(uint32_t))  # what is not written takes no memory
     if keys == NULL:
         raise MemoryError()
     with nogil:
@@ -340,6 +339,7 @@ cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wan
             if not both:
                 both = keys_of_block(x, begin, rows, 0, keys) != 0
             if both:
+                rows = min(rows, side // n)  # fewer only if the tree has too many nodes
                 found = keys_of_block(x, begin, rows, side, keys)
                 accepted = not found & refused
             mask = <uint32_t> (2 * columns - 1 if both else columns - 1)

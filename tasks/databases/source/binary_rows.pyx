@@ -163,8 +163,10 @@ cdef int64_t measure(const uint8_t *at, const uint8_t *end, Column *columns, int
     cdef int64_t rows = 0, size
     cdef int number
     cdef Column *column
-    while end - at >= 2 and count_at(at) != -1:
-        if count_at(at) != count:
+    while at != end:
+        if end - at == 2 and count_at(at) == -1:  # the trailer
+            break
+        if end - at < 2 or count_at(at) != count:
             return MALFORMED
         at += 2
         for number in range(count):
@@ -181,7 +183,7 @@ cdef int64_t measure(const uint8_t *at, const uint8_t *end, Column *columns, int
             if column.kind == b"u":
                 column.bytes += UUID_CHARS
             elif column.kind == b"j":
-                column.bytes += size - 1
+                column.bytes += size - 1 if size else 0  # `fill` refuses a value without the version of the format
             elif is_text(column.kind):
                 column.bytes += size
             at += size

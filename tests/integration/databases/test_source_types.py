@@ -13,7 +13,6 @@ import pytest
 from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.databases.source import decoding, reading
 from scoreline.tasks.databases.source.reading import read_rows
-from scoreline.tasks.databases.source.types import Column
 from tests.support.postgres import Database
 from tests.support.sources import Sources, sources
 
@@ -172,13 +171,6 @@ def test_both_formats_read_the_same_rows(source: Sources, monkeypatch: pytest.Mo
     for name in expected.schema.names:
         assert found[name].equals(expected[name]), name
     assert (found.num_rows, found["p"].null_count) == (3001, 750)
-
-
-@pytest.mark.parametrize("data", [b"\0\2\0\0\0\1x", b"\0\1\0\0\0\2x", b"\0\1\0\0", b"\0\1\xff\xff\xff\xfe"])
-def test_bytes_that_are_no_rows_are_refused(data: bytes) -> None:
-    column = Column(name="c", source="text", kind=pa.string(), binary="s")
-    with pytest.raises(InvalidRequest, match="query q returns rows that cannot be read"):
-        decoding.from_binary(bytearray(data), [column], "query q")
 
 
 def test_a_query_without_columns_is_refused(source: Sources) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from sklearn.linear_model import LinearRegression
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest, ModelCorrupt, ModelUnloadable, StoreUnavailable
 from scoreline.storage.hashing import sha256_hex
-from scoreline.storage.models import publisher, signatures
+from scoreline.storage.models import manager, publisher, signatures
 from scoreline.storage.models.bundle import dump
 from scoreline.storage.models.contents import InMemory, Pickled, StoredFile
 from scoreline.storage.models.manager import ModelStorageManager
@@ -355,6 +356,19 @@ def test_an_application_can_publish_many_versions_in_a_second(tmp_path: Path, mo
         made = [client.models.publish("line", LINE).version for _ in range(3)]
     assert made == sorted(made)
     assert {version[:-5] for version in made} == {"20261129T054500Z-"}
+
+
+def test_a_clock_that_does_not_pass_the_newest_version_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = iter(range(30_000))  # a wait without an end raises StopIteration
+    monkeypatch.setattr(time, "sleep", lambda _: next(waits))
+    with eager(tmp_path) as client:
+        newest = client.models.publish("line", LINE).version
+        monkeypatch.setattr(manager, "new_version", lambda: newest)
+        with pytest.raises(InvalidRequest, match=f"has the version {newest}, and the clock of this machine"):
+            client.models.publish("line", LINE)
+        assert client.models.publish("other", LINE).version
 
 
 @pytest.fixture(scope="module")

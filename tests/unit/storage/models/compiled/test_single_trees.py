@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 pytest.importorskip("scoreline.storage.models.compiled._single", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import single_trees
+from scoreline.storage.models.compiled import nodes, single_trees
 from scoreline.storage.models.compiled.columns import float32_at_or_below
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
@@ -312,7 +312,11 @@ def test_random_trees_lead_each_row_to_its_leaf(seed: int, n_splits: int, n_rows
 
 
 @pytest.mark.parametrize("n_features", [1, 16, 17, 300, 4_000])
-def test_rows_of_any_width_arrive_at_their_leaves(n_features: int) -> None:
+@pytest.mark.parametrize("most_rows", [1, 128])  # that have room on both sides; fewer than 16 if a tree is large
+def test_rows_of_any_width_arrive_at_their_leaves(
+    n_features: int, most_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "_SINGLE_BLOCK_ROWS", most_rows)
     random = np.random.default_rng(n_features)
     tree = random_tree(random, 200, random.normal(size=50), n_features)
     tree = replace(tree, values=np.ascontiguousarray(tree.values))
