@@ -121,17 +121,24 @@ class SharedRows:
         cleared, self._cleared = self._cleared, None
         if cleared is not None:
             cleared.put(None)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # a closed file raises ValueError
             os.ftruncate(self._own.fileno(), 0)
 
     def _expire(self, cleared: SimpleQueue[None]) -> None:
         """Delete the rows once no process has read some for a while, unless they are deleted before."""
-        while (left := os.fstat(self._own.fileno()).st_mtime + self._unused_s - time.time()) > 0:
+        while (left := self._left_s()) > 0:
             with contextlib.suppress(Empty):
                 cleared.get(timeout=min(left, self._unused_s))
                 return
         if self._cleared is cleared:
             self.clear()
+
+    def _left_s(self) -> float:
+        """Return for how many seconds the rows are kept if they stay unused."""
+        try:
+            return os.fstat(self._own.fileno()).st_mtime + self._unused_s - time.time()
+        except (OSError, ValueError):  # a closed file raises ValueError
+            return 0.0
 
 
 def name_of(uri: str, etag: str, group: int, schema: pa.Schema) -> bytes:

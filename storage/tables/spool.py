@@ -225,7 +225,7 @@ class Spool:
         if cleared is not None:
             cleared.put(None)
         self._records, self._reserved, self._end = None, _DATA_AT, _DATA_AT
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # a closed file raises ValueError
             os.ftruncate(self._own.fileno(), 0)
 
     def _index(self, file: BinaryIO) -> bytes:
@@ -285,10 +285,10 @@ def open_files(processes: int) -> list[BinaryIO]:
 
 
 def _read(file: BinaryIO, size: int, offset: int) -> bytes:
-    """Return bytes of a file. Return fewer at the end of the file, and none if the disk cannot be read."""
+    """Return bytes of a file. Return fewer at its end, and none if it is closed or the disk cannot be read."""
     try:
         return os.pread(file.fileno(), size, offset)
-    except OSError:
+    except (OSError, ValueError):  # a closed file raises ValueError
         return b""
 
 

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -100,6 +101,15 @@ def test_processes_do_not_fetch_what_planning_has_decoded(tmp_path: Path, files:
         starts = [int(rows.numbers[0]) for rows in found]
         assert starts == [start, *range((start // BATCH + 1) * BATCH, stop, BATCH)]
     assert store.asked < 1_000
+
+
+def test_the_thread_that_deletes_rows_ends_without_a_word_if_its_file_is_closed() -> None:
+    opened = open_files(1)
+    shared = SharedRows(opened, 0)
+    opened[0].close()
+    shared._cleared = cleared = SimpleQueue[None]()
+    shared._expire(cleared)
+    assert shared._cleared is None
 
 
 def test_rows_of_other_columns_versions_or_without_planning_are_not_shared(
