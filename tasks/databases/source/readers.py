@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -65,11 +66,14 @@ class _Readers:
 
     def stop(self) -> None:
         """Let all readers end, also those that wait for the server."""
-        self._stopped.set()
+        with self._guard:
+            self._stopped.set()
         self._ahead.release(len(self._pieces))
-        for connection in tuple(self._reading):
-            with contextlib.suppress(psycopg.Error):
-                connection.cancel_safe(timeout=CONNECT_S)
+        while reading := tuple(self._reading):  # one may have sent its query after it was cancelled
+            for connection in reading:
+                with contextlib.suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=CONNECT_S)
+            time.sleep(_POLL_S)
 
     def rows(self) -> Generator[pa.Table]:
         """Yield all rows in the order of the pieces."""
@@ -92,14 +96,7 @@ class _Readers:
 
     def read(self, connection: Connection) -> None:
         """Read pieces until none is left."""
-        self._reading.append(connection)
-        try:
-            self._read(connection)
-        finally:
-            self._reading.remove(connection)
-
-    def _read(self, connection: Connection) -> None:
-        while (number := self._take()) is not None:
+        while (number := self._take(connection)) is not None:
             try:
                 with contextlib.closing(self._copy(connection, self._pieces[number])) as tables:
                     for table in tables:
@@ -109,13 +106,17 @@ class _Readers:
             except BaseException as error:  # noqa: BLE001  # raised again in the thread that takes the rows
                 self._error = self._error or error
                 return
+            finally:
+                self._reading.remove(connection)
 
-    def _take(self) -> int | None:
+    def _take(self, connection: Connection) -> int | None:
+        """Return the number of the piece that a connection reads next; None if it should read no more."""
         self._ahead.acquire()
         with self._guard:
             if self._stopped.is_set() or self._next == len(self._pieces):
                 return None
             self._next += 1
+            self._reading.append(connection)
             return self._next - 1
 
     def _put(self, number: int, found: pa.Table | None) -> bool:

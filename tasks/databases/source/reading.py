@@ -81,12 +81,12 @@ def read_rows(
                 columns = columns_of(connection, described, what)
                 bound = bind(connection, statement, types, parameters, what)
                 yield columns, schema_of(columns).empty_table()
+                until = time.monotonic() + timeout_s
                 pieces = [bound]
                 if table is not None:
                     pieces = pieces_of_table(connection, table, bound)
                 elif split_by is not None:
                     pieces = pieces_of_query(connection, described, bound, split_by, what)
-                until = time.monotonic() + timeout_s
 
                 def copy(reader: Connection, piece: str) -> Generator[pa.Table]:
                     left_ms = max(1, int((until - time.monotonic()) * 1000))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -199,3 +200,18 @@ def test_all_pieces_together_have_the_time_of_one_query(source: Sources) -> None
     given: dict[str, Any] = {"timeout_s": 1, "what": "query q", "split_by": "id", "connections": 1}
     with pytest.raises(DatabaseError, match="query q took longer than 1 s"):
         list(reading.read_rows(source.settings.source_address(None), sql, {}, **given))
+
+
+def test_the_time_in_which_a_query_is_cut_is_part_of_its_time(source: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, cut = [0.0], reading.pieces_of_query
+
+    def slowly(*given: Any) -> list[str]:
+        now[0] += 20
+        return cut(*given)
+
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(reading, "pieces_of_query", slowly)
+    sql = "SELECT id, current_setting('statement_timeout') AS remaining FROM large"
+    given: dict[str, Any] = {"timeout_s": 50, "what": "query q", "split_by": "id", "connections": 2}
+    rows = reading.read_rows(source.settings.source_address(None), sql, {}, **given)
+    assert set(pa.concat_tables(table for _, table in rows)["remaining"].to_pylist()) == {"30s"}
