@@ -203,7 +203,7 @@ def test_all_pieces_together_have_the_time_of_one_query(source: Sources) -> None
 
 
 def test_the_time_in_which_a_query_is_cut_is_part_of_its_time(source: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, cut = [0.0], reading.pieces_of_query
+    now, cut = [0.0], pieces.pieces_of_query
 
     def slowly(*given: Any) -> list[str]:
         now[0] += 20
