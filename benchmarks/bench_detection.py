@@ -35,7 +35,7 @@ import pyarrow as pa
 from benchmarks.detected import Change, changes, data_sets
 from benchmarks.measure import RESULTS, positive, record_figure
 from scoreline.tasks.quality.checks.check_types import Checks
-from scoreline.tasks.quality.checks.checks import RunCounts, run_checks
+from scoreline.tasks.quality.checks.run_checks import RunCounts, run_checks
 from scoreline.tasks.quality.profiles.counting import profile_of
 from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.quality.profiles.sampling import sampled_rows, sampling_rate

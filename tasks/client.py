@@ -56,7 +56,7 @@ from scoreline.tasks.quality.gate.decisions import Decided, decide, roll_back
 from scoreline.tasks.quality.gate.latest import Latest
 from scoreline.tasks.quality.gate.pointer import Pointer
 from scoreline.tasks.quality.gate.runs import ListedRun, list_runs
-from scoreline.tasks.quality.outcomes.outcomes import Outcomes, read_outcomes
+from scoreline.tasks.quality.outcomes.read_outcomes import Outcomes, read_outcomes
 from scoreline.tasks.records import submit as records_submit
 from scoreline.tasks.records.job import RecordsJob
 from scoreline.tasks.webhooks import delivery
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from scoreline.tasks.quality.outcomes.late_labels import AddedOutcomes
     from scoreline.tasks.quality.report.facts import Report
     from scoreline.tasks.quality.results.reading import Results
-    from scoreline.tasks.quality.trace.trace import Trace, Tracer
+    from scoreline.tasks.quality.trace.tracer import Trace, Tracer
     from scoreline.tasks.rejects.report import RejectedRows
     from scoreline.tasks.steps.preflight import Preflight
 
@@ -682,7 +682,7 @@ class Client:
     def _tracer(self) -> Tracer:
         with require_extra("tracing a row"):
             from scoreline.storage.tables.formats import Tables
-            from scoreline.tasks.quality.trace.trace import Tracer
+            from scoreline.tasks.quality.trace.tracer import Tracer
             from scoreline.tasks.records.format import RecordsFormat
         registry = ModelRegistry(self.buckets.main, verify_keys=self.verify_keys)
         return Tracer(buckets=self.buckets, registry=registry, tables=Tables(RecordsFormat()))

@@ -32,7 +32,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.connections import CLIENT, WORKER, Connections
 from scoreline.tasks.dispatch.queue import send_message
 from scoreline.tasks.dispatch.queue_names import QueueNames
-from scoreline.tasks.inputs.shared_survey import help_planner
+from scoreline.tasks.inputs.survey_with_helpers import help_planner
 from scoreline.tasks.records.format import RecordsFormat
 from scoreline.tasks.schedules.guarded_inputs import check_outside_schedules
 from scoreline.tasks.schedules.scheduler import Scheduler

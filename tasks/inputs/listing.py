@@ -18,8 +18,8 @@ from scoreline.storage.tables.formats import Tables, is_text, kind_of
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.packed_spans import pack_spans
 from scoreline.storage.tables.small_objects import SMALL_BYTES, Kept, KeptObjects
-from scoreline.tasks.inputs.shared_survey import can_share, survey_shared
-from scoreline.tasks.inputs.surveying import Item, surveys
+from scoreline.tasks.inputs.survey_ahead import Item, surveys
+from scoreline.tasks.inputs.survey_with_helpers import can_share, survey_shared
 from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri

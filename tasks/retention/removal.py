@@ -42,7 +42,7 @@ from scoreline.tasks.job.documents import (
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.tombstone import Tombstone
 from scoreline.tasks.job.uris import parse_uri
-from scoreline.tasks.quality.outcomes.outcomes import forget_labels
+from scoreline.tasks.quality.outcomes.read_outcomes import forget_labels
 from scoreline.tasks.retention import protection
 from scoreline.tasks.retention.due_jobs import Due, still_due
 from scoreline.tasks.retention.owned import ForeignResults, Results, find_results

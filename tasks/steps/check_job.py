@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
-from scoreline.tasks.quality.checks.checks import RunCounts, run_checks
-from scoreline.tasks.quality.gate.gate import Evidence
+from scoreline.tasks.quality.checks.run_checks import RunCounts, run_checks
+from scoreline.tasks.quality.gate.judging import Evidence
 from scoreline.tasks.quality.gate.latest import RunEntry
 from scoreline.tasks.quality.gate.pointer import Pointer
 from scoreline.tasks.quality.gate.stored_profiles import first_accepted, read_baseline

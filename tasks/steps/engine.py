@@ -30,7 +30,7 @@ from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.inputs.hive_partitions import add_columns
 from scoreline.tasks.job.plan import BATCH_BYTES, BATCH_ROWS, Columns, Slice
 from scoreline.tasks.quality.checks.checks_of import PublishedChecks
-from scoreline.tasks.quality.gate.gate import Checker
+from scoreline.tasks.quality.gate.judging import Checker
 from scoreline.tasks.records.format import RecordsFormat
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.refused_before import RefusedByModel

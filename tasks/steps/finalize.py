@@ -43,7 +43,7 @@ from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.part_failures import read_failures
 from scoreline.tasks.job.spec import budget_rows
 from scoreline.tasks.quality.gate.decisions import repeat_decision
-from scoreline.tasks.quality.gate.gate import Evidence, judge, recorded
+from scoreline.tasks.quality.gate.judging import Evidence, judge, recorded
 from scoreline.tasks.quality.gate.latest import Published
 from scoreline.tasks.quality.gate.pointer import LatestRead, publish_latest
 from scoreline.tasks.records.staging import write_answer

@@ -18,7 +18,7 @@ from scoreline.tasks.job.findings import Finding
 from scoreline.tasks.job.plan import BATCH_ROWS
 from scoreline.tasks.quality.checks.check_types import Checks
 from scoreline.tasks.quality.checks.check_values import did_you_mean
-from scoreline.tasks.quality.checks.checks import RunCounts, run_checks
+from scoreline.tasks.quality.checks.run_checks import RunCounts, run_checks
 from scoreline.tasks.quality.gate.latest import Latest
 from scoreline.tasks.quality.gate.pointer import Pointer
 from scoreline.tasks.quality.gate.stored_profiles import first_accepted, read_baseline

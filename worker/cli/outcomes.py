@@ -14,7 +14,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.submit_options import SubmitOptions, read_options_from
 from scoreline.tasks.job.uris import with_slash
 from scoreline.tasks.quality.outcomes.estimates import HIGHER_IS_BETTER, Estimate, change, is_worse
-from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.read_outcomes import Outcomes
 from scoreline.tasks.quality.outcomes.run_outcomes import Group, RunOutcomes
 from scoreline.worker.cli.help import Command
 from scoreline.worker.cli.help import Group as CommandGroup

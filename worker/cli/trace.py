@@ -18,7 +18,7 @@ from scoreline.worker.cli.output import echo, echo_field, echo_json
 
 if TYPE_CHECKING:
     from scoreline.tasks.quality.trace.lineage import Lineage, ModelLineage
-    from scoreline.tasks.quality.trace.trace import Trace
+    from scoreline.tasks.quality.trace.tracer import Trace
 
 _MAX_VALUES = 30
 """Maximum number of values that are shown of a row."""
@@ -92,7 +92,7 @@ def trace(target: str, row: int | None, key: tuple[str, ...], show: bool, as_jso
 
 
 def _note_more(count: int) -> None:
-    from scoreline.tasks.quality.trace.trace import MAX_FOUND
+    from scoreline.tasks.quality.trace.tracer import MAX_FOUND
 
     if count == MAX_FOUND:
         echo(f"only the first {plural(count, 'row')} with this key are shown: there may be more", err=True)

@@ -43,7 +43,7 @@ from scoreline.tasks.quality.gate.published import RunGone
 from scoreline.tasks.quality.outcomes.outcome_labels import LabelInput
 from scoreline.tasks.quality.outcomes.outcome_runs import Compared, compare, outputs_of
 from scoreline.tasks.quality.outcomes.outcome_store import SHOWN, Added, Labels, keys_at, merge_labels
-from scoreline.tasks.quality.outcomes.outcomes import LabelFile, Outcomes, read_with_etag
+from scoreline.tasks.quality.outcomes.read_outcomes import LabelFile, Outcomes, read_with_etag
 from scoreline.tasks.quality.outcomes.run_outcomes import RunOutcomes
 from scoreline.tasks.quality.results.reading import results_of
 

@@ -36,7 +36,7 @@ from scoreline.tasks.quality.challengers.comparison import Comparison, read_comp
 from scoreline.tasks.quality.gate.pointer import Pointer, publishes
 from scoreline.tasks.quality.gate.published import read_manifest_head, stream_files
 from scoreline.tasks.quality.gate.stored_profiles import first_accepted, read_baseline, read_profile
-from scoreline.tasks.quality.outcomes.outcomes import Outcomes, read_outcomes
+from scoreline.tasks.quality.outcomes.read_outcomes import Outcomes, read_outcomes
 from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.quality.report.columns import compared_columns, compared_segments
 from scoreline.tasks.quality.report.count_rejects import Limits, count_rejected

@@ -10,7 +10,7 @@ from scoreline.tasks.job.documents import State
 from scoreline.tasks.job.findings import Finding, Review
 from scoreline.tasks.quality.challengers.compared_columns import LabelComparison, ScoreComparison
 from scoreline.tasks.quality.challengers.comparison import Comparison
-from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.read_outcomes import Outcomes
 from scoreline.tasks.quality.profiles.column_profile import Kind, Type
 from scoreline.tasks.quality.report.pictures import Picture
 from scoreline.tasks.quality.trace.lineage import Lineage

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scoreline.tasks.quality.outcomes.estimates import HIGHER_IS_BETTER, Estimate
-from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.read_outcomes import Outcomes
 from scoreline.tasks.quality.outcomes.run_outcomes import RunOutcomes
 from scoreline.tasks.quality.report.drawing import HEIGHT, WIDTH
 from scoreline.tasks.quality.report.wording import moment, number

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from scoreline.tasks.job.findings import Finding
-from scoreline.tasks.quality.checks import checks as module
+from scoreline.tasks.quality.checks import run_checks as module
 from scoreline.tasks.quality.checks.check_types import Checks
-from scoreline.tasks.quality.checks.checks import RunCounts, run_checks
 from scoreline.tasks.quality.checks.checks_file import read_checks
+from scoreline.tasks.quality.checks.run_checks import RunCounts, run_checks
 from scoreline.tasks.quality.profiles.counting import profile_of
 from scoreline.tasks.quality.profiles.profile import Profile
 

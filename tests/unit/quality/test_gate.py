@@ -14,7 +14,7 @@ from scoreline.storage.objects.base import exists
 from scoreline.tasks.inputs.listing import list_inputs
 from scoreline.tasks.job.documents import Outcome, State, claim_end
 from scoreline.tasks.job.findings import Checks, Finding
-from scoreline.tasks.quality.gate.gate import MAX_FINDINGS, Evidence, judge
+from scoreline.tasks.quality.gate.judging import MAX_FINDINGS, Evidence, judge
 from scoreline.tasks.quality.gate.pointer import publishes
 from scoreline.tasks.steps.finalize import finalize
 from tests.support.gated import BLOCKS, KEY, OUTPUT, WARNS, Gated, check_latest

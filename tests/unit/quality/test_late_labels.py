@@ -24,7 +24,7 @@ from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.quality.gate import latest
 from scoreline.tasks.quality.outcomes import outcome_store, outcome_sums
 from scoreline.tasks.quality.outcomes.late_labels import AddedOutcomes
-from scoreline.tasks.quality.outcomes.outcomes import Outcomes, forget_labels
+from scoreline.tasks.quality.outcomes.read_outcomes import Outcomes, forget_labels
 from scoreline.tasks.quality.outcomes.run_outcomes import RunOutcomes
 from scoreline.tasks.retention import rounds
 from scoreline.tasks.retention.policies import Policies

@@ -12,7 +12,7 @@ import pytest
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.quality.outcomes.estimates import Estimate, change, estimate, share
-from scoreline.tasks.quality.outcomes.outcomes import LabelFile, Outcomes, read_outcomes
+from scoreline.tasks.quality.outcomes.read_outcomes import LabelFile, Outcomes, read_outcomes
 from scoreline.tasks.quality.outcomes.run_outcomes import Bin, Group, RunOutcomes, pooled
 
 AUC = estimate("auc", 0.8, 0.05, 100.0)

@@ -20,7 +20,7 @@ from scoreline.tasks.quality.challengers.comparison import (
     LabelComparison,
     ScoreComparison,
 )
-from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.read_outcomes import Outcomes
 from scoreline.tasks.quality.outcomes.run_outcomes import Bin, Group, RunOutcomes
 from scoreline.tasks.quality.report import collect as collecting
 from scoreline.tasks.quality.report.collect import report_of

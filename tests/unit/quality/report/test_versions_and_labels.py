@@ -17,7 +17,7 @@ from scoreline.tasks.quality.challengers.compared_columns import (
 from scoreline.tasks.quality.challengers.comparison import ChallengerFailure, Comparison, encode
 from scoreline.tasks.quality.challengers.joint_histograms import JointHistogram
 from scoreline.tasks.quality.outcomes.estimates import estimate
-from scoreline.tasks.quality.outcomes.outcomes import Outcomes
+from scoreline.tasks.quality.outcomes.read_outcomes import Outcomes
 from scoreline.tasks.quality.outcomes.run_outcomes import Group, RunOutcomes
 from scoreline.tasks.quality.profiles.exact_sums import ExactSum
 from scoreline.tasks.quality.profiles.histograms import Histogram

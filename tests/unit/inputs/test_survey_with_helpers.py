@@ -33,9 +33,9 @@ from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import Kept, KeptObjects
 from scoreline.storage.tables.spool import Spool, open_files
 from scoreline.storage.tables.survey_orders import Order, SurveyOrders, open_pipes
-from scoreline.tasks.inputs import shared_survey
+from scoreline.tasks.inputs import survey_with_helpers
 from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs
-from scoreline.tasks.inputs.shared_survey import help_planner
+from scoreline.tasks.inputs.survey_with_helpers import help_planner
 from tests.support.waiting import HANG_S
 
 SHARE = 4
@@ -94,7 +94,7 @@ class Worker:
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     """Objects in a folder, of which the first ones fit into the planner's memory."""
-    monkeypatch.setattr(shared_survey, "SHARE_OBJECTS", SHARE)
+    monkeypatch.setattr(survey_with_helpers, "SHARE_OBJECTS", SHARE)
     found = Worker(Buckets.from_env({"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(tmp_path)}))
     for number in range(OBJECTS):
         put(found, number, {"id": [number], f"x{number % 3}": [float(number)]})
@@ -123,7 +123,7 @@ def put(worker: Worker, number: int, columns: dict[str, Any]) -> None:
 def watch_shares(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let the planner claim no share but its own, and note the shares that it waits for."""
     waited: list[int] = []
-    wait_for = shared_survey._wait_for
+    wait_for = survey_with_helpers._wait_for
 
     def noted(order: Order, number: int, *rest: Any) -> bytes | None:
         answer = wait_for(order, number, *rest)
@@ -131,7 +131,7 @@ def watch_shares(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
             waited.append(number)
         return answer
 
-    monkeypatch.setattr(shared_survey, "_wait_for", noted)
+    monkeypatch.setattr(survey_with_helpers, "_wait_for", noted)
     return waited
 
 
@@ -198,7 +198,7 @@ def test_without_an_idle_process_the_planner_does_everything(worker: Worker, mon
 
 def test_the_planner_does_the_share_of_a_process_that_dies(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = worker.alone()
-    monkeypatch.setattr(shared_survey, "_PATIENCE_S", HANG_S)
+    monkeypatch.setattr(survey_with_helpers, "_PATIENCE_S", HANG_S)
     let_helper_begin(worker, monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGKILL))
     assert worker.survey() == expected
     assert worker.spooled() == [True] * OBJECTS
@@ -271,11 +271,11 @@ def test_the_answer_to_a_share_of_objects_that_pandas_wrote_is_not_too_large(wor
     ]
     order = SurveyOrders(worker.order_files, worker.pipes, 0).begin(b"{}", 3, 0)
     assert order is not None
-    order.answer(2, shared_survey._answer(found))
+    order.answer(2, survey_with_helpers._answer(found))
     answer = order.answered(2)
     assert answer is not None
-    assert shared_survey._joined(answer, 64) == found
-    assert shared_survey._joined(answer, 63) is None
+    assert survey_with_helpers._joined(answer, 64) == found
+    assert survey_with_helpers._joined(answer, 63) is None
 
 
 def test_an_order_without_space_on_the_disk_leaves_nothing_there(
@@ -304,7 +304,9 @@ def test_requests_of_a_thread_that_helps_are_not_counted_in_its_process() -> Non
 def order(worker: Worker) -> Order:
     """An order of all objects, of which the planner has claimed none."""
     shares = [[(source, Kept.IN_SPOOL) for source in share] for share in itertools.batched(worker.objects(), SHARE)]
-    begun = SurveyOrders(worker.order_files, worker.pipes, 0).begin(shared_survey._order(shares, ()), len(shares), 0)
+    begun = SurveyOrders(worker.order_files, worker.pipes, 0).begin(
+        survey_with_helpers._order(shares, ()), len(shares), 0
+    )
     assert begun is not None
     return begun
 
@@ -335,7 +337,7 @@ def test_a_process_stops_within_a_share_when_a_task_begins(
     help_with(order, worker, lambda: len(surveyed) < SHARE + 1)
     assert len(surveyed) == SHARE + 1
     answers = [order.answered(share) for share in range(order.shares)]
-    used = [answer is not None and shared_survey._joined(answer, SHARE) is not None for answer in answers]
+    used = [answer is not None and survey_with_helpers._joined(answer, SHARE) is not None for answer in answers]
     assert used == [True] + [False] * (order.shares - 1)
 
 
@@ -352,8 +354,8 @@ def count_seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(shared_survey, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
-    monkeypatch.setattr(shared_survey, "_POLL_S", 1.0)
+    monkeypatch.setattr(survey_with_helpers, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(survey_with_helpers, "_POLL_S", 1.0)
     return now
 
 
@@ -385,4 +387,4 @@ def test_the_planner_waits_only_once_for_a_process_that_does_not_go_on(
     let_helper_begin(worker, monkeypatch, stop, stopped=True)
     assert worker.survey() == expected
     assert worker.spooled() == [True] * OBJECTS
-    assert now[0] == shared_survey._PATIENCE_S
+    assert now[0] == survey_with_helpers._PATIENCE_S

@@ -23,7 +23,7 @@ from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import Kept, KeptObjects
 from scoreline.storage.tables.spool import Spool
 from scoreline.storage.tables.survey_orders import MAX_SHARES, Order, SurveyOrders
-from scoreline.tasks.inputs.surveying import Item, surveys
+from scoreline.tasks.inputs.survey_ahead import Item, surveys
 
 log = logging.getLogger(__name__)
 
