@@ -178,7 +178,7 @@ cdef int64_t measure(const uint8_t *at, const uint8_t *end, Column *columns, int
             if size == -1:
                 column.nulls += 1
                 continue
-            if size < (column.kind == b"j") or end - at < size:  # a version precedes the text of a jsonb
+            if size < 0 or end - at < size:
                 return MALFORMED
             if column.kind == b"u":
                 column.bytes += UUID_CHARS
@@ -214,7 +214,7 @@ cdef int fill(const uint8_t *at, int64_t rows, Column *columns, int count) noexc
                 write_uuid(at, column.texts + column.bytes)
                 column.bytes += UUID_CHARS
             elif column.kind == b"j":
-                if at[0] != 1:  # the version of the format
+                if size == 0 or at[0] != 1:  # the version of the format precedes the text
                     return number
                 memcpy(column.texts + column.bytes, at + 1, size - 1)
                 column.bytes += size - 1

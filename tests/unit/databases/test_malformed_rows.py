@@ -12,7 +12,6 @@ from scoreline.tasks.databases.source import decoding
 @pytest.mark.parametrize(
     ("row", "kind"),
     [
-        (struct.pack(">hi", 1, 0), b"j"),  # not even a version: a length of -1 in memory
         (struct.pack(">hi", 1, -2), b"s"),
         (struct.pack(">hi", 1, 5) + b"four", b"s"),
         (struct.pack(">hi", 1, 2**31 - 1), b"y"),
