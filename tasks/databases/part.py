@@ -82,7 +82,8 @@ class PartLoader:
         rows = PartRows(batches=batches, schema=self.schema, columns=self.columns, table=self.table)
         if not (self.at_once and self._copy_at_once(connection, rows)):
             stored = StoredRows.of(connection, self.table, self.columns)
-            once = stored.has_plain_key(self.schema) and rows.has_each_key_once()
+            upserts = self.request.mode != "append"  # rows are appended whatever the table has, also with a key
+            once = upserts and stored.has_plain_key(self.schema) and rows.has_each_key_once()
             compared = stored if once and stored.can_compare(self.schema) else None
             if self._copy(connection, rows, refused, compared):
                 self._insert(connection, file.rows, refused, once)

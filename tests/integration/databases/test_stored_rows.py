@@ -82,6 +82,19 @@ def test_only_rows_that_differ_are_sent(loads: Loading, sent: list[int]) -> None
     assert sent == [4]
 
 
+@pytest.mark.parametrize("unique", ["PRIMARY KEY", ""])
+def test_rows_that_are_appended_are_inserted_though_the_table_has_equal_ones(loads: Loading, unique: str) -> None:
+    loads.database.run(f"CREATE TABLE events (id bigint {unique}, prediction double precision)")
+    rows = pd.DataFrame({"id": [1, 2], "x": [0.5, 1.5]})
+    given: dict[str, Any] = {"into": "events", "mode": "append", "into_columns": ["prediction"], "keep": ["id"]}
+    for job_id in ("a", "b"):
+        loads.run_rows(job_id, rows, **given)
+        loads.message(job_id)
+    status = loads.status("b")
+    assert (status.state, status.rows, status.set_aside) == ("loaded", 0 if unique else 2, 2 if unique else 0)
+    assert loads.database.run("SELECT count(*) FROM events") == [(2 if unique else 4,)]
+
+
 @pytest.mark.parametrize("column", ["i", "f", "b", "w", "v", "x"])
 def test_a_change_of_any_column_is_found(loads: Loading, sent: list[int], column: str) -> None:
     loads.database.run(WIDE)
