@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
+
+log = logging.getLogger(__name__)
 
 MOST_BYTES = 4 << 30
 """Maximum size of a file."""
@@ -31,6 +34,20 @@ def room() -> int:
 def open_scratch() -> BinaryIO:
     """Open a new file without a name in the folder for temporary files. Raise `OSError` if this fails."""
     return tempfile.TemporaryFile(buffering=0)
+
+
+def open_files(count: int) -> list[BinaryIO]:
+    """Open a number of such files, through which processes forked later share data. Return none if this fails."""
+    files: list[BinaryIO] = []
+    try:
+        for _ in range(count):
+            files.append(open_scratch())
+    except OSError as error:
+        log.warning("spool.unwritable", extra={"error": str(error)})
+        for file in files:
+            file.close()
+        return []
+    return files
 
 
 def _is_in_memory(device: int) -> bool:

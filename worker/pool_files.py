@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from billiard.process import current_process
 
+from scoreline.storage.scratch_files import open_files
 from scoreline.storage.tables.shared_rows import SharedRows
-from scoreline.storage.tables.spool import Spool, open_files
+from scoreline.storage.tables.spool import Spool
 from scoreline.storage.tables.survey_orders import SurveyOrders, open_pipes
 
 

@@ -16,13 +16,13 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from queue import Empty, SimpleQueue
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from scoreline.storage.reused_memory import ReusedMemory
 from scoreline.storage.tables.column_file import MARK_AT, ColumnFile
+from scoreline.storage.tables.expiry import Expiry
 
 UNUSED_S = 120.0
 """Seconds after which unused rows are deleted."""
@@ -48,7 +48,7 @@ class SharedRows:
         self._files = files
         self._own = files[own]
         self._unused_s = unused_s
-        self._cleared: SimpleQueue[None] | None = None
+        self._expiry = Expiry(self._own, self._left_s, "shared-rows")
         self._planner: int | None = None
         """The thread that plans a job, until it has begun to share rows."""
         self.clear()  # the process that had this number before may have died
@@ -93,8 +93,7 @@ class SharedRows:
         columns.check_mark()
         header = _HEADER.pack(name, columns.mark, position, len(places), hashlib.sha256(places).digest())
         os.pwrite(self._own.fileno(), header, 0)
-        cleared = self._cleared = SimpleQueue()
-        threading.Thread(target=self._expire, args=(cleared,), name="shared-rows", daemon=True).start()
+        self._expiry.begin()
 
     def find(self, name: bytes, schema: pa.Schema, memory: ReusedMemory) -> ColumnFile | None:
         """Return the rows with this name if some process has written them; otherwise None.
@@ -118,27 +117,15 @@ class SharedRows:
 
     def clear(self) -> None:
         """Delete the rows that this process has written."""
-        cleared, self._cleared = self._cleared, None
-        if cleared is not None:
-            cleared.put(None)
-        with contextlib.suppress(OSError, ValueError):  # a closed file raises ValueError
-            os.ftruncate(self._own.fileno(), 0)
-
-    def _expire(self, cleared: SimpleQueue[None]) -> None:
-        """Delete the rows once no process has read some for a while, unless they are deleted before."""
-        while (left := self._left_s()) > 0:
-            with contextlib.suppress(Empty):
-                cleared.get(timeout=min(left, self._unused_s))
-                return
-        if self._cleared is cleared:
-            self.clear()
+        self._expiry.empty()
 
     def _left_s(self) -> float:
         """Return for how many seconds the rows are kept if they stay unused."""
         try:
-            return os.fstat(self._own.fileno()).st_mtime + self._unused_s - time.time()
+            left_s = os.fstat(self._own.fileno()).st_mtime + self._unused_s - time.time()
         except (OSError, ValueError):  # a closed file raises ValueError
             return 0.0
+        return min(left_s, self._unused_s)  # the clock may have been set
 
 
 def name_of(uri: str, etag: str, group: int, schema: pa.Schema) -> bytes:

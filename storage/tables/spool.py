@@ -19,18 +19,16 @@ import hashlib
 import logging
 import os
 import struct
-import tempfile
-import threading
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.expiry import Expiry
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +127,7 @@ class Spool:
         self._indexes: dict[BinaryIO, tuple[bytes, bytes]] = {}
         """The header and the index of each file that was read last."""
         self._blocks = Blocks()
-        self._cleared: SimpleQueue[None] | None = None
+        self._expiry = Expiry(self._own, self._left_s, "spool")
         self.clear()  # the process that had this number before may have died
 
     def begin(self, expected_bytes: int = 0) -> None:
@@ -198,8 +196,7 @@ class Spool:
         header = _HEADER.pack(self._end, len(records), hashlib.sha256(index).digest())
         # The header is written last: a file without it has no objects
         if self._write(index, self._end) and self._write(_USED.pack(time.monotonic()) + header, 0):
-            cleared = self._cleared = SimpleQueue()
-            threading.Thread(target=self._expire, args=(cleared,), name="spool", daemon=True).start()
+            self._expiry.begin()
 
     def find(self, sources: Sequence[tuple[Pinned, int]]) -> list[Spooled | None]:
         """Return each object if some process has written it with so many rows; otherwise None."""
@@ -221,12 +218,8 @@ class Spool:
 
     def clear(self) -> None:
         """Delete the objects that this process has written."""
-        cleared, self._cleared = self._cleared, None
-        if cleared is not None:
-            cleared.put(None)
         self._records, self._reserved, self._end = None, _DATA_AT, _DATA_AT
-        with contextlib.suppress(OSError, ValueError):  # a closed file raises ValueError
-            os.ftruncate(self._own.fileno(), 0)
+        self._expiry.empty()
 
     def _index(self, file: BinaryIO) -> bytes:
         """Return the index of a file; empty if it has none, or if it is damaged."""
@@ -256,32 +249,11 @@ class Spool:
             return False
         return True
 
-    def _expire(self, cleared: SimpleQueue[None]) -> None:
-        """Delete the objects once they are unused for some time, unless they are deleted before."""
-        while True:
-            used = _read(self._own, _USED.size, 0)
-            left = _USED.unpack(used)[0] + self._unused_s - time.monotonic() if len(used) == _USED.size else 0.0
-            if not 0.0 < left <= self._unused_s:
-                break
-            with contextlib.suppress(Empty):
-                cleared.get(timeout=left)
-                return
-        if self._cleared is cleared:
-            self.clear()
-
-
-def open_files(processes: int) -> list[BinaryIO]:
-    """Open a file for each process of a pool, in the folder for temporary files. Return none if this fails."""
-    files: list[BinaryIO] = []
-    try:
-        for _ in range(processes):
-            files.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115  # open until the process ends
-    except OSError as error:
-        log.warning("spool.unwritable", extra={"error": str(error)})
-        for file in files:
-            file.close()
-        return []
-    return files
+    def _left_s(self) -> float:
+        """Return for how many seconds the objects are kept if they stay unused; 0 if the time of use is damaged."""
+        used = _read(self._own, _USED.size, 0)
+        left_s = _USED.unpack(used)[0] + self._unused_s - time.monotonic() if len(used) == _USED.size else 0.0
+        return left_s if left_s <= self._unused_s else 0.0
 
 
 def _read(file: BinaryIO, size: int, offset: int) -> bytes:

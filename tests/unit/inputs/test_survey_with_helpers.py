@@ -26,12 +26,13 @@ import pytest
 from scoreline.storage.errors import InputChanged, UnreadableInput
 from scoreline.storage.objects import requests
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.scratch_files import open_files
 from scoreline.storage.tables import survey_orders
 from scoreline.storage.tables.base import Pinned, Survey
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import Kept, KeptObjects
-from scoreline.storage.tables.spool import Spool, open_files
+from scoreline.storage.tables.spool import Spool
 from scoreline.storage.tables.survey_orders import Order, SurveyOrders, open_pipes
 from scoreline.tasks.inputs import survey_with_helpers
 from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs

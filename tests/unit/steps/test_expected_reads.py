@@ -15,10 +15,11 @@ import pytest
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
+from scoreline.storage.scratch_files import open_files
 from scoreline.storage.tables import forward, row_groups
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.small_objects import KeptObjects
-from scoreline.storage.tables.spool import Spool, open_files
+from scoreline.storage.tables.spool import Spool
 from scoreline.tasks.job.documents import Job
 from scoreline.tasks.job.plan import Part
 from scoreline.tasks.job.spec import JobSpec

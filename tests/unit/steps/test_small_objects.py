@@ -26,10 +26,11 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.objects.r2 import R2Store
+from scoreline.storage.scratch_files import open_files
 from scoreline.storage.settings import R2Settings
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, held_bytes
-from scoreline.storage.tables.spool import Spool, Spooled, open_files
+from scoreline.storage.tables.spool import Spool, Spooled
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
 from scoreline.tasks.job.documents import Job

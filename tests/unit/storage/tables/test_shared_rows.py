@@ -19,13 +19,13 @@ import pytest
 
 from scoreline.storage import scratch_files
 from scoreline.storage.errors import InputChanged, UnreadableInput
+from scoreline.storage.scratch_files import open_files
 from scoreline.storage.tables import row_groups
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.column_file import ColumnFile
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.shared_rows import SharedRows
-from scoreline.storage.tables.spool import open_files
 from tests.support.counting_store import CountingStore
 from tests.support.waiting import HANG_S
 
@@ -107,9 +107,9 @@ def test_the_thread_that_deletes_rows_ends_without_a_word_if_its_file_is_closed(
     opened = open_files(1)
     shared = SharedRows(opened, 0)
     opened[0].close()
-    shared._cleared = cleared = SimpleQueue[None]()
-    shared._expire(cleared)
-    assert shared._cleared is None
+    cleared = shared._expiry._emptied = SimpleQueue[None]()
+    shared._expiry._run(cleared)
+    assert shared._expiry._emptied is None
 
 
 def test_rows_of_other_columns_versions_or_without_planning_are_not_shared(

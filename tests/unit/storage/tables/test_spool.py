@@ -14,8 +14,9 @@ from typing import BinaryIO
 import pyarrow as pa
 import pytest
 
+from scoreline.storage.scratch_files import open_files
 from scoreline.storage.tables.base import Pinned
-from scoreline.storage.tables.spool import Spool, Spooled, open_files
+from scoreline.storage.tables.spool import Spool, Spooled
 from tests.support.text_tables import Put
 from tests.support.waiting import HANG_S
 
@@ -269,7 +270,7 @@ def test_objects_are_kept_for_some_time_after_a_process_has_used_them_last(
             pass
 
     monkeypatch.setattr("scoreline.storage.tables.spool.time", SimpleNamespace(monotonic=lambda: now_s[0]))
-    monkeypatch.setattr("scoreline.storage.tables.spool.SimpleQueue", Cleared)
+    monkeypatch.setattr("scoreline.storage.tables.expiry.SimpleQueue", Cleared)
     before = set(threading.enumerate())
     write(planner, (source, TEXT, 1))
     planner.publish()
@@ -284,9 +285,9 @@ def test_the_thread_that_deletes_objects_ends_without_a_word_if_its_file_is_clos
     planner = spool(found, 0, unused_s=0.01)
     write(planner, (put(TEXT), TEXT, 1))
     found[0].close()
-    cleared = planner._cleared = SimpleQueue[None]()
-    planner._expire(cleared)
-    assert planner._cleared is None
+    cleared = planner._expiry._emptied = SimpleQueue[None]()
+    planner._expiry._run(cleared)
+    assert planner._expiry._emptied is None
 
 
 def test_the_thread_that_deletes_objects_ends_with_them(files: list[BinaryIO], put: Put) -> None:
@@ -302,7 +303,7 @@ def test_the_thread_that_deletes_objects_ends_with_them(files: list[BinaryIO], p
 
 def test_reading_objects_keeps_them(files: list[BinaryIO], put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     planner, other = spool(files, 0), spool(files, 1)
-    monkeypatch.setattr(planner, "_expire", lambda cleared: None)  # it would delete what is long unused
+    monkeypatch.setattr(planner._expiry, "begin", lambda: None)  # the thread would delete what is long unused
     source = put(TEXT)
     write(planner, (source, TEXT, 1))
     planner.publish()
