@@ -70,8 +70,8 @@ class Process:
     board: Board | None = None
     sizing: Sizing | None = None
     pool_files: PoolFiles = field(default_factory=PoolFiles)
-    under_way: int = 0
-    """Number of tasks that this process does at the moment: 0 or 1."""
+    is_busy: bool = False
+    """Whether this process does a task at the moment."""
     preloaded: list[Bundle] = field(default_factory=list)
     store_error: StoreError | None = None
     """The error that made the sizes of the models in the bucket unknown; None without an error."""
@@ -160,20 +160,20 @@ def _begin_to_help(engine: Engine, settings: WorkerSettings) -> None:
 def _help(orders: SurveyOrders, spool: Spool, buckets: Buckets) -> None:
     while True:
         order = orders.wait()
-        if order is not None and not process.under_way:
-            help_planner(order, buckets, spool, lambda: not process.under_way)
+        if order is not None and not process.is_busy:
+            help_planner(order, buckets, spool, lambda: not process.is_busy)
         del order  # which may have many objects
 
 
 def begin_task(**_: Any) -> None:
     """Record that this process begins a task."""
-    process.under_way = 1
+    process.is_busy = True
 
 
 def end_task(task: Task[Any, Any], **_: Any) -> None:
     """Record that this process has ended its task, unless that was a request between two batches of its part."""
     if not is_between_batches(task):
-        process.under_way = 0
+        process.is_busy = False
 
 
 def _do_request(app: Celery, within: Engine, step: WaitingStep, longest_s: float) -> bool:

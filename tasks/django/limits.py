@@ -1,4 +1,4 @@
-"""Limits how often somebody may try to log in, and how long a session may be used."""
+"""Limits attempts to log in."""
 
 from __future__ import annotations
 

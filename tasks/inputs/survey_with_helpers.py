@@ -138,13 +138,13 @@ def _survey_shares(
 ) -> None:
     """Survey shares of an order. List those in `held` that are claimed, and not answered yet."""
     head, *texts = order.text.split(b"\n")
-    told: dict[str, Any] = json.loads(head)
+    common: dict[str, Any] = json.loads(head)
     done: dict[int, list[Survey]] = {}
     under_way: deque[int] = deque()
 
     def objects_of(number: int) -> list[Pinned]:
         return [
-            Pinned(store=buckets[told["buckets"][bucket]], key=key, size=size, etag=etag)
+            Pinned(store=buckets[common["buckets"][bucket]], key=key, size=size, etag=etag)
             for bucket, key, size, etag in json.loads(texts[number])
         ]
 
@@ -163,7 +163,7 @@ def _survey_shares(
 
     kept.begin(objects_of(0))  # all objects of the job are small
     options = ReadOptions(format="parquet")
-    found = surveys(Tables(), claimed(), options, told["features"], kept, requests.leave_out_thread)
+    found = surveys(Tables(), claimed(), options, common["features"], kept, requests.leave_out_thread)
     with contextlib.closing(found):
         for surveyed in found:
             number = under_way.popleft()
@@ -202,10 +202,10 @@ def _answer(found: Sequence[Survey]) -> bytes:
 
 def _joined(answer: bytes, objects: int) -> list[Survey] | None:
     """Return the surveys of an answer; None if it is of other objects."""
-    told: dict[str, Any] = json.loads(zlib.decompress(answer))
-    if len(told["objects"]) != objects:
+    decoded: dict[str, Any] = json.loads(zlib.decompress(answer))
+    if len(decoded["objects"]) != objects:
         return None
-    schemas = [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for text in told["schemas"]]
+    schemas = [pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) for text in decoded["schemas"]]
     return [
         Survey(
             schema=schemas[schema],
@@ -214,5 +214,5 @@ def _joined(answer: bytes, objects: int) -> list[Survey] | None:
                 for start, stop, first, rows, size in spans
             ),
         )
-        for schema, spans in told["objects"]
+        for schema, spans in decoded["objects"]
     ]

@@ -95,7 +95,7 @@ class RecordsJob:
         self._like = like
         self._answers = answers
         self._answered: Answer | None = None
-        self._is_told = False
+        self._has_answer = False
         """Whether the answer has come. It may say only that the results are not in it."""
 
     def status(self) -> Status:
@@ -148,7 +148,7 @@ class RecordsJob:
         """
         client, job_id, started = self._client, self.job_id, time.monotonic()
         pause_s, looked, asked = _FIRST_PAUSE_S, started, started
-        checked = started if self._answers is not None else -math.inf  # whoever waits for an answer submitted the job
+        checked = started if self._answers is not None else -math.inf  # a job that is waited for was submitted here
         while True:
             may_change, now = client.queue.pause(0.0), time.monotonic()
             look_s = max(_LOOK_EVERY_S, (now - started) * _LOOK_SHARE)
@@ -173,7 +173,7 @@ class RecordsJob:
                 pause_s = min(_LONGEST_PAUSE_S, 1.25 * pause_s)
             elif self._take(self._answers, min(_LONGEST_PAUSE_S, left_s)):
                 return None
-            elif self._is_told:  # no further answer comes
+            elif self._has_answer:  # no further answer comes
                 self._answers, looked = None, -math.inf
 
     def _take(self, answers: AnswerBox, seconds: float) -> bool:
@@ -185,7 +185,7 @@ class RecordsJob:
             return False
         if answer is not None and answer.text:
             self._answered = answer
-        self._is_told = answer is not None
+        self._has_answer = answer is not None
         return self._answered is not None
 
     def _shown(self, table: Table) -> Any:

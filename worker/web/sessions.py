@@ -11,7 +11,7 @@ from collections.abc import Callable
 class EndedSessions:
     """Remembers which sessions were ended by their users, until they would have ended anyway.
 
-    A session is a signed cookie, so whoever has a copy could go on with it. The process is the only one that serves the
+    A session is a signed cookie, so anyone with a copy could go on with it. The process is the only one that serves the
     pages. After a restart, it no longer knows what was ended before.
 
     Parameters

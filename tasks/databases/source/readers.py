@@ -120,7 +120,7 @@ class _Readers:
             return self._next - 1
 
     def _put(self, number: int, found: pa.Table | None) -> bool:
-        """Hand over what was read. Return whether somebody still wants it."""
+        """Hand over what was read. Return whether it is still wanted."""
         while not self._stopped.is_set():
             with contextlib.suppress(queue.Full):
                 self._rows[number].put(found, timeout=_POLL_S)

@@ -104,7 +104,7 @@ def read_rows(
 
 
 def _exported(connection: Connection, pieces: Sequence[str], connections: int) -> str | None:
-    """Return the name of the snapshot for other connections; None if nobody needs it."""
+    """Return the name of the snapshot for other connections; None if no other connection reads."""
     if min(len(pieces), connections) < 2:
         return None
     row = connection.execute("SELECT pg_export_snapshot()").fetchone()

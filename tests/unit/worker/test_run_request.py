@@ -107,18 +107,18 @@ def test_a_process_still_has_its_part_after_a_request_between_two_batches(
     def status() -> None:
         pass
 
-    monkeypatch.setattr(lifecycle.process, "under_way", 0)
+    monkeypatch.setattr(lifecycle.process, "is_busy", False)
     found: list[int] = []
     with connected(task_prerun, lifecycle.begin_task), connected(task_postrun, lifecycle.end_task):
 
         @app.task(name="part", shared=False)
         def part() -> None:
-            found.append(lifecycle.process.under_way)
+            found.append(lifecycle.process.is_busy)
             assert run_request(app, step("asked"), 5.0)
-            found.append(lifecycle.process.under_way)
+            found.append(lifecycle.process.is_busy)
 
         part.apply()
-    assert [*found, lifecycle.process.under_way] == [1, 1, 0]
+    assert [*found, lifecycle.process.is_busy] == [True, True, False]
 
 
 @contextlib.contextmanager
