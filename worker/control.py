@@ -78,9 +78,11 @@ def models(state: Any) -> dict[str, Any]:
 
 
 @inspect_command()
-def gauges(state: Any) -> dict[str, int | str]:
-    """Return the number of pool processes, the total bytes of their models, and the name of the deployment's queue."""
+def gauges(state: Any) -> dict[str, Any]:
+    """Return the number of processes, the bytes of their models, the deployment's queue, and the versions at work."""
+    from scoreline.storage.models.introspection import library_versions
     from scoreline.worker import lifecycle
+    from scoreline.worker.version import __version__
 
     pool = state.consumer.pool.info
     pids = set(pool.get("processes", ()))
@@ -88,6 +90,7 @@ def gauges(state: Any) -> dict[str, int | str]:
         "processes": len(pids) if "processes" in pool else pool["max-concurrency"],
         "cache_bytes": lifecycle.cached_bytes(pids),
         "queue": str(state.app.conf.task_default_queue),
+        "versions": {"scoreline": __version__} | library_versions(),
     }
 
 

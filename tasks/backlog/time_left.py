@@ -19,9 +19,11 @@ def seconds_of_work(ledger: Ledger, job: Job, rows: int, parts: int) -> float | 
 def duration(seconds: float) -> str:
     """Format a duration for people, in at most two units.
 
-    >>> [duration(seconds) for seconds in (0.04, 8.4, 90, 3599, 7260, 200_000)]
-    ['0.0 s', '8.4 s', '1 min 30 s', '59 min 59 s', '2 h 1 min', '2 d 7 h']
+    >>> [duration(seconds) for seconds in (0, 0.0004, 0.04, 8.4, 90, 3599, 7260, 200_000)]
+    ['0.0 s', '0 ms', '40 ms', '8.4 s', '1 min 30 s', '59 min 59 s', '2 h 1 min', '2 d 7 h']
     """
+    if 0 < seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

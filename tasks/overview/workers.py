@@ -46,6 +46,8 @@ class Worker:
     busy: tuple[Process, ...]
     """The processes that do something or have a model in memory."""
     cache_bytes: int
+    versions: Mapping[str, str]
+    """Version of Scoreline, Python and each library that models depend on; empty for workers of earlier releases."""
 
 
 def ask_workers(queue: MessageQueue, names: QueueNames) -> tuple[Worker, ...]:
@@ -63,6 +65,7 @@ def ask_workers(queue: MessageQueue, names: QueueNames) -> tuple[Worker, ...]:
                 processes=_number(gauges.get("processes")),
                 busy=_processes(busy if isinstance(busy, list) else [], held if isinstance(held, Mapping) else {}),
                 cache_bytes=_number(gauges.get("cache_bytes")),
+                versions=_versions(gauges.get("versions")),
             )
         )
     return tuple(found)
@@ -92,6 +95,10 @@ def _processes(busy: list[Any], held: Mapping[str, Any]) -> tuple[Process, ...]:
 def _model(raw: Mapping[str, Any]) -> HeldModel:
     ref = "@".join(filter(None, (str(raw.get("model") or ""), str(raw.get("version") or ""))))
     return HeldModel(name=ref, bytes=_number(raw.get("bytes")))
+
+
+def _versions(raw: Any) -> dict[str, str]:
+    return {str(name): str(version) for name, version in raw.items()} if isinstance(raw, Mapping) else {}
 
 
 def _number(value: Any) -> int:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from scoreline.storage.models.introspection import library_versions
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.queue_names import QueueNames
 from scoreline.worker.dev.stack import ROOT, Stack
+from scoreline.worker.version import __version__
 from tests.support.waiting import HANG_S, wait_until
 
 
@@ -79,8 +81,9 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
     # the preloaded model and its compiled trees are counted once, because both processes share their memory
     (size,) = {model["bytes"] for models in found.values() for model in models}
     assert manifest.memory_bytes <= size <= manifest.memory_bytes * 4 / 3
-    shared = {"processes": 2, "cache_bytes": size}
-    assert gauges == shared | {"queue": QueueNames.of("scoreline").jobs}
+    versions = {"scoreline": __version__} | library_versions()
+    queue = QueueNames.of("scoreline").jobs
+    assert gauges == {"processes": 2, "cache_bytes": size, "queue": queue, "versions": versions}
     assert celery(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
     assert held(own, lambda found: not any(found.values())) == {pid: [] for pid in found}
     score()

@@ -11,7 +11,8 @@ from scoreline.tasks.overview.workers import HeldModel, Process, ask_workers
 NAMES = QueueNames.of("scoreline")
 ANSWERS: dict[str, dict[str, Any]] = {
     "gauges": {
-        "ours@a": {"processes": 2, "cache_bytes": 300, "queue": NAMES.jobs},
+        "ours@a": {"processes": 2, "cache_bytes": 300, "queue": NAMES.jobs, "versions": {"scoreline": "9"}},
+        "ours@before": {"processes": 1, "cache_bytes": 0, "queue": NAMES.jobs},
         "theirs@b": {"processes": 4, "cache_bytes": 5, "queue": "scoreline.jobs.another"},
         "foreign@c": {"error": "unknown command"},
     },
@@ -30,8 +31,9 @@ class Answering(MemoryQueue):
 
 
 def test_only_workers_of_the_deployment_are_shown_with_what_they_do() -> None:
-    (worker,) = ask_workers(Answering(lambda message: None, at_once=False), NAMES)
+    worker, before = ask_workers(Answering(lambda message: None, at_once=False), NAMES)
     assert (worker.name, worker.processes, worker.cache_bytes) == ("ours@a", 2, 300)
+    assert (worker.versions, before.versions) == ({"scoreline": "9"}, {})  # earlier releases send no versions
     assert worker.busy == (
         Process(
             pid=7,

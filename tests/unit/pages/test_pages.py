@@ -21,6 +21,7 @@ from scoreline.storage.objects.base import ObjectInfo
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.django.process import overview
 from scoreline.tasks.job.documents import Status
+from scoreline.tasks.overview.workers import Worker
 from scoreline.tasks.rejects.report import Example, ReasonCount
 from scoreline.tasks.schedules.scheduler import Scheduler
 from scoreline.testing import EagerClient, eager
@@ -83,6 +84,17 @@ def test_the_page_of_a_job_says_what_became_of_it(client: EagerClient, job: str)
     assert "partial Rows scored 3 Rejected 1 Parts 1 of 1" in text
     assert "asked for as churn@champion" in text
     assert "part-00000.parquet" in text
+
+
+def test_the_page_of_the_workers_says_which_versions_are_at_work(
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"scoreline": "9.1", "scikit-learn": "1.7"}
+    worker = Worker(name="ours@a", processes=2, busy=(), cache_bytes=0, versions=versions)
+    monkeypatch.setattr("scoreline.tasks.overview.overview.ask_workers", lambda queue, names: (worker,))
+    assert "ours@a 2 processes · 0 B of models in memory scoreline 9.1 · scikit-learn 1.7" in text_of(
+        log_in("vera").get("/workers/")
+    )
 
 
 def test_rejected_rows_are_shown_by_reason_with_examples(client: EagerClient, job: str) -> None:
