@@ -81,5 +81,6 @@ def test_a_small_job_is_scored_once_if_its_process_dies_before_or_after_the_answ
         # Then the job ends with each record scored once, and each process reads the same results
         ended = rig.end(job.status())
         rig.verify(ended)
+        assert job.job_id in {listed.job_id for listed in rig.client.jobs(20, state="succeeded")}
         found = RecordsJob(rig.client, job.job_id).wait(timeout_s=HANG_S)
         assert np.array_equal([row["prediction"] for row in found], expected)
