@@ -121,6 +121,10 @@ def test_a_page_of_small_jobs_of_records_is_read_once(
     store.put(blocked.key, blocked.to_json())
     overview.forget()
     assert [job.state for job in overview.jobs(JobFilter()).jobs] == ["succeeded", "blocked", "succeeded"]
+    accepted = entry_of(job_of(1), Outcome(state="partial", rows=10, failures={}))
+    store.put(accepted.key, accepted.to_json())
+    overview.forget()
+    assert [job.state for job in overview.jobs(JobFilter()).jobs] == ["succeeded", "partial", "succeeded"]
     assert ledger.asked == 0
 
 
