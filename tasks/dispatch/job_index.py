@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,29 +51,16 @@ _SUBMITTING_S = 3600.0
 """Seconds for which an entry may be without its job, because the job is being submitted."""
 
 
-@contextlib.contextmanager
-def noting_submission(main: ObjectStore, job: Job) -> Iterator[None]:
-    """Write the entry of a new job while the block writes the job, so that submitting takes no longer.
+def note_submission(main: ObjectStore, job: Job) -> bool:
+    """Write the entry of a new job. Return whether the job has an entry.
 
     The entry of a job that has ended already is not replaced.
     """
-    with _meanwhile(lambda: _write(main, entry_of(job), CREATE)):
-        yield
-
-
-@contextlib.contextmanager
-def _meanwhile(write: Callable[[], None]) -> Iterator[None]:
-    """Call `write` while the block runs, and wait for it at the end of the block."""
-    writing = threading.Thread(target=write, name="index")
-    writing.start()
-    try:
-        yield
-    finally:
-        writing.join()
+    return _write(main, entry_of(job), CREATE)
 
 
 def note_existing(main: ObjectStore, job: Job, existing: Job) -> None:
-    """Correct the index after `noting_submission` if the job existed before, because its entry has an earlier time."""
+    """Correct the index after `note_submission` if the job existed before, because its entry has an earlier time."""
     if (mine := entry_of(job)).key != entry_of(existing).key:
         with contextlib.suppress(StoreError):  # an entry that is there twice is harmless
             main.delete(mine.key)
@@ -91,8 +78,8 @@ def note_run(main: ObjectStore, job: Job) -> None:
     _write(main, entry_of(job), OVERWRITE)
 
 
-def note_end(main: ObjectStore, job: Job, outcome: Outcome) -> None:
-    """Record how a job has ended.
+def note_end(main: ObjectStore, job: Job, outcome: Outcome) -> bool:
+    """Record how a job has ended. Return False if the entry could not be written.
 
     The entry of a job that took less than a second may not be written again at once (see
     `ObjectStore.rewrite_after_s`). If the job is complete, so that no other run follows, a thread writes the entry when
@@ -102,21 +89,25 @@ def note_end(main: ObjectStore, job: Job, outcome: Outcome) -> None:
     longest_s = main.rewrite_after_s + _MARGIN_S
     wait_s = min(longest_s, longest_s - seconds_since(job.submitted)) if main.rewrite_after_s else 0.0
     if wait_s <= 0 or outcome.state not in COMPLETE:
-        _write(main, entry, OVERWRITE)
-        return
+        return _write(main, entry, OVERWRITE)
 
     def write_later() -> None:
         time.sleep(wait_s)
         _write(main, entry, OVERWRITE)
 
     threading.Thread(target=write_later, name="index", daemon=True).start()
+    return True
 
 
 @contextlib.contextmanager
 def noting_end(main: ObjectStore, job: Job, outcome: Outcome) -> Iterator[None]:
-    """Record how a job has ended while the block removes its marker, so that ending a job takes no longer."""
-    with _meanwhile(lambda: note_end(main, job, outcome)):
+    """Record that a job is complete while the block removes its marker, so that ending a job takes no longer."""
+    writing = threading.Thread(target=note_end, args=(main, job, outcome), name="index")
+    writing.start()
+    try:
         yield
+    finally:
+        writing.join()
 
 
 def note_decision(main: ObjectStore, job: Job, outcome: Outcome) -> None:
@@ -132,13 +123,16 @@ def _ended_entry(main: ObjectStore, job: Job, outcome: Outcome) -> IndexEntry:
     return entry_of(job, outcome, total_rows=total_rows)
 
 
-def _write(main: ObjectStore, entry: IndexEntry, mode: PutMode) -> None:
+def _write(main: ObjectStore, entry: IndexEntry, mode: PutMode) -> bool:
+    """Write an entry. Return whether it exists."""
     try:
         main.put(entry.key, entry.to_json(), mode=mode)
     except PreconditionFailed:  # the entry exists
-        return
+        return True
     except StoreError as error:
         log.warning("index.unwritten", extra={"job_id": entry.status.job_id, "error": describe(error)})
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
+from functools import partial
 from itertools import batched
+from typing import TypeGuard
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -16,6 +18,7 @@ from scoreline.storage.errors import (
     InvalidRequest,
     JobNotFound,
     LedgerCorrupt,
+    LedgerUnavailable,
     ObjectNotFound,
     StoreError,
     describe,
@@ -24,8 +27,8 @@ from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.storage.typed_json import MALFORMED
 from scoreline.tasks.dispatch.job_index import mark_built
 from scoreline.tasks.dispatch.status import StatusReader
-from scoreline.tasks.job.documents import ENDED, Status, read_job
-from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry
+from scoreline.tasks.job.documents import ENDED, Outcome, Status, read_job
+from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, entry_in
 from scoreline.tasks.job.job_filter import JobFilter
 
 log = logging.getLogger(__name__)
@@ -63,16 +66,17 @@ class JobListing:
         """Yield the jobs that match, the newest first, at most `limit`.
 
         A page takes one request to see that there is an index, one listing of the days, one listing for every 1,000
-        jobs of each day that is looked at, and one request for each job that is read: for the entry of a job that has
-        ended, and for ``job.json`` of a job under way. A running job whose ledger an earlier release has opened takes
-        one more, for its plan. State, model and time are looked up in the listing. To find labels, a group or a
-        version, entries are read until there are enough.
+        jobs of each day that is looked at, and one request for each job that is read: for the entry or the outcome of a
+        job that has ended, and for ``job.json`` of a job under way. A running job whose ledger an earlier release has
+        opened takes one more, for its plan. State, model and time are looked up in the listing. To find states, the
+        markers of all jobs under way are listed, too. To find labels, a group or a version, entries are read until
+        there are enough.
         """
         found = 0
         seen: set[str] = set()
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="jobs") as pool:
             for group in self._groups(chosen, limit):
-                for item in pool.map(self._read, group):
+                for item in pool.map(partial(self._read, self._watched(group)), group):
                     if item is None or item[0].job_id in seen or not chosen.matches(*item):
                         continue
                     seen.add(item[0].job_id)
@@ -96,11 +100,15 @@ class JobListing:
     def _entries(self, chosen: JobFilter) -> Iterator[ListedEntry]:
         first = f"{chosen.since.astimezone(UTC):%Y-%m-%d}" if chosen.since else ""
         last = f"{chosen.until.astimezone(UTC):%Y-%m-%d}" if chosen.until else "9999-12-31"
+        active = self._active() if chosen.states else None  # before the entries, which may change meanwhile
         for day in reversed(self._main.folders(keys.JOBS_INDEX)):
             if first <= day <= last and keys.is_day(day):
                 for info in self._main.list(keys.job_index_day(day)):
-                    if (listed := ListedEntry.of(info)) is not None and chosen.may_match(listed):
+                    if (listed := ListedEntry.of(info)) is not None and chosen.may_match(listed, active):
                         yield listed
+
+    def _active(self) -> frozenset[str]:
+        return frozenset(info.key.removeprefix(keys.JOBS_ACTIVE) for info in self._main.list(keys.JOBS_ACTIVE))
 
     def _without_entries(self) -> list[str] | None:
         """Return the ids of all jobs, the newest first. If each job has an entry, record this, and return None."""
@@ -119,12 +127,26 @@ class JobListing:
             return None
         return sorted(jobs, key=lambda job_id: (jobs[job_id], job_id), reverse=True)
 
-    def _read(self, item: ListedEntry | str) -> _Job | None:
-        """Return the status and the group of a job; None if the job does not exist."""
+    def _watched(self, group: Iterable[ListedEntry | str]) -> Collection[str]:
+        """Return the jobs that are under way according to the index, and which the reconciler watches."""
+        try:
+            return self._statuses.watched([item.job_id for item in group if _is_under_way(item)])
+        except LedgerUnavailable:  # the outcome of a job that has ended does not need the ledger
+            return ()
+
+    def _read(self, watched: Collection[str], item: ListedEntry | str) -> _Job | None:
+        """Return the status and the group of a job; None if the job does not exist.
+
+        Parameters
+        ----------
+        watched : collection of str
+            Ids of jobs whose outcome need not be looked for, because they are most likely under way.
+        """
         if isinstance(item, str):
             return self._from_documents(item)
-        if item.state is not None and item.state not in ENDED:
-            return self._from_documents(item.job_id, under_way=True)
+        if _is_under_way(item):
+            found = None if item.job_id in watched else self._from_outcome(item.job_id)
+            return found or self._from_documents(item.job_id, under_way=True)
         try:
             entry = IndexEntry.from_json(self._main.get(item.key).data)
         except ObjectNotFound:
@@ -135,6 +157,14 @@ class JobListing:
         if entry.status.job_id != item.job_id:
             return self._from_documents(item.job_id)
         return entry.status, entry.group
+
+    def _from_outcome(self, job_id: str) -> _Job | None:
+        """Return the status and the group of a job whose outcome says what its entry in the index does not."""
+        try:
+            entry = entry_in(Outcome.from_json(self._main.get(keys.outcome(job_id)).data))
+        except (ObjectNotFound, *MALFORMED, InvalidRequest):  # the documents say what is wrong
+            return None
+        return None if entry is None or entry.status.job_id != job_id else (entry.status, entry.group)
 
     def _from_documents(self, job_id: str, *, under_way: bool = False) -> _Job | None:
         """Return the status and the group of a job according to its documents and its ledger.
@@ -153,3 +183,7 @@ class JobListing:
             return None
         except (DocumentCorrupt, LedgerCorrupt) as error:
             return Status(job_id=job_id, state="failed", model="", output="", error=describe(error)), ""
+
+
+def _is_under_way(item: ListedEntry | str) -> TypeGuard[ListedEntry]:
+    return not isinstance(item, str) and item.state is not None and item.state not in ENDED

@@ -189,8 +189,11 @@ def load_pending(main: ObjectStore, job: Job, outcome: Outcome) -> bool:
 def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | None = None) -> None:
     """Close a job's ledger, correct its entry in the index, and remove its marker, unless another run has begun.
 
-    A complete run is the last run of its job, so `run.json` is not read if the run is complete. The entry is written
-    while the marker is removed: an entry that says that a job is under way does no harm (see `IndexEntry`).
+    A complete run is the last run of its job, so `run.json` is not read if the run is complete. The entry of a complete
+    job is written while the marker is removed, or not at all if the outcome says the same (see `entry_in`). Any other
+    end must be in the index before the marker is removed, because a listing by state takes a job without a marker for
+    complete if its entry says that it is under way. If the entry cannot be written, the marker stays, and the
+    reconciler tries again.
 
     The marker stays until the webhook is delivered and the results are loaded.
     """
@@ -207,8 +210,15 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | Non
         for step in due:
             send_step(dispatcher, step, job_id)
         return
-    with noting_end(main, job, outcome):
+    if outcome.state not in COMPLETE:
+        if not note_end(main, job, outcome):
+            return
         main.delete(keys.active(job_id))
+    elif outcome.job is not None:
+        main.delete(keys.active(job_id))
+    else:
+        with noting_end(main, job, outcome):
+            main.delete(keys.active(job_id))
     dispatcher.ledger.watchlist.remove(job_id)
     if may_be_resumed and read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
         note_run(main, job)

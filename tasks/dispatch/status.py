@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +59,10 @@ class StatusReader:
     def of(self, job: Job) -> Status:
         """Return the status of a job whose ``job.json`` is read already."""
         return self._read(job)
+
+    def watched(self, job_ids: Sequence[str]) -> Collection[str]:
+        """Return those of some jobs that the reconciler watches, because they have not ended."""
+        return self._ledger.watchlist.holds(job_ids)
 
     def under_way(self, job: Job) -> Status:
         """Return the status of a job that is under way according to the index, with few requests to the bucket.

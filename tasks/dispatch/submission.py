@@ -32,7 +32,7 @@ from scoreline.storage.objects.base import CREATE, exists
 from scoreline.storage.objects.buckets import Buckets
 from scoreline.tasks.dispatch.answer_box import AnswerBox
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
-from scoreline.tasks.dispatch.job_index import forget_removed, note_existing, noting_submission
+from scoreline.tasks.dispatch.job_index import forget_removed, note_existing, note_submission
 from scoreline.tasks.dispatch.messages import MessageQueue
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, drop_marker_if_removed
 from scoreline.tasks.dispatch.status import StatusReader
@@ -58,6 +58,8 @@ class Recorded:
     """The content of ``job.json``, if the job is new."""
     is_new: bool
     """Whether this call wrote the job. Otherwise, the same job was written before."""
+    is_indexed: bool
+    """Whether the job has an entry in the index."""
     etags: Mapping[str, str]
     """The ETags of the objects that this call wrote."""
 
@@ -280,7 +282,8 @@ class Submission:
                 return False
             return True
 
-        with noting_submission(main, recorded), ThreadPoolExecutor(2 + len(before), "record") as pool:
+        with ThreadPoolExecutor(2 + len(before), "record") as pool:
+            indexed = pool.submit(note_submission, main, recorded)
             pending: list[Future[Any]] = [pool.submit(write, key, data) for key, data in before.items()]
             pending.append(pool.submit(mark_active, main, job_id, sha256_hex(document)))
             is_new = write(keys.job(job_id), document)
@@ -296,7 +299,7 @@ class Submission:
             note_existing(main, job, existing)
             clean_up_if_ended(self.dispatcher, job_id)
             refuse_other_spec(existing, job.spec)
-        return Recorded(job=recorded, document=document, is_new=is_new, etags=etags)
+        return Recorded(job=recorded, document=document, is_new=is_new, is_indexed=indexed.result(), etags=etags)
 
     def _with_deadline(self, job: Job) -> Job:
         """Return a job whose deadline is a time. Raise `InvalidRequest` if a new job has a deadline that has passed."""

@@ -203,10 +203,15 @@ class Outcome:
     """Why all rows, or more rows than necessary, were scored although the job asks for it; empty otherwise."""
     loads: tuple[str, ...] = ()
     """Ids of the loads that were requested after the job had ended (see `scoreline.tasks.job.loads`)."""
+    job: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The content of ``job.json``, if a listing of jobs reads this outcome in place of the entry in the index."""
 
     def to_json(self) -> bytes:
         """Encode. Fields that later releases have added are left out if they are empty."""
-        added = ("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results", "checks", "loads")
+        added = (
+            *("reason", "summary", "work_s", "class_a", "class_b", "result_bytes", "results", "checks", "loads"),
+            "job",
+        )
         kept = {name: value for name, value in asdict(self).items() if name not in (*added, "not_carried") or value}
         if self.carried is None:
             del kept["carried"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import get_args
 
 from scoreline.storage import keys
 from scoreline.storage.errors import InvalidRequest
-from scoreline.tasks.job.documents import ENDED, State, Status
+from scoreline.tasks.job.documents import COMPLETE, State, Status
 from scoreline.tasks.job.index_entry import ListedEntry
+
+_UNDER_WAY: frozenset[State] = frozenset({"submitted", "running"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +43,22 @@ class JobFilter:
                 raise InvalidRequest(f"{name} {at.isoformat()} has no time zone: give it one, such as datetime.UTC")
         return self
 
-    def may_match(self, listed: ListedEntry) -> bool:
+    def may_match(self, listed: ListedEntry, active: Collection[str] | None = None) -> bool:
         """Return whether a job may match, judging by the listing of its entry.
 
-        An entry whose state is not final may be out of date, so it matches every state.
+        An entry whose state is not final may be out of date, so it matches every state, or, if the job has no marker,
+        every state of a complete job (see `scoreline.tasks.job.index_entry`).
+
+        Parameters
+        ----------
+        active : collection of str, optional
+            Ids of the jobs that had a marker before the entry was listed.
         """
-        final = listed.state in ENDED
+        states: Collection[State] = () if listed.state is None else (listed.state,)
+        if listed.state in _UNDER_WAY:
+            states = () if active is None or listed.job_id in active else COMPLETE
         return (
-            (not final or not self.states or listed.state in self.states)
+            (not states or not self.states or not set(states).isdisjoint(self.states))
             and self.model.partition("@")[0] in ("", listed.model)
             and self._in_period(listed.submitted)
             and self._is_of_schedule(listed.job_id)

@@ -88,9 +88,13 @@ def accept_records(
 def _carry(
     submission: Submission, recorded: Recorded, before: Mapping[str, bytes], columns: Sequence[tuple[str, str]]
 ) -> str:
-    """Return what a worker needs for a new job with few records; empty for all other jobs."""
+    """Return what a worker needs for a new job with few records; empty for all other jobs.
+
+    A job without an entry in the index is scored from the bucket, because only the end of such a job writes the entry.
+    """
     (key, packed), rows = next(iter(before.items())), 0
-    if not submission.carries_records or not keys.is_records(key) or key not in recorded.etags or not recorded.is_new:
+    is_new = recorded.is_new and recorded.is_indexed and key in recorded.etags
+    if not submission.carries_records or not keys.is_records(key) or not is_new:
         return ""
     if len(packed) <= MAX_CARRIED_BYTES:
         rows = int(json.loads(unpack(packed).partition(b"\n")[0])["rows"])

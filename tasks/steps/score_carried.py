@@ -11,9 +11,10 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -32,7 +33,7 @@ from scoreline.storage.objects.base import CREATE, ObjectInfo, StoredObject, cre
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.objects.requests import Requests
 from scoreline.storage.tables.small_objects import KeptObjects
-from scoreline.storage.typed_json import MALFORMED_GZIP
+from scoreline.storage.typed_json import MALFORMED_GZIP, decode_object
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.outcome import record_outcome
 from scoreline.tasks.job.commits import Commit, find_rejects
@@ -61,8 +62,8 @@ MAX_ANSWER_BYTES = 16 << 10
 MAX_RESULTS_IN_OUTCOME = 16 << 10
 """Maximum size of results that are stored in the outcome, and not in an object of their own."""
 _THREADS = 3
-REQUESTS = Requests(class_a=11, class_b=2)
-"""Requests of a job: the submission writes four objects and reads the alias of the model, and the worker writes seven
+REQUESTS = Requests(class_a=10, class_b=2)
+"""Requests of a job: the submission writes four objects and reads the alias of the model, and the worker writes six
 objects and confirms the job. Loading the model is not counted, nor deleting the marker. Requests are not counted one by
 one, because other jobs are done side by side."""
 
@@ -294,7 +295,7 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
             rows=receipt.rows, rejected=receipt.rejected, failed=False, seconds=totals.timings.scoring
         )
         engine.ledger.end_step(job_id, "plan")
-    recorded = replace(outcome, results=results.decode() if in_outcome else "")
+    recorded = replace(outcome, results=results.decode() if in_outcome else "", job=_listed(documents.job))
     if not record_outcome(engine, job_id, recorded, job=documents.job):
         repeat_decision(engine.buckets, documents.job)
     return True
@@ -303,6 +304,11 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
 def _write_results(work: _Work, results: bytes) -> None:
     with contextlib.suppress(PreconditionFailed):
         work.engine.buckets.main.put(keys.answer(work.job_id), pack(results), mode=CREATE)
+
+
+def _listed(job: Job) -> Mapping[str, Any] | None:
+    """Return what a listing reads of a job from its outcome; None if the address of a webhook, a secret, is in it."""
+    return None if job.webhook is not None else decode_object(job.to_json())
 
 
 def _outcome_of(job: Job, totals: PartTotals, used: Requests) -> Outcome:

@@ -32,7 +32,7 @@ OF_DATABASES = {"query", "params", "table", "where_recent"}
 """Fields that only a job has that reads rows from a database."""
 OF_SLOTS = {"schedule"}
 """Fields that only the job of a schedule's slot has."""
-LEFT_OUT = {"loads", "reason", "summary", "results", "checks"}
+LEFT_OUT = {"loads", "reason", "summary", "results", "checks", "job"}
 """Fields that are absent unless the job failed, is a small job of records, has findings, or was loaded on request."""
 
 

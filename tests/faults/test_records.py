@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -81,5 +83,10 @@ def test_a_small_job_is_scored_once_if_its_process_dies_before_or_after_the_answ
         # Then the job ends with each record scored once, and each process reads the same results
         ended = rig.end(job.status())
         rig.verify(ended)
+        rig.wait(partial(_is_listed, rig, job), "the job in a listing by state")  # once its marker is removed
         found = RecordsJob(rig.client, job.job_id).wait(timeout_s=HANG_S)
         assert np.array_equal([row["prediction"] for row in found], expected)
+
+
+def _is_listed(rig: Rig, job: RecordsJob) -> bool:
+    return job.job_id in {listed.job_id for listed in rig.client.jobs(20, state="succeeded")}

@@ -22,8 +22,9 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore, exists
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.dispatch import job_index
-from scoreline.tasks.dispatch.job_index import mark_built, noting_submission, rebuild
+from scoreline.tasks.dispatch.job_index import mark_built, note_submission, rebuild
 from scoreline.tasks.dispatch.listing import LEDGER_THREADS, JobListing
+from scoreline.tasks.dispatch.reconcile import reconcile_job
 from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job.documents import Job, Outcome, State, Status, read_job
 from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, entry_of
@@ -93,7 +94,7 @@ def test_state_model_and_time_are_looked_up_without_reading_other_entries(store:
     since, until = NOON - timedelta(hours=25), NOON - timedelta(hours=24)
     found = listed(store, 20, states=("failed",), model="fraud", since=since, until=until)
     assert found == names(122)
-    assert store.requests == {"head": 1, "folders": 1, "list": 1, "get": 1}
+    assert store.requests == {"head": 1, "folders": 1, "list": 2, "get": 1}  # the day, and the markers
 
 
 def test_jobs_are_chosen_by_state_model_group_and_labels(store: CountedRequests) -> None:
@@ -189,6 +190,51 @@ def test_the_index_says_the_same_of_an_ended_job_as_its_documents(at: Desk) -> N
     at.client.buckets.main.put(keys.outcome(job_id), outcome.to_json())
     rebuild(at.client.buckets.main)
     assert list(at.client.jobs(20)) == [at.client.status(job_id)]
+
+
+def test_only_a_complete_job_may_have_no_marker_and_an_entry_that_says_that_it_is_under_way(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, job_id = at.client.buckets.main, at.plan()
+    put, refused = main.put, [1]
+
+    def failing(key: str, *arguments: Any, **options: Any) -> ObjectInfo:
+        if key.startswith("jobs/index/2") and refused:
+            assert exists(main, keys.active(job_id)), "the marker is removed before the entry is written"
+            refused.pop()
+            raise StoreUnavailable("no answer")
+        return put(key, *arguments, **options)
+
+    monkeypatch.setattr(main, "put", failing)
+    assert at.client.cancel(job_id).state == "cancelled"
+    # The marker stays, so that a listing by state reads the job, and the reconciler writes the entry
+    assert not refused
+    assert [job.job_id for job in at.client.jobs(state="cancelled")] == [job_id]
+    reconcile_job(at.engine, job_id)
+    assert not exists(main, keys.active(job_id))
+    (info,) = main.list("jobs/index/2")
+    found = ListedEntry.of(info)
+    assert found is not None
+    assert found.state == "cancelled"
+    assert [job.job_id for job in at.client.jobs(state="cancelled")] == [job_id]
+
+
+def test_a_job_that_ends_while_jobs_are_listed_by_state_is_not_missed(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, job_id, others = at.client.buckets.main, at.plan(), [lambda: at.client.cancel(job_id)]
+    list_objects = main.list
+
+    def slowly(prefix: str) -> Iterator[ObjectInfo]:
+        found = [*list_objects(prefix)]
+        if prefix.startswith((keys.JOBS_ACTIVE, keys.JOBS_INDEX)) and others:  # between the first two listings
+            others.pop()()
+        yield from found
+
+    list(at.client.jobs(20))  # records that the index is complete
+    monkeypatch.setattr(main, "list", slowly)
+    assert [job.job_id for job in at.client.jobs(state="cancelled")] == [job_id]
+    assert not others
 
 
 def test_a_resumed_job_is_under_way_again_in_the_index(at: Desk) -> None:
@@ -314,8 +360,7 @@ def test_a_job_that_is_submitted_twice_has_one_entry(at: Desk) -> None:
 def test_a_late_entry_of_a_submission_does_not_replace_the_end(at: Desk) -> None:
     main, job_id = at.client.buckets.main, at.submit()
     at.client.cancel(job_id)
-    with noting_submission(main, read_job(main, job_id)):
-        pass
+    assert note_submission(main, read_job(main, job_id))
     assert [job.state for job in at.client.jobs(20)] == ["cancelled"]
     (info,) = main.list("jobs/index/2")
     found = ListedEntry.of(info)

@@ -96,6 +96,38 @@ def test_a_page_of_many_jobs_takes_thirty_requests_and_a_few_when_it_is_known(
     assert following.jobs[0].job_id == f"job-{1999 - PAGE:05}"
 
 
+def test_a_page_of_small_jobs_of_records_is_read_once(
+    deployment: tuple[Overview, RequestLog, CountedLedger],
+) -> None:
+    overview, store, ledger = deployment
+    write_index(store, 0)
+    for index in range(3):
+        job, entry = job_of(index), entry_of(job_of(index))
+        outcome = Outcome(state="succeeded", rows=10, failures={}, results="x" * 99, job=json.loads(job.to_json()))
+        store.put(entry.key, entry.to_json())
+        store.put(keys.outcome(job.spec.job_id), outcome.to_json())
+    store.requests.clear()
+    page = overview.jobs(JobFilter())
+    assert [job.state for job in page.jobs] == ["succeeded"] * 3
+    assert [key for operation, key in store.requests if operation == "get"] == [
+        keys.outcome(f"job-{number:05}") for number in (2, 1, 0)
+    ]
+    store.requests.clear()
+    overview.forget()
+    assert overview.jobs(JobFilter()) == page
+    assert [key for operation, key in store.requests if operation == "get"] == []
+    # Until the entry says otherwise, because a person has decided about the results
+    blocked = entry_of(job_of(1), Outcome(state="blocked", rows=10, failures={}))
+    store.put(blocked.key, blocked.to_json())
+    overview.forget()
+    assert [job.state for job in overview.jobs(JobFilter()).jobs] == ["succeeded", "blocked", "succeeded"]
+    accepted = entry_of(job_of(1), Outcome(state="partial", rows=10, failures={}))
+    store.put(accepted.key, accepted.to_json())
+    overview.forget()
+    assert [job.state for job in overview.jobs(JobFilter()).jobs] == ["succeeded", "partial", "succeeded"]
+    assert ledger.asked == 0
+
+
 def test_a_search_that_finds_little_reads_a_limited_number_of_jobs(
     deployment: tuple[Overview, RequestLog, CountedLedger], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,8 +11,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -27,11 +29,15 @@ from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import exists
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.dispatch import reconcile as reconciling
+from scoreline.tasks.dispatch.job_index import mark_built
+from scoreline.tasks.dispatch.listing import JobListing
 from scoreline.tasks.dispatch.reconcile import reconcile_job
+from scoreline.tasks.dispatch.status import StatusReader
 from scoreline.tasks.job import plan_file
 from scoreline.tasks.job.deadline import resolve_deadline
-from scoreline.tasks.job.documents import read_job, read_outcome
+from scoreline.tasks.job.documents import Status, read_job, read_outcome
 from scoreline.tasks.job.index_entry import IndexEntry, entry_of
+from scoreline.tasks.job.job_filter import JobFilter
 from scoreline.tasks.job.layout import ResultsLayout
 from scoreline.tasks.job.results_keep import ResultsKeep
 from scoreline.tasks.records import carried as carrying
@@ -117,7 +123,7 @@ def test_an_application_writes_four_objects_side_by_side_and_reads_the_alias(at:
     assert [operation for operation, _ in written] == ["put"] * 4
 
 
-def test_a_worker_needs_nine_requests_and_answers_after_two_of_them(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_needs_eight_requests_and_answers_after_two_of_them(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     job, carried = at.submit()
     before: list[list[tuple[str, str]]] = []
     give = at.client.ledger.answers.give
@@ -136,7 +142,7 @@ def test_a_worker_needs_nine_requests_and_answers_after_two_of_them(at: Desk, mo
     rest = at.asked.requests[len(answered) :]
     assert sorted(rest[:2]) == sorted([("put", layout.manifest), ("put", keys.claim(job.job_id, 1))])
     assert rest[2:4] == [("put", layout.success), ("put", keys.outcome(job.job_id))]
-    assert sorted(rest[4:]) == [("delete", keys.active(job.job_id)), ("put", entry_of(document).key)]
+    assert rest[4:] == [("delete", keys.active(job.job_id))]
     # And the application needs no request for its answer
     at.asked.requests.clear()
     assert [row["prediction"] for row in job.wait(5)] == pytest.approx([2 * n + 1 for n in range(5)])
@@ -176,14 +182,107 @@ def test_a_job_has_the_same_objects_whether_or_not_it_carries_its_records(at: De
     assert not any(exists(at.asked, keys.active(job.job_id)) for job in (one, other))
 
 
-def test_the_index_says_how_a_job_ended(at: Desk) -> None:
+def test_a_listing_reads_from_the_outcome_alone_how_a_job_ended(at: Desk) -> None:
     job, carried = at.submit(BAD, labels={"team": "a"}, group="web", priority="high")
+    under_way, _ = at.submit(group="web")
     assert score_carried(at.engine, job.job_id, carried)
-    key = entry_of(read_job(at.asked, job.job_id)).key
-    entry = IndexEntry.from_json(at.asked.get(key).data)
-    assert (entry.status.state, entry.status.rows, entry.status.rejected) == ("partial", 5, 1)
-    assert (entry.status.labels, entry.group) == ({"team": "a"}, "web")
-    assert read_job(at.asked, job.job_id).spec.priority == "high"
+    document, outcome = read_job(at.asked, job.job_id), read_outcome(at.asked, job.job_id)
+    found = _listed(at, job, under_way)
+    assert found[job.job_id] == entry_of(document, outcome).status
+    assert (found[job.job_id].state, found[job.job_id].rows, found[job.job_id].rejected) == ("partial", 5, 1)
+    assert (found[job.job_id].labels, found[under_way.job_id].state) == ({"team": "a"}, "submitted")
+    assert document.spec.priority == "high"
+    read = [key for operation, key in at.asked.requests if operation == "get"]
+    assert sorted(read) == sorted([keys.outcome(job.job_id), keys.job(under_way.job_id)])
+    # And by state, the job is found without reading the others, and is not read if its state is not asked for
+    for state in ("partial", "succeeded"):
+        assert (job.job_id in _listed(at, job, under_way, states=(state,))) == (state == "partial")
+        again = [key for operation, key in at.asked.requests if operation == "get"]
+        assert sorted(again) == sorted(read)
+    for state in ("failed", "blocked", "cancelled", "submitted"):
+        assert [*_listed(at, job, under_way, states=(state,))] == [under_way.job_id] * (state == "submitted")
+        assert ("get", keys.outcome(job.job_id)) not in at.asked.requests
+
+
+def _listed(at: Desk, *jobs: RecordsJob, **chosen: Any) -> dict[str, Status]:
+    """List jobs of the group ``web``, and return those in `jobs`; `at` then knows the requests."""
+    mark_built(at.asked, 1)
+    at.asked.requests.clear()
+    ids = {job.job_id for job in jobs}
+    since = min(datetime.fromisoformat(read_job(DirectoryStore(at.folder, at.bucket), name).submitted) for name in ids)
+    listing = JobListing(at.asked, StatusReader(at.asked, at.client.ledger))
+    found = listing.jobs(JobFilter(group="web", since=since, **chosen))
+    return {status.job_id: status for status in found if status.job_id in ids}
+
+
+def test_a_job_without_an_entry_in_the_index_gets_one_at_its_end(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = at.asked.put
+
+    def failing(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.startswith(keys.JOBS_INDEX):
+            raise StoreUnavailable("503")
+        return put(name, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at.asked, "put", failing)
+        job = at.client.submit_records("line@champion", ROWS, group="web")
+    at.client.run()
+    assert len(job.wait(5)) == 5
+    entry = IndexEntry.from_json(at.asked.get(entry_of(read_job(at.asked, job.job_id)).key).data)
+    assert (entry.status.state, entry.group) == ("succeeded", "web")
+
+
+def test_the_address_of_a_webhook_is_not_copied_into_the_outcome(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(at.client.submission, "webhooks", Mock(url=None))
+    job, carried = at.submit(webhook="https://example.com/secret")
+    assert score_carried(at.engine, job.job_id, carried)
+    assert b"secret" not in at.asked.get(keys.outcome(job.job_id)).data
+    entry = IndexEntry.from_json(at.asked.get(entry_of(read_job(at.asked, job.job_id)).key).data)
+    assert entry.status.state == "succeeded"
+
+
+class Died(BaseException):
+    """Raised in place of a request when the process is to die."""
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_job_ends_once_and_is_listed_whichever_request_of_the_worker_was_its_last(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    job, carried = at.submit(BAD, group="web")
+    asked, guard = list[str](), threading.Lock()
+
+    def dying(behind: Callable[..., Any]) -> Callable[..., Any]:
+        def call(key: str, *arguments: Any, **options: Any) -> Any:
+            with guard:
+                asked.append(key)
+                if len(asked) > number:
+                    raise Died(key)
+            return behind(key, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("head", "get", "put", "delete"):
+            patched.setattr(at.asked, name, dying(getattr(at.asked, name)))
+        with pytest.raises(Died):
+            score_carried(at.engine, job.job_id, carried)
+    # With an empty ledger, the reconciler ends the job, unless only the entry of its end was not written
+    at.client.ledger.forget(job.job_id)
+    reconcile_job(at.engine, job.job_id)
+    at.client.run()
+    assert len(job.wait(5)) == 5
+    assert not exists(at.asked, keys.active(job.job_id))
+    assert sorted(map(_without_digest, at.results(job))) == [
+        "_SUCCESS",
+        "_manifest.json",
+        "_rejected",
+        "part-00000.parquet",
+    ]
+    document, outcome = read_job(at.asked, job.job_id), read_outcome(at.asked, job.job_id)
+    for chosen in ({}, {"states": ("partial",)}):
+        assert _listed(at, job, **chosen) == {job.job_id: entry_of(document, outcome).status}
+    assert not _listed(at, job, states=("failed", "submitted", "running"))
 
 
 def test_the_outcome_knows_work_and_requests_of_a_job(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
