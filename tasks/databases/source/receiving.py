@@ -26,7 +26,7 @@ try:
 except ImportError:  # it was not compiled
     copy_block = None  # type: ignore[assignment]
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 """Number of bytes that are decoded at a time."""
 _POLL_MS = 100
 
