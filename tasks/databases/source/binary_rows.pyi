@@ -1,13 +1,13 @@
-from collections.abc import Sequence
+from collections.abc import Buffer, Sequence
 
 def decode(
-    data: bytes | bytearray, start: int, kinds: bytes, precisions: Sequence[int], scales: Sequence[int]
+    data: Buffer, start: int, kinds: bytes, precisions: Sequence[int], scales: Sequence[int]
 ) -> tuple[int, list[tuple[bytes | None, bytes, bytes | None, int]]]:
     """Decode rows.
 
     Parameters
     ----------
-    data : bytes or bytearray
+    data : buffer
         Whole rows, which may be followed by the trailer of the format.
     start : int
         Where the first row begins: behind the header.

@@ -8,7 +8,7 @@ other types come as CSV, which Arrow's own reader decodes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Buffer, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -32,9 +32,9 @@ def is_binary(columns: Sequence[Column], server_encoding: str | None) -> bool:
     return binary_rows is not None and server_encoding != "SQL_ASCII" and all(column.binary for column in columns)
 
 
-def from_binary(block: bytearray, columns: Sequence[Column], what: str) -> pa.Table:
+def from_binary(block: Buffer, columns: Sequence[Column], what: str) -> pa.Table:
     """Return the rows of a block in the binary format; raises `InvalidRequest`."""
-    start = len(_HEADER) if block.startswith(_HEADER) else 0
+    start = len(_HEADER) if bytes(memoryview(block)[: len(_HEADER)]) == _HEADER else 0
     decimals = [column.kind if pa.types.is_decimal(column.kind) else None for column in columns]
     try:
         rows, found = binary_rows.decode(
@@ -63,17 +63,18 @@ def schema_of(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([(column.name, column.kind) for column in columns])
 
 
-def from_csv(block: bytearray, columns: Sequence[Column], what: str) -> pa.Table:
+def from_csv(block: Buffer, columns: Sequence[Column], what: str) -> pa.Table:
     """Return the rows of a block of CSV; raises `InvalidRequest`."""
     names = [str(number) for number in range(len(columns))]  # as column names may be equal but for case, or empty
     kinds = {
         name: pa.string() if pa.types.is_binary(column.kind) else column.kind
         for name, column in zip(names, columns, strict=True)
     }
+    data = pa.py_buffer(block)
     try:
         table = pa_csv.read_csv(
-            pa.py_buffer(block),
-            read_options=pa_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
+            data,
+            read_options=pa_csv.ReadOptions(column_names=names, use_threads=False, block_size=data.size + 1),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
             convert_options=pa_csv.ConvertOptions(
                 column_types=kinds,

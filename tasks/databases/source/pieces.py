@@ -15,8 +15,8 @@ from scoreline.storage.databases.connection import Connection
 from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.databases.source.statement import Described
 
-PIECE_BLOCKS = 2_048
-"""Number of blocks of a table in a piece: 16 MiB of 8 KiB blocks."""
+PIECE_BLOCKS = 1_024
+"""Number of blocks of a table in a piece: 8 MiB of 8 KiB blocks. Each reader may be a piece ahead, in memory."""
 KEY_PIECES = 16
 """Number of pieces of a query."""
 _RANGES_OF_BLOCKS = 140_000

@@ -1,8 +1,7 @@
 """Streams the rows of a query into Arrow, in one transaction that sees one state of the database.
 
-libpq cuts what COPY sends into rows, and `decoding` decodes it, in blocks. The driver's own iterator over rows takes
-several times the CPU time. The driver for Arrow (ADBC) has no parameters with COPY, and types of its own for numeric,
-enums, domains and uuid.
+`receiving` collects what COPY sends in blocks, and `decoding` decodes them. The driver for Arrow (ADBC) has no
+parameters with COPY, and types of its own for numeric, enums, domains and uuid.
 """
 
 from __future__ import annotations
@@ -10,25 +9,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-import selectors
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import psycopg
 import pyarrow as pa
-from psycopg.pq import TransactionStatus
 
-from scoreline.storage.databases.connection import CONNECT_S, Connection, connected, is_transient, reason_of, snapshot
+from scoreline.storage.databases.connection import Connection, connected, is_transient, reason_of, snapshot
 from scoreline.storage.databases.settings import Address
 from scoreline.storage.errors import DatabaseError, DatabaseUnavailable
 from scoreline.tasks.databases.source.decoding import from_binary, from_csv, is_binary, schema_of
 from scoreline.tasks.databases.source.pieces import pieces_of_query, pieces_of_table
 from scoreline.tasks.databases.source.readers import read_pieces
-from scoreline.tasks.databases.source.statement import accepted, bind, check_parameters, describe, parse
+from scoreline.tasks.databases.source.receiving import blocks
+from scoreline.tasks.databases.source.statement import bind, check_parameters, describe, parse
 from scoreline.tasks.databases.source.types import Column, columns_of
 
-BLOCK_BYTES = 4 << 20
-"""Number of bytes that are decoded at a time."""
 _DATA = ("22", "P0")
 """Classes of SQLSTATE whose messages quote values: of data, or written by a function."""
 _QUOTED = re.compile(r'["«»„“「].*["«»“”」]', re.DOTALL)
@@ -130,44 +126,9 @@ def _joined(
 def copied(connection: Connection, query: str, columns: Sequence[Column], what: str) -> Generator[pa.Table]:
     """Yield the rows of a query, in blocks. Raise errors of the driver, and `InvalidRequest`."""
     binary = is_binary(columns, connection.info.parameter_status("server_encoding"))
-    with contextlib.closing(_blocks(connection, query, "binary" if binary else "csv")) as blocks:
-        for block in blocks:
+    with contextlib.closing(blocks(connection, query, "binary" if binary else "csv")) as found:
+        for block in found:
             yield (from_binary if binary else from_csv)(block, columns, what)
-
-
-def _blocks(connection: Connection, query: str, form: str) -> Generator[bytearray]:
-    """Yield what COPY sends in a format, in blocks of about `BLOCK_BYTES`, which ends with a row.
-
-    Rows are taken from libpq directly, because the driver's own iterator takes much more CPU time than all the rest.
-    """
-    server = connection.pgconn
-    accepted(server.exec_(f"COPY ({query}\n) TO STDOUT (FORMAT {form})".encode()))
-    try:
-        with selectors.DefaultSelector() as answers:
-            answers.register(server.socket, selectors.EVENT_READ)
-            block = bytearray()
-            while (found := server.get_copy_data(1))[0] >= 0:
-                size, row = found
-                if not size:  # the rest of the row is on its way
-                    answers.select()
-                    server.consume_input()
-                    continue
-                block += row
-                if len(block) >= BLOCK_BYTES:
-                    yield block
-                    block = bytearray()
-            while server.is_busy():
-                answers.select()
-                server.consume_input()
-        for result in list(iter(server.get_result, None)):
-            accepted(result)
-        if block:
-            yield block
-    finally:
-        if server.transaction_status == TransactionStatus.ACTIVE:  # the query would go on
-            with contextlib.suppress(psycopg.Error):
-                connection.cancel_safe(timeout=CONNECT_S)
-            connection.close()
 
 
 def _refused(error: psycopg.Error, address: Address, timeout_s: int, what: str) -> DatabaseError:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 GROUP_BYTES = 32 << 20
 """Number of bytes in memory at which a row group ends, even if it has few rows."""
-FILE_BYTES = 16 << 20
+FILE_BYTES = 8 << 20
 """Number of stored bytes at which a file ends. Memory holds a few times as much: a buffer that doubles as it grows, its
 copy, and the file that is being uploaded."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import ExecStatus
+from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
 from scoreline.storage.databases.connection import Connection
@@ -133,6 +133,8 @@ def bind(
 def accepted(result: PGresult) -> PGresult:
     """Return a result of the driver; raise its error, if it is one."""
     if result.status == ExecStatus.FATAL_ERROR:
+        if result.error_field(DiagnosticField.SQLSTATE) is None:  # of libpq, which has lost the connection
+            raise psycopg.OperationalError(result.get_error_message())
         raise psycopg.errors.error_from_result(result, encoding="utf-8")
     return result
 

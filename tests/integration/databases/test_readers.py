@@ -17,7 +17,7 @@ import pytest
 from scoreline.storage.databases.connection import connected
 from scoreline.storage.errors import DatabaseError, DatabaseUnavailable, InvalidRequest
 from scoreline.storage.prefetch import prefetched
-from scoreline.tasks.databases.source import pieces, readers, reading, staging
+from scoreline.tasks.databases.source import pieces, readers, reading, receiving, staging
 from tests.support.postgres import Database
 from tests.support.sources import Sources, sources
 from tests.support.waiting import wait_until
@@ -40,7 +40,7 @@ AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN x; END'
 @pytest.fixture
 def source(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sources]:
     monkeypatch.setattr(pieces, "PIECE_BLOCKS", 40)
-    monkeypatch.setattr(reading, "BLOCK_BYTES", 64 << 10)
+    monkeypatch.setattr(receiving, "BLOCK_BYTES", 64 << 10)
     with sources(tmp_path, database) as found:
         database.run(LARGE)
         yield found

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from scoreline.storage.errors import InvalidRequest
-from scoreline.tasks.databases.source import decoding, reading
+from scoreline.tasks.databases.source import decoding, receiving
 from scoreline.tasks.databases.source.reading import read_rows
 from tests.support.postgres import Database
 from tests.support.sources import Sources, sources
@@ -39,6 +39,13 @@ def source(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[
             connection.execute(f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'".encode())
         yield found
     postgres.drop(name)
+
+
+@pytest.fixture(scope="module")
+def many(source: Sources) -> pa.Table:
+    """Create a table with many types, and return its rows as they are read in one block."""
+    source.database.run("CREATE TABLE many AS " + MANY)
+    return read(source, "SELECT * FROM many")
 
 
 @pytest.fixture(params=["binary", "csv"])
@@ -159,17 +166,20 @@ FROM generate_series(1, 3001) g
 """
 
 
-def test_both_formats_read_the_same_rows(source: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
-    source.database.run("CREATE TABLE many AS " + MANY)
-    monkeypatch.setattr(reading, "BLOCK_BYTES", 50_000)
-    assert decoding.binary_rows is not None
+@pytest.mark.parametrize("left_out", [(), ("binary_rows",), ("copy_block",), ("binary_rows", "copy_block")])
+def test_rows_are_the_same_with_and_without_extensions(
+    source: Sources, many: pa.Table, monkeypatch: pytest.MonkeyPatch, left_out: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(receiving, "BLOCK_BYTES", 50_000)
+    for name in left_out:
+        monkeypatch.setattr(decoding if name == "binary_rows" else receiving, name, None)
+    if "copy_block" not in left_out:  # then only the extension receives
+        monkeypatch.delattr(receiving, "_PlainReceiver")
     found = read(source, "SELECT * FROM many")
-    monkeypatch.setattr(decoding, "binary_rows", None)
-    expected = read(source, "SELECT * FROM many")
     found.validate(full=True)
-    assert found.schema == expected.schema
-    for name in expected.schema.names:
-        assert found[name].equals(expected[name]), name
+    assert found.schema == many.schema
+    for name in many.schema.names:
+        assert found[name].equals(many[name]), name
     assert (found.num_rows, found["p"].null_count) == (3001, 750)
 
 

@@ -182,6 +182,15 @@ def test_a_query_that_is_not_read_to_its_end_ends_on_the_server(source: Sources)
     wait_until(lambda: not source.database.run(still, *reader), "the end of the query on the server")
 
 
+def test_notices_of_the_server_do_not_disturb_the_rows(source: Sources) -> None:
+    source.database.run(
+        "CREATE FUNCTION noisy(g bigint) RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RAISE WARNING ''r''; RETURN g; END'"
+    )
+    sql = "SELECT noisy(g) AS id FROM generate_series(1::bigint, 300) g"
+    rows = read_rows(source.settings.source_address(None), sql, {}, timeout_s=60, what="query q")
+    assert pa.concat_tables(table for _, table in rows)["id"].to_pylist() == list(range(1, 301))
+
+
 def test_a_value_that_cannot_be_read_is_named_in_the_middle_of_the_rows(source: Sources) -> None:
     sql = (
         "SELECT CASE g WHEN 9 THEN 'NaN'::numeric ELSE 1 END::numeric(5, 2) AS c, repeat('x', 1000) AS d "
