@@ -32,6 +32,7 @@ from tests.support.ending import killed_at_end
 from tests.support.postgres import Database, Postgres
 from tests.support.proving import proved_here
 from tests.support.rig import Rig
+from tests.support.start import compile_modules, modules_of_tests, processes_of, spread, waits
 from tests.support.warm import WarmStack, read_s3_once, run_scoreline
 
 _ANY_SPEED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -45,6 +46,19 @@ SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run two test processes per available core, because a test spends half of its time waiting for services."""
     return 2 * joblib.cpu_count()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Share the compiling of test modules among the processes of a run."""
+    number, processes = processes_of(session.config)
+    if processes > 1:
+        compile_modules(session.config, modules_of_tests()[number::processes])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let all processes of a run but one begin with tests that wait."""
+    items[:] = spread(items, processes_of(config)[1], waits, lambda item: item.path)
 
 
 @pytest.fixture(autouse=True)

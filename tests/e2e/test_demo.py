@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ from tests.support.installed import not_installed_by
 from tests.support.waiting import HANG_S, wait_until
 from tests.support.warm import run_scoreline
 
-DEVELOPMENT = not_installed_by("requirements.txt", "ml-requirements.txt")
-ESTIMATORS = ("sklearn",)
+Packages = Callable[[], tuple[str, ...]]
+
+DEVELOPMENT: Packages = partial(not_installed_by, "requirements.txt", "ml-requirements.txt")
+ESTIMATORS: Packages = partial(tuple, ["sklearn"])
 
 
-def demo_without(packages: tuple[str, ...], environ: dict[str, str], folder: Path, *arguments: str) -> Any:
-    """Run ``scoreline demo`` as if `packages` were not installed."""
-    if not packages:
+def demo_without(find: Packages | None, environ: dict[str, str], folder: Path, *arguments: str) -> Any:
+    """Run ``scoreline demo`` as if the packages that `find` returns were not installed."""
+    if find is None:
         return run_scoreline("demo", *arguments, environ={"PATH": os.defpath} | environ, folder=folder)
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({packages!r})); sys.argv[1:] = {['demo', *arguments]!r}\n"
+        f"import sys; sys.modules.update(dict.fromkeys({find()!r})); sys.argv[1:] = {['demo', *arguments]!r}\n"
         "from scoreline.worker.cli.main import main; main()"
     )
     return subprocess.run(
@@ -64,7 +67,7 @@ def test_the_demo_scores_only_its_own_rows_and_deletes_them(
 def test_input_that_is_kept_can_be_scored_again(
     worker: Stack, store: ObjectStore, tmp_path: Path, cli: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    done = demo_without((), worker.environ, tmp_path, "--here", "--rows", "300", "--keep")
+    done = demo_without(None, worker.environ, tmp_path, "--here", "--rows", "300", "--keep")
     assert done.returncode == 0, done.stdout + done.stderr
     suggested = re.search(r"^again: scoreline (.+)$", done.stdout, re.MULTILINE)
     assert suggested
@@ -86,7 +89,7 @@ def test_the_demo_says_what_to_start_if_only_other_applications_have_workers(
             (tmp_path / "other.log").read_text,
         )
         # When the demo is started with this broker
-        done = demo_without((), stack.environ | {"REDIS_URL": broker}, tmp_path, "--here")
+        done = demo_without(None, stack.environ | {"REDIS_URL": broker}, tmp_path, "--here")
         # Then the demo does not wait for the worker of the other application
         assert (done.returncode, done.stdout) == (1, "")
         assert "no worker answers" in done.stderr
@@ -110,16 +113,16 @@ def test_workers_lists_all_workers_or_checks_one(
 @pytest.mark.parametrize(
     ("missing", "environ", "arguments", "code", "expected"),
     [
-        ((), {"R2_BUCKET": "", "R2_ACCESS_KEY_ID": ""}, ("--here",), 2, "R2_ACCESS_KEY_ID is not set; R2_BUCKET is"),
-        ((), {"REDIS_URL": "redis://:hush@127.0.0.1:9/0"}, ("--here",), 1, "127.0.0.1:9"),
-        ((), {}, ("--here", "--workers", "3"), 2, "--workers cannot be used with --here"),
+        (None, {"R2_BUCKET": "", "R2_ACCESS_KEY_ID": ""}, ("--here",), 2, "R2_ACCESS_KEY_ID is not set; R2_BUCKET is"),
+        (None, {"REDIS_URL": "redis://:hush@127.0.0.1:9/0"}, ("--here",), 1, "127.0.0.1:9"),
+        (None, {}, ("--here", "--workers", "3"), 2, "--workers cannot be used with --here"),
         (DEVELOPMENT, {}, (), 1, "pip install -r dev-requirements.txt"),
     ],
 )
 def test_the_demo_reports_at_once_what_is_missing(
     stack: Stack,
     tmp_path: Path,
-    missing: tuple[str, ...],
+    missing: Packages | None,
     environ: dict[str, str],
     arguments: tuple[str, ...],
     code: int,

@@ -8,7 +8,7 @@ import inspect
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -171,24 +171,25 @@ def test_every_control_command_is_one_that_a_worker_knows() -> None:
     assert named <= Panel.meta.keys()
 
 
-REFERENCE: Mapping[str, tuple[str, ...]] = {
-    "settings": tuple(generated.settings()),
-    "commands": tuple(generated.commands()),
-    "job-options": tuple(generated.options()),
-    "metrics": tuple(generated.metrics()),
-    "log-events": tuple(generated.events()),
-    "messages": tuple(generated.tasks()),
+REFERENCE: Mapping[str, Callable[[], Iterable[str]]] = {
+    "settings": generated.settings,
+    "commands": generated.commands,
+    "job-options": generated.options,
+    "metrics": generated.metrics,
+    "log-events": generated.events,
+    "messages": generated.tasks,
 }
 
 
 @pytest.mark.parametrize("page", REFERENCE)
 def test_every_name_of_the_code_is_on_its_page(page: str) -> None:
-    assert len(REFERENCE[page]) >= 10
+    names = set(REFERENCE[page]())
+    assert len(names) >= 10
     text = read(DOCS / f"reference/{page}.md")
     shown = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)) | set(
         re.findall(r"^##+ (.+)$", text, re.MULTILINE)
     )
-    assert set(REFERENCE[page]) <= shown
+    assert names <= shown
 
 
 def test_every_public_name_is_on_the_page_of_python() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -96,27 +97,34 @@ def light() -> LGBMRegressor:
 
 
 @pytest.mark.parametrize(
-    "model",
+    "fit",
     [
-        light().fit(FRAME, Y),
-        GridSearchCV(light(), {"num_leaves": [3]}, cv=2).fit(FRAME, Y),
-        Pipeline([("none", None), ("model", light())]).fit(FRAME, Y),
-        VotingRegressor([("a", light()), ("b", light())]).fit(FRAME, Y),
-        TransformedTargetRegressor(light()).fit(FRAME, Y),
-        MultiOutputRegressor(light()).fit(FRAME, FRAME.to_numpy()),
-        CalibratedClassifierCV(LGBMClassifier(n_estimators=2, verbose=-1), cv=2).fit(FRAME, Y > 0),
+        lambda: light().fit(FRAME, Y),
+        lambda: GridSearchCV(light(), {"num_leaves": [3]}, cv=2).fit(FRAME, Y),
+        lambda: Pipeline([("none", None), ("model", light())]).fit(FRAME, Y),
+        lambda: VotingRegressor([("a", light()), ("b", light())]).fit(FRAME, Y),
+        lambda: TransformedTargetRegressor(light()).fit(FRAME, Y),
+        lambda: MultiOutputRegressor(light()).fit(FRAME, FRAME.to_numpy()),
+        lambda: CalibratedClassifierCV(LGBMClassifier(n_estimators=2, verbose=-1), cv=2).fit(FRAME, Y > 0),
     ],
-    ids=lambda model: type(model).__name__,
+    ids=["alone", "search", "pipeline", "voting", "transformed target", "several outputs", "calibrated"],
 )
-def test_lightgbm_is_recognized_within_other_estimators(model: Any) -> None:
+def test_lightgbm_is_recognized_within_other_estimators(fit: Callable[[], Any]) -> None:
+    model = fit()
     assert replaces_blanks(model)
     assert describe_features({"model": model}) == (("store_number", "paid_amount"), 2)
 
 
 @pytest.mark.parametrize(
-    "model", [LinearRegression().fit(FRAME, Y), make_pipeline(StandardScaler(), light()).fit(FRAME, Y)]
+    "fit",
+    [
+        lambda: LinearRegression().fit(FRAME, Y),
+        lambda: make_pipeline(StandardScaler(), light()).fit(FRAME, Y),
+    ],
+    ids=["linear", "pipeline"],
 )
-def test_other_models_keep_the_names_of_their_features(model: Any) -> None:
+def test_other_models_keep_the_names_of_their_features(fit: Callable[[], Any]) -> None:
+    model = fit()
     assert not replaces_blanks(model)
     assert describe_features({"model": model}) == (("store number", "paid amount"), 2)
 

@@ -42,20 +42,22 @@ def all_of(reader: Any, size: int = 1 << 16) -> bytes:
     return b"".join(iter(lambda: reader.read(size), b""))
 
 
-GZIPPED = {
-    "fast": gzip.compress(TEXT, 1),
-    "usual": gzip.compress(TEXT, 6),
-    "best": gzip.compress(TEXT, 9),
-    "small members": members(TEXT, 20_000, gzip.compress),
-    "two members with zeros": gzip.compress(TEXT[:500_000]) + bytes(30) + gzip.compress(TEXT[500_000:]) + bytes(9),
-    "stored": gzip.compress(TEXT, 0),
-    "one text": gzip.compress(TEXT[:1000]),
+GZIPPED: dict[str, Callable[[], bytes]] = {
+    "fast": lambda: gzip.compress(TEXT, 1),
+    "usual": lambda: gzip.compress(TEXT, 6),
+    "best": lambda: gzip.compress(TEXT, 9),
+    "small members": lambda: members(TEXT, 20_000, gzip.compress),
+    "two members with zeros": lambda: (
+        gzip.compress(TEXT[:500_000]) + bytes(30) + gzip.compress(TEXT[500_000:]) + bytes(9)
+    ),
+    "stored": lambda: gzip.compress(TEXT, 0),
+    "one text": lambda: gzip.compress(TEXT[:1000]),
 }
 
 
 @pytest.mark.parametrize("name", GZIPPED)
 def test_text_is_the_same_from_each_place(name: str) -> None:
-    raw = GZIPPED[name]
+    raw = GZIPPED[name]()
     points = SeekPoints(SPACING)
     whole = all_of(GzipReader(io.BytesIO(raw), points=points))
     assert whole == (TEXT[:1000] if name == "one text" else TEXT)
@@ -126,10 +128,10 @@ def test_damage_where_a_seek_point_is_proved_gives_the_errors_of_the_standard_li
                 all_of(DecompressedFile(source, "gzip", points=SeekPoints(SPACING)))
 
 
-COMPRESSED = {
-    "in.csv.gz": gzip.compress(b"id,x,kind\n" + TEXT),
-    "in.csv.bz2": members(b"id,x,kind\n" + TEXT, 100_000, bz2.compress),
-    "in.csv.zst": pa.compress(b"id,x,kind\n" + TEXT, codec="zstd", asbytes=True),
+COMPRESSED: dict[str, Callable[[], bytes]] = {
+    "in.csv.gz": lambda: gzip.compress(b"id,x,kind\n" + TEXT),
+    "in.csv.bz2": lambda: members(b"id,x,kind\n" + TEXT, 100_000, bz2.compress),
+    "in.csv.zst": lambda: pa.compress(b"id,x,kind\n" + TEXT, codec="zstd", asbytes=True),
 }
 
 
@@ -142,7 +144,7 @@ def spans(source: Pinned, monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[Span, 
 
 @pytest.mark.parametrize("key", COMPRESSED)
 def test_each_part_is_the_same_alone_and_after_another(put: Put, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    source = put(COMPRESSED[key], key)
+    source = put(COMPRESSED[key](), key)
     found, schema = spans(source, monkeypatch)
     plain = put(b"id,x,kind\n" + TEXT)
     table = DelimitedFormat(ReadOptions(), SPACING)
@@ -155,7 +157,7 @@ def test_each_part_is_the_same_alone_and_after_another(put: Put, monkeypatch: py
 
 @pytest.mark.parametrize("key", ["in.csv.gz", "in.csv.bz2"])
 def test_a_part_reads_the_object_from_a_place_near_it(put: Put, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    source = put(COMPRESSED[key], key)
+    source = put(COMPRESSED[key](), key)
     found, schema = spans(source, monkeypatch)
     last = found[-1]
     assert last.point is not None
@@ -170,7 +172,7 @@ def test_a_part_reads_the_object_from_a_place_near_it(put: Put, monkeypatch: pyt
 
 @pytest.mark.parametrize("key", COMPRESSED)
 def test_parts_in_order_read_the_object_once(put: Put, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    source = put(COMPRESSED[key], key)
+    source = put(COMPRESSED[key](), key)
     found, schema = spans(source, monkeypatch)
     monkeypatch.setattr("scoreline.storage.tables.ranged.RangedFile.WHOLE_BYTES", 0)
     table = DelimitedFormat(ReadOptions())
@@ -191,6 +193,6 @@ def test_a_bomb_is_decompressed_in_small_pieces() -> None:
 
 def test_the_window_of_a_place_takes_less_than_the_text(put: Put) -> None:
     points = SeekPoints(SPACING)
-    all_of(GzipReader(io.BytesIO(GZIPPED["usual"]), points=points))
+    all_of(GzipReader(io.BytesIO(GZIPPED["usual"]()), points=points))
     assert {len(zlib.decompress(point.window)) for point in points.found} == {32 << 10}
     assert max(len(point.window) for point in points.found) < 20_000
