@@ -272,6 +272,46 @@ def boxes(
 
     The tree must be one that `lay_out` has accepted.
     """
+    cdef int64_t j
+    cdef bint found = True
+    with nogil:
+        for j in range(leaves.shape[0]):
+            found &= descend(left, right, feature, threshold, leaves[j], NULL, NULL)
+        if found:
+            for j in range(leaves.shape[0]):
+                descend(left, right, feature, threshold, leaves[j], &low[j, 0], &high[j, 0])
+    if not found:
+        ascend(left, right, feature, threshold, leaves, low, high)
+
+
+cdef bint descend(
+    const int64_t[:] left, const int64_t[:] right, const int64_t[:] feature, const double[:] threshold, int64_t leaf,
+    double* low, double* high
+) noexcept nogil:
+    """Go from the root to a leaf, as if nodes were numbered depth first; return whether they are, on this path.
+
+    Then a node is on the right of another if its number is not below that of the right child. This looks at a few nodes
+    instead of all. The interval of the leaf is narrowed, unless it is NULL.
+    """
+    cdef int64_t at = 0, f
+    while left[at] >= 0:
+        f = feature[at]
+        if leaf < right[at]:
+            if high != NULL:
+                high[f] = min(high[f], threshold[at])
+            at = left[at]
+        else:
+            if low != NULL:
+                low[f] = max(low[f], threshold[at])
+            at = right[at]
+    return at == leaf
+
+
+cdef int ascend(
+    const int64_t[:] left, const int64_t[:] right, const int64_t[:] feature, const double[:] threshold,
+    const int64_t[::1] leaves, double[:, ::1] low, double[:, ::1] high
+) except -1:
+    """Go from each leaf to the root, wherever the nodes are."""
     cdef int64_t n = left.shape[0], i, j, at, above, f
     cdef int32_t* parents = <int32_t*> malloc(n * sizeof(int32_t))
     if parents == NULL:
@@ -294,3 +334,4 @@ def boxes(
                 at = above
                 above = parents[at]
     free(parents)
+    return 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import batched
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensem
 from scoreline.storage.models.compiled.estimators import compile_estimator, is_known
 from scoreline.storage.models.compiled.probe_documents import probe_documents
 from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
+from scoreline.storage.models.compiled.threads import in_threads
 from scoreline.storage.models.compiled.trees import NotPackable
 from scoreline.storage.models.compiled.validated import Compiled
 from scoreline.storage.models.compiled.vectorizers import WordCounter, compile_vectorizer, is_vectorizer
@@ -25,6 +27,11 @@ from scoreline.storage.models.compiled.wholes import is_whole
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
 
+_PARTS = 5
+"""Number of parts of the rows of a comparison, each of which is scored by one call."""
+_MAX_RESULTS = 1 << 20
+"""Maximum number of results of scikit-learn that are kept until they are compared. If there are more, each part is
+compared before the next part is scored."""
 _TIME_LIMIT = "billiard.exceptions.SoftTimeLimitExceeded"
 """What Celery raises anywhere in a task that takes too long. It is known by its name, because storage does not need
 Celery."""
@@ -131,36 +138,48 @@ def _compare(estimator: Any, compiled: Compiled) -> None:
     if compiled.n_features > MAX_FEATURES:
         raise NotPackable(f"rows of so many features ({compiled.n_features:,}) are not compared")
     rows = probe_rows(compiled.trees, compiled.n_features, wide=compiled.wide, categorical=compiled.categorical)
+    n_nodes = sum(len(tree.left) for tree in compiled.trees) if compiled.in_threads else 0
+    few = len(rows) * compiled.trees[0].values[0].size <= _MAX_RESULTS
+    together = _PARTS if n_nodes and few else 1
     compared = False
-    for what, x in variants(rows, compiled.categorical):
-        third = len(x) // 3 + 3
-        by_column = np.asfortranarray(x[-third:])  # as tables are in memory
-        for part in (x[:-third] if len(x) > third else x, by_column, x[:1]) if what == "numbers" else (x[:third],):
-            expected, refusal = _outcome(estimator, compiled, part)
+    for parts in batched(_parts(rows, compiled.categorical), together):
+        with warnings.catch_warnings():  # which is for all threads
+            warnings.simplefilter("ignore")
+            outcomes = in_threads(lambda part: _outcome(estimator, compiled, part[1]), parts, n_nodes)
             with replaced(estimator, compiled.methods):
-                got, refused = _outcome(estimator, compiled, part)
+                found = in_threads(lambda part: _outcome(estimator, compiled, part[1]), parts, n_nodes)
+        for (what, _), (expected, refusal), (got, refused) in zip(parts, outcomes, found, strict=True):
             if refusal != refused or not _equal(expected, got):
                 raise NotPackable(f"its results for rows with {what} differ from those of scikit-learn")
             compared = compared or refusal is None
-            if refusal is not None:
-                break
     if not compared:
         raise NotPackable("scikit-learn refuses the rows with which it would be compared")
+
+
+def _parts(rows: Any, categorical: Sequence[int]) -> Iterator[tuple[str, Any]]:
+    """Yield the rows that are compared in one call, and what they contain."""
+    for what, x in variants(rows, categorical):
+        third = len(x) // 3 + 3
+        if what != "numbers":
+            yield what, x[:third]
+            continue
+        yield what, x[:-third] if len(x) > third else x
+        by_column = np.asfortranarray(x[-third:])  # as tables are in memory
+        yield what, by_column
+        yield what, x[:1]
 
 
 def _outcome(estimator: Any, compiled: Compiled, x: Any) -> tuple[list[np.ndarray[Any, Any]], str | None]:
     """Return the results of an estimator as arrays, and None; or no results and the error if it refuses the rows."""
     if compiled.evaluate is not None:
         return [compiled.evaluate(x)], None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        results: list[np.ndarray[Any, Any]] = []
-        try:
-            for method, kind in compiled.compared or _first_method(estimator, x.dtype.type):
-                result = getattr(estimator, method)(x.astype(kind, copy=False))
-                results += result if isinstance(result, list) else [result]
-        except ValueError as error:
-            return [], str(error)
+    results: list[np.ndarray[Any, Any]] = []
+    try:
+        for method, kind in compiled.compared or _first_method(estimator, x.dtype.type):
+            result = getattr(estimator, method)(x.astype(kind, copy=False))
+            results += result if isinstance(result, list) else [result]
+    except ValueError as error:
+        return [], str(error)
     return results, None
 
 

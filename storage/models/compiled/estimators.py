@@ -98,7 +98,7 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
         return result(sums)
 
     compiled.__name__ = method  # scikit-learn decides by the name of a method what its results mean
-    return Compiled.of({method: compiled}, packed, trees)
+    return replace(Compiled.of({method: compiled}, packed, trees), in_threads=True)
 
 
 def _gradient_boosting(model: Any) -> Compiled:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scoreline.storage.models.compiled import _select, _walk
 from scoreline.storage.models.compiled.columns import Columns, columns_of
 from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.threads import THREADS, in_threads
 from scoreline.storage.models.compiled.trees import (
     WORDS_OF_CATEGORIES,
     NotPackable,
@@ -203,14 +204,23 @@ def _nodes(
     steps = np.empty((len(trees), 3), np.int32)
     column_of = np.full(n_features, -1, np.int32)
     column_of[columns.used] = np.arange(len(columns.used))
-    work = working_memory(sizes.max())
     ranks = (columns.thresholds, columns.offsets) if wide else None
-    for number, (tree, root, size) in enumerate(zip(trees, roots, sizes, strict=True)):
-        if size > 1 << (32 - shift):
-            raise NotPackable(f"a tree of {size:,} nodes is too large for {len(columns.used):,} features")
-        own = nodes[root * NODE.itemsize : (root + size) * NODE.itemsize]
-        depth, mean = lay_out(tree, own, work, n_splits=n_splits, columns=column_of, ranks=ranks, shift=shift)
-        steps[number] = *_steps(depth, mean), depth
+
+    def write(numbers: Sequence[int]) -> None:
+        work = working_memory(sizes[numbers].max())
+        for number in numbers:
+            root, size = roots[number], sizes[number]
+            if size > 1 << (32 - shift):
+                raise NotPackable(f"a tree of {size:,} nodes is too large for {len(columns.used):,} features")
+            own = nodes[root * NODE.itemsize : (root + size) * NODE.itemsize]
+            depth, mean = lay_out(
+                trees[number], own, work, n_splits=n_splits, columns=column_of, ranks=ranks, shift=shift
+            )
+            steps[number] = *_steps(depth, mean), depth
+
+    every = range(len(trees))
+    shares = [every[first::THREADS] for first in range(min(THREADS, len(trees)))]
+    in_threads(write, shares, int(sizes.sum()))
     return Nodes(nodes, roots, steps, shift)
 
 

@@ -35,6 +35,8 @@ class Compiled:
     """Computes the results that are compared with those of scikit-learn. By default, methods of the estimator do."""
     compared: Sequence[tuple[str, type[np.number[Any]]]] = ()
     """The methods that are compared, each on rows of a type. By default, the first of those that an estimator has."""
+    in_threads: bool = False
+    """Whether threads may call the methods at once, because they call no code but scikit-learn's own."""
 
     @classmethod
     def of(cls, methods: Methods, packed: PackedTrees, trees: Sequence[TreeArrays]) -> Self:

@@ -305,3 +305,47 @@ def test_damaged_arrays_are_refused_exactly_if_they_are_not_those_of_trees() -> 
         if packed is not None and expected is not None:
             assert_equal(packed, expected)
     assert min(verdicts.values()) > 50
+
+
+def box_of(tree: TreeArrays, leaf: int, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the intervals that lead to a leaf, from the leaf to the root."""
+    low, high = np.full(n_features, -np.inf), np.full(n_features, np.inf)
+    above = {int(child): node for side in (tree.left, tree.right) for node, child in enumerate(side) if child >= 0}
+    while leaf in above:
+        node = above[leaf]
+        feature, threshold = tree.feature[node], tree.threshold[node]
+        if tree.left[node] == leaf:
+            high[feature] = min(high[feature], threshold)
+        else:
+            low[feature] = max(low[feature], threshold)
+        leaf = node
+    return low, high
+
+
+def depth_first(tree: TreeArrays) -> TreeArrays:
+    """Number the nodes of a tree as scikit-learn does."""
+    order, waiting = [], [0]
+    while waiting:
+        node = waiting.pop()
+        order.append(node)
+        waiting += [int(tree.right[node]), int(tree.left[node])] if tree.left[node] >= 0 else []
+    place = np.append(np.argsort(order), -1)
+    return replace(
+        tree,
+        left=place[tree.left[order]],
+        right=place[tree.right[order]],
+        feature=tree.feature[order],
+        threshold=tree.threshold[order],
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_box_of_a_leaf_has_the_thresholds_above_it_however_nodes_are_numbered(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    own = random_tree(random, int(random.integers(0, 60)), np.array(SPECIAL[:-2]), 3)
+    for tree in (own, depth_first(own)):
+        leaves = random.permutation(np.flatnonzero(tree.left < 0))
+        low, high = np.full((len(leaves), 3), -np.inf), np.full((len(leaves), 3), np.inf)
+        _pack.boxes(tree.left, tree.right, tree.feature, tree.threshold, leaves, low, high)
+        for leaf, *ends in zip(leaves, low, high, strict=True):
+            np.testing.assert_array_equal(ends, box_of(tree, int(leaf), 3))
