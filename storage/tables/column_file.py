@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,8 @@ class ColumnFile:
         """For each column in the file, the position of its values, and that of its validity bits if it has nulls."""
         self.arrays: dict[str, pa.Array] = {}
         """The columns that are in memory."""
+        self._pieces: _Pieces | None = None
+        """How the memory of the last batch was divided."""
 
     def add(self, name: str, column: pa.ChunkedArray) -> None:
         """Add the values of a column, one for each row. Raise `OSError` if the disk is full."""
@@ -72,32 +74,46 @@ class ColumnFile:
         """Return the rows from `start` to `stop`. Raise `OSError` if the disk cannot be read."""
         first = start - start % 8  # at a whole byte of bits
         rows = stop - first
-        sizes = {name: _size(rows, bit_width(self._kinds[name]) or 0) for name in self.places}
-        validity = _aligned(_size(rows, 1))
-        with_nulls = sum(valid is not None for _, valid in self.places.values())
-        total = sum(map(_aligned, sizes.values())) + with_nulls * validity
-        block = self._memory.array(max(total, 1), max(total, 1))
-        buffer = pa.foreign_buffer(block.ctypes.data, max(total, 1), block)
-        end = 0
-
-        def take(position: int, size: int) -> pa.Buffer:
-            nonlocal end
-            begin, end = end, end + _aligned(size)
-            self._read(block[begin : begin + size], position)
-            return buffer.slice(begin, size)
-
+        if self._pieces is None or self._pieces.rows != rows:
+            self._pieces = self._divide(rows)
+        total = max(self._pieces.size, 1)
+        block = self._memory.array(total, total)
+        buffer, view = pa.foreign_buffer(block.ctypes.data, total, block), memoryview(block)
         arrays: list[pa.Array] = []
-        for name, kind in self._kinds.items():
-            if name not in self.places:
-                arrays.append(self.arrays[name].slice(first, rows))
+        for kind, values, valid in self._pieces.of_columns:
+            if values is None:
+                arrays.append(self.arrays[self._schema.names[len(arrays)]].slice(first, rows))
                 continue
-            values, valid = self.places[name]
-            bits = bit_width(kind) or 0
-            data = take(values + first * bits // 8, sizes[name])
-            nulls = None if valid is None else take(valid + first // 8, _size(rows, 1))
-            arrays.append(pa.Array.from_buffers(kind, rows, [nulls, data], -1 if valid is not None else 0))
+            buffers: list[pa.Buffer | None] = [None]
+            if valid is not None:
+                self._read(view[valid.begin : valid.end], valid.position + first * valid.bits // 8)
+                buffers = [buffer.slice(valid.begin, valid.end - valid.begin)]
+            self._read(view[values.begin : values.end], values.position + first * values.bits // 8)
+            buffers.append(buffer.slice(values.begin, values.end - values.begin))
+            arrays.append(pa.Array.from_buffers(kind, rows, buffers, 0 if valid is None else -1))
         self.check_mark()
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema).slice(start - first)
+
+    def _divide(self, rows: int) -> _Pieces:
+        """Divide the memory of a batch between the columns. All batches with as many rows are divided alike."""
+        end = 0
+
+        def take(position: int, bits: int) -> _Piece:
+            nonlocal end
+            begin, end = end, end + _aligned(_size(rows, bits))
+            return _Piece(position, bits, begin, begin + _size(rows, bits))
+
+        found: list[tuple[pa.DataType, _Piece | None, _Piece | None]] = []
+        for name, kind in self._kinds.items():
+            values, valid = self.places.get(name, (None, None))
+            found.append(
+                (
+                    kind,
+                    None if values is None else take(values, bit_width(kind) or 0),
+                    None if valid is None else take(valid, 1),
+                )
+            )
+        return _Pieces(rows, end, found)
 
     def write(self, data: Any) -> int:
         """Append bytes to the file, and return their position."""
@@ -114,13 +130,33 @@ class ColumnFile:
                 raise OSError("the process that shared the rows has deleted them")
             os.utime(self._file.fileno())
 
-    def _read(self, into: Any, position: int) -> None:
-        view = memoryview(into)
+    def _read(self, view: memoryview, position: int) -> None:
         while len(view):
             count = os.preadv(self._file.fileno(), [view], position)
             if not count:
                 raise OSError("a file for temporary data ends early")
             view, position = view[count:], position + count
+
+
+class _Piece(NamedTuple):
+    """Values of one size in the memory of a batch."""
+
+    position: int
+    """Position in the file of the value of the first row."""
+    bits: int
+    """Size of a value."""
+    begin: int
+    """Position in the memory."""
+    end: int
+
+
+class _Pieces(NamedTuple):
+    """How the memory of a batch is divided."""
+
+    rows: int
+    size: int
+    of_columns: list[tuple[pa.DataType, _Piece | None, _Piece | None]]
+    """For each column its type, its values if they are in the file, and its validity bits if it has nulls."""
 
 
 def bit_width(kind: pa.DataType) -> int | None:

@@ -29,8 +29,10 @@ _SEVERAL = 0.7
 a window is still scored while the next window is decoded."""
 _BATCHES = 12
 """Minimum number of batches for which a window in memory has room. The memory of a batch is freed as soon as the batch
-is scored. Batches of a window on disk are as small, because the next one is read while one is scored, and features take
-memory, too."""
+is scored."""
+_DISK_BATCHES = 6
+"""The same for a window on disk, whose rows do not take memory beside the batches. Larger batches take less time for
+each column: with 12 batches, reading and counting 60,000 rows of 800 columns took 0.2 s more of 2.3 s."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 32 << 20
@@ -84,7 +86,8 @@ class WideReader(RowGroupReader):
     def _limits(self, batch_rows: int) -> tuple[int, int]:
         """Return the maximum number of rows of a window and of a batch."""
         most = max(1, self._group.window_bytes * self._group.rows // max(self._group.decoded_bytes, 1))
-        batch_rows = min(batch_rows, align(max(1, most // _BATCHES)))
+        batches = _BATCHES if self._disk is None else _DISK_BATCHES
+        batch_rows = min(batch_rows, align(max(1, most // batches)))
         return (most if self._disk is None else self._disk.most_rows), batch_rows
 
     def peek(self, start: int, stop: int) -> pa.RecordBatch | None:
