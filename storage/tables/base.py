@@ -11,6 +11,8 @@ from scoreline.storage.objects.base import ObjectStore
 if TYPE_CHECKING:  # an application that only submits jobs does not need pyarrow
     import pyarrow as pa
 
+    from scoreline.storage.tables import parquet_footers
+
 ALIGNED_ROWS = 64
 """Rows are divided into batches at multiples of this number. Linear algebra computes rows in blocks, and may round the
 remaining rows differently. With these multiples, the rounding of a row does not depend on the size of the batches."""
@@ -103,6 +105,17 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """The rows of a small file, which can be decoded together with those of others (see `parquet_alike`)."""
+
+    footer: parquet_footers.Footer
+    size: int
+    """Size of the rows in bytes, when they are decoded. A text that is encoded only once is counted once."""
+    most: int
+    """Maximum size of the rows: if each text is as long as all encoded texts together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
     """The columns of an object, and its division into spans."""
 
@@ -114,6 +127,9 @@ class Survey:
     decode: Callable[[], pa.RecordBatch | None] | None = field(default=None, compare=False, repr=False)
     """Decodes all rows and columns of an object whose bytes are in memory, or returns None if parts should do it. It
     keeps the bytes in memory. It is None for formats that do not decode objects in advance."""
+    encoded: Encoded | None = field(default=None, compare=False, repr=False)
+    """The rows of the object, if they can be decoded together with those of other objects. They keep the bytes in
+    memory, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ bytes of such an object in memory. It therefore decodes the object at once, and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,24 +68,41 @@ class Decoder:
         """
         metadata = file.metadata
         rows: int = metadata.num_rows
-        known, layout = self._last
-        if not known.equals(schema):
-            layout = _layout(schema)
-            self._last = schema, layout
-        if metadata.num_row_groups != 1 or layout is None or layout.row_bytes * rows > _MOST_BYTES:
+        if metadata.num_row_groups != 1:
             return None
-        if features and len(schema) > 2 * len(features) + _OTHER_COLUMNS:
+        group = metadata.row_group(0)
+        if self.measure(schema, features, rows, lambda place: group.column(place).total_uncompressed_size) is None:
             return None
-        if layout.texts:
-            group = metadata.row_group(0)
-            texts = sum(group.column(place).total_uncompressed_size for place in layout.texts)
-            if texts * rows > _MOST_TEXT_BYTES:  # a dictionary has a text once, however many rows have it
-                return None
         try:
             batches = list(file.iter_batches(max(1, rows), use_threads=False))
         except (pa.ArrowException, OSError, ValueError):  # the part that reads the object explains the error
             return None
         return batches[0] if len(batches) == 1 and batches[0].num_rows == rows else None
+
+    def measure(
+        self, schema: pa.Schema, features: Collection[str], rows: int, bytes_of: Callable[[int], int]
+    ) -> tuple[int, int] | None:
+        """Return how many bytes the rows of an object take when they are decoded, probably and at most.
+
+        Return None if parts should decode them.
+
+        Parameters
+        ----------
+        bytes_of : callable
+            Returns the uncompressed size of a column by its position, as encoded.
+        """
+        known, layout = self._last
+        if not known.equals(schema):
+            layout = _layout(schema)
+            self._last = schema, layout
+        if layout is None or layout.row_bytes * rows > _MOST_BYTES:
+            return None
+        if features and len(schema) > 2 * len(features) + _OTHER_COLUMNS:
+            return None
+        numbers, texts = layout.row_bytes * rows, sum(map(bytes_of, layout.texts))
+        if texts * rows > _MOST_TEXT_BYTES:  # a dictionary has a text once, however many rows have it
+            return None
+        return numbers + texts, numbers + texts * rows
 
 
 def read_rows(rows: pa.RecordBatch, span: Span, columns: list[str], batch_rows: int) -> Iterator[Rows]:

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scoreline.storage.errors import UnreadableInput, one_line
-from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
+from scoreline.storage.tables.base import Encoded, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.forward import ForwardReader
 from scoreline.storage.tables.held_rows import Decoder, held_rows, read_rows
 from scoreline.storage.tables.kept_reader import KeptReader
+from scoreline.storage.tables.parquet_alike import AlikeFile, AlikeFiles, parquet_footers
 from scoreline.storage.tables.parquet_chunks import Leaves
 from scoreline.storage.tables.parquet_held import open_held, read_held
 from scoreline.storage.tables.parquet_layout import is_joined
@@ -88,6 +89,7 @@ class ParquetFormat:
         """The result of the last survey: the schema of the object, the names of its columns without nulls, and the
         schema in which these columns are not nullable. It is cached, because most objects of a job have the same
         columns."""
+        self._alike = AlikeFiles()
         self._counted: tuple[pa.Schema, dict[str, int]] = (pa.schema([]), {})
         """The schema of an object, and the positions of its columns whose nulls are counted."""
 
@@ -96,8 +98,10 @@ class ParquetFormat:
 
         If the footer does not have the null count of an integer or boolean column, this column is read, too.
         """
-        raw = RangedFile(source.store, source.key, source.size, source.etag)
         data = held_bytes(source)
+        if data is not None and (found := self._alike.find(data)) is not None:
+            return self._survey_alike(source, found, features)
+        raw = RangedFile(source.store, source.key, source.size, source.etag)
         file = self._open(source, raw=raw) if data is None else open_held(source, data)
         metadata = file.metadata
         if is_joined(raw, source.size, metadata):
@@ -116,13 +120,39 @@ class ParquetFormat:
             row = stop
         schema = _schema(file, source)
         without_nulls = frozenset(self._without_nulls(source, file, schema))
+        settled = self._settled(schema, without_nulls)
+        if data is None:
+            return Survey(schema=settled, spans=tuple(spans))
+        footer = self._alike.learn(data, schema, metadata, self._counted[1])
+        return Survey(
+            schema=settled,
+            spans=tuple(spans),
+            decode=partial(self._decoder.decode, file, schema, features),
+            encoded=None if footer is None else self._encoded(footer, schema, features),
+        )
+
+    def _survey_alike(self, source: Pinned, found: AlikeFile, features: Collection[str]) -> Survey:
+        """Return the survey of a small object with the columns of an earlier one."""
+        footer = found.footer
+        return Survey(
+            schema=self._settled(found.schema, found.without_nulls),
+            spans=(found.span,),
+            decode=lambda: self._decoder.decode(open_held(source, footer.data), found.schema, features),
+            encoded=self._encoded(footer, found.schema, features),
+        )
+
+    def _encoded(self, footer: parquet_footers.Footer, schema: pa.Schema, features: Collection[str]) -> Encoded | None:
+        size = self._decoder.measure(schema, features, footer.rows, footer.bytes_of)
+        return None if size is None else Encoded(footer=footer, size=size[0], most=size[1])
+
+    def _settled(self, schema: pa.Schema, without_nulls: frozenset[str]) -> pa.Schema:
+        """Return a schema in which the columns without nulls are not nullable."""
         before, none_before, found = self._surveyed
         if none_before != without_nulls or not before.equals(schema, check_metadata=True):
             fields = [field.with_nullable(field.name not in without_nulls) for field in schema]
             found = pa.schema(fields, schema.metadata)
             self._surveyed = (schema, without_nulls, found)
-        decode = None if data is None else partial(self._decoder.decode, file, schema, features)
-        return Survey(schema=found, spans=tuple(spans), decode=decode)
+        return found
 
     def _without_nulls(self, source: Pinned, file: pq.ParquetFile, schema: pa.Schema) -> set[str]:
         """Return the integer and boolean columns without nulls.

@@ -17,6 +17,7 @@ from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.tables.base import Listed, Pinned, Survey
 from scoreline.storage.tables.ranged import RangedFile, changed
 from scoreline.storage.tables.spool import RECORD_BYTES, Spool
+from scoreline.storage.tables.spooled_blocks import SpooledBlocks
 from scoreline.storage.tables.survey_orders import SurveyOrders
 
 SMALL_BYTES = 1 << 20
@@ -35,10 +36,6 @@ memory that each object takes besides its bytes."""
 KEPT_S = 20.0
 """Seconds for which unused objects are kept for parts, as readers are. A process that has more parts of the job to
 score begins the next part within a second."""
-
-
-_BLOCK_BYTES, _BLOCK_OBJECTS = 1 << 20, 256
-"""Size of the objects or their rows, or number of objects, after which rows are written to the spool together."""
 
 
 type Recall = Callable[[], bytes | pa.RecordBatch | None]
@@ -119,9 +116,7 @@ class KeptObjects:
         self._kept_s = kept_s
         self._spool = spool
         self._is_spooling = False
-        self._decoded: list[tuple[Pinned, pa.RecordBatch]] = []
-        """Objects whose rows have to be written to the spool."""
-        self._decoded_bytes = 0
+        self._blocks = None if spool is None else SpooledBlocks(spool)
         self._most_bytes = _KEPT_BYTES
         self._objects: dict[tuple[str, str], tuple[Pinned, int]] = {}
         self._bytes = 0
@@ -155,32 +150,10 @@ class KeptObjects:
 
     def add(self, held: Pinned, survey: Survey, kept: Kept) -> None:
         """Keep an object that `hold` has read, where `reserve` found enough."""
-        rows = sum(span.rows for span in survey.spans)
         if Kept.IN_MEMORY in kept:
-            self._objects[held.uri, held.etag] = held, rows
-        if Kept.IN_SPOOL not in kept or self._spool is None or (data := held_bytes(held)) is None:
-            return
-        batch = None if survey.decode is None else survey.decode()
-        if batch is None:
-            self._spool.add(held, data, rows)
-            return
-        if self._decoded and (
-            self._decoded_bytes > _BLOCK_BYTES
-            or len(self._decoded) == _BLOCK_OBJECTS
-            or not batch.schema.equals(self._decoded[0][1].schema, check_metadata=True)
-        ):
-            self._write_decoded(self._spool)
-        self._decoded.append((held, batch))
-        # The columns of a wide object take memory like its bytes. `nbytes` takes a tenth of the time of decoding
-        self._decoded_bytes += max(len(data), batch.get_total_buffer_size())
-
-    def _write_decoded(self, spool: Spool) -> None:
-        """Write the rows of objects to the spool, or their bytes if there is not enough space."""
-        objects, self._decoded, self._decoded_bytes = self._decoded, [], 0
-        if objects and not spool.add_rows(objects):
-            for held, batch in objects:
-                if (data := held_bytes(held)) is not None:
-                    spool.add(held, data, batch.num_rows)
+            self._objects[held.uri, held.etag] = held, sum(span.rows for span in survey.spans)
+        if Kept.IN_SPOOL in kept and self._blocks is not None and (data := held_bytes(held)) is not None:
+            self._blocks.add(held, data, survey)
 
     def find(self, source: Pinned) -> Pinned:
         """Return the object in memory if it is kept; otherwise `source`."""
@@ -189,8 +162,8 @@ class KeptObjects:
 
     def hand_on(self) -> None:
         """Keep the objects for parts of the job, until they are unused for some time."""
-        if self._is_spooling and self._spool is not None:
-            self._write_decoded(self._spool)
+        if self._is_spooling and self._spool is not None and self._blocks is not None:
+            self._blocks.flush()
             self._spool.publish()
             self._is_spooling = False  # the spool now deletes the objects itself
             self._forget()
@@ -245,7 +218,8 @@ class KeptObjects:
 
     def _forget(self) -> None:
         """Forget the objects in memory."""
-        self._decoded, self._decoded_bytes = [], 0
+        if self._blocks is not None:
+            self._blocks.clear()
         self._objects.clear()
         self._bytes = 0
         used, self._used = self._used, None

@@ -161,15 +161,21 @@ class Spool:
             records.append(_RECORD.pack(_name(source), self._end, rows, _AS_BYTES, len(data), digest))
             self._end += len(data)
 
-    def add_rows(self, objects: Sequence[tuple[Pinned, pa.RecordBatch]]) -> bool:
-        """Write the rows of objects with equal columns as a block. Call `reserve` for each first.
+    def add_rows(self, objects: Sequence[tuple[Pinned, int]], rows: pa.RecordBatch) -> bool:
+        """Write the rows of objects as a block. Call `reserve` for each object first.
 
         Return False if there is not enough space. The caller then adds the bytes of the objects.
+
+        Parameters
+        ----------
+        objects : sequence of tuple of Pinned and int
+            The objects, and the number of rows of each.
+        rows : RecordBatch
+            All of their rows, in order.
         """
         records = self._records
         if records is None:
             return True
-        rows = pa.concat_batches([batch for _, batch in objects])
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as writer:
             writer.write_batch(rows)
@@ -180,10 +186,9 @@ class Spool:
         self._reserved, self._expected = self._reserved + more, self._expected + more
         digest, place = hashlib.sha256(data).digest(), 0
         if self._write(data, self._end):
-            for source, batch in objects:
-                record = _name(source), self._end, batch.num_rows, place, len(data), digest
-                records.append(_RECORD.pack(*record))
-                place += batch.num_rows
+            for source, count in objects:
+                records.append(_RECORD.pack(_name(source), self._end, count, place, len(data), digest))
+                place += count
             self._end += len(data)
         return True
 

@@ -77,7 +77,7 @@ def surveys(
             surveyed = early or tables.survey(source, options, features)
             if kept is not None and place:
                 kept.add(source, surveyed, place)
-            yield replace(surveyed, decode=None)  # which keeps the bytes of the object
+            yield Survey(schema=surveyed.schema, spans=surveyed.spans)  # the rest keeps the bytes of the object
             del source, surveyed, early
     finally:
         ahead.close()

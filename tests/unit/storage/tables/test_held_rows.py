@@ -104,7 +104,7 @@ def test_few_objects_wait_in_memory_if_they_are_much_larger_than_their_rows(
     assert source.size > 200_000
     together: list[int] = []
 
-    def noted(_: Spool, objects: Sequence[tuple[Pinned, pa.RecordBatch]]) -> bool:
+    def noted(_: Spool, objects: Sequence[tuple[Pinned, int]], rows: pa.RecordBatch) -> bool:
         together.append(len(objects))
         return True
 
