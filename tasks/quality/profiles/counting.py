@@ -56,6 +56,10 @@ class ColumnCounts:
         kind = self._counted_as
         if isinstance(column, pa.ChunkedArray) and column.num_chunks == 1:
             column = column.chunk(0)
+        elif kind == "number" and self._type == "number" and isinstance(column, pa.Array) and not column.null_count:
+            self._rows += len(column) if rows is None else len(rows)
+            self._number_counts().add(_numbers(column), rows)
+            return
         if rows is not None and (kind != "number" or column.null_count or isinstance(column, pa.ChunkedArray)):
             column, rows = column.take(pa.array(rows)), None
         self._rows += len(column) if rows is None else len(rows)
@@ -115,6 +119,8 @@ class GroupCounts:
     def __init__(self, empty: ColumnProfile = EMPTY_COLUMN) -> None:
         self._empty = empty
         self._columns: dict[tuple[Kind, str], ColumnCounts] = {}
+        self._schemas: dict[Kind, tuple[pa.Schema, list[ColumnCounts]]] = {}
+        """The schema of the batch before, and the counts of its columns in their order."""
         self.rows = 0
 
     def add(
@@ -134,11 +140,18 @@ class GroupCounts:
         """
         self.rows += rows
         for kind, table in columns.items():
-            for name, column in zip(table.schema.names, table.columns, strict=True):
-                counts = self._columns.get((kind, name))
-                if counts is None:
-                    counts = self._columns[kind, name] = ColumnCounts(name, kind, self._empty)
-                counts.add(column, None if chosen is None else chosen[kind])
+            places = None if chosen is None else chosen[kind]
+            for counts, column in zip(self._counts_of(kind, table.schema), table.columns, strict=True):
+                counts.add(column, places)
+
+    def _counts_of(self, kind: Kind, schema: pa.Schema) -> list[ColumnCounts]:
+        known = self._schemas.get(kind)
+        if known is None or not known[0].equals(schema):
+            for name in schema.names:
+                if (kind, name) not in self._columns:
+                    self._columns[kind, name] = ColumnCounts(name, kind, self._empty)
+            known = self._schemas[kind] = schema, [self._columns[kind, name] for name in schema.names]
+        return known[1]
 
     def profile(self) -> Profile:
         """Return the profile of all rows so far."""

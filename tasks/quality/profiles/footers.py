@@ -32,6 +32,8 @@ MAX_BYTES = 64 << 20
 _FIELDS = ("histogram", "lengths")
 _WIDTHS = (1, 2, 4, 8)
 _FORMAT = 1
+_JOINED = 8
+"""Number of histograms that are joined at a time. They take at most 64 KB."""
 
 type Arrays = tuple[int, Any, Any]
 """The level of a histogram, its buckets in ascending order, and their counts."""
@@ -84,36 +86,37 @@ class HistogramSum:
     def __init__(self, limit: int) -> None:
         self.limit, self._level = limit, MAX_LEVEL
         self._buckets = self._counts = np.empty(0, np.int64)
+        self._waiting: list[Arrays] = []
 
     @property
     def arrays(self) -> Arrays:
         """The sum so far."""
+        self._join()
         return self._level, self._buckets, self._counts
 
     def add(self, arrays: Arrays) -> None:
-        """Add a histogram."""
-        level, buckets, counts = arrays
-        if level > self._level:
-            buckets = coarsened(buckets, level - self._level)
-        elif level < self._level:
-            self._level, self._buckets = level, coarsened(self._buckets, self._level - level)
-            self._level, self._buckets, self._counts = join_buckets(level, self._buckets, self._counts, self.limit)
-        places = np.searchsorted(self._buckets, buckets)
-        known = len(self._buckets) and bool((self._buckets.take(places, mode="clip") == buckets).all())
-        if known:
-            self._counts += np.bincount(places, counts, len(self._counts)).astype(np.int64)
+        """Add a histogram. Some are held and joined at once, because each sorting takes longer than its numbers do."""
+        self._waiting.append(arrays)
+        if len(self._waiting) >= _JOINED:
+            self._join()
+
+    def _join(self) -> None:
+        if not self._waiting:
             return
+        held = [(self._level, self._buckets, self._counts), *self._waiting]
+        level = min(level for level, _, _ in held)
         self._level, self._buckets, self._counts = join_buckets(
-            self._level,
-            np.concatenate([self._buckets, buckets]),
-            np.concatenate([self._counts, counts]),
+            level,
+            np.concatenate([buckets if at == level else coarsened(buckets, at - level) for at, buckets, _ in held]),
+            np.concatenate([counts for _, _, counts in held]),
             self.limit,
         )
+        self._waiting = []
 
     def histogram(self) -> Histogram:
         """Return the histogram of all values so far."""
-        counts = ArrayCounts(self._buckets.copy(), self._counts.copy())
-        return Histogram(level=self._level, counts=counts, limit=self.limit)
+        level, buckets, counts = self.arrays
+        return Histogram(level=level, counts=ArrayCounts(buckets.copy(), counts.copy()), limit=self.limit)
 
 
 class ProfileSum:

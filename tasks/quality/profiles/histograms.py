@@ -100,6 +100,15 @@ class Histogram:
         """The buckets in ascending order, and the number of values up to the end of each."""
         return list(self.counts), list(accumulate(self.counts.values()))
 
+    @cached_property
+    def compared(self) -> dict[int, tuple[Histogram, Any, Any]]:
+        """What was measured between other histograms and this one, by the `id` of the other.
+
+        Each entry holds the other histogram, the arguments and the measures. The report of a job needs the same
+        measures as its checks (see `drift.drift_of_numbers`).
+        """
+        return {}
+
     def merge(self, other: Histogram) -> Histogram:
         """Return the histogram of the values of both; raises `ValueError` if their limits differ."""
         if self.limit != other.limit:

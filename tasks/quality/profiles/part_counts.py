@@ -60,11 +60,12 @@ class PartCounts:
             The URIs of the objects from which the rows come, in order, and the numbers of the rows within them.
         """
         self.rows += batch.num_rows
-        kept = [name for name in self.kept if name not in self.features]
-        scores = None
-        if results is not None:
+        columns: Columns = {"feature": batch.select(list(self.features))}
+        if kept := [name for name in self.kept if name not in self.features]:
+            columns["kept"] = batch.select(kept)
+        scores = results
+        if results is not None and self.kept:
             scores = results.drop_columns([name for name in self.kept if name in results.schema.names])
-        columns: Columns = {"feature": batch.select(list(self.features)), "kept": batch.select(kept)}
         if scores is not None:
             columns["score"] = scores
         if self.one_in == 1:

@@ -198,6 +198,8 @@ def _shown(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, str) and not isinstance(value, Markup):
+        if value.isascii() and value.isprintable() and len(value) <= _LONGEST:
+            return value
         return printable(cut(value, _LONGEST))
     return value
 

@@ -128,3 +128,14 @@ def test_a_column_with_too_many_values_to_hold_is_compared_on_the_values_that_ar
     texts = [f"v{number}" for number in generator.zipf(1.5, 50_000) % 30_000]
     one, other = Values.of(texts[::2]), Values.of(texts[1::2])
     assert exceeded(drift_of_values(one, other), LIMITS) == []
+
+
+def test_a_measured_drift_is_that_of_its_own_arguments() -> None:
+    a, b, other = counted(normal(1)), counted(normal(2, mean=0.4)), counted(normal(3, mean=2.0))
+    first = drift_of_numbers(a.histogram, b.histogram, 1.0)
+    found = list(first)
+    first.clear()  # a caller may change what it gets
+    assert drift_of_numbers(a.histogram, b.histogram, 1.0) == found
+    wider = drift_of_numbers(a.histogram, b.histogram, 2.0)
+    assert wider == drift_of_numbers(counted(normal(1)).histogram, counted(normal(2, mean=0.4)).histogram, 2.0) != found
+    assert drift_of_numbers(other.histogram, b.histogram, 1.0) != found

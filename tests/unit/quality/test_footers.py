@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoreline.storage.errors import DocumentCorrupt
+from scoreline.tasks.quality.profiles.counting import profile_of
 from scoreline.tasks.quality.profiles.footers import ProfileSum, pack, unpack
 from scoreline.tasks.quality.profiles.part_counts import PartCounts
 from scoreline.tasks.quality.profiles.profile import Profile
@@ -112,3 +113,13 @@ def test_a_footer_is_bounded_in_size(columns: int) -> None:
     batch = pa.RecordBatch.from_arrays(list(x.T.copy()), list(counts.features))
     counts.add(batch, None, [], [("s3://bucket/object", np.arange(len(x)))])
     assert len(pack(counts.profile())) <= 1_200 * columns
+
+
+def test_many_profiles_add_up_to_the_profile_of_all_rows() -> None:
+    numbers = np.random.default_rng(5).lognormal(0, 4, (30, 400))
+    parts = [profile_of(pa.table({"x": row})) for row in numbers]
+    added = ProfileSum()
+    for part in parts:
+        added.add(pack(part))
+    assert added.profile() == profile_of(pa.table({"x": numbers.ravel()}))
+    assert added.profile().columns["x"].histogram.level < min(part.columns["x"].histogram.level for part in parts)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoreline.tasks.quality.profiles.sampling import RUN_ROWS, sampled_rows
+from scoreline.tasks.quality.profiles.sampling import _BLOCK, RUN_ROWS, sampled_rows
 
 URI = "s3://scoreline/in/rows.parquet"
 
@@ -40,6 +40,23 @@ def test_one_run_of_rows_in_so_many_is_chosen(one_in: int) -> None:
     within = (rows // RUN_ROWS % one_in)[::RUN_ROWS]
     assert len(np.unique(within)) >= min(one_in, 60)  # not every n-th run
     assert abs(within.mean() / one_in - 0.5 + 0.5 / one_in) < 0.06
+
+
+@pytest.mark.parametrize("one_in", [1, 3])
+def test_a_sample_does_not_end_where_its_rows_are_computed_anew(one_in: int) -> None:
+    border = _BLOCK * RUN_ROWS * one_in
+    for numbers in (np.arange(2 * border - 700, 2 * border + 900), np.arange(100, 3 * border)):
+        one_by_one = np.delete(numbers, 1)  # a row is missing, so they do not follow each other
+        of_these = set(one_by_one[sampled_rows(URI, one_by_one, one_in)].tolist())
+        assert set(numbers[sampled_rows(URI, numbers, one_in)].tolist()) - {int(numbers[1])} == of_these
+
+
+def test_a_sample_is_the_callers_own() -> None:
+    numbers = np.arange(1_000)
+    first = sampled_rows(URI, numbers, 4)
+    expected = first.tolist()
+    first += 1
+    assert sampled_rows(URI, numbers, 4).tolist() == expected
 
 
 def test_other_objects_have_other_rows() -> None:
