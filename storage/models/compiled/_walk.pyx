@@ -15,13 +15,58 @@ bits of the threshold are the number that the leaf has in the tree of scikit-lea
 The arrays must have been made by `pack`, which checks them. Nothing is checked while rows walk.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from scoreline.storage.models.compiled._ranks cimport rank_column
 
 VERSION = 7  # that of the module `extension`
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+
+    /* A node of a small tree, whose fields are read without a shift or a mask. The place is that of the first of the
+       keys of the rows of a group. */
+    typedef struct { uint32_t threshold; uint16_t left, place; } Short;
+
+    #define GROUP 8
+    #if defined(__GNUC__)
+    #define APART __attribute__((noinline))
+    #else
+    #define APART
+    #endif
+
+    /* Leave in `at` the leaf of each row of the groups after as many steps as the deepest leaf needs. Places are as wide
+       as addresses, so that a step takes seven instructions. Within another function, too few registers are left. */
+    static APART void walk_groups(
+        const Short *tree, const uint32_t *x, int64_t stride, int64_t groups, int depth, uint32_t *at)
+    {
+        for (; groups; groups--) {
+            uint64_t places[GROUP] = {0};
+            for (int d = 0; d < depth; d++)
+                for (int lane = 0; lane < GROUP; lane++) {
+                    const Short *node = tree + places[lane];
+                    uint64_t child = node->left;
+                    child += x[(uint64_t) node->place + lane] > node->threshold;
+                    places[lane] = child;
+                }
+            for (int lane = 0; lane < GROUP; lane++)
+                at[lane] = (uint32_t) places[lane];
+            x += GROUP * stride;
+            at += GROUP;
+        }
+    }
+    """
+    ctypedef struct Short:
+        uint32_t threshold
+        uint16_t left
+        uint16_t place
+    int GROUP
+    void walk_groups(
+        const Short* tree, const uint32_t* x, int64_t stride, int64_t groups, int depth, uint32_t* at
+    ) noexcept nogil
 
 cdef struct Node:
     uint32_t threshold
@@ -31,6 +76,8 @@ cdef enum:
     LANES = 16
     FEW_LANES = 8
     FEW_ROWS = 128
+    SHORT = 1 << 16  # more than the largest number of a short node
+    ROWS_OF_NODE = 3  # rows for each node of a tree, from which on short nodes save more time than they take
     CATEGORIES_WORDS = 8  # of 32 bits, one for each category
     MISSING_CATEGORY = 255
     LEAF_NUMBER = 0x003FFFFF
@@ -131,6 +178,26 @@ cdef void walk_to_depth(
             places[0] = step(tree, places[0], x + i * stride, packing)
         at[i] = places[0]
         i += 1
+
+
+cdef void group(const uint32_t* keys, int64_t stride, int64_t rows, uint32_t* groups) noexcept nogil:
+    """Copy the keys of each 8 rows, column by column, so that a step finds those of all 8 rows from one address."""
+    cdef int64_t i = 0, k
+    cdef int lane
+    while i + GROUP <= rows:
+        for k in range(stride):
+            for lane in range(GROUP):
+                groups[i * stride + k * GROUP + lane] = keys[(i + lane) * stride + k]
+        i += GROUP
+
+
+cdef void shorten(const Node* tree, int64_t n, Packing packing, Short* nodes) noexcept nogil:
+    """Copy the nodes of a tree as short nodes."""
+    cdef int64_t i
+    for i in range(n):
+        nodes[i].threshold = tree[i].threshold
+        nodes[i].left = <uint16_t> left_of(tree[i], packing)
+        nodes[i].place = <uint16_t> ((tree[i].packed & packing.mask) * GROUP)
 
 
 cdef void walk_categories(
@@ -261,22 +328,34 @@ cdef void keys_of_ranks(
             keys[i * stride + side + k] = MISSING_RIGHT_KEY if value != value else keys[i * stride + k]
 
 
+cdef inline bint is_short(int64_t size, int64_t rows) noexcept nogil:
+    """Return whether rows walk through short nodes of a tree of so many nodes."""
+    return size < SHORT and rows >= ROWS_OF_NODE * size
+
+
 cdef void add_trees(
-    const Node* nodes, const uint32_t* x, int64_t stride, int64_t rows,
+    const Node* nodes, int64_t n_nodes, const uint32_t* x, int64_t stride, int64_t rows,
     const uint32_t* categories, uint32_t first_category, uint32_t bits,
     const int64_t[::1] roots, const int32_t[:, ::1] steps, const int64_t[::1] addresses,
     int64_t value_stride, int width, Packing packing, const int32_t[::1] columns, double scale,
-    double* sums, int64_t sums_stride, uint32_t* at, int32_t* active
+    double* sums, int64_t sums_stride, uint32_t* at, int32_t* active, const uint32_t* groups, Short* short_nodes
 ) noexcept nogil:
     """Add the leaves of all trees for one block of rows."""
     cdef int t
+    cdef int64_t size, done
     for t in range(roots.shape[0]):
         if categories != NULL:
             walk_categories(
                 nodes + roots[t], x, stride, rows, steps[t, 2], packing, categories, first_category, bits, at
             )
         elif steps[t, 1] == 0:
-            walk_to_depth(nodes + roots[t], x, stride, rows, steps[t, 0], packing, at)
+            size = (roots[t + 1] if t + 1 < roots.shape[0] else n_nodes) - roots[t]
+            done = 0
+            if groups != NULL and is_short(size, rows):
+                shorten(nodes + roots[t], size, packing, short_nodes)
+                walk_groups(short_nodes, groups, stride, rows // GROUP, steps[t, 0], at)
+                done = rows - rows % GROUP
+            walk_to_depth(nodes + roots[t], x + done * stride, stride, rows - done, steps[t, 0], packing, at + done)
         else:
             walk(nodes + roots[t], x, stride, rows, steps[t, 0], steps[t, 1], packing, at, active)
         add_values(
@@ -353,11 +432,13 @@ def add_leaves(
     cdef uint32_t* at
     cdef int32_t* active
     cdef uint32_t* keys
+    cdef uint32_t* groups = NULL
+    cdef Short* short_nodes = NULL
     cdef const uint32_t* splits = &categories[0, 0] if categories.shape[0] else NULL
     cdef Packing packing
     cdef uint32_t bits = (1u << (shift - 1)) - 1
     cdef int64_t side = <int64_t> bits + 1
-    cdef int64_t begin = 0, rows, stride
+    cdef int64_t begin = 0, rows, stride, largest = 0, t, size, n_nodes
     cdef int64_t n_used = used.shape[0], n_rows = x.shape[0]
     cdef int64_t row_stride = x.strides[0] // <int64_t> sizeof(Value)
     cdef int64_t column_stride = x.strides[1] // <int64_t> sizeof(Value)
@@ -367,10 +448,20 @@ def add_leaves(
     at = <uint32_t*> malloc(block * sizeof(uint32_t))
     active = <int32_t*> malloc((block + LANES) * sizeof(int32_t))
     keys = <uint32_t*> malloc(block * (side + n_used) * sizeof(uint32_t))
-    if at == NULL or active == NULL or keys == NULL:
+    n_nodes = nodes.shape[0] // <int64_t> sizeof(Node)
+    for t in range(roots.shape[0]):
+        size = (roots[t + 1] if t + 1 < roots.shape[0] else n_nodes) - roots[t]
+        if steps[t, 1] == 0 and is_short(size, min(block, n_rows)):
+            largest = max(largest, size)
+    if largest and Value is float and n_used * GROUP < SHORT:
+        groups = <uint32_t*> malloc(block * n_used * sizeof(uint32_t))
+        short_nodes = <Short*> malloc(largest * sizeof(Short))
+    if at == NULL or active == NULL or keys == NULL or (groups == NULL) != (short_nodes == NULL):
         free(at)
         free(active)
         free(keys)
+        free(groups)
+        free(short_nodes)
         raise MemoryError()
     with nogil:
         while begin < n_rows:
@@ -388,11 +479,15 @@ def add_leaves(
                     &x[begin, 0], row_stride, column_stride, rows, used, first_category, thresholds, offsets, side,
                     stride, keys
                 )
+            if groups != NULL and stride == n_used:
+                group(keys, stride, rows, groups)
             add_trees(
-                <const Node*> &nodes[0], keys, stride, rows, splits, first_category, bits, roots, steps, addresses,
-                value_stride, width, packing, columns, scale, &out[begin, 0], out.shape[1], at, active
+                <const Node*> &nodes[0], n_nodes, keys, stride, rows, splits, first_category, bits, roots, steps, addresses,
+                value_stride, width, packing, columns, scale, &out[begin, 0], out.shape[1], at, active, groups if stride == n_used else NULL, short_nodes
             )
             begin += rows
     free(at)
     free(active)
     free(keys)
+    free(groups)
+    free(short_nodes)

@@ -85,6 +85,26 @@ def test_every_row_gets_the_values_of_its_leaves(
     assert sums[:, 0].tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_in_groups_arrive_where_few_rows_do(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given random trees, whose rows walk in groups if they are many: by shallow trees, at least three for each node
+    monkeypatch.setattr(nodes, "MAX_LEAVES", 0)
+    random = np.random.default_rng(seed)
+    trees = [random_tree(random, int(random.integers(1, 30)), np.array(SPECIAL[:-4]), N_FEATURES) for _ in range(9)]
+    packed = pack(trees, N_FEATURES, list(range(9)), wide=False)
+    assert isinstance(packed.form, Nodes)
+    assert (packed.form.steps[:, 1] == 0).any()
+    x = at_thresholds(trees)[: 200 + seed]
+    for missing in (0.0, 0.1):
+        x[random.random(x.shape) < missing] = np.nan
+        # When they walk at once, then they arrive where they do if too few for a group walk at a time
+        found, expected = np.zeros((len(x), 9)), np.zeros((len(x), 9))
+        packed.add_to(found, x)
+        for begin in range(0, len(x), 7):
+            packed.add_to(expected[begin : begin + 7], x[begin : begin + 7])
+        assert found.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
 @pytest.mark.parametrize("wide", [True, False])
 def test_a_copy_reads_the_values_of_its_own_arrays(copied: Callable[[PackedTrees], PackedTrees], wide: bool) -> None:
