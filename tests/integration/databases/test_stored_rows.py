@@ -187,12 +187,18 @@ def test_rows_that_the_server_returns_in_another_order_are_compared_by_their_key
 ) -> None:
     loads.database.run("CREATE TABLE scores (id bigint NOT NULL, prediction double precision)")
     loads.database.run("CREATE UNIQUE INDEX ON scores (id DESC)")
-    loads.database.run("INSERT INTO scores VALUES (2, 1), (1, 3)")  # where the order is ignored, nothing differs
-    for job_id in ("a", "b"):
-        loads.run_rows(job_id, pd.DataFrame({"id": [1, 2], "x": [0.0, 1.0]}))
+    rows = pd.DataFrame({"id": [1, 2], "x": [0.0, 1.0]})
+    loads.run_rows("a", rows)
+    loads.message("a")
+    scored = loads.rows()
+    # Given the values of the other key each, so that the column looks the same in the order of either side
+    loads.database.run("TRUNCATE scores")
+    loads.database.run("INSERT INTO scores VALUES (2, %s), (1, %s)", scored[1], scored[2])
+    for job_id, rows_sent in (("b", [2]), ("c", [2])):
+        loads.run_rows(job_id, rows)
         loads.message(job_id)
-        assert loads.rows() == pytest.approx({1: 1.0, 2: 3.0})
-    assert sent == [2]
+        assert loads.rows() == scored
+        assert sent == rows_sent
 
 
 def test_a_column_that_gets_another_type_meanwhile_is_not_filled_with_bits(
