@@ -12,6 +12,7 @@ from scoreline.storage.errors import DatabaseError
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.databases.part import Budget, PartLoader
 from scoreline.tasks.databases.registry import Receipt, Registry
+from scoreline.tasks.databases.stored_rows import StoredRows
 from scoreline.tasks.databases.swap import begin_new, check_replaceable, new_name
 from scoreline.tasks.databases.tables import (
     Mapped,
@@ -77,6 +78,7 @@ class Beginning:
                 schema=schema,
                 budget=self._budget(),
                 at_once=at_once,
+                stored=StoredRows.of(connection, table, columns),
             ),
             {},
         )

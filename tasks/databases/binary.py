@@ -30,8 +30,10 @@ _FIXED = {
 """Types of the server of fixed width: how they are written, and the types of Arrow that they hold without a change."""
 _TEXTS = {"text": (pa.string(), pa.large_string()), "varchar": (pa.string(), pa.large_string())}
 _VARIABLE = _TEXTS | {"bytea": (pa.binary(), pa.large_binary())}
-KEYS = {"int2": 21, "int4": 23, "int8": 20, "text": 25, "varchar": 25}
-"""Types whose values are equal only if they are written in the same way, with the type (OID) of their arrays' items."""
+KEYS = frozenset({"int2", "int4", "int8", "text", "varchar"})
+"""Types whose values are equal only if they are written in the same way."""
+_OIDS = {"int2": 21, "int4": 23, "int8": 20, "float4": 700, "float8": 701, "bool": 16, "text": 25, "varchar": 25}
+"""The type of the items of an array."""
 
 
 def is_same(kind: pa.DataType, name: str) -> bool:
@@ -62,17 +64,23 @@ def rows(columns: Sequence[pa.Array], names: Sequence[str]) -> Iterator[memoryvi
 
 
 def array(column: pa.Array, name: str) -> bytes:
-    """Return values, of which none is missing, as the server reads an array."""
-    head = np.array([1, 0, KEYS[name], len(column), 1], ">i4").tobytes()
+    """Return values as the server reads an array."""
+    head = np.array([1, column.null_count > 0, _OIDS[name], len(column), 1], ">i4").tobytes()
+    if is_fixed(name) and not column.null_count:
+        kind = np.dtype(_FIXED[name][0])
+        items = np.empty(len(column), [("length", ">i4"), ("value", kind)])
+        items["length"], items["value"] = kind.itemsize, numbers(column, name)
+        return head + items.tobytes()
     return b"".join([head, *_laid_out([column], [name], counted=False)])
 
 
-def read_array(data: bytes | None, name: str) -> NDArray[np.generic]:
-    """Return the values of an array of the server, or of none, with a type of fixed width. No value is missing."""
+def read_array(data: bytes, name: str) -> NDArray[np.generic]:
+    """Return the values of an array of the server with a type of fixed width. No value is missing.
+
+    The head of an empty array is shorter.
+    """
     kind = np.dtype(_FIXED[name][0])
-    if data is None:
-        return np.empty(0, kind.newbyteorder("="))
-    items = np.frombuffer(data, np.dtype([("length", ">i4"), ("value", kind)]), offset=20)
+    items = np.frombuffer(memoryview(data)[20:], np.dtype([("length", ">i4"), ("value", kind)]))
     return items["value"].astype(kind.newbyteorder("="))
 
 
@@ -88,6 +96,16 @@ def lengths(column: pa.Array) -> NDArray[np.int64]:
     """Return the length in bytes of each text; 0 if it is missing."""
     found: NDArray[np.int64] = pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     return found
+
+
+def joined(column: pa.Array) -> NDArray[np.uint8]:
+    """Return the bytes of all texts, one after another."""
+    if column.null_count:  # what lies below a missing value is not defined
+        column = column.fill_null("" if column.type in _TEXTS["text"] else b"")
+    large = column.type in (pa.large_string(), pa.large_binary())
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int64 if large else np.int32)[column.offset : column.offset + len(column) + 1]
+    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None else np.empty(0, np.uint8)
 
 
 def _laid_out(columns: Sequence[pa.Array], names: Sequence[str], *, counted: bool) -> Iterator[memoryview]:
@@ -122,19 +140,9 @@ def _laid_out(columns: Sequence[pa.Array], names: Sequence[str], *, counted: boo
             matrix[length] = texts[n]
             if (width := int(texts[n].max(initial=0))) > 0:
                 inside = np.arange(width) < texts[n][:, None]
-                matrix[value][inside] = _bytes(column)
+                matrix[value][inside] = joined(column)
                 kept[value] = inside
         if valid is not None:
             matrix[length][~valid] = _NULL
     written, inside = matrix.view(np.uint8), kept.view(np.bool_)
     yield memoryview(written if inside.all() else written[inside])
-
-
-def _bytes(column: pa.Array) -> NDArray[np.uint8]:
-    """Return the bytes of all texts, one after another."""
-    if column.null_count:  # what lies below a missing value is not defined
-        column = column.fill_null("" if column.type in _TEXTS["text"] else b"")
-    large = column.type in (pa.large_string(), pa.large_binary())
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, np.int64 if large else np.int32)[column.offset : column.offset + len(column) + 1]
-    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None else np.empty(0, np.uint8)

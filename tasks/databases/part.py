@@ -16,7 +16,7 @@ from scoreline.tasks.databases.encoding import ROW
 from scoreline.tasks.databases.part_rows import Batches, PartRows
 from scoreline.tasks.databases.refused import Refused, budget_in_words, store_refused
 from scoreline.tasks.databases.registry import Receipt, Registry
-from scoreline.tasks.databases.stored_rows import StoredRows
+from scoreline.tasks.databases.stored_rows import COMPARED_ROWS, StoredRows
 from scoreline.tasks.databases.tables import Mapped, Table, find_table, identifiers
 from scoreline.tasks.job.loads import LoadRequest
 from scoreline.tasks.quality.gate.latest import ResultFile
@@ -55,6 +55,7 @@ class PartLoader:
     budget: Budget
     at_once: bool
     """Whether rows are first copied into the table itself, because no row is expected to have one of their keys."""
+    stored: StoredRows
 
     def load(self, connection: Connection, part: int, file: ResultFile) -> bool:
         """Load a file unless its receipt exists. Return False if another process is loading it."""
@@ -81,7 +82,7 @@ class PartLoader:
         self._check_table(connection)
         rows = PartRows(batches=batches, schema=self.schema, columns=self.columns, table=self.table)
         if not (self.at_once and self._copy_at_once(connection, rows)):
-            stored = StoredRows.of(connection, self.table, self.columns)
+            stored = self.stored
             upserts = self.request.mode != "append"  # rows are appended whatever the table has, also with a key
             once = upserts and stored.has_plain_key(self.schema) and rows.has_each_key_once()
             compared = stored if once and stored.can_compare(self.schema) else None
@@ -166,7 +167,7 @@ class PartLoader:
 
     def _copy_differing(self, connection: Connection, rows: PartRows, stored: StoredRows | None) -> bool:
         copied = False
-        for batch, numbers in rows.by_key():
+        for batch, numbers in rows.by_key(COMPARED_ROWS if stored is not None else None):
             if stored is not None:
                 differs = stored.differing(connection, batch)
                 batch, numbers = batch.filter(pa.array(differs)), numbers[differs]

@@ -17,8 +17,11 @@ from scoreline.tasks.databases import binary
 from scoreline.tasks.databases.encoding import encode
 from scoreline.tasks.databases.tables import Mapped, Table
 
-CHUNK_ROWS = 131_072
-"""Rows that are put in the order of their keys together: the index is read and written in order, too."""
+CHUNK_ROWS = 262_144
+"""Rows that are put in the order of their keys together: the index is read and written in order, too.
+
+The more rows, the fewer entries of the index are read between two of their keys.
+"""
 _CHUNK_BYTES = 16 << 20
 
 type Piece = tuple[pa.RecordBatch, NDArray[np.int64]]
@@ -60,15 +63,22 @@ class PartRows:
             )
             first += batch.num_rows
 
-    def by_key(self) -> Iterator[Piece]:
-        """Yield chunks of the file, each in the order of its keys."""
+    def by_key(self, most: int | None = None) -> Iterator[Piece]:
+        """Yield chunks of the file, each in the order of its keys.
+
+        Parameters
+        ----------
+        most : int, optional
+            Maximum number of rows of a piece, so that a chunk is handed out in several ones.
+        """
         for batch, numbers in _chunks(self.in_order()):
             keys = [name for name in self.columns.key if _is_sortable(batch.schema.field(name).type)]
-            if not keys:
-                yield batch, numbers
-                continue
-            places = pc.sort_indices(batch, [(name, "ascending") for name in keys])
-            yield batch.take(places), numbers[places.to_numpy()]
+            if keys:
+                places = pc.sort_indices(batch, [(name, "ascending") for name in keys])
+                batch, numbers = batch.take(places), numbers[places.to_numpy()]
+            step = most or max(1, batch.num_rows)
+            for start in range(0, batch.num_rows, step):
+                yield batch.slice(start, step), numbers[start : start + step]
 
     def has_each_key_once(self) -> bool:
         """Return whether no key is missing or there twice. The key is one column of a plain type.

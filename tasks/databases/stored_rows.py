@@ -1,51 +1,37 @@
 """Asks a table which rows of a batch it has already, so that only rows that are new or differ are sent.
 
-The server sends the values that it has for the keys of the batch, each column as one array: this takes a third of the
-time that copying all rows and joining them with the table takes. A row is left out only if each value is written with
-the same bytes; what is equal in any other way, such as 0.0 and -0.0, the server finds when it inserts.
+The server gets each column as one array, compares it with the values that it has for the keys of the batch, and returns
+its own only if they differ: to compare values takes less CPU time than to return them. In a column that is returned,
+values are the same only if they are written with the same bytes; what is equal in any other way, such as 0.0 and -0.0,
+the server finds when it inserts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from psycopg import sql
-from psycopg.abc import Buffer
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
 
 from scoreline.storage.databases.connection import Connection
 from scoreline.tasks.databases import binary
-from scoreline.tasks.databases.tables import Mapped, Table, identifiers
+from scoreline.tasks.databases.stored_column import Sent, SentDumper, StoredColumn, Values
+from scoreline.tasks.databases.tables import Mapped, Table
 
-_MOST_COLUMNS = 60
-"""Maximum number of columns besides the key, because the missing values of a row are the bits of a whole number."""
+COMPARED_ROWS = 65_536
+"""Rows that are compared at once: fewer take longer, and more only take more memory."""
+_MOST_COLUMNS = 500
+"""Maximum number of columns besides the key. A statement returns at most 1,664 columns, three of which a text takes."""
 _TEXT_BYTES = 64 << 20
 """Maximum size of the texts of one column that the server sends for a batch."""
-_LARGE = {"text": pa.large_string(), "varchar": pa.large_string(), "bytea": pa.large_binary()}
-_CASTS = {"varchar": "text"}
 
 
-@dataclass(frozen=True)
-class _Array:
-    """An array as the server reads it."""
-
-    data: bytes
-
-
-class _ArrayDumper(Dumper):
-    format = Format.BINARY
-
-    def dump(self, obj: _Array) -> Buffer:
-        return obj.data
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class StoredRows:
     """The rows of a table, looked up by the keys of results."""
 
@@ -53,6 +39,12 @@ class StoredRows:
     columns: Mapped
     utf8: bool
     """Whether the server stores texts as it sends them."""
+    in_step: bool = True
+    """Whether the table had each key of the last batch, and returned them in the same order.
+
+    Otherwise, the values of the next batch are not sent: where a row is missing, all columns differ. The order is
+    another one if the index has texts in the order of a language.
+    """
 
     @classmethod
     def of(cls, connection: Connection, table: Table, columns: Mapped) -> StoredRows:
@@ -60,17 +52,21 @@ class StoredRows:
         encoding = connection.info.parameter_status("server_encoding")
         return cls(table=table, columns=columns, utf8=encoding == "UTF8")
 
-    @property
-    def _kinds(self) -> dict[str, str]:
-        return {target: self.table.types[target] for target in self.columns.targets}
+    @cached_property
+    def _columns(self) -> dict[str, StoredColumn]:
+        return {
+            name: StoredColumn(number=n, name=name, kind=self.table.types[name])
+            for n, name in enumerate(self.columns.targets)
+        }
 
     def can_compare(self, schema: pa.Schema) -> bool:
         """Return whether rows can be looked up and compared without a conversion."""
+        kinds = {name: column.kind for name, column in self._columns.items()}
         return (
             self.has_plain_key(schema)
             and 0 < len(self.columns.others) <= _MOST_COLUMNS
-            and all(binary.is_same(schema.field(source).type, self._kinds[name]) for name, source in self.columns.pairs)
-            and (self.utf8 or all(map(binary.is_fixed, self._kinds.values())))
+            and all(binary.is_same(schema.field(source).type, kinds[name]) for name, source in self.columns.pairs)
+            and (self.utf8 or all(map(binary.is_fixed, kinds.values())))
         )
 
     def has_plain_key(self, schema: pa.Schema) -> bool:
@@ -89,118 +85,63 @@ class StoredRows:
         batch : pyarrow.RecordBatch
             The columns are those of the table. No key is missing or there twice.
         """
-        own = {name: _values(batch.column(name), kind) for name, kind in self._kinds.items()}
         longest = {
-            name: int(binary.lengths(column).max(initial=0))
-            for name, column in own.items()
-            if not binary.is_fixed(self._kinds[name])
+            name: int(binary.lengths(batch.column(name)).max(initial=0))
+            for name, column in self._columns.items()
+            if not binary.is_fixed(column.kind)
         }
         if any(most * batch.num_rows > _TEXT_BYTES for most in longest.values()):
             return np.ones(batch.num_rows, np.bool_)
-        stored, missing = self._look_up(connection, batch, longest)
+        stored = self._look_up(connection, batch, longest)
         (key,) = self.columns.key
-        if stored[key].equals(own[key]):  # the usual case: the index returns all keys, in their order
-            return ~self._alike(batch, own, stored, missing)
-        places = pc.index_in(own[key], value_set=stored[key])
-        same: NDArray[np.bool_] = places.is_valid().to_numpy(zero_copy_only=False).copy()
-        found, at = pa.array(same), places.filter(places.is_valid())
-        same[same] = self._alike(
-            batch.filter(found),
-            {name: column.filter(found) for name, column in own.items()},
-            {name: column.take(at) for name, column in stored.items()},
-            missing[at.to_numpy()],
-        )
-        return ~same
-
-    def _alike(
-        self,
-        batch: pa.RecordBatch,
-        own: Mapping[str, pa.Array],
-        stored: Mapping[str, pa.Array],
-        missing: NDArray[np.int64],
-    ) -> NDArray[np.bool_]:
-        """Return for each row whether it has the same values as the stored row at the same place."""
-        alike: NDArray[np.bool_] = missing == _missing(batch, self.columns.others)
+        own = self._columns[key].values(batch.column(key)).values
+        self.in_step = key not in stored or stored[key].values.equals(own)
+        if self.in_step:  # the usual case: the index returns all keys, in their order
+            same = np.ones(batch.num_rows, np.bool_)
+            for name, values in stored.items():
+                same &= self._columns[name].values(batch.column(name)).same(values)
+            return ~same
+        places = pc.index_in(own, value_set=stored[key].values)
+        same = np.array(places.is_valid().to_numpy(zero_copy_only=False))
+        here, there = np.flatnonzero(same), places.drop_null().to_numpy()
         for name in self.columns.others:
-            alike &= pc.equal(own[name], stored[name]).to_numpy(zero_copy_only=False)
-        return alike
+            mine = self._columns[name].values(batch.column(name))
+            same[here] &= mine.take(here).same(stored.get(name, mine).take(there))
+        return ~same
 
     def _look_up(
         self, connection: Connection, batch: pa.RecordBatch, longest: Mapping[str, int]
-    ) -> tuple[dict[str, pa.Array], NDArray[np.int64]]:
-        """Return the stored rows with the keys of a batch, and which of their values are missing, as bits.
+    ) -> Mapping[str, Values]:
+        """Return the columns that differ of the stored rows with the keys of a batch.
 
         The planner does not see the keys: it would take long to estimate how many rows each of them has.
         """
-        (key,), kinds = self.columns.key, self._kinds
+        (key,), columns = self.columns.key, self._columns
+        sent = set(columns) if self.in_step else {key}
         limits = [
             sql.SQL(" AND coalesce(octet_length({}) <= {}, true)").format(sql.Identifier(name), sql.Literal(most))
             for name, most in longest.items()
         ]
         query = sql.SQL(
-            "SELECT {wanted} FROM {table} WHERE {key} = ANY ((SELECT %b::{kind}[])::{kind}[]){limits}"
+            "SELECT {wanted} FROM (SELECT {compared} FROM {table} WHERE {key} = ANY ((SELECT {keys}::{kind}[])"
+            "::{kind}[]){limits}) AS stored"
         ).format(
-            wanted=sql.SQL(", ").join(self._wanted()),
+            wanted=sql.SQL(", ").join(column.wanted() for column in columns.values()),
+            compared=sql.SQL(", ").join(column.compared(with_sent=name in sent) for name, column in columns.items()),
             table=self.table.sql,
             key=sql.Identifier(key),
-            kind=sql.SQL(_CASTS.get(kinds[key], kinds[key])),
+            keys=columns[key].keys,
+            kind=columns[key].cast,
             limits=sql.SQL("").join(limits),
         )
-        keys = _Array(binary.array(batch.column(key), kinds[key]))
-        connection.adapters.register_dumper(_Array, _ArrayDumper)
+        values = dict[str, Sent]()
+        for name in sent:
+            values |= columns[name].sent(batch.column(name), is_key=name == key)
+        connection.adapters.register_dumper(Sent, SentDumper)
         connection.execute("SET LOCAL enable_seqscan = off")  # without the index, each key is compared with each row
-        cursor = connection.execute(query, (keys,), binary=True)
+        cursor = connection.execute(query, values, binary=True)
         connection.execute("SET LOCAL enable_seqscan TO DEFAULT")
         assert cursor.pgresult is not None
-        got = iter([cursor.pgresult.get_value(0, n) for n in range(cursor.pgresult.nfields)])
-        stored = {}
-        for name, kind in kinds.items():
-            if binary.is_fixed(kind):
-                stored[name] = pa.array(_bits(binary.read_array(next(got), kind)))
-            else:
-                stored[name] = _texts(binary.read_array(next(got), "int4"), next(got), kind)
-        return stored, binary.read_array(next(got), "int8").astype(np.int64)
-
-    def _wanted(self) -> Iterator[sql.Composable]:
-        """Yield what the server returns: the values of each column, and last which values of each row are missing."""
-        for name, kind in self._kinds.items():
-            cast = sql.SQL(_CASTS.get(kind, kind))
-            column = sql.SQL("{}::{}").format(sql.Identifier(name), cast)
-            if binary.is_fixed(kind):
-                yield sql.SQL("array_agg(coalesce({}, '0'::{}))").format(column, cast)
-            else:
-                yield sql.SQL("array_agg(octet_length(coalesce({}, '')))").format(column)
-                yield sql.SQL("string_agg(coalesce({}, ''), '')").format(column)
-        others = self.columns.others
-        bits = sql.SQL(" + ").join(
-            sql.SQL("(({} IS NULL)::int::bigint << {})").format(sql.Identifier(name), sql.Literal(n))
-            for n, name in enumerate(others)
-        )
-        yield sql.SQL("array_agg(CASE WHEN num_nulls({}) = 0 THEN 0 ELSE {} END)").format(identifiers(others), bits)
-
-
-def _values(column: pa.Array, kind: str) -> pa.Array:
-    """Return a column in the form in which values are compared: numbers as their bits, and missing ones as empty."""
-    if binary.is_fixed(kind):
-        return pa.array(_bits(binary.numbers(column, kind)))
-    column = column.cast(_LARGE[kind])
-    return column.fill_null(b"" if kind == "bytea" else "") if column.null_count else column
-
-
-def _bits(numbers: NDArray[np.generic]) -> NDArray[np.generic]:
-    return numbers.view(f"i{numbers.dtype.itemsize}")
-
-
-def _texts(lengths: NDArray[np.generic], data: bytes | None, kind: str) -> pa.Array:
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.Array.from_buffers(_LARGE[kind], len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(data or b"")])
-
-
-def _missing(batch: pa.RecordBatch, names: list[str]) -> NDArray[np.int64]:
-    """Return which values of each row are missing: bit n for the n-th name."""
-    bits = np.zeros(batch.num_rows, np.int64)
-    for n, name in enumerate(names):
-        if batch.column(name).null_count:
-            bits |= batch.column(name).is_null().to_numpy(zero_copy_only=False).astype(np.int64) << n
-    return bits
+        fields = iter([cursor.pgresult.get_value(0, n) for n in range(cursor.pgresult.nfields)])
+        received = {name: column.received(fields) for name, column in columns.items()}
+        return {name: found for name, found in received.items() if found is not None}

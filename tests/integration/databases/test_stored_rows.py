@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from scoreline.storage.errors import DatabaseUnavailable
 from scoreline.tasks.databases.part import PartLoader
 from scoreline.tasks.databases.part_rows import PartRows
+from scoreline.tasks.databases.stored_column import StoredColumn
 from scoreline.tasks.databases.stored_rows import StoredRows
 from tests.support.loading import TABLE, Loading, loading
 from tests.support.postgres import Database
@@ -103,6 +105,39 @@ def test_a_change_of_any_column_is_found(loads: Loading, sent: list[int], column
     assert sent == [1]
 
 
+def test_values_that_are_equal_are_not_sent_however_they_are_written(loads: Loading, sent: list[int]) -> None:
+    loads.database.run(WIDE)
+    rows = frame()
+    floats = pa.array([np.nan, *rows["f"][1:]], pa.float32(), from_pandas=False)
+    rows["f"] = pd.arrays.ArrowExtensionArray(floats)
+    load(loads, "a", rows)
+    loads.database.run("UPDATE wide SET f = 0 WHERE f = '-0'")
+    sent.clear()
+    load(loads, "b", rows)
+    assert sent == []
+    assert loads.database.run("SELECT f::text FROM wide WHERE id IN (8, 9) ORDER BY id") == [("0",), ("NaN",)]
+
+
+def test_values_are_not_sent_after_a_key_was_missing_until_all_keys_are_there_again(
+    loads: Loading, sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    assert loads.load("a").state == "loaded"
+    loads.database.run("DELETE FROM scores WHERE id = 3")
+    send, names = StoredColumn.sent, list[str]()
+
+    def noting(self: StoredColumn, column: Any, *, is_key: bool) -> Any:
+        names.append(self.name)
+        return send(self, column, is_key=is_key)
+
+    monkeypatch.setattr(StoredColumn, "sent", noting)
+    sent.clear()
+    assert loads.load("b").state == "loaded"
+    assert sent == [1]
+    assert (names.count("id"), names.count("prediction")) == (4, 3)
+    assert loads.rows() == loads.scored("b")
+
+
 def test_a_file_is_no_longer_compared_once_most_of_its_rows_differ(
     loads: Loading, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +180,25 @@ def test_texts_are_keys(loads: Loading, sent: list[int]) -> None:
     assert dict(loads.database.run("SELECT * FROM names")) == pytest.approx(
         {name: 2.0 * n + 1 for n, name in enumerate(names)}
     )
+
+
+def test_rows_that_the_server_returns_in_another_order_are_compared_by_their_keys(
+    loads: Loading, sent: list[int]
+) -> None:
+    loads.database.run("CREATE TABLE scores (id bigint NOT NULL, prediction double precision)")
+    loads.database.run("CREATE UNIQUE INDEX ON scores (id DESC)")
+    rows = pd.DataFrame({"id": [1, 2], "x": [0.0, 1.0]})
+    loads.run_rows("a", rows)
+    loads.message("a")
+    scored = loads.rows()
+    # Given the values of the other key each, so that the column looks the same in the order of either side
+    loads.database.run("TRUNCATE scores")
+    loads.database.run("INSERT INTO scores VALUES (2, %s), (1, %s)", scored[1], scored[2])
+    for job_id, rows_sent in (("b", [2]), ("c", [2])):
+        loads.run_rows(job_id, rows)
+        loads.message(job_id)
+        assert loads.rows() == scored
+        assert sent == rows_sent
 
 
 def test_a_column_that_gets_another_type_meanwhile_is_not_filled_with_bits(

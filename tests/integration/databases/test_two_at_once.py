@@ -264,6 +264,22 @@ def test_a_statement_that_takes_too_long_lets_the_load_wait(loads: Loading, monk
     assert loads.rows() == loads.scored("a")
 
 
+def test_a_row_that_others_keep_locked_lets_the_load_wait(loads: Loading, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads.database.run(TABLE)
+    loads.database.run("INSERT INTO scores VALUES (15, -1)")
+    loads.run("a")
+    with loads.database.connect() as other, other.transaction():
+        other.execute("UPDATE scores SET prediction = -2 WHERE id = 15")
+        monkeypatch.setattr(connection, "LOCK_MS", 1)
+        with pytest.raises(DatabaseUnavailable, match="canceling statement due to lock timeout"):
+            loads.message("a")
+        monkeypatch.undo()
+    status = loads.status("a")
+    assert (status.state, status.set_aside, loads.rows().get(15)) == ("waiting", 0, -2.0)
+    loads.message("a")
+    assert loads.rows() == loads.scored("a")
+
+
 @pytest.mark.parametrize("modes", [("upsert", "upsert"), ("upsert", "replace"), ("replace", "upsert")])
 def test_two_jobs_that_are_loaded_at_once_leave_the_values_of_the_newer_one(
     loads: Loading, modes: tuple[str, str]

@@ -54,11 +54,26 @@ def test_columns_of_missing_values_alone_have_no_bytes() -> None:
     assert b"".join(binary.rows(columns, ["text", "bytea"])) == written([(None, b""), (None, None)])
 
 
-def test_an_array_is_read_as_it_was_written() -> None:
-    for name in ("int2", "int4", "int8"):
-        data = binary.array(pa.array([3, -1, 2]), name)
-        assert binary.read_array(data, name).tolist() == [3, -1, 2]
-    assert binary.read_array(None, "int8").tolist() == []
+@pytest.mark.parametrize("name", VALUES)
+def test_an_array_is_read_as_it_was_written(name: str) -> None:
+    kind, _, values = VALUES[name]
+    column = pa.array([value for value in values if value is not None], kind)
+    assert binary.read_array(binary.array(column, name), name).tolist() == column.to_pylist()
+    empty = struct.pack("!iii", 0, 0, 20)
+    assert binary.read_array(empty, name).tolist() == []
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_missing_values_of_an_array_have_no_bytes(name: str) -> None:
+    kind, form, values = VALUES[name]
+    data = binary.array(pa.array(values, kind), name)
+    assert struct.unpack_from("!iiiii", data)[:2] == (1, 1)
+    assert struct.unpack_from("!iiiii", data)[3:] == (len(values), 1)
+    items = b""
+    for value in values:
+        field = b"" if value is None else struct.pack(form, value)
+        items += struct.pack("!i", -1 if value is None else len(field)) + field
+    assert data[20:] == items
 
 
 @pytest.mark.parametrize(
