@@ -6,6 +6,8 @@ examples on every machine. With "fuzz", which ``make fuzz`` uses, each run draws
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import os
 import subprocess
@@ -59,6 +61,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let all processes of a run but one begin with tests that wait."""
     items[:] = spread(items, processes_of(config)[1], waits, lambda item: item.path)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector of garbage from walking all test modules again and again.
+
+    At the end, modules must not stay frozen, or DuckDB reports that its types were leaked.
+    """
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(autouse=True)

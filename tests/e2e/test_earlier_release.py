@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from celery import Celery
 
 from scoreline import RecordsJob
 from tests.e2e.test_webhooks import SECRET, notifications
+from tests.support.elsewhere import application
 from tests.support.receiver import Receiver, receiving
 from tests.support.rig import Rig
 from tests.support.waiting import HANG_S
@@ -339,13 +339,11 @@ def test_every_message_that_was_left_was_understood(after: Successor) -> None:
 
 def test_applications_that_asked_by_message_get_their_answers(after: Successor) -> None:
     url = after.rig.environ["REDIS_URL"]
-    with Celery(broker=url, backend=url, set_as_current=False) as application:
+    with application(url, url) as other:
         answers = {
-            name: application.AsyncResult(f"{name}-by-name").get(timeout=HANG_S)
+            name: other.AsyncResult(f"{name}-by-name").get(timeout=HANG_S)
             for name in ("score_records", "submit", "status")
         }
-        backend: Any = application.backend
-        backend.client.close()
     finished = next(job for job in SAID["jobs"] if job["job_id"] == "finished")
     assert answers["status"].items() >= finished.items()
     assert answers["submit"]["job_id"] == "submit-by-name"

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from celery import Celery
-from celery.backends.redis import RedisBackend
 from sklearn.linear_model import LinearRegression
 
 import scoreline
@@ -33,6 +32,7 @@ from scoreline.tasks.records.job import MAX_MESSAGE_BYTES, RecordsJob
 from scoreline.tasks.records.submit import accept_records
 from scoreline.tasks.records.table import encode, pack, table_of
 from scoreline.worker.dev.stack import Stack
+from tests.support.elsewhere import application
 from tests.support.installed import not_installed_by
 from tests.support.waiting import HANG_S
 
@@ -51,10 +51,8 @@ def line(stack: Stack) -> str:
 def app(worker: Stack) -> Iterator[Celery]:
     """A Celery application that does not use Scoreline."""
     url = worker.environ["REDIS_URL"]
-    with Celery(broker=url, backend=url, set_as_current=False) as other:
+    with application(url, url) as other:
         yield other
-        assert isinstance(other.backend, RedisBackend)
-        other.backend.client.close()
 
 
 def scored(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

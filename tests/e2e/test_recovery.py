@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from celery import Celery
 from sklearn.linear_model import LinearRegression
 
 from scoreline.storage.models.manager import ModelStorageManager
@@ -22,6 +21,7 @@ from scoreline.tasks.job.documents import Status
 from scoreline.worker.cli.idle_hint import IdleHint
 from scoreline.worker.cli.progress import follow_job
 from scoreline.worker.dev.stack import Stack
+from tests.support.elsewhere import application
 from tests.support.estimators import Staged
 from tests.support.waiting import HANG_S, wait_until
 
@@ -122,10 +122,9 @@ def test_a_message_that_submits_is_one_job_however_often_it_is_delivered(
 ) -> None:
     gate.touch()
     message = {"model": "slow", "input": slow, "max_rejected": "0"}
-    app = Celery(broker=worker.environ["REDIS_URL"], set_as_current=False)
-    for _ in range(2):
-        app.send_task("scoreline.submit", kwargs=message, task_id="from-elsewhere", queue="scoreline")
-    app.close()
+    with application(worker.environ["REDIS_URL"]) as app:
+        for _ in range(2):
+            app.send_task("scoreline.submit", kwargs=message, task_id="from-elsewhere", queue="scoreline")
     wait_until(lambda: "from-elsewhere" in {job.job_id for job in client.jobs()}, "the job")
     assert list(client.watch("from-elsewhere", timeout_s=HANG_S))[-1].rows == 2_000
 

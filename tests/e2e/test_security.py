@@ -22,6 +22,7 @@ from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.client import Client
 from scoreline.tasks.schedules.in_force import InForce
 from scoreline.worker.dev.stack import Stack
+from tests.support.elsewhere import application
 from tests.support.estimators import Paced, Talkative
 from tests.support.waiting import HANG_S, wait_until
 from tests.support.warm import run_scoreline
@@ -30,12 +31,11 @@ NIGHTLY = {"cron": "0 2 * * *", "model": "secure", "input": "s3://scoreline/nigh
 SSN = "078-05-1120"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def elsewhere(worker: Stack) -> Iterator[Celery]:
     """A Celery application that has the address of the broker but does not use Scoreline."""
-    app = Celery(broker=worker.environ["REDIS_URL"], backend=worker.environ["REDIS_URL"], set_as_current=False)
-    yield app
-    app.close()
+    with application(worker.environ["REDIS_URL"], worker.environ["REDIS_URL"]) as app:
+        yield app
 
 
 @pytest.fixture

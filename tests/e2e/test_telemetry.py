@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import redis
-from celery import Celery
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from scoreline.storage import keys
@@ -22,6 +21,7 @@ from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.objects.base import exists
 from scoreline.tasks.client import Client
 from scoreline.worker.dev.stack import ROOT, Stack
+from tests.support.elsewhere import application
 from tests.support.ending import killed_at_end
 from tests.support.estimators import Staged
 from tests.support.telemetry_sink import Sink, attributes
@@ -62,14 +62,13 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reported]:
         client = Client.from_env(stack.environ)
         model = Staged(breaks_from=1_000.0, says=f"no way with {' '.join(hidden)}").fit(pd.DataFrame({"x": [0.0]}))
         ModelStorageManager.from_env(stack.environ).publish("watched", model)
-        app = Celery(broker=stack.environ["REDIS_URL"], set_as_current=False)
-        for job, ids in {"good": np.arange(300), "bad": np.r_[np.arange(100), np.arange(1_000, 1_100)]}.items():
-            frame = pd.DataFrame({"id": ids, "x": ids.astype(float)})
-            client.buckets.main.put(f"in/{job}.parquet", frame.to_parquet(index=False, row_group_size=100))
-            message = {"model": "watched", "input": client.buckets.main.uri(f"in/{job}.parquet"), "part_rows": 100}
-            headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"} if job == "good" else {}
-            app.send_task("scoreline.submit", kwargs=message, task_id=job, queue="scoreline", headers=headers)
-        app.close()
+        with application(stack.environ["REDIS_URL"]) as app:
+            for job, ids in {"good": np.arange(300), "bad": np.r_[np.arange(100), np.arange(1_000, 1_100)]}.items():
+                frame = pd.DataFrame({"id": ids, "x": ids.astype(float)})
+                client.buckets.main.put(f"in/{job}.parquet", frame.to_parquet(index=False, row_group_size=100))
+                message = {"model": "watched", "input": client.buckets.main.uri(f"in/{job}.parquet"), "part_rows": 100}
+                headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"} if job == "good" else {}
+                app.send_task("scoreline.submit", kwargs=message, task_id=job, queue="scoreline", headers=headers)
         ends = {}
         for job in ("good", "bad"):
             wait_until(partial(exists, client.buckets.main, keys.job(job)), f"the job {job}", log.read_text)

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import pandas as pd
 import pytest
 import trustme
-from celery import Celery
 
 from scoreline.storage.errors import InvalidSettings, LedgerUnavailable, QueueUnavailable
 from scoreline.storage.models.manager import ModelStorageManager
@@ -24,6 +23,7 @@ from scoreline.tasks.dispatch.settings import QueueSettings
 from scoreline.worker.dev.stack import Stack, free_port
 from scoreline.worker.doctor import examine
 from tests.conftest import SCORELINE
+from tests.support.elsewhere import application
 from tests.support.estimators import Paced
 from tests.support.waiting import HANG_S
 
@@ -71,13 +71,14 @@ def test_broker_ledger_and_results_work_over_tls_with_a_self_signed_certificate(
     guard = stack.start_worker(1, environ)
     try:
         # An application without Scoreline must configure the verification of the certificate itself
-        app = Celery(broker=environ["REDIS_TLS_URL"], backend=environ["REDIS_TLS_URL"] + "?ssl_cert_reqs=CERT_NONE")
-        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE}
-        sent = app.send_task("scoreline.submit", kwargs={"model": "paced", "input": uri}, queue="scoreline")
-        assert sent.get(timeout=HANG_S)["job_id"] == sent.id
-        assert list(client.watch(sent.id, timeout_s=HANG_S))[-1].state == "succeeded"
-        asked = app.send_task("scoreline.status", kwargs={"job_id": sent.id}, queue="scoreline.clock")
-        assert asked.get(timeout=HANG_S) == replace(client.status(sent.id), submitter=None).to_dict()
+        url = environ["REDIS_TLS_URL"]
+        unverified = {"ssl_cert_reqs": ssl.CERT_NONE}
+        with application(url, url + "?ssl_cert_reqs=CERT_NONE", broker_use_ssl=unverified) as app:
+            sent = app.send_task("scoreline.submit", kwargs={"model": "paced", "input": uri}, queue="scoreline")
+            assert sent.get(timeout=HANG_S)["job_id"] == sent.id
+            assert list(client.watch(sent.id, timeout_s=HANG_S))[-1].state == "succeeded"
+            asked = app.send_task("scoreline.status", kwargs={"job_id": sent.id}, queue="scoreline.clock")
+            assert asked.get(timeout=HANG_S) == replace(client.status(sent.id), submitter=None).to_dict()
         done = subprocess.run(
             [SCORELINE, "status", sent.id, "--json"],
             env=environ | {"PATH": "/usr/bin:/bin"},

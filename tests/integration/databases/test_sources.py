@@ -24,7 +24,7 @@ from scoreline.tasks.job import staged
 from scoreline.tasks.job.plan_file import PlanFile
 from tests.support.postgres import Database
 from tests.support.sources import Sources, sources
-from tests.support.waiting import wait_until
+from tests.support.waiting import HANG_S, wait_until
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_two_attempts_at_once_read_the_rows_of_one(source: Sources, monkeypatch:
     def meet(main: Any, job_id: str) -> Any:
         if not hasattr(first, "met"):
             first.met = True
-            both.wait(30)
+            both.wait(HANG_S)
         return read(main, job_id)
 
     monkeypatch.setattr(staging, "read_staged", meet)

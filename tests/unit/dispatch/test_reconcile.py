@@ -28,6 +28,7 @@ from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.dispatch.reconcile import LIST_EVERY, reconcile, reconcile_due
 from scoreline.tasks.job.submit_options import SubmitOptions
 from scoreline.testing import EagerClient, eager
+from tests.support.waiting import HANG_S
 
 X = pd.DataFrame({"x": [0.0, 1.0]})
 ROUND_S = 60.0
@@ -222,7 +223,7 @@ def test_no_round_begins_while_another_runs_however_long_that_takes(
         if begun.is_set():
             return real(dispatcher, job_id)
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(HANG_S)
         return real(dispatcher, job_id)
 
     def count(what: str, holder: str, seconds: float) -> bool:
@@ -235,17 +236,17 @@ def test_no_round_begins_while_another_runs_however_long_that_takes(
     clock.now += 999
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(reconcile_due, hurried)
-        assert begun.wait(30)
+        assert begun.wait(HANG_S)
         # When so much time passes that the round's lock would have expired if it were not renewed
         for _ in range(9):
             renewed.clear()
             clock.now += 0.02
-            assert renewed.wait(30)
+            assert renewed.wait(HANG_S)
         # Then no second round begins, although another job is due
         watchlist.add(["orphan"])
         assert reconcile_due(hurried) == {}
         go_on.set()
-        assert set(first.result(30)) == {*jobs, "orphan"}
+        assert set(first.result(HANG_S)) == {*jobs, "orphan"}
     # And the next round begins after the first has ended
     clock.now += 999
     assert set(reconcile_due(hurried)) == set(jobs)

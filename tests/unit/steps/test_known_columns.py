@@ -29,6 +29,7 @@ from scoreline.tasks.steps.sampling import SAMPLE_ROWS, try_rows
 from scoreline.tasks.steps.score_carried import score_carried
 from scoreline.testing import EagerClient, eager
 from tests.support.estimators import Versatile
+from tests.support.waiting import HANG_S
 
 type _Rows = list[dict[str, Any]]
 
@@ -83,7 +84,7 @@ def test_only_the_first_of_like_jobs_is_sampled(at: Desk) -> None:
     at.publish(LinearRegression(), "x")
     for number in range(4):
         job = at.score([{"x": float(number), "id": number}], keep="id")
-        assert job.wait(5) == [{"id": number, "prediction": pytest.approx(3 * number + 1)}]
+        assert job.wait(HANG_S) == [{"id": number, "prediction": pytest.approx(3 * number + 1)}]
     assert at.samples == 1
     # And a job with other options, other types or more rows is sampled
     at.score([{"x": 1.0, "id": 1}], keep="none")
@@ -111,10 +112,10 @@ def test_a_plan_by_known_columns_equals_a_plan_by_a_sample(at: Desk) -> None:
 def test_a_job_with_other_row_rules_does_not_get_the_rules_of_an_earlier_job(at: Desk) -> None:
     at.publish(LinearRegression(), "x")
     rows = [{"x": 0.0}, {"x": 1.0}, {"x": 9.0}]
-    assert len(at.score(rows).wait(5)) == 3
-    assert len(at.score(rows, checks="[columns.x]\nmax = 5\n", max_rejected="2").wait(5)) == 2
-    assert len(at.score(rows, checks="[columns.x]\nmax = 0\n", max_rejected="2").wait(5)) == 1
-    assert len(at.score(rows).wait(5)) == 3
+    assert len(at.score(rows).wait(HANG_S)) == 3
+    assert len(at.score(rows, checks="[columns.x]\nmax = 5\n", max_rejected="2").wait(HANG_S)) == 2
+    assert len(at.score(rows, checks="[columns.x]\nmax = 0\n", max_rejected="2").wait(HANG_S)) == 1
+    assert len(at.score(rows).wait(HANG_S)) == 3
 
 
 VALUES = [5.0, -7.0, 500.0, -1.0, 6.0, 7.0]
@@ -145,7 +146,7 @@ def test_columns_that_a_job_did_not_have_are_forgotten(at: Desk) -> None:
     assert not list(at.client.buckets.main.list(f"jobs/{job.job_id}/plan"))
     assert score_records(at.engine, job.job_id, "holder", None)
     before = at.samples
-    assert at.score([{"x": -8.0}]).wait(5) == [{"prediction": -23}]
+    assert at.score([{"x": -8.0}]).wait(HANG_S) == [{"prediction": -23}]
     assert at.samples == before + 1
 
 

@@ -145,7 +145,7 @@ def test_a_worker_needs_eight_requests_and_answers_after_two_of_them(at: Desk, m
     assert rest[4:] == [("delete", keys.active(job.job_id))]
     # And the application needs no request for its answer
     at.asked.requests.clear()
-    assert [row["prediction"] for row in job.wait(5)] == pytest.approx([2 * n + 1 for n in range(5)])
+    assert [row["prediction"] for row in job.wait(HANG_S)] == pytest.approx([2 * n + 1 for n in range(5)])
 
 
 @pytest.mark.parametrize("rows", [ROWS, BAD], ids=["all scored", "one rejected"])
@@ -153,12 +153,12 @@ def test_a_job_has_the_same_objects_whether_or_not_it_carries_its_records(at: De
     (one, carried), (other, _) = at.submit(rows, keep="id,day"), at.submit(rows, keep="id,day")
     assert score_carried(at.engine, one.job_id, carried)
     assert score_small(at.engine, other.job_id, "holder")
-    answers = [job.wait(5) for job in (one, other)]
+    answers = [job.wait(HANG_S) for job in (one, other)]
     assert answers[0] == answers[1]
     assert one.rejected == other.rejected
     assert len(one.rejected) == len(rows) - 5
     # And another process reads the same from the bucket
-    assert RecordsJob(at.client, one.job_id).wait(5) == answers[0]
+    assert RecordsJob(at.client, one.job_id).wait(HANG_S) == answers[0]
     folders = [at.results(job) for job in (one, other)]
     assert [*map(_without_digest, folders[0])] == [*map(_without_digest, folders[1])]
     tables = [pq.read_table(io.BytesIO(found["part-00000.parquet"])) for found in folders]
@@ -387,7 +387,7 @@ def test_an_answer_waits_until_the_plan_and_the_results_are_written(at: Desk, mo
             job.wait(0.01)
         # The message goes on from what is written
         assert score_small(at.engine, job.job_id, "holder")
-        assert len(job.wait(5)) == 5
+        assert len(job.wait(HANG_S)) == 5
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_a_job_that_is_answered_is_ended_later_if_the_store_fails(
         patched.setattr(at.asked, "delete", failing(at.asked.delete))
         with pytest.raises(StoreUnavailable):
             score_carried(at.engine, job.job_id, carried)
-    answered = job.wait(5)
+    answered = job.wait(HANG_S)
     assert len(answered) == 5
     assert exists(at.asked, keys.active(job.job_id))
     # With an empty ledger, the reconciler ends the job with the same results
@@ -421,7 +421,7 @@ def test_a_job_that_is_answered_is_ended_later_if_the_store_fails(
     at.client.run()
     assert not exists(at.asked, keys.active(job.job_id))
     assert (job.status().state, job.status().rows, job.status().rejected) == ("partial", 5, 1)
-    assert RecordsJob(at.client, job.job_id).wait(5) == answered
+    assert RecordsJob(at.client, job.job_id).wait(HANG_S) == answered
     assert sorted(map(_without_digest, at.results(job))) == [
         "_SUCCESS",
         "_manifest.json",
@@ -444,7 +444,7 @@ def test_a_plan_of_another_process_is_kept_and_own_results_are_removed(
 
     monkeypatch.setattr(at.asked, "put", plan_first)
     assert score_records(at.engine, job.job_id, "holder", carried)
-    assert len(job.wait(5)) == 5
+    assert len(job.wait(HANG_S)) == 5
     assert job.status().state == "succeeded"
 
 
@@ -476,7 +476,7 @@ def test_a_job_over_its_budget_fails_and_is_not_answered(at: Desk) -> None:
     assert score_records(at.engine, job.job_id, "holder", carried)
     at.client.run()
     with pytest.raises(JobFailed, match="1 of 6 rows"):
-        job.wait(5)
+        job.wait(HANG_S)
 
 
 def test_results_that_are_large_are_stored_apart(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -489,7 +489,7 @@ def test_results_that_are_large_are_stored_apart(at: Desk, monkeypatch: pytest.M
         outcome = read_outcome(at.asked, job.job_id)
         assert outcome is not None
         assert outcome.results == ""
-        assert len(job.wait(5)) == len(RecordsJob(at.client, job.job_id).wait(5)) == 5
+        assert len(job.wait(HANG_S)) == len(RecordsJob(at.client, job.job_id).wait(HANG_S)) == 5
 
 
 def test_many_or_large_records_are_staged_as_parquet(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,14 +501,14 @@ def test_many_or_large_records_are_staged_as_parquet(at: Desk, monkeypatch: pyte
             job = at.client.submit_records("line@champion", ROWS)
             assert waiting.receive(WaitingStep(task="scoreline.score_staged", job_id=job.job_id)) == ("", "")
             at.client.run()
-            assert len(job.wait(5)) == 5
+            assert len(job.wait(HANG_S)) == 5
             assert [info.key for info in at.asked.list(f"jobs/{job.job_id}/records-") if info.key.endswith(".parquet")]
 
 
 def test_an_application_without_an_answer_finds_the_outcome(at: Desk) -> None:
     job, _ = at.submit()
     assert score_small(at.engine, job.job_id, "holder")  # a worker of an earlier release gives no answer
-    assert len(job.wait(5)) == 5
+    assert len(job.wait(HANG_S)) == 5
 
 
 def test_the_threads_of_an_application_receive_their_answers_over_one_connection(
@@ -533,7 +533,7 @@ def test_the_threads_of_an_application_receive_their_answers_over_one_connection
     at.client.ledger.answers.receive = counted  # type: ignore[method-assign]
     found: dict[int, Any] = {}
     threads = [
-        threading.Thread(target=lambda n=n, job=job: found.update({n: job.wait(20)[0]["id"]}))
+        threading.Thread(target=lambda n=n, job=job: found.update({n: job.wait(HANG_S)[0]["id"]}))
         for n, (job, _) in enumerate(jobs)
     ]
     for thread in threads:
@@ -583,7 +583,7 @@ def test_jobs_that_wait_together_are_done_together_and_each_for_itself(
     # Then each has its own results, and the bad record concerns one job alone
     states = [at.client.status(step.job_id).state for step in (first, *others)]
     assert states == ["succeeded"] * 3 + ["partial"]
-    found = [RecordsJob(at.client, step.job_id).wait(5) for step in (first, *others)]
+    found = [RecordsJob(at.client, step.job_id).wait(HANG_S) for step in (first, *others)]
     assert [[row["id"] for row in some] for some in found] == [[0], [1], [2], [3]]
     assert [[row["prediction"] for row in some] for some in found] == [[pytest.approx(2 * n + 1)] for n in range(4)]
     # And the messages of the others find that they are done, but not that of the job with other columns
@@ -625,7 +625,7 @@ def test_an_old_job_is_removed_with_the_results_in_its_outcome_and_its_records(a
     assert job.job_id in [item.tombstone.job_id for item in report.removed]
     assert [info.key for info in at.asked.list(f"jobs/{job.job_id}/")] == [keys.job(job.job_id)]
     with pytest.raises(JobRemoved):
-        RecordsJob(at.client, job.job_id).wait(5)
+        RecordsJob(at.client, job.job_id).wait(HANG_S)
     # And its message, which comes again, scores nothing
     assert not score_carried(at.engine, job.job_id, carried)
 

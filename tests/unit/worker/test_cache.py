@@ -20,6 +20,7 @@ from scoreline.storage.models.manifest import PinnedModel
 from scoreline.testing import eager
 from scoreline.worker.cache import LONGEST_TURN_S, ModelCache
 from scoreline.worker.shared_memory import Board
+from tests.support.waiting import HANG_S
 
 
 class Models:
@@ -41,7 +42,7 @@ class Models:
     def load_manifest(self, manifest: Any, manifest_sha256: str) -> Any:
         self.loads.append(manifest.name)
         if manifest.name in self.gates:
-            self.gates[manifest.name].wait(10)
+            assert self.gates[manifest.name].wait(HANG_S)
         _, _, compiled = manifest.name.partition("+")
         trees = CompiledEnsembles(nbytes=int(compiled or 0))
         found: Any = Bundle(models={}, manifest=manifest, manifest_sha256=manifest_sha256, compiled=trees)

@@ -29,7 +29,7 @@ from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
 from scoreline.storage.tables.ranged import RangedFile
-from tests.support.waiting import wait_until
+from tests.support.waiting import HANG_S, wait_until
 
 ROWS = 100_000
 COLUMNS = [f"f{number}" for number in range(8)]
@@ -317,7 +317,7 @@ def test_requests_are_sent_side_by_side_and_taken_in_any_order() -> None:
     meet = threading.Barrier(4)
 
     def get(start: int, buffer: memoryview) -> None:
-        meet.wait(10)
+        meet.wait(HANG_S)
         buffer[:] = bytes(range(start, start + len(buffer)))
 
     planned = requests(8)
@@ -375,11 +375,11 @@ def test_closing_does_not_wait_for_the_store_and_sends_nothing_more() -> None:
     def get(start: int, buffer: memoryview) -> None:
         sent.append(start)
         begun.set()
-        stuck.wait(30)
+        assert stuck.wait(HANG_S)
 
     fetcher = Fetcher(get, 1_000, requests(5), connections=1)
     fetcher.fetch_until(5)
-    begun.wait(30)
+    assert begun.wait(HANG_S)
     fetcher.close()
     stuck.set()
     wait_until(lambda: not count_of_threads("fetch"), "the thread to end")
@@ -392,12 +392,12 @@ def test_bytes_that_nobody_took_are_released_at_once() -> None:
     def get(start: int, buffer: memoryview) -> None:
         if start == 20:
             begun.set()
-            late.wait(30)
+            assert late.wait(HANG_S)
 
     planned = requests(3)
     fetcher = Fetcher(get, 1_000, planned)
     fetcher.fetch_until(5)
-    begun.wait(30)
+    assert begun.wait(HANG_S)
     wait_until(lambda: planned[1].data is not None, "the bytes to come")
     fetcher.close()
     late.set()
