@@ -48,7 +48,7 @@ scoreline dev -- sh -c 'scoreline models list; scoreline jobs'
 @click.option("--beat", is_flag=True, help="Start beat too, so that schedules run.")
 @click.option("--web", is_flag=True, help="Serve the pages too, on a free port of 127.0.0.1.")
 @click.option("--keep", is_flag=True, help="Keep the bucket and the logs in .scoreline/dev, for the next time.")
-@click.option("--postgres", is_flag=True, help="Start PostgreSQL too; RESULTS_DATABASE_URL names its database.")
+@click.option("--postgres", is_flag=True, help="Start PostgreSQL too, to read rows from and to load results into.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def dev(workers: int, beat: bool, web: bool, keep: bool, postgres: bool, command: tuple[str, ...]) -> None:
     """Run a command on embedded services.
@@ -60,8 +60,8 @@ def dev(workers: int, beat: bool, web: bool, keep: bool, postgres: bool, command
     With --keep, the objects in the bucket are stored at the end, and restored at the next start. The command prints the
     folder of the logs.
 
-    With --postgres, jobs can be loaded into any table in the schema public of a PostgreSQL database. With --keep, its
-    tables are kept too.
+    With --postgres, jobs can read rows from a PostgreSQL database, and load results: RESULTS_DATABASE_URL and
+    SOURCE_DATABASE_URL name it, and each table in the schema public is allowed. With --keep, its tables are kept too.
 
     The exit code is the exit code of COMMAND.
     """
