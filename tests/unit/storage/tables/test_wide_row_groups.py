@@ -20,7 +20,7 @@ import pytest
 from scoreline.storage import reused_memory, scratch_files
 from scoreline.storage.process_memory import own_memory
 from scoreline.storage.tables import row_groups, windows
-from scoreline.storage.tables.base import Pinned, Rows, Span
+from scoreline.storage.tables.base import Pinned, Rows, Span, align
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -274,6 +274,18 @@ def test_rows_on_disk_are_fetched_once_and_take_the_memory_of_a_few_batches(
     assert store.asked <= 1.02 * source.size
     of_batches = [size for size in mapped if size < windows._REQUEST_BYTES]
     assert sum(of_batches) <= 3 * BATCH * 16 * 8
+
+
+@pytest.mark.parametrize(("room", "share"), [(1 << 30, 6), (0, 12)])
+def test_batches_take_a_larger_share_of_the_memory_if_their_window_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, share: int
+) -> None:
+    monkeypatch.setattr(scratch_files, "room", lambda: room)
+    table = numbers()
+    _, source = put(tmp_path, table)
+    span = Span(start=0, stop=ROWS, first_row=0, rows=ROWS, size=0)
+    first = next(ParquetFormat().read(source, span, table.schema, ROWS)).batch
+    assert first.num_rows == align(row_groups.WINDOW_BYTES // (16 * 8) // share)
 
 
 @pytest.mark.usefixtures("on_disk")
