@@ -32,7 +32,7 @@ _BATCHES = 12
 is scored."""
 _DISK_BATCHES = 6
 """The same for a window on disk, whose rows do not take memory beside the batches. Larger batches take less time for
-each column: with 12 batches, reading and counting 60,000 rows of 800 columns took 0.2 s more of 2.3 s."""
+each column."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 32 << 20

@@ -288,6 +288,25 @@ def test_batches_take_a_larger_share_of_the_memory_if_their_window_takes_none(
     assert first.num_rows == align(row_groups.WINDOW_BYTES // (16 * 8) // share)
 
 
+@pytest.mark.parametrize(
+    ("decoders", "room", "by_column"),
+    [(0, 1 << 30, True), (1 << 30, 1 << 30, False), (0, ROWS * 8, False), (0, 0, False)],
+    ids=["large decoders", "small decoders", "a small disk", "no disk"],
+)
+def test_large_decoders_work_one_after_another_if_the_disk_has_room_for_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoders: int, room: int, *, by_column: bool
+) -> None:
+    monkeypatch.setattr(row_groups.RowGroup, "is_wide", False)
+    monkeypatch.setattr(row_groups, "DISK_DECODER_BYTES", decoders)
+    monkeypatch.setattr(scratch_files, "room", lambda: room)
+    table = numbers()
+    _, source = put(tmp_path, table)
+    span = Span(start=0, stop=ROWS, first_row=0, rows=ROWS, size=0)
+    batches = [rows.batch for rows in ParquetFormat().read(source, span, table.schema, ROWS)]
+    assert pa.Table.from_batches(batches).equals(table)
+    assert batches[0].num_rows == (align(row_groups.WINDOW_BYTES // (16 * 8) // 6) if by_column else ROWS)
+
+
 @pytest.mark.usefixtures("on_disk")
 def test_a_batch_from_disk_is_not_overwritten_while_it_is_used(tmp_path: Path) -> None:
     table = numbers()
