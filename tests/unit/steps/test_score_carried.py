@@ -241,6 +241,15 @@ def test_the_address_of_a_webhook_is_not_copied_into_the_outcome(at: Desk, monke
     assert entry.status.state == "succeeded"
 
 
+def test_a_job_whose_load_is_requested_is_still_listed_as_complete(at: Desk) -> None:
+    job, carried = at.submit(group="web")
+    assert score_carried(at.engine, job.job_id, carried)
+    at.client.load(job.job_id, into="scores", mode="append")
+    assert exists(at.asked, keys.active(job.job_id))
+    for chosen in ({}, {"states": ("succeeded",)}):
+        assert [status.state for status in _listed(at, job, **chosen).values()] == ["succeeded"]
+
+
 class Died(BaseException):
     """Raised in place of a request when the process is to die."""
 
