@@ -221,5 +221,5 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | Non
             main.delete(keys.active(job_id))
     dispatcher.ledger.watchlist.remove(job_id)
     if may_be_resumed and read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
+        dispatcher.mark_active(job_id)  # before the entry, which would mean a complete job without a marker
         note_run(main, job)
-        dispatcher.mark_active(job_id)
