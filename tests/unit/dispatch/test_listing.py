@@ -210,6 +210,9 @@ def test_only_a_complete_job_may_have_no_marker_and_an_entry_that_says_that_it_i
     # The marker stays, so that a listing by state reads the job, and the reconciler writes the entry
     assert not refused
     assert [job.job_id for job in at.client.jobs(state="cancelled")] == [job_id]
+    # But not in each round, because the store may refuse the entry for ever
+    assert at.client.ledger.watchlist.holds([job_id])
+    assert not at.client.ledger.watchlist.take(9, 0)
     reconcile_job(at.engine, job_id)
     assert not exists(main, keys.active(job_id))
     (info,) = main.list("jobs/index/2")
