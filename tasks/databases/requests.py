@@ -15,6 +15,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects.base import IfMatch, ObjectStore, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
+from scoreline.tasks.dispatch.job_index import note_end
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, decoding, read_job, read_outcome
 from scoreline.tasks.job.ended import check_has_results, ended_outcome
 from scoreline.tasks.job.loads import LoadRequest, load_ids, read_progress, read_request, requested_again
@@ -50,8 +51,7 @@ def request_load(
         An option is malformed, or the results of the job are not accepted.
     """
     main = dispatcher.buckets.main
-    job = read_job(main, job_id)
-    check_accepted(main, job_id)
+    job, outcome = read_job(main, job_id), check_accepted(main, job_id)
     for option, names in (("key", key), ("columns", columns)):
         if isinstance(names, str):
             raise InvalidRequest(f"{option} {names!r} is not a list of names")
@@ -66,7 +66,7 @@ def request_load(
     asked = LoadRequest.of(replace(job.spec, **given).check())
     if asked is None:
         raise InvalidRequest("into is empty: name a table")
-    return _record(dispatcher, job, asked, again=again, older=older)
+    return _record(dispatcher, job, outcome, asked, again=again, older=older)
 
 
 def load_again(dispatcher: Dispatcher, job_id: str) -> list[LoadRequest]:
@@ -78,7 +78,7 @@ def load_again(dispatcher: Dispatcher, job_id: str) -> list[LoadRequest]:
         ended = read_progress(main, job_id, load_id, ended=True)
         if ended is not None and ended.state != "loaded":
             request = read_request(main, job_id, load_id, LoadRequest.of(job.spec))
-            found.append(_record(dispatcher, job, request, again=False, older=False))
+            found.append(_record(dispatcher, job, outcome, request, again=False, older=False))
     return found
 
 
@@ -109,10 +109,14 @@ def check_accepted(main: ObjectStore, job_id: str) -> Outcome:
     return outcome
 
 
-def _record(dispatcher: Dispatcher, job: Job, asked: LoadRequest, *, again: bool, older: bool) -> LoadRequest:
+def _record(
+    dispatcher: Dispatcher, job: Job, outcome: Outcome, asked: LoadRequest, *, again: bool, older: bool
+) -> LoadRequest:
     main, job_id = dispatcher.buckets.main, job.spec.job_id
     details = {"table": asked.table, "mode": asked.mode, "again": again, "older": older}
     audit.record(main, action="job.load", target=job_id, details=details)
+    if outcome.job is not None:  # its entry in the index still says that it is under way, and so will its marker
+        note_end(main, job, outcome)
     dispatcher.mark_active(job_id)
     request = _write(main, job, asked, again=again, older=older)
     _list(main, job, asked.load_id)

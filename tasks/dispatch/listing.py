@@ -74,9 +74,11 @@ class JobListing:
         """
         found = 0
         seen: set[str] = set()
+        watched: Collection[str] | None = ()
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="jobs") as pool:
             for group in self._groups(chosen, limit):
-                for item in pool.map(partial(self._read, self._watched(group)), group):
+                watched = None if watched is None else self._watched(group)
+                for item in pool.map(partial(self._read, watched or ()), group):
                     if item is None or item[0].job_id in seen or not chosen.matches(*item):
                         continue
                     seen.add(item[0].job_id)
@@ -127,12 +129,16 @@ class JobListing:
             return None
         return sorted(jobs, key=lambda job_id: (jobs[job_id], job_id), reverse=True)
 
-    def _watched(self, group: Iterable[ListedEntry | str]) -> Collection[str]:
-        """Return the jobs that are under way according to the index, and which the reconciler watches."""
+    def _watched(self, group: Iterable[ListedEntry | str]) -> Collection[str] | None:
+        """Return the jobs that are under way according to the index, and which the reconciler watches.
+
+        The result is None if the ledger does not answer. It is then not asked again, because each time could take
+        seconds, and the outcome of a job that has ended does not need the ledger.
+        """
         try:
             return self._statuses.watched([item.job_id for item in group if _is_under_way(item)])
-        except LedgerUnavailable:  # the outcome of a job that has ended does not need the ledger
-            return ()
+        except LedgerUnavailable:
+            return None
 
     def _read(self, watched: Collection[str], item: ListedEntry | str) -> _Job | None:
         """Return the status and the group of a job; None if the job does not exist.

@@ -43,6 +43,10 @@ from scoreline.tasks.job.loads import pending
 
 log = logging.getLogger(__name__)
 
+_UNWRITTEN_ROUNDS = 10
+"""Number of rounds of the reconciler after which it tries again to write an entry in the index that could not be
+written. The store may refuse the entry for ever, and each attempt costs several requests."""
+
 
 def fail_job(dispatcher: Dispatcher, job_id: str, error: BaseException) -> None:
     """End a job that cannot continue, and record the error."""
@@ -193,7 +197,7 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | Non
     job is written while the marker is removed, or not at all if the outcome says the same (see `entry_in`). Any other
     end must be in the index before the marker is removed, because a listing by state takes a job without a marker for
     complete if its entry says that it is under way. If the entry cannot be written, the marker stays, and the
-    reconciler tries again.
+    reconciler tries again later.
 
     The marker stays until the webhook is delivered and the results are loaded.
     """
@@ -212,6 +216,7 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | Non
         return
     if outcome.state not in COMPLETE:
         if not note_end(main, job, outcome):
+            dispatcher.ledger.watchlist.put_off(job_id, _UNWRITTEN_ROUNDS * dispatcher.reconcile_s)
             return
         main.delete(keys.active(job_id))
     elif outcome.job is not None:
@@ -221,5 +226,5 @@ def _clear(dispatcher: Dispatcher, job_id: str, outcome: Outcome, job: Job | Non
             main.delete(keys.active(job_id))
     dispatcher.ledger.watchlist.remove(job_id)
     if may_be_resumed and read_run(main, job_id)[0].number != run:  # the job was resumed meanwhile
+        dispatcher.mark_active(job_id)  # before the entry, which would mean a complete job without a marker
         note_run(main, job)
-        dispatcher.mark_active(job_id)

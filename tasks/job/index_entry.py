@@ -139,7 +139,7 @@ def entry_of(job: Job, outcome: Outcome | None = None, *, total_rows: int | None
 
 
 def entry_in(outcome: Outcome) -> IndexEntry | None:
-    """Return the entry of a job according to its outcome alone; None if the outcome does not contain the job.
+    """Return the entry of a complete job according to its outcome alone; None if the outcome does not say it all.
 
     Raises one of `MALFORMED` or `InvalidRequest` if the job in the outcome is malformed.
     """

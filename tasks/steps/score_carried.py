@@ -280,7 +280,9 @@ def _end(work: _Work, pool: ThreadPoolExecutor, receipt: Receipt, results: bytes
     entry, totals = entry_of(layout, 0, documents.plan.part(0), commit), PartTotals()
     totals.add(0, entry)
     in_outcome = len(results) <= MAX_RESULTS_IN_OUTCOME
-    outcome = _outcome_of(documents.job, totals, REQUESTS + Requests(class_a=bool(receipt.rejected) + (not in_outcome)))
+    writes_entry = documents.job.webhook is not None  # see `_listed`
+    more = Requests(class_a=bool(receipt.rejected) + (not in_outcome) + writes_entry)
+    outcome = _outcome_of(documents.job, totals, REQUESTS + more)
     written = pool.submit(write_manifest, layout, documents, totals, lambda: [entry])
     apart = None if in_outcome else pool.submit(_write_results, work, results)
     decided = claim_end(main, job_id, outcome)

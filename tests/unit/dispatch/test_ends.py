@@ -11,6 +11,7 @@ import pytest
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelUnloadable, StoreUnavailable
+from scoreline.storage.objects.base import ObjectInfo, exists
 from scoreline.tasks.dispatch.outcome import clean_up_if_ended, end_job, fail_job
 from scoreline.tasks.dispatch.reconcile import reconcile_job
 from scoreline.tasks.job.documents import Outcome, Run, read_outcome
@@ -163,9 +164,19 @@ def test_a_job_that_is_resumed_while_its_marker_is_removed_keeps_it(
             job.client.resume("j")  # simulate another process that resumes the job
         delete(key)
 
+    marked: list[bool] = []
+    put = job.store.put
+
+    def noted(key: str, *arguments: Any, **options: Any) -> ObjectInfo:
+        if key.startswith("jobs/index/2") and resumed:
+            marked.append(exists(job.store, MARKER))
+        return put(key, *arguments, **options)
+
     monkeypatch.setattr(job.store, "delete", hooked)
+    monkeypatch.setattr(job.store, "put", noted)
     job.client.cancel("j")
     assert resumed == [MARKER]
+    assert marked == [True] * 3, "an entry says that the job is under way before it has a marker"
     assert job.listed(keys.JOBS_ACTIVE) == [MARKER]
     # The marker lets the reconciler end the job, even if all its messages are lost
     job.messages._messages.clear()

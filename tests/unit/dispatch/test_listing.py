@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from scoreline.storage import keys
-from scoreline.storage.errors import InvalidRequest, StoreUnavailable
+from scoreline.storage.errors import InvalidRequest, LedgerUnavailable, StoreUnavailable
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.storage.objects.base import ObjectInfo, ObjectStore, exists
@@ -210,6 +210,9 @@ def test_only_a_complete_job_may_have_no_marker_and_an_entry_that_says_that_it_i
     # The marker stays, so that a listing by state reads the job, and the reconciler writes the entry
     assert not refused
     assert [job.job_id for job in at.client.jobs(state="cancelled")] == [job_id]
+    # But not in each round, because the store may refuse the entry for ever
+    assert at.client.ledger.watchlist.holds([job_id])
+    assert not at.client.ledger.watchlist.take(9, 0)
     reconcile_job(at.engine, job_id)
     assert not exists(main, keys.active(job_id))
     (info,) = main.list("jobs/index/2")
@@ -235,6 +238,26 @@ def test_a_job_that_ends_while_jobs_are_listed_by_state_is_not_missed(
     monkeypatch.setattr(main, "list", slowly)
     assert [job.job_id for job in at.client.jobs(state="cancelled")] == [job_id]
     assert not others
+
+
+def test_a_ledger_that_does_not_answer_is_asked_once_in_a_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(tmp_path, "scoreline")
+    pinned = PinnedModel(name="a", version="20261101T120000Z-0a1b2", manifest_sha256="0" * 64)
+    mark_built(store, 70)
+    for number in range(70):
+        spec = JobSpec(job_id=f"small-{number}", model="a", inputs=("s3://scoreline/in/",), output="s3://scoreline/o/")
+        job = Job(spec=spec, model=pinned, submitted=NOON.isoformat(), webhook=None)
+        outcome = Outcome(state="succeeded", rows=1, failures={}, job=json.loads(job.to_json()))
+        store.put(entry_of(job).key, entry_of(job).to_json())
+        store.put(keys.outcome(spec.job_id), outcome.to_json())
+    ledger = MemoryLedger()
+    holds = Mock(side_effect=LedgerUnavailable("no answer"))
+    monkeypatch.setattr(ledger.watchlist, "holds", holds)
+    found = JobListing(store, StatusReader(store, ledger)).jobs(JobFilter())
+    assert [status.state for status in found] == ["succeeded"] * 70
+    assert holds.call_count == 1
 
 
 def test_a_resumed_job_is_under_way_again_in_the_index(at: Desk) -> None:

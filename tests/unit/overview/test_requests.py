@@ -109,9 +109,8 @@ def test_a_page_of_small_jobs_of_records_is_read_once(
     store.requests.clear()
     page = overview.jobs(JobFilter())
     assert [job.state for job in page.jobs] == ["succeeded"] * 3
-    assert [key for operation, key in store.requests if operation == "get"] == [
-        keys.outcome(f"job-{number:05}") for number in (2, 1, 0)
-    ]
+    read = [key for operation, key in store.requests if operation == "get"]
+    assert sorted(read) == [keys.outcome(f"job-{number:05}") for number in range(3)]  # read by several threads
     store.requests.clear()
     overview.forget()
     assert overview.jobs(JobFilter()) == page

@@ -241,6 +241,15 @@ def test_the_address_of_a_webhook_is_not_copied_into_the_outcome(at: Desk, monke
     assert entry.status.state == "succeeded"
 
 
+def test_a_job_whose_load_is_requested_is_still_listed_as_complete(at: Desk) -> None:
+    job, carried = at.submit(group="web")
+    assert score_carried(at.engine, job.job_id, carried)
+    at.client.load(job.job_id, into="scores", mode="append")
+    assert exists(at.asked, keys.active(job.job_id))
+    for chosen in ({}, {"states": ("succeeded",)}):
+        assert [status.state for status in _listed(at, job, **chosen).values()] == ["succeeded"]
+
+
 class Died(BaseException):
     """Raised in place of a request when the process is to die."""
 
@@ -299,6 +308,12 @@ def test_the_outcome_knows_work_and_requests_of_a_job(at: Desk, monkeypatch: pyt
         assert (now.class_a, now.class_b) == (used.class_a, used.class_b - 1)
         assert now.work_s > 0
         assert now.result_bytes == len(at.results(job)["part-00000.parquet"])
+    # And the job with a webhook writes its entry in the index again
+    monkeypatch.setattr(at.client.submission, "webhooks", Mock(url=None))
+    before = requests.so_far()
+    job, carried = at.submit(webhook="https://example.com/secret")
+    assert score_carried(at.engine, job.job_id, carried)
+    assert job.status().class_a == (requests.so_far() - before).class_a
 
 
 def test_a_late_job_is_not_scored_from_what_it_carries(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
