@@ -119,11 +119,12 @@ class ParquetFormat:
                 spans.append(Span(start=row, stop=stop, first_row=row, rows=group.num_rows, size=size, by_rows=True))
             row = stop
         schema = _schema(file, source)
-        without_nulls = frozenset(self._without_nulls(source, file, schema))
+        counted = self._counted_places(metadata, schema)
+        without_nulls = frozenset(self._without_nulls(source, metadata, counted))
         settled = self._settled(schema, without_nulls)
         if data is None:
             return Survey(schema=settled, spans=tuple(spans))
-        footer = self._alike.learn(data, schema, metadata, self._counted[1])
+        footer = self._alike.learn(data, schema, metadata, counted)
         return Survey(
             schema=settled,
             spans=tuple(spans),
@@ -154,18 +155,21 @@ class ParquetFormat:
             self._surveyed = (schema, without_nulls, found)
         return found
 
-    def _without_nulls(self, source: Pinned, file: pq.ParquetFile, schema: pa.Schema) -> set[str]:
-        """Return the integer and boolean columns without nulls.
-
-        Values are read only if the statistics do not have the null count.
-        """
-        metadata = file.metadata
+    def _counted_places(self, metadata: pq.FileMetaData, schema: pa.Schema) -> Mapping[str, int]:
+        """Return the positions of the columns whose nulls are counted."""
         known, places = self._counted
         if not known.equals(schema):
             places = _counted_columns(metadata, schema)
             self._counted = (schema, places)
+        return places
+
+    def _without_nulls(self, source: Pinned, metadata: pq.FileMetaData, counted: Mapping[str, int]) -> set[str]:
+        """Return the integer and boolean columns without nulls.
+
+        Values are read only if the statistics do not have the null count.
+        """
         found, unknown = set(), []
-        for name, place in places.items():
+        for name, place in counted.items():
             counts = list(_null_counts(metadata, place))
             if None in counts:
                 unknown.append(name)

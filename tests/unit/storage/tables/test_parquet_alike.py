@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ pytest.importorskip("scoreline.storage.tables.parquet_footers", reason="there wa
 
 from scoreline.storage.errors import ScorelineError, UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import parquet_alike
+from scoreline.storage.tables import parquet, parquet_alike
 from scoreline.storage.tables.base import Encoded, Pinned, Survey
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_alike import decode_together
@@ -186,6 +187,27 @@ def test_joined_files_are_refused_after_a_sound_one(put: Put) -> None:
     formats.survey(hold(put(one, "one.parquet")))
     with pytest.raises(UnreadableInput, match=r"both\.parquet consists of several Parquet files"):
         formats.survey(hold(put(one + other, "both.parquet")))
+
+
+def test_a_survey_in_another_thread_does_not_move_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other files may be surveyed between two steps of a survey. Here they are, whenever nulls are counted."""
+    first, later = (
+        encoded(pa.table({"a": pa.array([1, None, 3]), "b": pa.array([number, 5, 6])})) for number in range(2)
+    )
+    other = encoded(pa.table({"b": pa.array([1, 2, 3]), "a": pa.array([4, 5, 6])}))
+    formats = ParquetFormat()
+    count = parquet._null_counts
+
+    def interrupted(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(parquet, "_null_counts", count)
+            formats.survey(held(other))
+        return count(metadata, column)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "_null_counts", interrupted)
+        formats.survey(held(first))
+    assert formats.survey(held(later)) == ParquetFormat().survey(held(later))
 
 
 def test_a_column_chunk_of_another_type_is_left_to_arrow() -> None:
