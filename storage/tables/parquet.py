@@ -138,9 +138,16 @@ class ParquetFormat:
         return Survey(
             schema=self._settled(found.schema, found.without_nulls),
             spans=(found.span,),
-            decode=lambda: self._decoder.decode(open_held(source, footer.data), found.schema, features),
+            decode=partial(self._decode_alike, source, found, features),
             encoded=self._encoded(footer, found.schema, features),
         )
+
+    def _decode_alike(self, source: Pinned, found: AlikeFile, features: Collection[str]) -> pa.RecordBatch | None:
+        try:
+            file = open_held(source, found.footer.data)
+        except UnreadableInput:  # a field that the survey skips is damaged: the part explains the error
+            return None
+        return self._decoder.decode(file, found.schema, features)
 
     def _encoded(self, footer: parquet_footers.Footer, schema: pa.Schema, features: Collection[str]) -> Encoded | None:
         size = self._decoder.measure(schema, features, footer.rows, footer.bytes_of)

@@ -189,6 +189,23 @@ def test_joined_files_are_refused_after_a_sound_one(put: Put) -> None:
         formats.survey(hold(put(one + other, "both.parquet")))
 
 
+def test_the_part_explains_damage_that_a_survey_does_not_meet() -> None:
+    """The survey skips the statistics of encodings. In the damaged file, one lacks a field that Arrow requires."""
+    sound = encoded(pa.table({"x": np.arange(75.0)}))
+    start = len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")
+    statistics, damaged = bytes.fromhex("15001510150200"), bytes.fromhex("15001510160200")
+    assert sound[start:].count(statistics) == 1
+    formats = ParquetFormat()
+    formats.survey(held(sound))
+    source = held(sound[:start] + sound[start:].replace(statistics, damaged))
+    found = formats.survey(source)
+    assert decode_together([alike(found)]) is None
+    assert found.decode is not None
+    assert found.decode() is None
+    with pytest.raises(UnreadableInput, match=r"a\.parquet is not a Parquet file"):
+        list(formats.read(source, found.spans[0], found.schema, 100))
+
+
 def test_a_survey_in_another_thread_does_not_move_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other files may be surveyed between two steps of a survey. Here they are, whenever nulls are counted."""
     first, later = (
