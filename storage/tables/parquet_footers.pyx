@@ -295,12 +295,12 @@ cdef bint has_all_pages(const uint8_t *begin, int64_t size, int64_t values) noex
                 page = number(&cursor)
             elif cursor.field == 3 and kind == I32:
                 length = number(&cursor)
-            elif (cursor.field == 5 or cursor.field == 8) and kind == STRUCT:
+            elif kind == STRUCT and cursor.field == (5 if page == DATA_PAGE else 8 if page == DATA_PAGE_V2 else 0):
                 count = values_of(&cursor)
             else:
                 skip(&cursor, kind, 1, False)
         if page == DATA_PAGE or page == DATA_PAGE_V2:
-            if count < 0:
+            if not 0 <= count <= values - found:
                 return False
             found += count
         elif page != DICTIONARY_PAGE:

@@ -157,13 +157,23 @@ def coded(value: int) -> bytes:
     return bytes([value * 2 & 0x7F | 0x80, value * 2 >> 7])
 
 
-def test_rows_do_not_move_between_files_whose_footers_lie() -> None:
+ANOTHER_COUNT = bytes.fromhex("3c 15c801 1500 1500 1500 1500 1500 00")
+"""The header of a page of the second version with 100 values, as a further field of a page of the first version."""
+
+
+@pytest.mark.parametrize("more", [b"", ANOTHER_COUNT], ids=["footer", "footer and page header"])
+def test_rows_do_not_move_between_files_that_lie(more: bytes) -> None:
     """Two files together have as many rows as their footers say, but one has fewer, and the other one more."""
 
     def lying(rows: int) -> bytes:
-        data = encoded(pa.table({"x": np.arange(float(rows))}), compression="none", use_dictionary=False)
-        footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-        return data[:footer] + data[footer:].replace(coded(rows), coded(100))
+        data = encoded(
+            pa.table({"x": np.arange(float(rows))}), compression="none", use_dictionary=False, write_statistics=False
+        )
+        start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+        size = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0).total_compressed_size
+        header_end = start - rows * 8 - 7 - 1  # before the values, the levels and the last byte of the header
+        footer = data[start:].replace(coded(rows), coded(100)).replace(coded(size), coded(size + len(more)))
+        return data[:header_end] + more + data[header_end:start] + footer
 
     footers = [read_footer(lying(rows)) for rows in (75, 125)]
     found = [footer for footer in footers if footer is not None]
