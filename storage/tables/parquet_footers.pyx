@@ -11,7 +11,7 @@ wrong.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp
 
 # Types of the compact protocol of Thrift
@@ -43,11 +43,11 @@ cdef struct Cursor:
     int field  # the number of the last field of the struct, or 0
 
 cdef struct Chunk:
-    # Positions of the two offsets within the footer, their sizes and values; a size of 0 if there is no such offset
-    int32_t data_at
-    int32_t data_size
-    int32_t dictionary_at
-    int32_t dictionary_size
+    # Positions within the file of the two offsets, as encoded, their sizes and values; a size of 0 if one is absent
+    int64_t data_at
+    int64_t data_size
+    int64_t dictionary_at
+    int64_t dictionary_size
     int64_t kind  # the physical type
     int64_t data
     int64_t dictionary
@@ -110,7 +110,7 @@ cdef int next_field(Cursor *cursor) noexcept nogil:
 
 
 cdef int64_t list_size(Cursor *cursor, int kind) noexcept nogil:
-    """Return the number of items of a list, which must be of a type; any type if `kind` is negative."""
+    """Return the number of items of a list, which must be of type `kind`."""
     cdef uint8_t byte
     cdef uint64_t size
     if cursor.at >= cursor.end:
@@ -211,12 +211,12 @@ cdef void read_column(Cursor *cursor, Chunk *chunk, const uint8_t *begin) noexce
             chunk.compressed = number(cursor)
         elif cursor.field == 9 and kind == I64:
             chunk.data = number(cursor)
-            chunk.data_at = <int32_t>(at - begin)
-            chunk.data_size = <int32_t>(cursor.at - at)
+            chunk.data_at = at - begin
+            chunk.data_size = cursor.at - at
         elif cursor.field == 11 and kind == I64:
             chunk.dictionary = number(cursor)
-            chunk.dictionary_at = <int32_t>(at - begin)
-            chunk.dictionary_size = <int32_t>(cursor.at - at)
+            chunk.dictionary_at = at - begin
+            chunk.dictionary_size = cursor.at - at
         elif cursor.field == 12 and kind == STRUCT:
             chunk.nulls = null_count(cursor)
         elif kind == (
@@ -428,6 +428,8 @@ def read_footer(bytes data not None):
         kinds[place] = chunk[place].kind
         start = chunk_start(chunk + place)
         if start < 4 or start > footer.stop or chunk[place].compressed > footer.stop - start:
+            return None
+        if chunk[place].data > footer.stop or chunk[place].dictionary > footer.stop:
             return None
         footer.ends_with_columns = start + chunk[place].compressed == footer.stop
     footer.chunks = bytes(chunks)

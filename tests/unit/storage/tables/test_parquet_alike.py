@@ -191,6 +191,18 @@ def test_columns_stay_within_their_file() -> None:
     assert read_footer(data[:footer] + data[footer:].replace(coded(chunk), coded(chunk + 200))) is None
 
 
+def test_pages_begin_within_their_file() -> None:
+    """Arrow begins to read at the dictionary, and so does not miss the first data page."""
+    data = encoded(pa.table({"x": np.arange(75.0)}), compression="none")
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    page = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0).data_page_offset
+    assert data[footer:].count(coded(page)) == 1
+    beyond = data[:footer] + data[footer:].replace(coded(page), coded(8_000))
+    assert len(data) < 8_000
+    assert pq.read_table(io.BytesIO(beyond)).num_rows == 75
+    assert read_footer(beyond) is None
+
+
 def test_joined_files_are_refused_after_a_sound_one(put: Put) -> None:
     formats = ParquetFormat()
     one, other = (encoded(table(20, seed)) for seed in range(2))
