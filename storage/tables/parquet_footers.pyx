@@ -169,21 +169,21 @@ cdef void skip(Cursor *cursor, int kind, int depth, bint in_list) noexcept nogil
         cursor.is_bad = True
 
 
-cdef int64_t null_count(Cursor *cursor) noexcept nogil:
-    """Read statistics, and return the number of nulls; -1 if it is unknown."""
+cdef int64_t number_in(Cursor *cursor, int wanted, int wanted_kind) noexcept nogil:
+    """Read a struct, and return the number in one of its fields; -1 if the struct does not have the field."""
     cdef int kind, field = cursor.field
-    cdef int64_t nulls = -1
+    cdef int64_t found = -1
     cursor.field = 0
     while True:
         kind = next_field(cursor)
         if kind == 0 or cursor.is_bad:
             break
-        if cursor.field == 3 and kind == I64:
-            nulls = number(cursor)
+        if cursor.field == wanted and kind == wanted_kind:
+            found = number(cursor)
         else:
             skip(cursor, kind, 1, False)
     cursor.field = field
-    return nulls
+    return found
 
 
 cdef void read_column(Cursor *cursor, Chunk *chunk, const uint8_t *begin) noexcept nogil:
@@ -218,7 +218,7 @@ cdef void read_column(Cursor *cursor, Chunk *chunk, const uint8_t *begin) noexce
             chunk.dictionary_at = at - begin
             chunk.dictionary_size = cursor.at - at
         elif cursor.field == 12 and kind == STRUCT:
-            chunk.nulls = null_count(cursor)
+            chunk.nulls = number_in(cursor, 3, I64)  # the null count of the statistics
         elif kind == (
             I32 if cursor.field == 4
             else LIST if cursor.field == 2 or cursor.field == 3
@@ -261,23 +261,6 @@ cdef void read_chunk(Cursor *cursor, Chunk *chunk, const uint8_t *begin) noexcep
         cursor.is_bad = True
 
 
-cdef int64_t values_of(Cursor *cursor) noexcept nogil:
-    """Read the header of a data page, and return the number of its values; -1 if there is none."""
-    cdef int kind, field = cursor.field
-    cdef int64_t values = -1
-    cursor.field = 0
-    while True:
-        kind = next_field(cursor)
-        if kind == 0 or cursor.is_bad:
-            break
-        if cursor.field == 1 and kind == I32:
-            values = number(cursor)
-        else:
-            skip(cursor, kind, 1, False)
-    cursor.field = field
-    return values
-
-
 cdef bint has_all_pages(const uint8_t *begin, int64_t size, int64_t values) noexcept nogil:
     """Return whether the pages of a column chunk fill it exactly, and have so many values."""
     cdef Cursor cursor
@@ -296,7 +279,7 @@ cdef bint has_all_pages(const uint8_t *begin, int64_t size, int64_t values) noex
             elif cursor.field == 3 and kind == I32:
                 length = number(&cursor)
             elif kind == STRUCT and cursor.field == (5 if page == DATA_PAGE else 8 if page == DATA_PAGE_V2 else 0):
-                count = values_of(&cursor)
+                count = number_in(&cursor, 1, I32)  # the number of values in the header of the page
             else:
                 skip(&cursor, kind, 1, False)
         if page == DATA_PAGE or page == DATA_PAGE_V2:
