@@ -119,11 +119,12 @@ class ParquetFormat:
                 spans.append(Span(start=row, stop=stop, first_row=row, rows=group.num_rows, size=size, by_rows=True))
             row = stop
         schema = _schema(file, source)
-        without_nulls = frozenset(self._without_nulls(source, file, schema))
+        counted = self._counted_places(metadata, schema)
+        without_nulls = frozenset(self._without_nulls(source, metadata, counted))
         settled = self._settled(schema, without_nulls)
         if data is None:
             return Survey(schema=settled, spans=tuple(spans))
-        footer = self._alike.learn(data, schema, metadata, self._counted[1])
+        footer = self._alike.learn(data, schema, metadata, counted)
         return Survey(
             schema=settled,
             spans=tuple(spans),
@@ -137,9 +138,16 @@ class ParquetFormat:
         return Survey(
             schema=self._settled(found.schema, found.without_nulls),
             spans=(found.span,),
-            decode=lambda: self._decoder.decode(open_held(source, footer.data), found.schema, features),
+            decode=partial(self._decode_alike, source, found, features),
             encoded=self._encoded(footer, found.schema, features),
         )
+
+    def _decode_alike(self, source: Pinned, found: AlikeFile, features: Collection[str]) -> pa.RecordBatch | None:
+        try:
+            file = open_held(source, found.footer.data)
+        except UnreadableInput:  # a field that the survey skips is damaged: the part explains the error
+            return None
+        return self._decoder.decode(file, found.schema, features)
 
     def _encoded(self, footer: parquet_footers.Footer, schema: pa.Schema, features: Collection[str]) -> Encoded | None:
         size = self._decoder.measure(schema, features, footer.rows, footer.bytes_of)
@@ -154,18 +162,21 @@ class ParquetFormat:
             self._surveyed = (schema, without_nulls, found)
         return found
 
-    def _without_nulls(self, source: Pinned, file: pq.ParquetFile, schema: pa.Schema) -> set[str]:
-        """Return the integer and boolean columns without nulls.
-
-        Values are read only if the statistics do not have the null count.
-        """
-        metadata = file.metadata
+    def _counted_places(self, metadata: pq.FileMetaData, schema: pa.Schema) -> Mapping[str, int]:
+        """Return the positions of the columns whose nulls are counted."""
         known, places = self._counted
         if not known.equals(schema):
             places = _counted_columns(metadata, schema)
             self._counted = (schema, places)
+        return places
+
+    def _without_nulls(self, source: Pinned, metadata: pq.FileMetaData, counted: Mapping[str, int]) -> set[str]:
+        """Return the integer and boolean columns without nulls.
+
+        Values are read only if the statistics do not have the null count.
+        """
         found, unknown = set(), []
-        for name, place in places.items():
+        for name, place in counted.items():
             counts = list(_null_counts(metadata, place))
             if None in counts:
                 unknown.append(name)

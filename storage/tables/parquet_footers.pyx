@@ -11,7 +11,7 @@ wrong.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp
 
 # Types of the compact protocol of Thrift
@@ -43,11 +43,11 @@ cdef struct Cursor:
     int field  # the number of the last field of the struct, or 0
 
 cdef struct Chunk:
-    # Positions of the two offsets within the footer, their sizes and values; a size of 0 if there is no such offset
-    int32_t data_at
-    int32_t data_size
-    int32_t dictionary_at
-    int32_t dictionary_size
+    # Positions within the file of the two offsets, as encoded, their sizes and values; a size of 0 if one is absent
+    int64_t data_at
+    int64_t data_size
+    int64_t dictionary_at
+    int64_t dictionary_size
     int64_t kind  # the physical type
     int64_t data
     int64_t dictionary
@@ -110,7 +110,7 @@ cdef int next_field(Cursor *cursor) noexcept nogil:
 
 
 cdef int64_t list_size(Cursor *cursor, int kind) noexcept nogil:
-    """Return the number of items of a list, which must be of a type; any type if `kind` is negative."""
+    """Return the number of items of a list, which must be of type `kind`."""
     cdef uint8_t byte
     cdef uint64_t size
     if cursor.at >= cursor.end:
@@ -169,21 +169,21 @@ cdef void skip(Cursor *cursor, int kind, int depth, bint in_list) noexcept nogil
         cursor.is_bad = True
 
 
-cdef int64_t null_count(Cursor *cursor) noexcept nogil:
-    """Read statistics, and return the number of nulls; -1 if it is unknown."""
+cdef int64_t number_in(Cursor *cursor, int wanted, int wanted_kind) noexcept nogil:
+    """Read a struct, and return the number in one of its fields; -1 if the struct does not have the field."""
     cdef int kind, field = cursor.field
-    cdef int64_t nulls = -1
+    cdef int64_t found = -1
     cursor.field = 0
     while True:
         kind = next_field(cursor)
         if kind == 0 or cursor.is_bad:
             break
-        if cursor.field == 3 and kind == I64:
-            nulls = number(cursor)
+        if cursor.field == wanted and kind == wanted_kind:
+            found = number(cursor)
         else:
             skip(cursor, kind, 1, False)
     cursor.field = field
-    return nulls
+    return found
 
 
 cdef void read_column(Cursor *cursor, Chunk *chunk, const uint8_t *begin) noexcept nogil:
@@ -211,14 +211,14 @@ cdef void read_column(Cursor *cursor, Chunk *chunk, const uint8_t *begin) noexce
             chunk.compressed = number(cursor)
         elif cursor.field == 9 and kind == I64:
             chunk.data = number(cursor)
-            chunk.data_at = <int32_t>(at - begin)
-            chunk.data_size = <int32_t>(cursor.at - at)
+            chunk.data_at = at - begin
+            chunk.data_size = cursor.at - at
         elif cursor.field == 11 and kind == I64:
             chunk.dictionary = number(cursor)
-            chunk.dictionary_at = <int32_t>(at - begin)
-            chunk.dictionary_size = <int32_t>(cursor.at - at)
+            chunk.dictionary_at = at - begin
+            chunk.dictionary_size = cursor.at - at
         elif cursor.field == 12 and kind == STRUCT:
-            chunk.nulls = null_count(cursor)
+            chunk.nulls = number_in(cursor, 3, I64)  # the null count of the statistics
         elif kind == (
             I32 if cursor.field == 4
             else LIST if cursor.field == 2 or cursor.field == 3
@@ -261,23 +261,6 @@ cdef void read_chunk(Cursor *cursor, Chunk *chunk, const uint8_t *begin) noexcep
         cursor.is_bad = True
 
 
-cdef int64_t values_of(Cursor *cursor) noexcept nogil:
-    """Read the header of a data page, and return the number of its values; -1 if there is none."""
-    cdef int kind, field = cursor.field
-    cdef int64_t values = -1
-    cursor.field = 0
-    while True:
-        kind = next_field(cursor)
-        if kind == 0 or cursor.is_bad:
-            break
-        if cursor.field == 1 and kind == I32:
-            values = number(cursor)
-        else:
-            skip(cursor, kind, 1, False)
-    cursor.field = field
-    return values
-
-
 cdef bint has_all_pages(const uint8_t *begin, int64_t size, int64_t values) noexcept nogil:
     """Return whether the pages of a column chunk fill it exactly, and have so many values."""
     cdef Cursor cursor
@@ -295,12 +278,12 @@ cdef bint has_all_pages(const uint8_t *begin, int64_t size, int64_t values) noex
                 page = number(&cursor)
             elif cursor.field == 3 and kind == I32:
                 length = number(&cursor)
-            elif (cursor.field == 5 or cursor.field == 8) and kind == STRUCT:
-                count = values_of(&cursor)
+            elif kind == STRUCT and cursor.field == (5 if page == DATA_PAGE else 8 if page == DATA_PAGE_V2 else 0):
+                count = number_in(&cursor, 1, I32)  # the number of values in the header of the page
             else:
                 skip(&cursor, kind, 1, False)
         if page == DATA_PAGE or page == DATA_PAGE_V2:
-            if count < 0:
+            if not 0 <= count <= values - found:
                 return False
             found += count
         elif page != DICTIONARY_PAGE:
@@ -428,6 +411,8 @@ def read_footer(bytes data not None):
         kinds[place] = chunk[place].kind
         start = chunk_start(chunk + place)
         if start < 4 or start > footer.stop or chunk[place].compressed > footer.stop - start:
+            return None
+        if chunk[place].data > footer.stop or chunk[place].dictionary > footer.stop:
             return None
         footer.ends_with_columns = start + chunk[place].compressed == footer.stop
     footer.chunks = bytes(chunks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ pytest.importorskip("scoreline.storage.tables.parquet_footers", reason="there wa
 
 from scoreline.storage.errors import ScorelineError, UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import parquet_alike
+from scoreline.storage.tables import parquet, parquet_alike
 from scoreline.storage.tables.base import Encoded, Pinned, Survey
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_alike import decode_together
@@ -156,13 +157,23 @@ def coded(value: int) -> bytes:
     return bytes([value * 2 & 0x7F | 0x80, value * 2 >> 7])
 
 
-def test_rows_do_not_move_between_files_whose_footers_lie() -> None:
+ANOTHER_COUNT = bytes.fromhex("3c 15c801 1500 1500 1500 1500 1500 00")
+"""The header of a page of the second version with 100 values, as a further field of a page of the first version."""
+
+
+@pytest.mark.parametrize("more", [b"", ANOTHER_COUNT], ids=["footer", "footer and page header"])
+def test_rows_do_not_move_between_files_that_lie(more: bytes) -> None:
     """Two files together have as many rows as their footers say, but one has fewer, and the other one more."""
 
     def lying(rows: int) -> bytes:
-        data = encoded(pa.table({"x": np.arange(float(rows))}), compression="none", use_dictionary=False)
-        footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-        return data[:footer] + data[footer:].replace(coded(rows), coded(100))
+        data = encoded(
+            pa.table({"x": np.arange(float(rows))}), compression="none", use_dictionary=False, write_statistics=False
+        )
+        start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+        size = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0).total_compressed_size
+        header_end = start - rows * 8 - 7 - 1  # before the values, the levels and the last byte of the header
+        footer = data[start:].replace(coded(rows), coded(100)).replace(coded(size), coded(size + len(more)))
+        return data[:header_end] + more + data[header_end:start] + footer
 
     footers = [read_footer(lying(rows)) for rows in (75, 125)]
     found = [footer for footer in footers if footer is not None]
@@ -180,12 +191,62 @@ def test_columns_stay_within_their_file() -> None:
     assert read_footer(data[:footer] + data[footer:].replace(coded(chunk), coded(chunk + 200))) is None
 
 
+def test_pages_begin_within_their_file() -> None:
+    """Arrow begins to read at the dictionary, and so does not miss the first data page."""
+    data = encoded(pa.table({"x": np.arange(75.0)}), compression="none")
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    page = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0).data_page_offset
+    assert data[footer:].count(coded(page)) == 1
+    beyond = data[:footer] + data[footer:].replace(coded(page), coded(8_000))
+    assert len(data) < 8_000
+    assert pq.read_table(io.BytesIO(beyond)).num_rows == 75
+    assert read_footer(beyond) is None
+
+
 def test_joined_files_are_refused_after_a_sound_one(put: Put) -> None:
     formats = ParquetFormat()
     one, other = (encoded(table(20, seed)) for seed in range(2))
     formats.survey(hold(put(one, "one.parquet")))
     with pytest.raises(UnreadableInput, match=r"both\.parquet consists of several Parquet files"):
         formats.survey(hold(put(one + other, "both.parquet")))
+
+
+def test_the_part_explains_damage_that_a_survey_does_not_meet() -> None:
+    """The survey skips the statistics of encodings. In the damaged file, one lacks a field that Arrow requires."""
+    sound = encoded(pa.table({"x": np.arange(75.0)}))
+    start = len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")
+    statistics, damaged = bytes.fromhex("15001510150200"), bytes.fromhex("15001510160200")
+    assert sound[start:].count(statistics) == 1
+    formats = ParquetFormat()
+    formats.survey(held(sound))
+    source = held(sound[:start] + sound[start:].replace(statistics, damaged))
+    found = formats.survey(source)
+    assert decode_together([alike(found)]) is None
+    assert found.decode is not None
+    assert found.decode() is None
+    with pytest.raises(UnreadableInput, match=r"a\.parquet is not a Parquet file"):
+        list(formats.read(source, found.spans[0], found.schema, 100))
+
+
+def test_a_survey_in_another_thread_does_not_move_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other files may be surveyed between two steps of a survey. Here they are, whenever nulls are counted."""
+    first, later = (
+        encoded(pa.table({"a": pa.array([1, None, 3]), "b": pa.array([number, 5, 6])})) for number in range(2)
+    )
+    other = encoded(pa.table({"b": pa.array([1, 2, 3]), "a": pa.array([4, 5, 6])}))
+    formats = ParquetFormat()
+    count = parquet._null_counts
+
+    def interrupted(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(parquet, "_null_counts", count)
+            formats.survey(held(other))
+        return count(metadata, column)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "_null_counts", interrupted)
+        formats.survey(held(first))
+    assert formats.survey(held(later)) == ParquetFormat().survey(held(later))
 
 
 def test_a_column_chunk_of_another_type_is_left_to_arrow() -> None:
