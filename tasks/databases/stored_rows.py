@@ -20,7 +20,7 @@ from psycopg import sql
 
 from scoreline.storage.databases.connection import Connection
 from scoreline.tasks.databases import binary
-from scoreline.tasks.databases.stored_column import Sent, SentDumper, StoredColumn, Values
+from scoreline.tasks.databases.stored_column import Sent, SentDumper, StoredColumn, Values, quoted
 from scoreline.tasks.databases.tables import Mapped, Table
 
 COMPARED_ROWS = 65_536
@@ -119,7 +119,7 @@ class StoredRows:
         (key,), columns = self.columns.key, self._columns
         sent = set(columns) if self.in_step else {key}
         limits = [
-            sql.SQL(" AND coalesce(octet_length({}) <= {}, true)").format(sql.Identifier(name), sql.Literal(most))
+            sql.SQL(" AND coalesce(octet_length({}) <= {}, true)").format(quoted(name), sql.Literal(most))
             for name, most in longest.items()
         ]
         query = sql.SQL(
@@ -128,8 +128,8 @@ class StoredRows:
         ).format(
             wanted=sql.SQL(", ").join(column.wanted() for column in columns.values()),
             compared=sql.SQL(", ").join(column.compared(with_sent=name in sent) for name, column in columns.items()),
-            table=self.table.sql,
-            key=sql.Identifier(key),
+            table=quoted(self.table.schema, self.table.name),
+            key=quoted(key),
             keys=columns[key].keys,
             kind=columns[key].cast,
             limits=sql.SQL("").join(limits),
