@@ -119,7 +119,7 @@ class StoredColumn:
         with_sent : bool
             Whether values were sent.
         """
-        column = sql.SQL("{}::{}").format(sql.Identifier(self.name), self.cast)
+        column = sql.SQL("{}::{}").format(quoted(self.name), self.cast)
         item = column if self._is_fixed else sql.SQL("octet_length({})").format(column)
         values = sql.SQL("coalesce(array_agg({}), '{{}}')").format(item)
         same = sql.SQL("{} = {}::{}[]").format(values, self._placeholder("values"), sql.SQL(self._numbers))
@@ -166,6 +166,11 @@ class StoredColumn:
 
     def _result(self, part: str) -> sql.Identifier:
         return sql.Identifier(f"{part}{self.number}")
+
+
+def quoted(*names: str) -> sql.Identifier:
+    """Return a name for a statement with parameters, in which the driver reads %% as %."""
+    return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
 def _bits(numbers: NDArray[np.generic]) -> NDArray[np.generic]:

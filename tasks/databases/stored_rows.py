@@ -20,7 +20,7 @@ from psycopg import sql
 
 from scoreline.storage.databases.connection import Connection
 from scoreline.tasks.databases import binary
-from scoreline.tasks.databases.stored_column import Sent, SentDumper, StoredColumn, Values
+from scoreline.tasks.databases.stored_column import Sent, SentDumper, StoredColumn, Values, quoted
 from scoreline.tasks.databases.tables import Mapped, Table
 
 COMPARED_ROWS = 65_536
@@ -28,7 +28,7 @@ COMPARED_ROWS = 65_536
 _MOST_COLUMNS = 500
 """Maximum number of columns besides the key. A statement returns at most 1,664 columns, three of which a text takes."""
 _TEXT_BYTES = 64 << 20
-"""Maximum size of the texts of one column that the server sends for a batch."""
+"""Maximum size of the texts that the server sends for a batch."""
 
 
 @dataclass(kw_only=True)
@@ -43,7 +43,8 @@ class StoredRows:
     """Whether the table had each key of the last batch, and returned them in the same order.
 
     Otherwise, the values of the next batch are not sent: where a row is missing, all columns differ. The order is
-    another one if the index has texts in the order of a language.
+    another one if the index has texts in the order of a language, or if the server reads the rows in the order in which
+    the table stores them.
     """
 
     @classmethod
@@ -58,6 +59,11 @@ class StoredRows:
             name: StoredColumn(number=n, name=name, kind=self.table.types[name])
             for n, name in enumerate(self.columns.targets)
         }
+
+    @property
+    def _texts(self) -> list[str]:
+        """The columns whose values differ in size."""
+        return [name for name, column in self._columns.items() if not binary.is_fixed(column.kind)]
 
     def can_compare(self, schema: pa.Schema) -> bool:
         """Return whether rows can be looked up and compared without a conversion."""
@@ -85,12 +91,9 @@ class StoredRows:
         batch : pyarrow.RecordBatch
             The columns are those of the table. No key is missing or there twice.
         """
-        longest = {
-            name: int(binary.lengths(batch.column(name)).max(initial=0))
-            for name, column in self._columns.items()
-            if not binary.is_fixed(column.kind)
-        }
-        if any(most * batch.num_rows > _TEXT_BYTES for most in longest.values()):
+        sizes = [binary.lengths(batch.column(name)) for name in self._texts]
+        longest = int(sum(sizes, np.zeros(batch.num_rows, np.int64)).max(initial=0))
+        if longest * batch.num_rows > _TEXT_BYTES:
             return np.ones(batch.num_rows, np.bool_)
         stored = self._look_up(connection, batch, longest)
         (key,) = self.columns.key
@@ -109,30 +112,27 @@ class StoredRows:
             same[here] &= mine.take(here).same(stored.get(name, mine).take(there))
         return ~same
 
-    def _look_up(
-        self, connection: Connection, batch: pa.RecordBatch, longest: Mapping[str, int]
-    ) -> Mapping[str, Values]:
+    def _look_up(self, connection: Connection, batch: pa.RecordBatch, longest: int) -> Mapping[str, Values]:
         """Return the columns that differ of the stored rows with the keys of a batch.
 
-        The planner does not see the keys: it would take long to estimate how many rows each of them has.
+        Rows with more text than any of the batch are left out. The planner does not see the keys: it would take long to
+        estimate how many rows each of them has.
         """
         (key,), columns = self.columns.key, self._columns
         sent = set(columns) if self.in_step else {key}
-        limits = [
-            sql.SQL(" AND coalesce(octet_length({}) <= {}, true)").format(sql.Identifier(name), sql.Literal(most))
-            for name, most in longest.items()
-        ]
+        sizes = [sql.SQL("coalesce(octet_length({}), 0)").format(quoted(name)) for name in self._texts]
         query = sql.SQL(
             "SELECT {wanted} FROM (SELECT {compared} FROM {table} WHERE {key} = ANY ((SELECT {keys}::{kind}[])"
-            "::{kind}[]){limits}) AS stored"
+            "::{kind}[]) AND {size} <= {longest}) AS stored"
         ).format(
             wanted=sql.SQL(", ").join(column.wanted() for column in columns.values()),
             compared=sql.SQL(", ").join(column.compared(with_sent=name in sent) for name, column in columns.items()),
-            table=self.table.sql,
-            key=sql.Identifier(key),
+            table=quoted(self.table.schema, self.table.name),
+            key=quoted(key),
             keys=columns[key].keys,
             kind=columns[key].cast,
-            limits=sql.SQL("").join(limits),
+            size=sql.SQL(" + ").join([sql.SQL("0::bigint"), *sizes]),
+            longest=sql.Literal(longest),
         )
         values = dict[str, Sent]()
         for name in sent:

@@ -42,7 +42,7 @@ def blocks(connection: Connection, query: str, form: str) -> Generator[Buffer]:
     server = connection.pgconn
     accepted(server.exec_(f"COPY ({query}\n) TO STDOUT (FORMAT {form})".encode()))
     try:
-        functions = None if copy_block is None else _functions(type(server).__module__)
+        functions = None if copy_block is None else functions_of(type(server).__module__)
         address: int | None = getattr(server, "pgconn_ptr", None)
         if functions and address:
             receiver: _CompiledReceiver | _PlainReceiver = _CompiledReceiver(server, address, functions)
@@ -109,10 +109,10 @@ def _wait(server: PGconn) -> None:
 
 
 @functools.cache
-def _functions(module: str) -> tuple[int, int, int] | None:
+def functions_of(module: str) -> tuple[int, int, int] | None:
     """Return the addresses of functions of the libpq of a module of the driver; None if they cannot be called."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
+    if file is None or hasattr(ctypes.CDLL(None), "PQgetCopyData"):  # the driver calls a libpq of the whole process
         return None
     try:
         library = ctypes.CDLL(file)  # it is loaded already, and finds the names of the libraries that it needs

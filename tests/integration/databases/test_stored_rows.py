@@ -168,16 +168,17 @@ def test_a_key_that_is_there_twice_is_found_although_its_first_row_is_stored(loa
     assert loads.rows() == stored
 
 
-def test_texts_are_keys(loads: Loading, sent: list[int]) -> None:
-    loads.database.run("CREATE TABLE names (name text PRIMARY KEY, prediction double precision)")
+def test_texts_are_keys_whatever_names_the_table_has(loads: Loading, sent: list[int]) -> None:
+    loads.database.run('CREATE TABLE "names in %" ("%s name" text PRIMARY KEY, "100%" double precision)')
     names = ["é", "e", "E", "", "z" * 100, "ä", "a b", "a", "\\", '"']
     rows = pd.DataFrame({"name": names, "x": [float(n) for n in range(10)]})
     for job_id in ("a", "b"):
-        loads.run_rows(job_id, rows, into="names", key=["name"], keep=["name"])
+        columns = ["%s name=name", "100%=prediction"]
+        loads.run_rows(job_id, rows, into="names in %", key=["%s name"], into_columns=columns, keep=["name"])
         loads.message(job_id)
         assert loads.status(job_id).state == "loaded", loads.status(job_id).error
     assert sent == []
-    assert dict(loads.database.run("SELECT * FROM names")) == pytest.approx(
+    assert dict(loads.database.run('SELECT * FROM "names in %"')) == pytest.approx(
         {name: 2.0 * n + 1 for n, name in enumerate(names)}
     )
 

@@ -6,9 +6,13 @@ import contextlib
 import ctypes
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
+
+from scoreline.tasks.databases.source import receiving
 
 copy_block = pytest.importorskip("scoreline.tasks.databases.source.copy_block", reason="it was not compiled")
 
@@ -114,3 +118,12 @@ def test_a_block_in_use_does_not_change(served: Served) -> None:
             used[0] = 1
     assert server.receive(block, 9) == copy_block.DONE
     assert bytes(block) == b"ab"
+
+
+@pytest.mark.skipif(psycopg.pq.__impl__ == "python", reason="the driver is not compiled")
+def test_no_function_is_called_if_the_driver_may_use_another_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, module, found = ctypes.CDLL, psycopg.pq.PGconn.__module__, receiving.functions_of.__wrapped__
+    assert found(module) is not None
+    preloaded = SimpleNamespace(PQgetCopyData=1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda file: preloaded if file is None else load(file))
+    assert found(module) is None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
+from scoreline.tasks.databases import stored_rows
 from scoreline.tasks.databases.stored_rows import StoredRows
 from scoreline.tasks.databases.tables import Mapped, Table
 
@@ -46,3 +49,12 @@ def test_several_columns_are_no_plain_key() -> None:
     columns = Mapped(pairs=(("a", "a"), ("b", "b")), key=("a", "b"))
     schema = pa.schema({"a": pa.int64(), "b": pa.int64()})
     assert not StoredRows(table=table, columns=columns, utf8=True).can_compare(schema)
+
+
+def test_rows_whose_stored_texts_may_fill_the_memory_are_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_rows, "_TEXT_BYTES", 50)
+    table = Table(oid=1, schema="public", name="t", types={"id": "int8", "a": "text", "b": "text"})
+    columns = Mapped(pairs=(("id", "id"), ("a", "a"), ("b", "b")), key=("id",))
+    batch = pa.record_batch({"id": range(10), "a": ["abc"] * 10, "b": ["abc"] * 10})
+    connection: Any = None  # is not used
+    assert StoredRows(table=table, columns=columns, utf8=True).differing(connection, batch).all()
