@@ -482,8 +482,9 @@ def add_leaves(
             if groups != NULL and stride == n_used:
                 group(keys, stride, rows, groups)
             add_trees(
-                <const Node*> &nodes[0], n_nodes, keys, stride, rows, splits, first_category, bits, roots, steps, addresses,
-                value_stride, width, packing, columns, scale, &out[begin, 0], out.shape[1], at, active, groups if stride == n_used else NULL, short_nodes
+                <const Node*> &nodes[0], n_nodes, keys, stride, rows, splits, first_category, bits, roots, steps,
+                addresses, value_stride, width, packing, columns, scale, &out[begin, 0], out.shape[1], at, active,
+                groups if stride == n_used else NULL, short_nodes
             )
             begin += rows
     free(at)

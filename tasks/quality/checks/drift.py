@@ -20,6 +20,7 @@ The noise matters for a few thousand rows or fewer; beyond, thresholds decide.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,9 +64,9 @@ def drift_of_numbers(
     if not baseline.total or not current.total:
         return []
     found = current.compared.get(id(baseline))
-    if found is None or found[0] is not baseline or found[1] != (std, current_std):
+    if found is None or found[0]() is not baseline or found[1] != (std, current_std):
         measured = _measured(baseline, current, std, current_std)
-        found = current.compared[id(baseline)] = baseline, (std, current_std), measured
+        found = current.compared[id(baseline)] = weakref.ref(baseline), (std, current_std), measured
     return list(found[2])
 
 

@@ -66,7 +66,7 @@ class ColumnCounts:
         if column.null_count:
             self._nulls += column.null_count
             column = column.drop_null()
-        if not len(column):
+        if not len(column if rows is None else rows):
             return
         self._type = kind if self._type in ("empty", kind) else "mixed"
         for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:

@@ -33,7 +33,10 @@ _FIELDS = ("histogram", "lengths")
 _WIDTHS = (1, 2, 4, 8)
 _FORMAT = 1
 _JOINED = 8
-"""Number of histograms that are joined at a time. They take at most 64 KB."""
+"""Number of histograms of a column that are joined at a time. They take at most 64 KB."""
+_FEW = 500
+"""Number of histograms of a profile up to which those of several profiles are held. Those of 200 columns in 50 segments
+would take 90 MB."""
 
 type Arrays = tuple[int, Any, Any]
 """The level of a histogram, its buckets in ascending order, and their counts."""
@@ -94,10 +97,10 @@ class HistogramSum:
         self._join()
         return self._level, self._buckets, self._counts
 
-    def add(self, arrays: Arrays) -> None:
-        """Add a histogram. Some are held and joined at once, because each sorting takes longer than its numbers do."""
+    def add(self, arrays: Arrays, joined: int) -> None:
+        """Add a histogram. Up to `joined` are held and joined at once, because each sorting takes a time of its own."""
         self._waiting.append(arrays)
-        if len(self._waiting) >= _JOINED:
+        if len(self._waiting) >= joined:
             self._join()
 
     def _join(self) -> None:
@@ -149,20 +152,21 @@ class ProfileSum:
             raise DocumentCorrupt(f"{where} is damaged: {type(error).__name__}: {error}") from None
         self._rest = merged
         self.profiles += 1
+        joined = _JOINED if len(histograms) <= _FEW else 1
         for path, (limit, arrays) in histograms.items():
-            self._add_histogram(self._place(path), limit, arrays)
+            self._add_histogram(self._place(path), limit, arrays, joined)
         for path in [path for path in self._histograms if self._place(path) != path]:
             found = self._histograms.pop(path)
-            self._add_histogram(self._place(path), found.limit, found.arrays)
+            self._add_histogram(self._place(path), found.limit, found.arrays, joined)
 
     def _place(self, path: Path) -> Path:
         """Return where a histogram is added. Segments that are no longer kept belong to the others."""
         return path if path[0] != "segment" or path[1] in self._rest.segments else ("others", "", *path[2:])
 
-    def _add_histogram(self, path: Path, limit: int, arrays: Arrays) -> None:
+    def _add_histogram(self, path: Path, limit: int, arrays: Arrays, joined: int) -> None:
         if path not in self._histograms:
             self._histograms[path] = HistogramSum(limit)
-        self._histograms[path].add(arrays)
+        self._histograms[path].add(arrays, joined)
 
     @property
     def columns(self) -> int:

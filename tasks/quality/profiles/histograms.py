@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 import struct
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -101,11 +102,12 @@ class Histogram:
         return list(self.counts), list(accumulate(self.counts.values()))
 
     @cached_property
-    def compared(self) -> dict[int, tuple[Histogram, Any, Any]]:
+    def compared(self) -> dict[int, tuple[weakref.ref[Histogram], Any, Any]]:
         """What was measured between other histograms and this one, by the `id` of the other.
 
-        Each entry holds the other histogram, the arguments and the measures. The report of a job needs the same
-        measures as its checks (see `drift.drift_of_numbers`).
+        Each entry has the other histogram, the arguments and the measures. The report of a job needs the same measures
+        as its checks (see `drift.drift_of_numbers`). The other is not kept alive, because it may have been compared
+        with one before it, and so on.
         """
         return {}
 

@@ -141,6 +141,13 @@ STATE = (
 )
 
 
+def test_a_batch_without_counted_rows_says_nothing_of_the_type() -> None:
+    counts = ColumnCounts("x", "feature")
+    counts.add(pa.array([1, 2]), np.empty(0, np.int64))
+    counts.add(pa.array([None, 3]), np.array([0]))
+    assert (counts.profile().type, counts.profile().rows) == ("empty", 1)
+
+
 def test_a_column_is_counted_as_by_pandas() -> None:
     rng = np.random.default_rng(5)
     values = pd.Series(rng.normal(40, 12, 20_000)).mask(rng.random(20_000) < 0.1)

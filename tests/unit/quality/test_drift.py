@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,12 @@ def test_a_measured_drift_is_that_of_its_own_arguments() -> None:
     wider = drift_of_numbers(a.histogram, b.histogram, 2.0)
     assert wider == drift_of_numbers(counted(normal(1)).histogram, counted(normal(2, mean=0.4)).histogram, 2.0) != found
     assert drift_of_numbers(other.histogram, b.histogram, 1.0) != found
+
+
+def test_what_was_measured_does_not_keep_the_histograms_of_earlier_jobs() -> None:
+    before, now = (counted(normal(seed)).histogram for seed in (1, 2))
+    assert drift_of_numbers(before, now, 1.0)
+    earlier = weakref.ref(before)
+    del before
+    assert earlier() is None
+    assert drift_of_numbers(counted(normal(1, mean=2.0)).histogram, now, 1.0)[0].value > 1  # perhaps in its memory

@@ -105,6 +105,31 @@ def test_rows_in_groups_arrive_where_few_rows_do(seed: int, monkeypatch: pytest.
         assert found.tobytes() == expected.tobytes()
 
 
+def test_rows_of_more_columns_than_a_short_node_can_name_arrive_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a large tree with 8,191 splits, each of its own feature, and two small ones that split other features
+    monkeypatch.setattr(nodes, "MAX_LEAVES", 0)
+    n_features, own = 8_193, np.arange(16_383)
+    left = np.where(own < 8_191, 2 * own + 1, -1)
+    large = TreeArrays(
+        left=left,
+        right=np.where(left < 0, -1, left + 1),
+        feature=own % 8_191,
+        threshold=np.zeros(len(own)),
+        missing_left=np.zeros(len(own), bool),
+        values=np.zeros((len(own), 1, 1)),
+    )
+    leaves = np.array([0.0, 1.0, 2.0])[:, np.newaxis, np.newaxis]
+    three = replace(large, threshold=np.zeros(3), missing_left=np.zeros(3, bool), values=leaves)
+    three = replace(three, left=np.array([1, -1, -1]), right=np.array([2, -1, -1]))
+    small = [replace(three, feature=np.array([feature, -2, -2])) for feature in (8_191, 8_192)]
+    # When there are as many rows as walk through the small ones in groups if there are fewer columns
+    x = np.random.default_rng(0).normal(size=(16, n_features)).astype(np.float32)
+    sums = np.zeros((len(x), 3))
+    pack([large, *small], n_features, [0, 1, 2], wide=False).add_to(sums, x)
+    # Then each row arrives where its own value leads
+    np.testing.assert_array_equal(sums[:, 1:], 1.0 + (x[:, 8_191:] > 0))
+
+
 @pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
 @pytest.mark.parametrize("wide", [True, False])
 def test_a_copy_reads_the_values_of_its_own_arrays(copied: Callable[[PackedTrees], PackedTrees], wide: bool) -> None:
