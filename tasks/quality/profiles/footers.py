@@ -32,11 +32,6 @@ MAX_BYTES = 64 << 20
 _FIELDS = ("histogram", "lengths")
 _WIDTHS = (1, 2, 4, 8)
 _FORMAT = 1
-_JOINED = 8
-"""Number of histograms of a column that are joined at a time. They take at most 64 KB."""
-_FEW = 500
-"""Number of histograms of a profile up to which those of several profiles are held. Those of 200 columns in 50 segments
-would take 90 MB."""
 
 type Arrays = tuple[int, Any, Any]
 """The level of a histogram, its buckets in ascending order, and their counts."""
@@ -89,37 +84,36 @@ class HistogramSum:
     def __init__(self, limit: int) -> None:
         self.limit, self._level = limit, MAX_LEVEL
         self._buckets = self._counts = np.empty(0, np.int64)
-        self._waiting: list[Arrays] = []
 
     @property
     def arrays(self) -> Arrays:
         """The sum so far."""
-        self._join()
         return self._level, self._buckets, self._counts
 
-    def add(self, arrays: Arrays, joined: int) -> None:
-        """Add a histogram. Up to `joined` are held and joined at once, because each sorting takes a time of its own."""
-        self._waiting.append(arrays)
-        if len(self._waiting) >= joined:
-            self._join()
-
-    def _join(self) -> None:
-        if not self._waiting:
+    def add(self, arrays: Arrays) -> None:
+        """Add a histogram."""
+        level, buckets, counts = arrays
+        if level > self._level:
+            buckets = coarsened(buckets, level - self._level)
+        elif level < self._level:
+            self._level, self._buckets = level, coarsened(self._buckets, self._level - level)
+            self._level, self._buckets, self._counts = join_buckets(level, self._buckets, self._counts, self.limit)
+        places = np.searchsorted(self._buckets, buckets)
+        known = len(self._buckets) and bool((self._buckets.take(places, mode="clip") == buckets).all())
+        if known:
+            self._counts += np.bincount(places, counts, len(self._counts)).astype(np.int64)
             return
-        held = [(self._level, self._buckets, self._counts), *self._waiting]
-        level = min(level for level, _, _ in held)
         self._level, self._buckets, self._counts = join_buckets(
-            level,
-            np.concatenate([buckets if at == level else coarsened(buckets, at - level) for at, buckets, _ in held]),
-            np.concatenate([counts for _, _, counts in held]),
+            self._level,
+            np.concatenate([self._buckets, buckets]),
+            np.concatenate([self._counts, counts]),
             self.limit,
         )
-        self._waiting = []
 
     def histogram(self) -> Histogram:
         """Return the histogram of all values so far."""
-        level, buckets, counts = self.arrays
-        return Histogram(level=level, counts=ArrayCounts(buckets.copy(), counts.copy()), limit=self.limit)
+        counts = ArrayCounts(self._buckets.copy(), self._counts.copy())
+        return Histogram(level=self._level, counts=counts, limit=self.limit)
 
 
 class ProfileSum:
@@ -152,21 +146,20 @@ class ProfileSum:
             raise DocumentCorrupt(f"{where} is damaged: {type(error).__name__}: {error}") from None
         self._rest = merged
         self.profiles += 1
-        joined = _JOINED if len(histograms) <= _FEW else 1
         for path, (limit, arrays) in histograms.items():
-            self._add_histogram(self._place(path), limit, arrays, joined)
+            self._add_histogram(self._place(path), limit, arrays)
         for path in [path for path in self._histograms if self._place(path) != path]:
             found = self._histograms.pop(path)
-            self._add_histogram(self._place(path), found.limit, found.arrays, joined)
+            self._add_histogram(self._place(path), found.limit, found.arrays)
 
     def _place(self, path: Path) -> Path:
         """Return where a histogram is added. Segments that are no longer kept belong to the others."""
         return path if path[0] != "segment" or path[1] in self._rest.segments else ("others", "", *path[2:])
 
-    def _add_histogram(self, path: Path, limit: int, arrays: Arrays, joined: int) -> None:
+    def _add_histogram(self, path: Path, limit: int, arrays: Arrays) -> None:
         if path not in self._histograms:
             self._histograms[path] = HistogramSum(limit)
-        self._histograms[path].add(arrays, joined)
+        self._histograms[path].add(arrays)
 
     @property
     def columns(self) -> int:

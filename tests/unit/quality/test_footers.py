@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import tracemalloc
 import zlib
 from typing import Any
 
@@ -124,21 +123,3 @@ def test_many_profiles_add_up_to_the_profile_of_all_rows() -> None:
         added.add(pack(part))
     assert added.profile() == profile_of(pa.table({"x": numbers.ravel()}))
     assert added.profile().columns["x"].histogram.level < min(part.columns["x"].histogram.level for part in parts)
-
-
-def test_wide_profiles_are_not_held_until_others_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given parts with a histogram of 400 buckets for each of 20 columns, which are more than are held
-    monkeypatch.setattr("scoreline.tasks.quality.profiles.footers._FEW", 19)
-    row = np.random.default_rng(6).lognormal(0, 4, 400)
-    packed = pack(profile_of(pa.table({f"x{number}": row for number in range(20)})))
-    added = ProfileSum()
-    added.add(packed)
-    added.profile()
-    tracemalloc.start()
-    try:
-        # When more of them are added, then the sum takes no more memory, as nothing of them is held
-        for _ in range(3):
-            added.add(packed)
-        assert tracemalloc.get_traced_memory()[0] < 2 * 20 * 2 * row.nbytes
-    finally:
-        tracemalloc.stop()
