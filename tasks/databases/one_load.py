@@ -108,7 +108,7 @@ class Load:
         left = self._load_files(connection, loader, files, receipts, until)
         if not self._is_accepted():
             self._drop_new(connection)
-            return False
+            return True  # a person may accept them again before this message ends
         receipts = loader.registry.receipts(connection, loader.table.oid)
         self._note(totals(self.request, "loading", receipts, len(files)))
         if len(receipts) == len(files):
@@ -162,10 +162,8 @@ class Load:
         for part in (*missing[start:], *missing[:start]):
             if part in receipts:  # another process has loaded it meanwhile
                 continue
-            if loaded and time.monotonic() >= until:
+            if (loaded and time.monotonic() >= until) or not self._is_accepted():
                 return True
-            if not self._is_accepted():
-                return False
             if loader.load(connection, part, files[part]):
                 loaded += 1
                 receipts = loader.registry.receipts(connection, loader.table.oid)

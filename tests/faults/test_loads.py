@@ -203,6 +203,26 @@ def test_a_load_that_is_the_victim_of_a_deadlock_is_tried_again(bench: Bench) ->
     bench.verify(job)
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_load_that_is_requested_while_another_is_under_way_begins_without_a_reconciler(
+    bench: Bench, *, dies: bool
+) -> None:
+    # When somebody requests a load again while the first one waits for a lock, and its process perhaps dies
+    with locked(bench.database, "LOCK TABLE scores IN SHARE MODE"):
+        job = bench.submit()
+        bench.rig.wait(lambda: bench.database.run(WAITING), "a load")
+        bench.rig.client.load(job.job_id, into="scores", key=["id"], columns=["prediction"], again=True)
+        if dies:
+            before = bench.rig.children()
+            bench.rig.kill(before)
+            bench.rig.wait(lambda: (found := bench.rig.children()) and not set(found) & set(before), "new processes")
+    # Then its rows are loaded, although there is no beat
+    bench.rig.wait(lambda: (found := bench.load(job)) and found.ended and found.number == 2, "the second load")
+    assert not bench.rig.clocks()
+    bench.verify(job)
+    assert bench.database.run("SELECT DISTINCT number FROM scoreline_loads WHERE part >= 0") == [(2,)]
+
+
 def test_the_command_line_loads_shows_how_far_it_is_and_says_what_went_wrong(bench: Bench) -> None:
     rig, environ = bench.rig, bench.rig.environ
     job = rig.submit(PARTS)
