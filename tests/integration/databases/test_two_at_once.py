@@ -452,3 +452,20 @@ def test_a_load_that_is_requested_once_another_is_given_up_begins_at_once(loads:
     loads.client.resume("a")
     deliver(loads)
     assert (loads.status("a").state, loads.rows()) == ("loaded", loads.scored("a"))
+
+
+def test_a_file_whose_lock_the_server_keeps_for_a_dead_process_is_tried_again_until_it_is_loaded(
+    loads: Loading,
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    engine, step = loads.gated.at.engine, loads.step("a", 0)
+    engine.ledger.begin_step("a", "load", 60)  # a process that dies does not end its step
+    with loads.database.connect() as dead, dead.transaction():
+        assert step.registry.claim(dead, 2)
+        for _ in range(STEP_ATTEMPTS + 1):
+            with pytest.raises(DatabaseUnavailable, match="another process loads the last files, or the server has"):
+                loads.message("a")
+        assert len(loads.rows()) == 30
+    loads.message("a")
+    assert (loads.status("a").state, loads.rows()) == ("loaded", loads.scored("a"))
