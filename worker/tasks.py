@@ -291,10 +291,10 @@ def load(self: Task[Any, Any], job_id: str, lane: int | None = None) -> None:
         log.warning("job.unknown", extra={"job_id": job_id, "error": describe(error)})
     except SoftTimeLimitExceeded:
         reason = f"loading one file took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"
-        loader.give_up(engine, _databases(), job_id, ScoringError(reason))
+        loader.give_up(engine, _databases(), job_id, ScoringError(reason), lane)
     except ScorelineError as error:
         if not error.transient:
-            loader.give_up(engine, _databases(), job_id, error)
+            loader.give_up(engine, _databases(), job_id, error, lane)
         elif retries_made(self) < MAX_RETRIES:
             raise retry_later(self, error) from None
         else:
@@ -303,7 +303,7 @@ def load(self: Task[Any, Any], job_id: str, lane: int | None = None) -> None:
         log.exception("task.broken", extra={"job_id": job_id})
         if retries_made(self) < MAX_UNKNOWN_RETRIES:
             raise retry_later(self, error) from None
-        loader.give_up(engine, _databases(), job_id, error)
+        loader.give_up(engine, _databases(), job_id, error, lane)
 
 
 def _databases() -> DatabaseSettings | None:

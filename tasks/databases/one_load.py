@@ -44,6 +44,9 @@ from scoreline.tasks.quality.results.reading import Results, open_results
 
 log = logging.getLogger(__name__)
 
+_NOTE_S = 5.0
+"""Seconds between two notes of how far a load is. R2 takes one write per second to a key, and lets a lane wait."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
@@ -108,12 +111,12 @@ class Load:
         left = self._load_files(connection, loader, files, receipts, until)
         if not self._is_accepted():
             self._drop_new(connection)
-            return False
+            return True  # a person may accept them again before this message ends
         receipts = loader.registry.receipts(connection, loader.table.oid)
-        self._note(totals(self.request, "loading", receipts, len(files)))
         if len(receipts) == len(files):
             self._complete(connection, loader, files)
             return False
+        self._note(totals(self.request, "loading", receipts, len(files)))
         return left
 
     def _beginning(self) -> Beginning:
@@ -158,18 +161,18 @@ class Load:
         """Load files without a receipt until a time. Return whether files are left that no other process loads."""
         missing = [part for part in range(len(files)) if part not in receipts]
         start = (self.lane or 0) * len(missing) // self.settings.load_connections
-        loaded = 0
+        loaded, note_due = 0, 0.0
         for part in (*missing[start:], *missing[:start]):
             if part in receipts:  # another process has loaded it meanwhile
                 continue
-            if loaded and time.monotonic() >= until:
+            if (loaded and time.monotonic() >= until) or not self._is_accepted():
                 return True
-            if not self._is_accepted():
-                return False
             if loader.load(connection, part, files[part]):
                 loaded += 1
                 receipts = loader.registry.receipts(connection, loader.table.oid)
-                self._note(totals(self.request, "loading", receipts, len(files)))
+                if time.monotonic() >= note_due:
+                    self._note(totals(self.request, "loading", receipts, len(files)))
+                    note_due = time.monotonic() + _NOTE_S
         return False
 
     def _is_accepted(self) -> bool:

@@ -104,6 +104,8 @@ def find_table(connection: Connection, schema: str, name: str) -> Table | None:
         "pg_collation l ON l.oid = a.attcollation WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped",
         (oid,),
     ).fetchall()
+    if not rows and connection.execute("SELECT FROM pg_class WHERE oid = %s", (oid,)).fetchone() is None:
+        return find_table(connection, schema, name)  # another table has replaced it between the two statements
     return Table(
         oid=oid,
         schema=schema,

@@ -203,6 +203,30 @@ def test_a_load_that_is_the_victim_of_a_deadlock_is_tried_again(bench: Bench) ->
     bench.verify(job)
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_load_that_is_requested_while_another_is_under_way_begins_without_a_reconciler(
+    bench: Bench, *, dies: bool
+) -> None:
+    # When somebody requests a load again while the first one waits for a lock, and its process perhaps dies
+    def all_wait() -> bool:
+        waiting = len(bench.database.run(WAITING))
+        return waiting > 0 and waiting == bench.rig.redis.hlen("unacked") and not bench.rig.messages()
+
+    with locked(bench.database, "LOCK TABLE scores IN SHARE MODE"):
+        job = bench.submit()
+        bench.rig.wait(all_wait, "each message of the load at the lock")
+        bench.rig.client.load(job.job_id, into="scores", key=["id"], columns=["prediction"], again=True)
+        if dies:
+            before = bench.rig.children()
+            bench.rig.kill(before)
+            bench.rig.wait(lambda: (found := bench.rig.children()) and not set(found) & set(before), "new processes")
+    # Then its rows are loaded, although there is no beat
+    bench.rig.wait(lambda: (found := bench.load(job)) and found.ended and found.number == 2, "the second load")
+    assert not bench.rig.clocks()
+    bench.verify(job)
+    assert bench.database.run("SELECT DISTINCT number FROM scoreline_loads WHERE part >= 0") == [(2,)]
+
+
 def test_the_command_line_loads_shows_how_far_it_is_and_says_what_went_wrong(bench: Bench) -> None:
     rig, environ = bench.rig, bench.rig.environ
     job = rig.submit(PARTS)
@@ -226,6 +250,17 @@ def test_the_command_line_loads_shows_how_far_it_is_and_says_what_went_wrong(ben
     assert last in status
     assert "there is no table public.missing" in status
     assert f"scoreline resume {job.job_id} loads what is missing" in status
+    # And a job that names the table is watched until its results are loaded
+    into = ("--into", "scores", "--key", "id", "--into-columns", "prediction", "--watch")
+    bench.database.run("TRUNCATE scores")
+    bench.database.run("ALTER TABLE scores ADD CHECK (id <> 7)")
+    options = (*into, "--max-rejected", "1", "--part-rows", "100")
+    watched = run_scoreline("submit", "paced", rig.store.uri("in/"), *options, environ=environ)
+    assert watched.returncode == 3, watched
+    assert f"loaded: {PARTS} of {PARTS} parts, {rig.rows - 1} rows, 1 set aside, into" in " ".join(
+        watched.stdout.split()
+    )
+    assert bench.database.run("SELECT count(*) FROM scores") == [(rig.rows - 1,)]
     bench.verify_secret()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from threading import Thread
 
 from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.loads import LoadStatus
 
 IDLE_S = 10.0
 """Seconds without progress before a hint is due. A worker begins a job within one or two seconds."""
@@ -34,8 +35,8 @@ class IdleHint:
         self._no_worker = False
         self._given = False
 
-    def update(self, now: Status) -> str | None:
-        """Record the status of a job. If no worker has answered since the last progress, return the hint once."""
+    def update(self, now: Status | LoadStatus) -> str | None:
+        """Record a status. If no worker has answered since the last progress, return the hint once."""
         progress, moment = (now.state, now.parts_done, now.rows), time.monotonic()
         if progress != self._progress:
             self._progress, self._no_worker = progress, False

@@ -97,15 +97,15 @@ def _costs(client: Client, job: Status, prices: Prices) -> Mapping[str, float]:
 @click.command(cls=Command, epilog="scoreline watch nightly-20261125T020000Z\n")
 @click.argument("job")
 def watch(job: str) -> None:
-    """Show the progress of a job until it ends.
+    """Show the progress of a job until it ends, and its results are loaded.
 
     Ctrl-C ends this command, but not JOB. If Redis or the bucket does not answer, this command retries for two minutes.
 
     \b
     Exit codes:
       0    succeeded
-      1    failed
-      3    partial: some rows were rejected
+      1    failed, or its results could not be loaded
+      3    partial: some rows were rejected, or refused by the table
       4    cancelled
       5    blocked: its results are not accepted
       6    not known, because Redis or the bucket does not answer

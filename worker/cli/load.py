@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import click
+from rich.console import Console
+from rich.text import Text
 
+from scoreline.storage.wording import printable
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import COMPLETE
 from scoreline.tasks.job.load_options import MODES
 from scoreline.tasks.job.loads import LoadRequest, LoadStatus
 from scoreline.worker.cli.help import Command
+from scoreline.worker.cli.idle_hint import IdleHint
 from scoreline.worker.cli.job_options import NAMES
 from scoreline.worker.cli.output import echo
-from scoreline.worker.cli.progress import load_in_words
-
-_LONGEST_POLL_S = 2.0
+from scoreline.worker.cli.progress import EXIT_CODES, load_in_words, watch_loads
 
 
 @click.command(
@@ -69,7 +70,8 @@ def load(
     they know the database, and their ALLOWED_TABLES says which tables may be named. The same command again loads only
     what is missing. `scoreline status JOB` shows the state of each load of JOB.
 
-    With --watch, the exit code is 0 if the results are loaded, and 1 if they could not be loaded.
+    With --watch, the exit code is 0 if all rows are loaded, 3 if the table refused some of them, and 1 if the results
+    could not be loaded. Ctrl-C ends this command, but not the load.
     """
     client = Client.from_env()
     now = client.load(
@@ -92,21 +94,22 @@ def load(
 def _follow(client: Client, job_id: str, load_id: str) -> int:
     """Show how far a load of a job is, until it has ended. Return the exit code."""
     shown: list[str] = []
-    pause_s = 0.05
-    while True:
-        job = client.status(job_id)
-        loads = [load for load in job.loads if load.load_id == load_id]
-        for line in [*map(load_in_words, loads), *_errors(loads)]:
-            if line not in shown:
-                echo(line)
-                shown.append(line)
-        if all(load.ended for load in loads):
-            return 0 if all(load.state == "loaded" for load in loads) else 1
+    hint = IdleHint(lambda timeout_s: client.queue.workers(timeout_s=timeout_s))
+    with Console(stderr=True).status("") as spinner:  # which only a terminal shows
+        for job in watch_loads(client, job_id, load_id):
+            loads = [load for load in job.loads if load.load_id == load_id]
+            for line in [*map(load_in_words, loads), *_errors(loads)]:
+                spinner.update(Text(printable(line)))
+                if line not in shown:
+                    echo(line)
+                    shown.append(line)
+            if loads and (said := hint.update(loads[0])):
+                echo(said, err=True)
+    if any(load.state != "loaded" for load in loads):
         if job.state not in COMPLETE:  # a person has withdrawn the results meanwhile
             echo(f"job {job_id} is {job.state}: its load does not go on")
-            return 1
-        time.sleep(pause_s)
-        pause_s = min(_LONGEST_POLL_S, 1.2 * pause_s)
+        return EXIT_CODES["failed"]
+    return EXIT_CODES["partial"] if any(load.set_aside for load in loads) else 0
 
 
 def _errors(loads: list[LoadStatus]) -> list[str]:

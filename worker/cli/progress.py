@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from scoreline.storage.errors import InvalidRequest, InvalidSettings, ScorelineError
-from scoreline.storage.wording import plural, printable
+from scoreline.storage.wording import cut, plural, printable
 from scoreline.tasks.backlog.time_left import duration
 from scoreline.tasks.client import Client
-from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.documents import COMPLETE, Status
 from scoreline.tasks.job.loads import LoadStatus
 from scoreline.worker.cli.explain import explain
 from scoreline.worker.cli.idle_hint import IDLE_S, IdleHint
@@ -26,12 +35,14 @@ UNKNOWN = 6
 OUTAGE_S = 120.0
 """Seconds to wait during an outage of Redis or of the bucket. A failover takes about a minute."""
 _BAR_COLUMNS = 20
+_TABLE_COLUMNS = 36
 _FINDINGS_SHOWN = 10
 _RETRY_S = 1.0
+_LONGEST_POLL_S = 2.0
 
 
 def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S, outage_s: float = OUTAGE_S) -> int:
-    """Show the progress of a job until it ends, and return the exit code.
+    """Show the progress of a job until it and the loads of its results end, and return the exit code.
 
     If a service cannot be reached, this function waits for the service. The job itself continues.
 
@@ -53,14 +64,39 @@ def follow_job(client: Client, job_id: str, idle_s: float = IDLE_S, outage_s: fl
     """
     idle_hint = IdleHint(lambda timeout_s: client.queue.workers(timeout_s=timeout_s), idle_s)
     try:
-        last = _draw(_reconnecting(client, job_id, outage_s), idle_hint)
+        last = _draw(_reconnecting(lambda: client.watch(job_id), job_id, outage_s), idle_hint)
+        if _loads_left(last):
+            last = _draw_loads(_reconnecting(lambda: watch_loads(client, job_id), job_id, outage_s), idle_hint)
     except KeyboardInterrupt:
         echo(f"{job_id} goes on: use `scoreline watch {job_id}` or `scoreline cancel {job_id}`", err=True)
         return 130
     except ScorelineError as error:
         return fail_unknown(job_id, error)
     show_status(last)
-    return EXIT_CODES[last.state]
+    return _exit_code(last)
+
+
+def _exit_code(job: Status) -> int:
+    """Return the exit code of a job that has ended: rows that a table refuses count as rejected."""
+    loads = job.loads if job.state in COMPLETE else ()
+    if any(load.state != "loaded" for load in loads):
+        return EXIT_CODES["failed"]
+    return EXIT_CODES["partial" if any(load.set_aside for load in loads) else job.state]
+
+
+def watch_loads(client: Client, job_id: str, load_id: str = "") -> Iterator[Status]:
+    """Yield the status of a job until its loads, or only one of them, have ended, or a person withdraws its results."""
+    pause_s = 0.05
+    while True:
+        yield (now := client.status(job_id))
+        if not _loads_left(now, load_id):
+            return
+        time.sleep(pause_s)
+        pause_s = min(_LONGEST_POLL_S, 1.2 * pause_s)
+
+
+def _loads_left(job: Status, load_id: str = "") -> bool:
+    return job.state in COMPLETE and not all(load.ended for load in job.loads if load_id in ("", load.load_id))
 
 
 def fail_unknown(job_id: str, error: ScorelineError) -> int:
@@ -72,12 +108,12 @@ def fail_unknown(job_id: str, error: ScorelineError) -> int:
     return UNKNOWN
 
 
-def _reconnecting(client: Client, job_id: str, outage_s: float) -> Iterator[Status]:
-    """Yield the status until the job has ended. If a service does not answer, retry for up to `outage_s` seconds."""
+def _reconnecting(watch: Callable[[], Iterator[Status]], job_id: str, outage_s: float) -> Iterator[Status]:
+    """Yield what `watch` yields. If a service does not answer, retry for up to `outage_s` seconds."""
     since: float | None = None
     while True:
         try:
-            for now in client.watch(job_id):
+            for now in watch():
                 since = None
                 yield now
             return
@@ -112,11 +148,34 @@ def _draw(updates: Iterator[Status], idle_hint: IdleHint) -> Status:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("submitted", total=0)
         for now in chain([first], updates):
-            if hint := idle_hint.update(now):
-                console = progress.console
-                console.print(printable(hint), soft_wrap=not console.is_terminal, markup=False, highlight=False)
+            _show_hint(progress.console, idle_hint.update(now))
             progress.update(bar, description=now.state, total=now.total_rows, completed=now.rows + now.rejected)
     return now
+
+
+def _draw_loads(updates: Iterator[Status], idle_hint: IdleHint) -> Status:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(_BAR_COLUMNS),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bars: dict[str, TaskID] = {}
+        for now in updates:
+            for load in now.loads:
+                if load.load_id not in bars:
+                    bars[load.load_id] = progress.add_task("waiting", total=now.rows)
+                words = cut(f"{load.state} into {printable(load.table)}", _TABLE_COLUMNS)
+                progress.update(bars[load.load_id], description=words, completed=load.rows + load.set_aside)
+                if not load.ended:
+                    _show_hint(progress.console, idle_hint.update(load))
+    return now
+
+
+def _show_hint(console: Console, hint: str | None) -> None:
+    if hint:
+        console.print(printable(hint), soft_wrap=not console.is_terminal, markup=False, highlight=False)
 
 
 def show_status(job: Status) -> None:

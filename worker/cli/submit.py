@@ -42,7 +42,12 @@ scoreline submit churn@champion --query customers --param day=2026-11-29
 @click.argument("model")
 @click.argument("input", nargs=-1)
 @job_options(SubmitOptions)
-@click.option("--watch", "follow", is_flag=True, help="Show the progress until the job ends, as `scoreline watch`.")
+@click.option(
+    "--watch",
+    "follow",
+    is_flag=True,
+    help="Show the progress until the job ends, as `scoreline watch`.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Plan the job and score a few rows in this process; write and send nothing."
 )
@@ -59,7 +64,8 @@ def submit(
 
     Prints the id of the job. With --watch, also shows the progress of the job, and the exit code is the outcome of the
     job: 0 succeeded, 1 failed, 3 partial (some rows were rejected), 4 cancelled, 5 blocked (its checks object), 6 not
-    known (Redis or the bucket does not answer).
+    known (Redis or the bucket does not answer). With --into, --watch goes on until the results are loaded. The exit
+    code is 1 if they cannot be loaded, and 3 if the table refuses some rows.
 
     With --dry-run, prints the planned parts with the reason for their size, the work and the requests that the job
     takes, the columns, a scored sample, and the memory that a worker needs. If PRICES_FILE is set, also prints the

@@ -24,6 +24,7 @@ from scoreline.tasks.databases.one_load import Load
 from scoreline.tasks.databases.part import PartLoader
 from scoreline.tasks.dispatch import outcome as ending
 from scoreline.tasks.dispatch.job_index import noting_end
+from scoreline.tasks.dispatch.leases import STEP_ATTEMPTS
 from scoreline.tasks.dispatch.reconcile import reconcile_job
 from scoreline.tasks.quality.results.reading import Results, open_results
 from scoreline.worker.dev.stack import free_port
@@ -353,3 +354,119 @@ def test_a_disk_that_is_full_lets_the_load_wait_until_there_is_space(loads: Load
     loads.message("a")
     assert (loads.status("a").state, loads.status("a").set_aside) == ("loaded", 0)
     assert loads.rows() == loads.scored("a")
+
+
+def deliver(loads: Loading) -> None:
+    """Do the work of the messages that were sent, as workers without a reconciler would."""
+    sent = loads.gated.at.sent
+    while sent:
+        name, arguments = sent.pop(0)
+        assert name == "scoreline.load"
+        loads.message(**arguments)
+
+
+@pytest.mark.parametrize(("lane", "goes_on"), [(None, {}), (0, {}), (1, {"lane": 1})])
+@pytest.mark.parametrize("options", [{"again": True}, {}, {"mode": "append"}])
+def test_a_load_that_is_requested_while_another_is_under_way_begins_when_that_one_ends(
+    loads: Loading,
+    monkeypatch: pytest.MonkeyPatch,
+    lane: int | None,
+    goes_on: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    loads.database.run("CREATE TABLE scores (id bigint UNIQUE, prediction double precision)")
+    loads.run("a")
+    loads.gated.at.sent.clear()
+
+    def request() -> None:
+        loads.client.load("a", into="scores", key=["id"], columns=["prediction"], **options)
+
+    before_part(monkeypatch, 4, request)
+    if lane:
+        loads.gated.at.engine.ledger.begin_step("a", "load", 60)  # its message is under way in another process
+    loads.message("a", lane)
+    # Then a message goes on with what was requested, and one that begins the load sends those of the other lanes
+    assert loads.gated.at.sent == [("scoreline.load", {"job_id": "a"} | goes_on)]
+    deliver(loads)
+    *_, last = loads.client.status("a").loads
+    assert (last.state, last.number) == ("failed", 1) if "mode" in options else ("loaded", 2), last.error
+    assert loads.rows() == loads.scored("a")
+    assert not exists(loads.gated.main, keys.active("a"))
+
+
+def test_a_message_whose_files_another_lane_loads_is_not_sent_again(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    loads.gated.at.sent.clear()
+    before_part(monkeypatch, 4, lambda: loads.message("a", 1))
+    monkeypatch.setattr(Load, "_complete", lambda *_: None)  # neither of them ends the load
+    loads.message("a")
+    assert loads.gated.at.sent == []
+
+
+def test_results_that_are_withdrawn_and_accepted_again_in_a_load_are_loaded(
+    loads: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    loads.gated.at.sent.clear()
+    end, accepted = Load._load_files, list[object]()
+
+    def late(self: Load, *arguments: Any) -> bool:
+        left = end(self, *arguments)
+        if not accepted:
+            accepted.append(loads.client.accept("a", "right after all"))
+        return left
+
+    monkeypatch.setattr(Load, "_load_files", late)
+    before_part(monkeypatch, 2, lambda: loads.client.reject("a", "wrong"))
+    loads.message("a")
+    deliver(loads)
+    assert (loads.status("a").state, loads.rows()) == ("loaded", loads.scored("a"))
+
+
+def test_results_that_are_accepted_again_once_a_message_has_loaded_nothing_are_loaded(loads: Loading) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    loads.gated.at.sent[:] = [message for message in loads.gated.at.sent if message[0] == "scoreline.load"]
+    loads.client._dispatcher.send = loads.gated.at.engine.send
+    loads.client.reject("a", "wrong")
+    deliver(loads)
+    loads.client.accept("a", "right after all")
+    deliver(loads)
+    assert (loads.status("a").state, loads.rows()) == ("loaded", loads.scored("a"))
+
+
+def test_a_load_that_is_requested_once_another_is_given_up_begins_at_once(loads: Loading) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    engine = loads.gated.at.engine
+    for _ in range(STEP_ATTEMPTS):  # a process that dies does not end its step
+        engine.ledger.begin_step("a", "load", 60)
+    with pytest.raises(ProcessDied) as died:
+        loads.message("a")
+    loader.give_up(engine, loads.settings, "a", died.value)
+    loads.gated.at.sent.clear()
+    loads.client._dispatcher.send = engine.send
+    loads.client.resume("a")
+    deliver(loads)
+    assert (loads.status("a").state, loads.rows()) == ("loaded", loads.scored("a"))
+
+
+def test_a_file_whose_lock_the_server_keeps_for_a_dead_process_is_tried_again_until_it_is_loaded(
+    loads: Loading,
+) -> None:
+    loads.database.run(TABLE)
+    loads.run("a")
+    engine, step = loads.gated.at.engine, loads.step("a", 0)
+    engine.ledger.begin_step("a", "load", 60)  # a process that dies does not end its step
+    with loads.database.connect() as dead, dead.transaction():
+        assert step.registry.claim(dead, 2)
+        for _ in range(STEP_ATTEMPTS + 1):
+            with pytest.raises(DatabaseUnavailable, match="another process loads the last files, or the server has"):
+                loads.message("a")
+        assert len(loads.rows()) == 30
+    loads.message("a")
+    assert (loads.status("a").state, loads.rows()) == ("loaded", loads.scored("a"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
+from scoreline.tasks.job.loads import LoadStatus
 from scoreline.worker.cli import progress
 from scoreline.worker.cli.main import cli
 
@@ -80,6 +82,47 @@ def test_an_outcome_that_cannot_be_known_is_not_reported_as_a_failure(
 ) -> None:
     assert follow(*before, error, outage_s=0.0) == 6
     assert f"error: {error}" in capsys.readouterr().err
+
+
+def loaded(**load: Any) -> Status:
+    """Return the status of a job whose results are loaded into a table."""
+    given: dict[str, Any] = {"number": 1, "state": "loaded", "load_id": "l", "table": "public.scores", "mode": "upsert"}
+    return replace(DONE, state="succeeded", rows=10, rejected=0, loads=(LoadStatus(**given | load),))
+
+
+@pytest.mark.parametrize(
+    ("load", "code"),
+    [
+        ({"rows": 10}, 0),
+        ({"rows": 8, "set_aside": 2}, 3),
+        ({"state": "failed", "error": "no such table"}, 1),
+        ({"state": "superseded", "error": "job k is newer"}, 1),
+    ],
+)
+def test_a_watch_goes_on_until_the_results_are_loaded(
+    load: dict[str, Any], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits, goes_on = loaded(state="waiting"), loaded(state="loading", parts=2, parts_done=1, rows=5)
+    assert follow(RUNNING, waits, waits, HICCUP, goes_on, loaded(**load)) == code
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"load {load.get('state', 'loaded')}: {load.get('rows', 0)} rows" in said
+    assert load.get("error", "") in said
+    assert said.count("into public.scores") == 1
+
+
+def test_a_watch_of_a_load_ends_if_a_person_withdraws_the_results() -> None:
+    assert follow(loaded(state="waiting"), replace(DONE, state="blocked")) == 5
+
+
+def test_a_watch_of_a_load_that_is_interrupted_says_that_the_job_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    assert follow(loaded(state="loading")) == 130
+    assert "j goes on" in capsys.readouterr().err
 
 
 def test_a_job_that_does_not_exist_is_a_wrong_usage() -> None:
