@@ -97,7 +97,7 @@ def _costs(client: Client, job: Status, prices: Prices) -> Mapping[str, float]:
 @click.command(cls=Command, epilog="scoreline watch nightly-20261125T020000Z\n")
 @click.argument("job")
 def watch(job: str) -> None:
-    """Show the progress of a job until it ends, and its results are loaded.
+    """Show the progress of a job and its loads until they end.
 
     Ctrl-C ends this command, but not JOB. If Redis or the bucket does not answer, this command retries for two minutes.
 

@@ -42,12 +42,7 @@ scoreline submit churn@champion --query customers --param day=2026-11-29
 @click.argument("model")
 @click.argument("input", nargs=-1)
 @job_options(SubmitOptions)
-@click.option(
-    "--watch",
-    "follow",
-    is_flag=True,
-    help="Show the progress until the job ends, as `scoreline watch`.",
-)
+@click.option("--watch", "follow", is_flag=True, help="Show the progress until the job ends, as `scoreline watch`.")
 @click.option(
     "--dry-run", is_flag=True, help="Plan the job and score a few rows in this process; write and send nothing."
 )
