@@ -29,10 +29,7 @@ _SEVERAL = 0.7
 a window is still scored while the next window is decoded."""
 _BATCHES = 12
 """Minimum number of batches for which a window in memory has room. The memory of a batch is freed as soon as the batch
-is scored."""
-_DISK_BATCHES = 6
-"""The same for a window on disk, whose rows do not take memory beside the batches. Larger batches take less time for
-each column."""
+is scored. Batches of a window on disk are as small: batches twice as large take 50 MB more of a process."""
 _SLACK = 20
 """A window may be larger by the fraction 1 / `_SLACK` if this saves a pass."""
 _FETCH_BYTES = 32 << 20
@@ -86,8 +83,7 @@ class WideReader(RowGroupReader):
     def _limits(self, batch_rows: int) -> tuple[int, int]:
         """Return the maximum number of rows of a window and of a batch."""
         most = max(1, self._group.window_bytes * self._group.rows // max(self._group.decoded_bytes, 1))
-        batches = _BATCHES if self._disk is None else _DISK_BATCHES
-        batch_rows = min(batch_rows, align(max(1, most // batches)))
+        batch_rows = min(batch_rows, align(max(1, most // _BATCHES)))
         return (most if self._disk is None else self._disk.most_rows), batch_rows
 
     def peek(self, start: int, stop: int) -> pa.RecordBatch | None:

@@ -276,18 +276,6 @@ def test_rows_on_disk_are_fetched_once_and_take_the_memory_of_a_few_batches(
     assert sum(of_batches) <= 3 * BATCH * 16 * 8
 
 
-@pytest.mark.parametrize(("room", "share"), [(1 << 30, 6), (0, 12)])
-def test_batches_take_a_larger_share_of_the_memory_if_their_window_takes_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, share: int
-) -> None:
-    monkeypatch.setattr(scratch_files, "room", lambda: room)
-    table = numbers()
-    _, source = put(tmp_path, table)
-    span = Span(start=0, stop=ROWS, first_row=0, rows=ROWS, size=0)
-    first = next(ParquetFormat().read(source, span, table.schema, ROWS)).batch
-    assert first.num_rows == align(row_groups.WINDOW_BYTES // (16 * 8) // share)
-
-
 @pytest.mark.parametrize(
     ("decoders", "room", "by_column"),
     [(0, 1 << 30, True), (1 << 30, 1 << 30, False), (0, ROWS * 8, False), (0, 0, False)],
@@ -304,7 +292,7 @@ def test_large_decoders_work_one_after_another_if_the_disk_has_room_for_all_rows
     span = Span(start=0, stop=ROWS, first_row=0, rows=ROWS, size=0)
     batches = [rows.batch for rows in ParquetFormat().read(source, span, table.schema, ROWS)]
     assert pa.Table.from_batches(batches).equals(table)
-    assert batches[0].num_rows == (align(row_groups.WINDOW_BYTES // (16 * 8) // 6) if by_column else ROWS)
+    assert batches[0].num_rows == (align(row_groups.WINDOW_BYTES // (16 * 8) // 12) if by_column else ROWS)
 
 
 @pytest.mark.usefixtures("on_disk")
