@@ -79,7 +79,6 @@ class ForwardReader:
         self._raw = RangedFile(source.store, source.key, source.size, source.etag)
         self._fetcher: Fetcher | None = None
         self._planned: dict[int, _Plan] = {}
-        self._on_disk: dict[int, bool] = {}
         self._number = 0
         self._first_row = 0
         self._stop = 0
@@ -147,7 +146,7 @@ class ForwardReader:
 
     def _expect_group(self, row: int, stop: int) -> list[int]:
         group = self._describe(self._number, self._first_row)
-        if self._is_by_column(group):
+        if group.is_wide:
             return self._by_column(group, row).expect(self._stop, stop)
         self._skip_before(row)
         next(self._requests(self._number, self._first_row, row), None)
@@ -190,7 +189,7 @@ class ForwardReader:
         plan = self._planned.get(self._number)
         if plan is None:
             group = self._describe(self._number, self._first_row)
-            if self._is_by_column(group):
+            if group.is_wide:
                 return self._by_column(group, row)
             self._skip_before(row)
             if self._fetcher is not None:
@@ -220,18 +219,6 @@ class ForwardReader:
 
     def _streaming(self, opened: pq.ParquetFile, release: Callable[[], None] = lambda: None) -> StreamingReader:
         return StreamingReader(opened, self._number, self._first_row, self._columns, self._batch_rows, release)
-
-    def _is_by_column(self, group: RowGroup) -> bool:
-        """Return whether to decode the columns of a row group one after another.
-
-        This is decided once for each group, because the room on disk changes.
-        """
-        if group.is_wide or not group.suits_disk:
-            return group.is_wide
-        if group.number not in self._on_disk:
-            disk = Disk.with_room(group, self._schema(), self._source)
-            self._on_disk[group.number] = disk is not None and disk.most_rows == group.rows
-        return self._on_disk[group.number]
 
     def _by_column(self, group: RowGroup, row: int) -> WideReader:
         schema = self._schema()
@@ -287,7 +274,7 @@ class ForwardReader:
         """
         while number < self._metadata.num_row_groups:
             group = self._describe(number, first_row)
-            if self._is_by_column(group):
+            if group.is_wide:
                 return
             plan = self._planned[number] = self._plan(group, row)
             yield from sorted((request for request, _ in plan.requests), key=lambda request: request.row)

@@ -20,9 +20,6 @@ buffer."""
 DECODER_BYTES = 96 << 20
 """If the decoders of all columns together would take more memory than this, the columns are decoded one after
 another."""
-DISK_DECODER_BYTES = 64 << 20
-"""The same if the rows can be kept on disk. To decode 40 columns of 4,000,000 rows all at once, which seems to take
-82 MiB, takes 160 MB more than to decode them one after another."""
 WINDOW_BYTES = 192 << 20
 """Maximum size in bytes of a block of rows. A block is in memory while its columns are decoded one after another."""
 MAX_WINDOW_BYTES = 256 << 20
@@ -83,11 +80,6 @@ class RowGroup:
     def is_wide(self) -> bool:
         """Whether the columns must be decoded one after another, because decoding all at once takes too much memory."""
         return self.decoder_bytes > max(DECODER_BYTES, self.window_bytes)
-
-    @functools.cached_property
-    def suits_disk(self) -> bool:
-        """Whether the columns should be decoded one after another if there is room for all rows on disk."""
-        return self.decoder_bytes > DISK_DECODER_BYTES
 
     @functools.cached_property
     def fits_block(self) -> bool:

@@ -20,7 +20,7 @@ import pytest
 from scoreline.storage import reused_memory, scratch_files
 from scoreline.storage.process_memory import own_memory
 from scoreline.storage.tables import row_groups, windows
-from scoreline.storage.tables.base import Pinned, Rows, Span, align
+from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -274,25 +274,6 @@ def test_rows_on_disk_are_fetched_once_and_take_the_memory_of_a_few_batches(
     assert store.asked <= 1.02 * source.size
     of_batches = [size for size in mapped if size < windows._REQUEST_BYTES]
     assert sum(of_batches) <= 3 * BATCH * 16 * 8
-
-
-@pytest.mark.parametrize(
-    ("decoders", "room", "by_column"),
-    [(0, 1 << 30, True), (1 << 30, 1 << 30, False), (0, ROWS * 8, False), (0, 0, False)],
-    ids=["large decoders", "small decoders", "a small disk", "no disk"],
-)
-def test_large_decoders_work_one_after_another_if_the_disk_has_room_for_all_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoders: int, room: int, *, by_column: bool
-) -> None:
-    monkeypatch.setattr(row_groups.RowGroup, "is_wide", False)
-    monkeypatch.setattr(row_groups, "DISK_DECODER_BYTES", decoders)
-    monkeypatch.setattr(scratch_files, "room", lambda: room)
-    table = numbers()
-    _, source = put(tmp_path, table)
-    span = Span(start=0, stop=ROWS, first_row=0, rows=ROWS, size=0)
-    batches = [rows.batch for rows in ParquetFormat().read(source, span, table.schema, ROWS)]
-    assert pa.Table.from_batches(batches).equals(table)
-    assert batches[0].num_rows == (align(row_groups.WINDOW_BYTES // (16 * 8) // 12) if by_column else ROWS)
 
 
 @pytest.mark.usefixtures("on_disk")
