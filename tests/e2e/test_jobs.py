@@ -282,13 +282,13 @@ def test_a_bucket_that_is_not_allowed_is_refused(client: Client, models: ModelSt
 
 
 def test_an_output_inside_the_input_is_refused_before_anything_is_written(client: Client, store: ObjectStore) -> None:
-    before = [info.key for info in store.list("jobs/")]
+    before = {info.key for info in store.list("jobs/")}
     for submit in (client.submit, client.preflight):
         with pytest.raises(
             InvalidRequest, match="output 's3://scoreline/in/out/' lies within input 's3://scoreline/in/'"
         ):
             submit("m", ["s3://scoreline/other.parquet", "s3://scoreline/in/"], output="s3://scoreline/in/out/")
-    assert [info.key for info in store.list("jobs/")] == before
+    assert {info.key for info in store.list("jobs/")} <= before  # jobs of earlier tests may still lose their markers
 
 
 def test_an_unknown_job_id_is_named(client: Client) -> None:
