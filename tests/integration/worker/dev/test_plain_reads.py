@@ -18,6 +18,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from scoreline.worker.dev.plain_reads import PlainReads
 from scoreline.worker.dev.s3 import KeepingAlive
+from tests.support.moto_bucket import moto_bucket
 from tests.support.waiting import HANG_S
 
 BUCKET = "plain-reads"
@@ -63,12 +64,11 @@ class Servers:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
     made = Servers()
-    moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, "us-east-1")
-    made.put("/k", DATA, {"x-amz-meta-rows": "3", "Content-Type": "text/csv"})
-    made.put("/a b/é%2F+&=?.bin", DATA)
-    made.put("/empty")
-    yield made
-    del moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET]
+    with moto_bucket(BUCKET):
+        made.put("/k", DATA, {"x-amz-meta-rows": "3", "Content-Type": "text/csv"})
+        made.put("/a b/é%2F+&=?.bin", DATA)
+        made.put("/empty")
+        yield made
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from scoreline.worker.dev.plain_writes import PlainWrites
+from tests.support.moto_bucket import moto_bucket
 
 BUCKET = "plain-writes"
 _SIGNED = {
@@ -22,9 +23,8 @@ _SIGNED = {
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Any]:
-    backend = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-    yield backend.create_bucket(BUCKET, "us-east-1")
-    del backend.buckets[BUCKET]
+    with moto_bucket(BUCKET) as found:
+        yield found
 
 
 def put(body: bytes, length: int) -> str:
