@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ compiled trees scores so fast that counting each row of 20 columns would take a 
 RUN_ROWS = 16
 """Number of rows that follow each other and are counted or left out together: two cache lines of float64. A processor
 reads whole lines from memory, so single rows would take a third more time."""
-_BLOCK = 2_048
-"""Number of hashes that are computed at a time. Larger arrays would take new pages of memory for each operation. The
-chosen rows of eight blocks are kept, 256 KB each."""
+_BLOCK = 8_192
+"""Number of hashes that are computed at a time. Larger arrays would take new pages of memory for each operation."""
 
 
 def sampling_rate(rows: int) -> int:
@@ -46,41 +44,22 @@ def sampled_rows(uri: str, numbers: Any, one_in: int) -> Any:
     """
     if not len(numbers):
         return np.empty(0, np.int64)
-    seed = _seed_of(uri)
-    first, last = int(numbers[0]), int(numbers[-1])
-    if last - first == len(numbers) - 1:
-        rows = one_in * RUN_ROWS * _BLOCK
-        found = [_rows_of(seed, one_in, block) for block in range(first // rows, last // rows + 1)]
-        chosen = found[0] if len(found) == 1 else np.concatenate(found)
-        low, high = np.searchsorted(chosen, (first, last + 1))
-        return chosen[low:high] - first
+    seed = np.uint64(hash_bytes(uri.encode("utf-8", "surrogatepass")))
+    first = int(numbers[0])
+    if int(numbers[-1]) - first == len(numbers) - 1:
+        groups = np.arange(first // (one_in * RUN_ROWS), int(numbers[-1]) // (one_in * RUN_ROWS) + 1)
+        starts = (groups * one_in + _places(groups, seed, one_in)) * RUN_ROWS - first
+        positions = (starts[:, None] + np.arange(RUN_ROWS)).ravel()
+        return positions[(positions >= 0) & (positions < len(numbers))]
     runs = numbers // RUN_ROWS
     groups = runs // one_in
     return np.flatnonzero(runs == groups * one_in + _places(groups, seed, one_in))
 
 
-@lru_cache(maxsize=256)
-def _seed_of(uri: str) -> int:
-    return hash_bytes(uri.encode("utf-8", "surrogatepass"))
-
-
-@lru_cache(maxsize=8)
-def _rows_of(seed: int, one_in: int, block: int) -> Any:
-    """Return the numbers of the counted rows in a block of groups: ndarray of int64.
-
-    Batches follow each other, so most of them lie in the block of the batch before.
-    """
-    groups = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
-    starts = (groups * one_in + _places(groups, seed, one_in)) * RUN_ROWS
-    rows = (starts[:, None] + np.arange(RUN_ROWS)).ravel()
-    rows.flags.writeable = False
-    return rows
-
-
-def _places(groups: Any, seed: int, one_in: int) -> Any:
+def _places(groups: Any, seed: Any, one_in: int) -> Any:
     """Return which run of each group is counted: ndarray of int64."""
     places = np.empty(len(groups), np.int64)
     for start in range(0, len(groups), _BLOCK):
-        hashes = mixed_hashes(groups[start : start + _BLOCK].astype(np.uint64) + np.uint64(seed))
+        hashes = mixed_hashes(groups[start : start + _BLOCK].astype(np.uint64) + seed)
         places[start : start + _BLOCK] = (hashes >> np.uint64(32)) * np.uint64(one_in) >> np.uint64(32)
     return places
