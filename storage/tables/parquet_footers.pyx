@@ -26,13 +26,11 @@ cdef enum:
     BINARY = 8
     LIST = 9
     SET = 10
-    MAP = 11
     STRUCT = 12
 
 cdef enum:
     MOST_DEPTH = 16
     DATA_PAGE = 0
-    INDEX_PAGE = 1
     DICTIONARY_PAGE = 2
     DATA_PAGE_V2 = 3
 
@@ -428,12 +426,15 @@ cdef int64_t chunk_start(const Chunk *chunk) noexcept nogil:
     return chunk.data
 
 
-cdef void put_number(bytearray out, int64_t value):
-    cdef uint64_t left = (<uint64_t>value << 1) ^ <uint64_t>(value >> 63)
+cdef void put_varint(bytearray out, uint64_t left):
     while left >= 0x80:
         out.append(<uint8_t>(left & 0x7F) | 0x80)
         left >>= 7
     out.append(<uint8_t>left)
+
+
+cdef void put_number(bytearray out, int64_t value):
+    put_varint(out, (<uint64_t>value << 1) ^ <uint64_t>(value >> 63))
 
 
 def join(footers not None):
@@ -441,7 +442,7 @@ def join(footers not None):
     cdef Footer footer, first
     cdef const Chunk *chunk
     cdef const uint8_t *begin
-    cdef int64_t place, columns, base = 0, rows = 0, at
+    cdef int64_t place, base = 0, rows = 0, at
     cdef bytearray groups = bytearray()
     cdef list pieces = []
     first = footers[0]
@@ -471,15 +472,11 @@ def join(footers not None):
     end = bytearray(memoryview(first.data)[first.head_at : first.head_stop])
     put_number(end, rows)
     end.append(0x19)  # the next field is a list
-    columns = len(footers)
-    if columns < 15:
-        end.append(<uint8_t>(columns << 4) | STRUCT)
+    if len(footers) < 15:
+        end.append(<uint8_t>(len(footers) << 4) | STRUCT)
     else:
         end.append(0xF0 | STRUCT)
-        while columns >= 0x80:
-            end.append(<uint8_t>(columns & 0x7F) | 0x80)
-            columns >>= 7
-        end.append(<uint8_t>columns)
+        put_varint(end, len(footers))
     end += groups
     end += first.tail
     pieces += [end, len(end).to_bytes(4, "little"), b"PAR1"]
