@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from functools import partial
 from itertools import batched
-from typing import TypeGuard
 
 from scoreline.storage import keys
 from scoreline.storage.errors import (
@@ -27,7 +26,7 @@ from scoreline.storage.objects.base import ObjectStore, exists
 from scoreline.storage.typed_json import MALFORMED
 from scoreline.tasks.dispatch.job_index import mark_built
 from scoreline.tasks.dispatch.status import StatusReader
-from scoreline.tasks.job.documents import ENDED, Outcome, Status, read_job
+from scoreline.tasks.job.documents import Outcome, Status, read_job
 from scoreline.tasks.job.index_entry import IndexEntry, ListedEntry, entry_in
 from scoreline.tasks.job.job_filter import JobFilter
 
@@ -136,7 +135,9 @@ class JobListing:
         seconds, and the outcome of a job that has ended does not need the ledger.
         """
         try:
-            return self._statuses.watched([item.job_id for item in group if _is_under_way(item)])
+            return self._statuses.watched(
+                [item.job_id for item in group if isinstance(item, ListedEntry) and item.is_under_way]
+            )
         except LedgerUnavailable:
             return None
 
@@ -150,7 +151,7 @@ class JobListing:
         """
         if isinstance(item, str):
             return self._from_documents(item)
-        if _is_under_way(item):
+        if item.is_under_way:
             found = None if item.job_id in watched else self._from_outcome(item.job_id)
             return found or self._from_documents(item.job_id, under_way=True)
         try:
@@ -189,7 +190,3 @@ class JobListing:
             return None
         except (DocumentCorrupt, LedgerCorrupt) as error:
             return Status(job_id=job_id, state="failed", model="", output="", error=describe(error)), ""
-
-
-def _is_under_way(item: ListedEntry | str) -> TypeGuard[ListedEntry]:
-    return not isinstance(item, str) and item.state is not None and item.state not in ENDED

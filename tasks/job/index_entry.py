@@ -73,6 +73,11 @@ class ListedEntry:
     state: State | None
     """The state; None if a later release knows more states."""
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the entry says that the job has not ended. It may be out of date."""
+        return self.state is not None and self.state not in ENDED
+
     @classmethod
     def of(cls, info: ObjectInfo) -> ListedEntry | None:
         """Return what a key and a size say; None if the object is not an entry.

@@ -12,8 +12,6 @@ from scoreline.storage.errors import InvalidRequest
 from scoreline.tasks.job.documents import COMPLETE, State, Status
 from scoreline.tasks.job.index_entry import ListedEntry
 
-_UNDER_WAY: frozenset[State] = frozenset({"submitted", "running"})
-
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
@@ -55,7 +53,7 @@ class JobFilter:
             Ids of the jobs that had a marker before the entry was listed.
         """
         states: Collection[State] = () if listed.state is None else (listed.state,)
-        if listed.state in _UNDER_WAY:
+        if listed.is_under_way:
             states = () if active is None or listed.job_id in active else COMPLETE
         return (
             (not states or not self.states or not set(states).isdisjoint(self.states))
