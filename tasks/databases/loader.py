@@ -51,7 +51,7 @@ def load(dispatcher: Dispatcher, settings: DatabaseSettings, job_id: str, lane: 
                 "another process loads the last files, or the server has not noticed yet that a process has died: try "
                 "again"
             )
-    # Whoever requests a load from now on sends its message. For a request that was written before, this message goes on
+    # A load that is requested from now on has a message of its own. This message continues with earlier requests
     outcome = read_outcome(main, job_id)
     if outcome is None or outcome.state not in COMPLETE:  # a person has withdrawn the results meanwhile
         clean_up_if_ended(dispatcher, job_id)

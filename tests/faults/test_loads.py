@@ -207,7 +207,7 @@ def test_a_load_that_is_the_victim_of_a_deadlock_is_tried_again(bench: Bench) ->
 def test_a_load_that_is_requested_while_another_is_under_way_begins_without_a_reconciler(
     bench: Bench, *, dies: bool
 ) -> None:
-    # When somebody requests a load again while the first one waits for a lock, and its process perhaps dies
+    # When a second load is requested while the first one waits for the table, and its process perhaps dies
     def all_wait() -> bool:
         waiting = len(bench.database.run(WAITING))
         return waiting > 0 and waiting == bench.rig.redis.hlen("unacked") and not bench.rig.messages()
