@@ -24,3 +24,8 @@ def text_of(request: HttpRequest) -> str:
         return str(signing.loads(token, salt=_SALT, max_age=_VALID_S)) if token else ""
     except signing.BadSignature:
         return ""
+
+
+def why_not_cancelled(state: str, *, has_ended: bool) -> str:
+    """Return why a job that a person cancelled is in another state: it was too late."""
+    return f"it has ended: {state}" if has_ended else "all of its parts are scored, and its results are being completed"

@@ -14,6 +14,7 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.django.access import Permission, fault, may, page
 from scoreline.tasks.django.actions.confirmation import NoFields, Question, Reason, ask
 from scoreline.tasks.django.process import overview
+from scoreline.tasks.django.said import why_not_cancelled
 
 
 class Resume(forms.Form):
@@ -76,8 +77,10 @@ def _action(
     tone="danger",
 )
 def _cancel(client: Client, job_id: str, given: dict[str, Any]) -> str:
-    state = client.cancel(job_id).state
-    return "The job is cancelled." if state == "cancelled" else f"The job had ended before: {state}."
+    now = client.cancel(job_id)
+    if now.state == "cancelled":
+        return "The job is cancelled."
+    return f"The job is not cancelled: {why_not_cancelled(now.state, has_ended=now.ended is not None)}."
 
 
 @_action(

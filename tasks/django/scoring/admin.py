@@ -15,6 +15,7 @@ from scoreline.storage.audit import acting_as
 from scoreline.storage.errors import ScorelineError, describe
 from scoreline.storage.wording import plural
 from scoreline.tasks.django.access import may
+from scoreline.tasks.django.said import why_not_cancelled
 from scoreline.tasks.django.scoring.model import Scoring
 
 _MOST = 100
@@ -108,6 +109,10 @@ class ScoringAdmin(admin.ModelAdmin):
                     if error.transient:
                         break
                 else:
+                    if method == "cancel" and row.state != "cancelled":
+                        why = why_not_cancelled(row.state, has_ended=row.ended is not None)
+                        faults.append(f"{row.job_id} is not cancelled: {why}.")
+                        continue
                     count += 1
         self.message_user(request, f"{plural(count, 'job')} {done}.", messages.SUCCESS if count else messages.WARNING)
         if left_out:

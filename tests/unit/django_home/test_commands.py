@@ -18,6 +18,7 @@ from scoreline.storage.errors import StoreUnavailable
 from scoreline.tasks.django.management.commands.scoreline import split
 from scoreline.tasks.django.scoring.admin import ScoringAdmin
 from scoreline.tasks.django.scoring.signals import on_ended
+from scoreline.tasks.job.documents import Outcome, claim_end
 from scoreline.testing import EagerClient, eager
 
 INPUT = "s3://scoreline/in/"
@@ -107,3 +108,30 @@ def test_an_action_of_the_admin_says_how_many_rows_it_left_out(
     ScoringAdmin(prediction, AdminSite()).refresh(request, prediction.objects.all())
     assert said == ["100 jobs refreshed.", "3 jobs left out: an action takes at most 100 at once."]
     assert prediction.objects.under_way().count() == 3
+
+
+def test_the_admin_does_not_call_a_job_cancelled_that_has_ended_or_is_about_to_end(
+    prediction: type[Any], scoreline: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(ScoringAdmin, "message_user", lambda self, request, text, *_: said.append(text))
+    with eager(scoreline.folder, run=False) as later:
+        # Given a job that has ended since its row was written
+        ended = prediction.submit("double", INPUT, customer="ann", options={"max_rejected": "50%"})
+        later.run()
+        # And one that waits for a worker
+        waits, late = (prediction.submit("double", INPUT, customer="ann") for _ in range(2))
+    # And one whose success is claimed, and not yet written
+    success = Outcome(state="succeeded", rows=2, rejected=0, parts=1, parts_done=1, failures={}, run=1)
+    claim_end(scoreline.buckets.main, late.job_id, success)
+    request: Any = SimpleNamespace(user=SimpleNamespace(get_username=lambda: "boss"), POST={"confirmed": "yes"})
+    ScoringAdmin(prediction, AdminSite()).cancel(request, prediction.objects.all())
+    assert sorted(said) == sorted(
+        [
+            "1 job cancelled.",
+            f"{late.job_id} is not cancelled: all of its parts are scored, and its results are being completed.",
+            f"{ended.job_id} is not cancelled: it has ended: partial.",
+        ]
+    )
+    waits.refresh_from_db()
+    assert waits.state == "cancelled"
