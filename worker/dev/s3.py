@@ -4,7 +4,7 @@ By default, moto stores objects in temporary files, and reads the whole object f
 300 MB is requested in ranges of 4 MiB, moto reads the model 75 times. With this module, a ranged request reads only the
 requested bytes. Moto's own server also looks for all of its services in the file system at each request. This search
 takes half of the time of a request. This module serves S3 alone, keeps connections open as R2 does, and lets
-`PlainReads` and `PlainWrites` answer plain requests.
+`PlainReads`, `PlainWrites` and `PlainListings` answer plain requests.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
+from scoreline.worker.dev.plain_listings import PlainListings
 from scoreline.worker.dev.plain_reads import PlainReads
 from scoreline.worker.dev.plain_writes import MAX_BYTES, PlainWrites
 from scoreline.worker.dev.strict import App, StrictR2
@@ -113,7 +114,7 @@ def serve(port: int, wrap: Callable[[App], App] = StrictR2) -> None:
     vars(moto.s3.models)["tempfile"] = SimpleNamespace(SpooledTemporaryFile=_InMemory)
     os.environ["MOTO_PORT"] = str(port)
     backend = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-    app = PlainReads(PlainWrites(create_backend_app("s3"), backend), backend)
+    app = PlainReads(PlainWrites(PlainListings(create_backend_app("s3"), backend), backend), backend)
     run_simple("127.0.0.1", port, wrap(app), threaded=True, request_handler=KeepingAlive)
 
 
