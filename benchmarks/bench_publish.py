@@ -44,9 +44,13 @@ def limit(mode: str, path: Path) -> dict[str, float]:
     elif mode == "unpickle":
         joblib.load(path)
     else:
-        with ObjectWriter(Buckets.from_env(os.environ).main, "limit.joblib") as writer:
+        store = Buckets.from_env(os.environ).main
+        with ObjectWriter(store, "limit.joblib") as writer:
             FileOnDisk(path).copy_to(writer.write)
             writer.complete()
+        seconds = time.perf_counter() - started
+        store.delete("limit.joblib")  # the server keeps objects in memory
+        return {"seconds": seconds}
     return {"seconds": time.perf_counter() - started}
 
 
