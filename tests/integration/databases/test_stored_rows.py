@@ -168,6 +168,17 @@ def test_a_key_that_is_there_twice_is_found_although_its_first_row_is_stored(loa
     assert loads.rows() == stored
 
 
+def test_a_text_that_is_there_twice_is_found_although_its_first_row_is_stored(loads: Loading) -> None:
+    loads.database.run("CREATE TABLE names (name text PRIMARY KEY, prediction double precision)")
+    names = [*map(str, range(9)), "3"]
+    for job_id, x in (("a", 3.0), ("b", 77.0)):
+        rows = pd.DataFrame({"name": names, "x": [*map(float, range(9)), x]})
+        loads.run_rows(job_id, rows, into="names", key=["name"], keep=["name"], max_rejected="1")
+        loads.message(job_id)
+        assert [(row["name"], row["scoreline_row"]) for row in loads.refused(job_id)] == [("3", 9)]
+    assert loads.database.run("SELECT prediction FROM names WHERE name = '3'") == [(pytest.approx(7.0),)]
+
+
 def test_texts_are_keys_whatever_names_the_table_has(loads: Loading, sent: list[int]) -> None:
     loads.database.run('CREATE TABLE "names in %" ("%s name" text PRIMARY KEY, "100%" double precision)')
     names = ["é", "e", "E", "", "z" * 100, "ä", "a b", "a", "\\", '"']
