@@ -213,8 +213,11 @@ def test_the_categories_of_each_column_are_compared() -> None:
         pa.record_batch({name: pa.array([text]).dictionary_encode() for name, text in zip("xyz", texts, strict=True)})
         for texts in ("aaa", "aab")
     )
-    assert read_part._fit_together(one, one.slice(0))
-    assert not read_part._fit_together(one, other)
+    texts = pa.record_batch({name: ["a"] for name in "xyz"})
+    for _ in range(2):  # also after rows of another schema
+        assert read_part._fit_together(texts, texts.slice(0))
+        assert read_part._fit_together(one, one.slice(0))
+        assert not read_part._fit_together(one, other)
 
 
 def count_gets(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
