@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,18 @@ def test_texts_are_keys_whatever_names_the_table_has(loads: Loading, sent: list[
     assert dict(loads.database.run('SELECT * FROM "names in %"')) == pytest.approx(
         {name: 2.0 * n + 1 for n, name in enumerate(names)}
     )
+
+
+def test_a_schema_may_have_a_percent_sign_in_its_name(loads: Loading, sent: list[int]) -> None:
+    loads.database.run('CREATE SCHEMA "100%"')
+    loads.database.run('CREATE TABLE "100%".scores (id bigint PRIMARY KEY, prediction double precision)')
+    loads.settings = replace(loads.settings, allowed_tables=("100%.*",))
+    for job_id in ("a", "b"):
+        assert loads.load(job_id, into="100%.scores").state == "loaded", loads.status(job_id).error
+        assert loads.rows('"100%".scores') == loads.scored(job_id)
+    assert sent == []
+    assert loads.load("c", into="100%.scores", mode="replace").state == "loaded", loads.status("c").error
+    assert loads.rows('"100%".scores') == loads.scored("c")
 
 
 def test_rows_that_the_server_returns_in_another_order_are_compared_by_their_keys(
