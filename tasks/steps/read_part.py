@@ -25,7 +25,7 @@ from scoreline.tasks.steps.engine import Engine
 
 AHEAD_BYTES = 16 << 20
 """Maximum size of the small objects that are fetched, but not decoded yet."""
-_LARGE_SHARE = 4
+_LARGE_SHARE = 6
 """Consecutive rows of one object are not combined if they take at least 1 / `_LARGE_SHARE` of the limit of a batch.
 Combining them copies them, which takes more time and memory than fewer calls of the model save."""
 

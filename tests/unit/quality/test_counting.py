@@ -240,6 +240,18 @@ def test_a_frame_is_counted_as_its_table() -> None:
     assert found.columns["age"].null_share == 0.5
 
 
+@pytest.mark.skipif(number_counts.counts is None, reason="the extension was not built")
+@pytest.mark.parametrize("most_in_row", [0, 700, 5_000, 1 << 32])
+def test_buckets_that_leave_a_row_for_counts_of_64_bits_keep_their_counts(most_in_row: int) -> None:
+    counts: Any = number_counts.counts
+    compiled, expected = counts.Counter(64, most_in_row), NumpyCounter(64)
+    for values in np.random.default_rng(0).normal(size=(12, 900)):
+        compiled.add(values)
+        expected.add(values)
+        assert compiled.level == expected.level
+        assert sorted(buckets_of(compiled)) == buckets_of(expected)
+
+
 @pytest.mark.parametrize("step", [-1, 3, -2])
 def test_values_that_do_not_follow_each_other_are_counted(step: int) -> None:
     packed = np.zeros(9, [("a", "<f8"), ("b", "<i4")])

@@ -750,11 +750,11 @@ def test_rows_of_an_object_that_are_read_one_after_the_other_are_one_piece(engin
     assert batch.describe(20_003) == "row 3 of s3://data/in/b.parquet"
 
 
-@pytest.mark.parametrize(("rows", "batches"), [(640, [640] * 5), (650, [1_950, 1_300])])
+@pytest.mark.parametrize(("rows", "batches"), [(448, [448] * 5), (640, [640] * 5), (650, [1_950, 1_300])])
 def test_large_groups_of_rows_of_one_object_are_not_copied_into_common_batches_if_scores_are_the_same(
     engine: Engine, rows: int, batches: list[int]
 ) -> None:
-    # Given row groups, three of which fit into the bytes of a batch
+    # Given row groups, at least three of which fit into the bytes of a batch
     sink = io.BytesIO()
     pq.write_table(pa.table({"id": range(5 * rows), "x": np.arange(5.0 * rows)}), sink, row_group_size=rows)
     engine.buckets.main.put("in/a.parquet", sink.getvalue())
