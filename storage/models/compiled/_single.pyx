@@ -9,6 +9,9 @@ Nodes and keys are those of `_walk`, but the columns are the features themselves
 by column, as its rows are. If it has missing values, it contains all keys twice, once for each side to which a missing
 value may go, and the bit of the node selects one of the two.
 
+If many rows walk through a tree whose leaves have about the same depth, each node is first copied to a spread node. It
+has its fields apart, and for each missing value a block then contains one key, which is larger than all others.
+
 The nodes must have been made by `nodes.pack_single`, which checks them. Nothing is checked while rows walk.
 """
 
@@ -35,12 +38,19 @@ cdef extern from *:
     #endif
     #if defined(__GNUC__)
     #define FETCH(address) __builtin_prefetch(address)
+    #define APART __attribute__((noinline))
     #else
     #define FETCH(address)
+    #define APART
     #endif
     #define LANES 16
     #define MISSING_LEFT_KEY 0u
-    #define MISSING_RIGHT_KEY 0xFF800001u /* the key of infinity is 0xFF800000 */
+    #define INFINITE_KEY 0xFF800000u
+    #define MISSING_RIGHT_KEY 0xFF800001u
+    #define MISSING_KEY 0xFFFFFFFFu /* if there is one for both sides */
+    #define ONE_KEY -1 /* in place of how far the keys of the right side are behind */
+    #define LEAF_NUMBER 0x003FFFFFu
+    #define GROUP 8
 
     /* What was found among values. */
     enum { NOT_FINITE = 1, MISSING = 2, INFINITE = 4, SIGNALS = 8 };
@@ -70,10 +80,10 @@ cdef extern from *:
         return special ? NOT_FINITE : 0;
     }
 
-    /* Write the keys of n values for both sides on which a missing value may go. NumPy warns of a NaN that signals: its
-       highest bit is 0, until a conversion sets it. */
+    /* Write the keys of n values for both sides on which a missing value may go, or one key for both. NumPy warns of a
+       NaN that signals: its highest bit is 0, until a conversion sets it. */
     static ALWAYS_INLINE int keys_of_both_sides(
-        const void *x, int wide, int64_t n, uint32_t *left, uint32_t *right)
+        const void *x, int wide, int64_t n, int sides, uint32_t *left, uint32_t *right)
     {
         const uint64_t quiet_bit = (uint64_t) 1 << 51;
         uint32_t missing = 0, infinite = 0, quiet = 0; /* bits that are 0 in a missing value */
@@ -91,14 +101,16 @@ cdef extern from *:
                 quiet_wide |= (0 - (uint64_t) (value != value)) & ~all;
             } else
                 quiet |= is_missing & ~bits;
-            left[i] = key | (is_missing & MISSING_LEFT_KEY);
-            right[i] = key | (is_missing & MISSING_RIGHT_KEY);
+            left[i] = key | (is_missing & (sides == 1 ? MISSING_KEY : MISSING_LEFT_KEY));
+            if (sides == 2)
+                right[i] = key | (is_missing & MISSING_RIGHT_KEY);
         }
         return (missing ? MISSING : 0) | (infinite ? INFINITE : 0)
             | ((quiet & 0x00400000u) || (quiet_wide & quiet_bit) ? SIGNALS : 0);
     }
 
-    /* Write the keys of rows one after the other. `side` is 0, or how far the keys of the right side are behind. */
+    /* Write the keys of rows one after the other. `side` is 0, how far the keys of the right side are behind, or
+       ONE_KEY. */
     static ALWAYS_INLINE int keys_of_rows(
         const void *x, int wide, int64_t step, int64_t rows, int64_t n, int64_t side, uint32_t *keys)
     {
@@ -110,7 +122,11 @@ cdef extern from *:
         for (int64_t i = 0; i < rows; i++) {
             const void *row = (const char *) x + i * step * (wide ? 8 : 4);
             uint32_t *left = keys + i * n;
-            found |= side ? keys_of_both_sides(row, wide, n, left, left + side) : keys_of_numbers(row, wide, n, left);
+            if (side == ONE_KEY)
+                found |= keys_of_both_sides(row, wide, n, 1, left, left);
+            else
+                found |= side ? keys_of_both_sides(row, wide, n, 2, left, left + side)
+                              : keys_of_numbers(row, wide, n, left);
         }
         return found;
     }
@@ -128,9 +144,60 @@ cdef extern from *:
     {
         return keys_of_rows(x, 0, step, rows, n, side, keys);
     }
+
+    /* A node with its fields apart. A row goes right if its key is one of the `span` keys from `above` on: those above
+       the threshold, with or without that of a missing value. No row goes right at a leaf. */
+    typedef struct { uint32_t above, span, left, feature; } Spread;
+
+    static Spread spread_node(uint32_t threshold, uint32_t packed, int shift, uint32_t at)
+    {
+        const uint32_t last = packed >> (shift - 1) & 1 ? MISSING_KEY : INFINITE_KEY; /* of those that go right */
+        Spread node = {threshold + 1, last - threshold, packed >> shift, packed & ((1u << (shift - 1)) - 1)};
+        if (node.left == at) {
+            node.above = threshold;
+            node.span = 0;
+        }
+        return node;
+    }
+
+    /* Leave in `leaves` the number of the leaf of each row after as many steps as the deepest leaf needs, for some
+       groups of 8 rows. Meanwhile, fetch so many bytes for each group from `next` on. Compilers turn the comparison
+       into an addition with carry. Within another function, too few registers are left. */
+    static APART void walk_spread(const Spread *nodes, const uint32_t *keys, int64_t n, int64_t groups, int depth,
+        uint32_t *leaves, const char *next, int64_t bytes)
+    {
+        for (; groups; groups--) {
+            uint64_t places[GROUP] = {0};
+            const uint32_t *rows[GROUP];
+            for (int64_t k = 0; k < bytes; k += 64)
+                FETCH(next + k);
+            for (int lane = 0; lane < GROUP; lane++)
+                rows[lane] = keys + lane * n;
+            for (int d = 0; d < depth; d++)
+                for (int lane = 0; lane < GROUP; lane++) {
+                    const Spread *node = nodes + places[lane];
+                    uint64_t child = node->left;
+                    child += (uint32_t) (rows[lane][node->feature] - node->above) < node->span;
+                    places[lane] = child;
+                }
+            for (int lane = 0; lane < GROUP; lane++)
+                leaves[lane] = nodes[places[lane]].above & LEAF_NUMBER;
+            keys += GROUP * n;
+            leaves += GROUP;
+            next += bytes;
+        }
+    }
     """
+    ctypedef struct Spread:
+        pass
+    Spread spread_node(uint32_t threshold, uint32_t packed, int shift, uint32_t at) noexcept nogil
+    void walk_spread(
+        const Spread* nodes, const uint32_t* keys, int64_t n, int64_t groups, int depth, uint32_t* leaves,
+        const char* next, int64_t bytes
+    ) noexcept nogil
     void FETCH(const char* address) noexcept nogil
-    int LANES, NOT_FINITE, MISSING, INFINITE, SIGNALS
+    int GROUP, LANES, NOT_FINITE, MISSING, INFINITE, SIGNALS, ONE_KEY
+    uint32_t LEAF_NUMBER
     int keys_of_doubles(
         const double* x, int64_t step, int64_t rows, int64_t n, int64_t side, uint32_t* keys
     ) noexcept nogil
@@ -144,6 +211,7 @@ cdef struct Node:
 
 cdef struct Tree:
     const Node* nodes
+    int64_t n  # number of nodes
     int shift  # number of bits below the left child in a packed node
     int first  # steps before rows that have arrived are left out
     int more  # steps between two looks at which rows have arrived, or 0 if all have
@@ -173,8 +241,10 @@ cdef enum:
     FEW_LANES = 8
     BLOCK = 1 << 12  # most rows of a block
     BLOCK_BYTES = 1 << 14  # of the keys of rows
+    SPREAD_BYTES = 1 << 12  # of those of rows that walk through spread nodes
+    ROWS_OF_NODE = 3  # rows for each node, from which on spread nodes save more time than they take
+    SHALLOW = 4  # steps that take less time than reading the next block, which the processor fetches by itself
     COLUMNS_BYTES = 1 << 19  # of the keys of columns
-    LEAF_NUMBER = 0x003FFFFF
 
 ctypedef fused Value:
     float
@@ -316,12 +386,22 @@ cdef int keys_of_block(const Rows* x, int64_t begin, int64_t rows, int64_t side,
     return keys_of(x.values + begin * x.row_step, x.wide, x.row_step, rows, x.n_features, side, keys)
 
 
+cdef Spread* spread(Tree tree) noexcept nogil:
+    """Return a copy of the nodes, or NULL if there is no memory for it."""
+    cdef int64_t i
+    cdef Spread* nodes = <Spread*> malloc(tree.n * sizeof(Spread))
+    if nodes != NULL:
+        for i in range(tree.n):
+            nodes[i] = spread_node(tree.nodes[i].threshold, tree.nodes[i].packed, tree.shift, <uint32_t> i)
+    return nodes
+
+
 cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wanted wanted) except -1:
     """Find the leaf of each row. Return whether no value might be refused."""
     cdef int bits = 0 if x.columns == NULL else LANE_BITS
     cdef int64_t n = x.n_features, bytes = BLOCK_BYTES if x.columns == NULL else COLUMNS_BYTES
     cdef int64_t columns = 1ll << (tree.shift - 1), side = columns << bits  # the left side of a block ends there
-    cdef int64_t begin = 0, most = max(LANES, min(BLOCK, bytes // (4 * n), side // n)), rows
+    cdef int64_t begin = 0, most, rows, ahead = 0
     cdef int refused = 0 if checked else INFINITE | SIGNALS | (0 if missing_allowed else MISSING)
     cdef int found = 0
     cdef bint both = False, accepted = True
@@ -329,9 +409,16 @@ cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wan
     cdef int32_t active[BLOCK]
     cdef uint32_t mask
     cdef uint32_t* keys
+    cdef Spread* nodes = NULL
+    if x.columns == NULL and tree.more == 0 and x.n >= ROWS_OF_NODE * tree.n:
+        nodes = spread(tree)
+    if nodes != NULL:
+        bytes = SPREAD_BYTES
+    most = max(LANES, min(BLOCK, bytes // (4 * n), side // n))
     most -= most % LANES
     keys = <uint32_t*> malloc((side + n * most) * sizeof(uint32_t))  # what is not written takes no memory
     if keys == NULL:
+        free(nodes)
         raise MemoryError()
     with nogil:
         while begin < x.n and accepted:
@@ -340,28 +427,42 @@ cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wan
                 both = keys_of_block(x, begin, rows, 0, keys) != 0
             if both:
                 rows = min(rows, side // n)  # fewer only if the tree has too many nodes
-                found = keys_of_block(x, begin, rows, side, keys)
+                found = keys_of_block(x, begin, rows, ONE_KEY if nodes != NULL else side, keys)
                 accepted = not found & refused
             mask = <uint32_t> (2 * columns - 1 if both else columns - 1)
-            if accepted and bits:
+            if accepted and nodes != NULL:
+                ahead = GROUP * x.row_step if tree.first > SHALLOW and begin + 2 * most <= x.n else 0
+                walk_spread(
+                    nodes, keys, n, (rows + GROUP - 1) // GROUP, tree.first, at,
+                    x.values + (begin + (rows if ahead else 0)) * x.row_step, max(0, ahead)
+                )
+            elif accepted and bits:
                 walk(tree, keys, n, rows, mask, LANE_BITS, at, active, x, begin + rows)
             elif accepted:
                 walk(tree, keys, n, rows, mask, 0, at, active, x, begin + rows)
+            if accepted and nodes == NULL:
+                number(tree, at, rows)
             if accepted:
-                give(tree, at, begin, rows, wanted)
+                give(at, begin, rows, wanted)
             both = both and found != 0  # the next block is probably like this one
             begin += rows
     free(keys)
+    free(nodes)
     return accepted
 
 
-cdef void give(Tree tree, uint32_t* at, int64_t begin, int64_t rows, Wanted wanted) noexcept nogil:
+cdef void number(Tree tree, uint32_t* at, int64_t rows) noexcept nogil:
+    """Replace the place of the leaf of each row by the number of the leaf."""
+    cdef int64_t i
+    for i in range(rows):
+        at[i] = tree.nodes[at[i]].threshold & LEAF_NUMBER
+
+
+cdef void give(const uint32_t* at, int64_t begin, int64_t rows, Wanted wanted) noexcept nogil:
     """Write the number or the values of the leaf of each row of a block."""
     cdef int64_t i, k
     cdef const double* leaf
     cdef double* out
-    for i in range(rows):
-        at[i] = tree.nodes[at[i]].threshold & LEAF_NUMBER
     if wanted.leaves != NULL:
         memcpy(wanted.leaves + begin, at, rows * sizeof(uint32_t))
     if wanted.values == NULL:
@@ -429,6 +530,7 @@ def find_leaves(
     cdef Tree tree
     cdef Wanted wanted
     tree.nodes = <const Node*> &nodes[0]
+    tree.n = nodes.shape[0] // <int64_t> sizeof(Node)
     tree.shift = shift
     tree.first = first
     tree.more = more

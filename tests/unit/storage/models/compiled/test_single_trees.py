@@ -332,6 +332,32 @@ def test_rows_of_any_width_arrive_at_their_leaves(
         assert packed.leaves(x, missing_allowed=False) is None
 
 
+@pytest.mark.parametrize("n_features", [1, 5, 300])
+@pytest.mark.parametrize("n_splits", [0, 1, 7, 63])
+def test_rows_of_shallow_trees_arrive_at_their_leaves(n_features: int, n_splits: int) -> None:
+    random = np.random.default_rng(n_features)
+    left = np.array([2 * node + 1 if node < n_splits else -1 for node in range(2 * n_splits + 1)])
+    tree = random_tree(random, n_splits, np.array([*SPECIAL, -0.5, 0.5]), n_features)
+    tree = replace(tree, left=left, right=left + (left >= 0), values=np.ascontiguousarray(tree.values))
+    form = pack_single(tree, n_features)
+    assert form.steps[0, 1] == 0  # therefore these nodes are spread
+    packed = PackedTree(n_features, form, tree.values)
+    rows = random.choice([0.0, -0.0, 1e-45, 0.5, -0.5, 3e38, -3e38, np.nextafter(0.5, 1)], (501, n_features))
+    rows[100:200][random.random((100, n_features)) < 0.3] = np.nan
+    expected = [leaf_of(tree, row) for row in rows.astype(np.float32)]
+    for x in kinds_of(rows.astype(np.float32)):
+        found = packed.leaves(x, missing_allowed=True)
+        assert found is not None
+        assert found.tolist() == expected
+    double = packed.leaves(rows, missing_allowed=True)
+    assert double is not None
+    assert double.tolist() == expected
+    for place in ((0, 0), (150, n_features - 1), (500, 0)):
+        wide = np.hstack([rows, rows])
+        wide[place] = np.inf
+        assert packed.leaves(wide[:, :n_features], missing_allowed=True) is None
+
+
 def test_columns_of_different_lengths_are_refused() -> None:
     packed = compiled_of(MODELS["labels"]()).methods[0][1]["tree_"]._packed
     with pytest.raises(ValueError, match="expected a column of 700 rows, got 699"):
