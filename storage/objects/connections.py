@@ -210,7 +210,8 @@ class _Answer(HTTPResponse):
             name, colon, text = line.decode("latin-1").partition(":")
             if not colon or not name.strip() or name != name.strip() or not text.endswith("\n"):
                 raise HTTPException(f"a header of the response is {line[:80]!r}")
-            fields[name.lower()] = text.strip(" \t\r\n")
+            name, text = name.lower(), text.strip(" \t\r\n")
+            fields[name] = f"{fields[name]}, {text}" if name in fields else text  # two lengths are none
         raise HTTPException(f"the response has more than {_MAX_LINES} headers")
 
 
