@@ -174,7 +174,7 @@ class _Answer(HTTPResponse):
     def begin(self) -> None:
         """Read the status and the headers."""
         status, is_newest = self._read_start()
-        while status == 100:  # the real response follows
+        while status < 200:  # the real response follows
             self._read_fields()
             status, is_newest = self._read_start()
         self.code = self.status = status

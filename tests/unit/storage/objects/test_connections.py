@@ -104,6 +104,7 @@ def test_a_connection_is_not_used_again_if_part_of_its_body_was_not_read() -> No
         ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n"),
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
         ("PUT", b"HTTP/1.1 100 Continue\r\nX-Skipped: 1\r\n\r\nHTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"),
+        ("GET", b"HTTP/1.1 103 Early Hints\r\nX-Skipped: 1\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
         ("GET", b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length:0\r\n\r\n"),
         ("GET", b"HTTP/1.1 200\nContent-Length: 0 \nX-Empty:\n\n"),
     ],
