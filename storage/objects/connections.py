@@ -211,7 +211,7 @@ class _Answer(HTTPResponse):
             if not colon or not name.strip() or name != name.strip() or not text.endswith("\n"):
                 raise HTTPException(f"a header of the response is {line[:80]!r}")
             name, text = name.lower(), text.strip(" \t\r\n")
-            fields[name] = f"{fields[name]}, {text}" if name in fields else text  # two lengths are none
+            fields[name] = f"{fields[name]}, {text}" if name in fields else text  # two lengths are no number
         raise HTTPException(f"the response has more than {_MAX_LINES} headers")
 
 
