@@ -70,7 +70,8 @@ def pass_on(
     refused, times = _earlier(_header(task))
     refused |= {str(request.hostname)}
     others = set(queue.workers(timeout_s=_ANSWER_S)) - refused
-    others = others or set(queue.workers(timeout_s=_BUSY_ANSWER_S)) - refused
+    if not others and (times >= RESTART_TIMES or not was_loaded):  # otherwise, the message is sent again in any case
+        others = set(queue.workers(timeout_s=_BUSY_ANSWER_S)) - refused
     if times >= (MAX_TIMES if others else RESTART_TIMES if was_loaded else 0):
         return
     fields = {"job_id": (request.kwargs or {}).get("job_id"), "worker": request.hostname, "error": describe(error)}

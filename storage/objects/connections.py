@@ -174,7 +174,7 @@ class _Answer(HTTPResponse):
     def begin(self) -> None:
         """Read the status and the headers."""
         status, is_newest = self._read_start()
-        while status == 100:  # the real response follows
+        while status < 200:  # the real response follows
             self._read_fields()
             status, is_newest = self._read_start()
         self.code = self.status = status
@@ -210,7 +210,8 @@ class _Answer(HTTPResponse):
             name, colon, text = line.decode("latin-1").partition(":")
             if not colon or not name.strip() or name != name.strip() or not text.endswith("\n"):
                 raise HTTPException(f"a header of the response is {line[:80]!r}")
-            fields[name.lower()] = text.strip(" \t\r\n")
+            name, text = name.lower(), text.strip(" \t\r\n")
+            fields[name] = f"{fields[name]}, {text}" if name in fields else text  # two lengths are no number
         raise HTTPException(f"the response has more than {_MAX_LINES} headers")
 
 

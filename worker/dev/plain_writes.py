@@ -6,6 +6,7 @@ writes six objects, and is asked for before it has ended. On a laptop, the serve
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -78,6 +79,7 @@ class PlainWrites:
         }
         if environ.get("CONTENT_TYPE"):
             metadata["Content-Type"] = environ["CONTENT_TYPE"]
+        account, region, etag = self._backend.account_id, self._backend.region_name, hashlib.md5(body).hexdigest()
         expected, free = environ.get("HTTP_IF_MATCH"), environ.get("HTTP_IF_NONE_MATCH")
         with self._lock:
             before = bucket.keys.get(key)
@@ -87,9 +89,11 @@ class PlainWrites:
                 expected is not None and expected.strip('"') != before.etag.strip('"')
             ):
                 return refuse(start, "412 Precondition Failed", "PreconditionFailed", "A precondition does not hold.")
-            written = self._backend.put_object(bucket.name, key, body, disable_notification=True)
+            # An object appears as a whole. Moto adds its metadata later, and its ETag when it is first read
+            written = FakeKey(key, body, account, region, etag=etag, bucket_name=bucket.name)
             written.set_metadata(metadata)
             written.set_acl(bucket.acl)
+            bucket.keys.setlist(key, [written])
         headers = {name: value for name, value in written.response_dict.items() if name != "content-length"}
         start("200 OK", [*headers.items(), ("Content-Length", "0")])
         return []

@@ -48,7 +48,10 @@ class _InMemory(io.BytesIO):
 
 
 class _Fields(list[tuple[str, str]]):
-    """The headers of a request, with the methods of the e-mail parser's message that werkzeug and moto call."""
+    """The headers of a request, with those methods of the e-mail parser's message that are used."""
+
+    def __contains__(self, wanted: object) -> bool:
+        return str(wanted).lower() in (name.lower() for name, _ in self)
 
     def get(self, wanted: str, default: str = "") -> str:
         """Return the first header with a name, in upper or lower case."""

@@ -30,6 +30,7 @@ def read(handler_class: type[MotoRequestHandler], data: bytes) -> tuple[Any, ...
         known = handler.command, handler.path, handler.request_version, handler.requestline
         fields = handler.headers
         known += (list(fields.items()), list(fields.keys()), fields.get("host"), fields.get("none", ""))
+        known += ("HOST" in fields, "none" in fields)
     return is_valid, known, handler.close_connection, written.getvalue(), handler.rfile.read()
 
 

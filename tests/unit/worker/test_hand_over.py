@@ -3,6 +3,7 @@ model."""
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,8 +41,10 @@ class Workers:
     def __init__(self, *names: str, after_s: float = 0.0) -> None:
         self.names = list(names)
         self.after_s = after_s
+        self.waited_s: list[float] = []
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
+        self.waited_s.append(timeout_s)
         return self.names if timeout_s > self.after_s else []
 
 
@@ -77,6 +80,16 @@ def test_a_busy_worker_that_answers_late_gets_the_message(pauses: list[float], m
     with pytest.raises(Retry):
         pass_on(task, ERROR, Workers("celery@small", "celery@large", after_s=3.0))  # type: ignore[arg-type]
     assert len(task.sent) == 1
+
+
+def test_a_message_that_is_sent_again_in_any_case_waits_for_no_busy_worker(pauses: list[float]) -> None:
+    waited = []
+    for times in (0, RESTART_TIMES):
+        workers = Workers("celery@small")
+        with contextlib.suppress(Retry):
+            pass_on(Task("celery@small", {"workers": [], "times": times}), ERROR, workers, was_loaded=True)  # type: ignore[arg-type]
+        waited.append(len(workers.waited_s))
+    assert waited == [1, 2]  # the last time, the job fails unless another worker answers
 
 
 def test_a_message_that_every_worker_has_refused_fails_the_job(pauses: list[float]) -> None:

@@ -100,6 +100,9 @@ def connection(request: pytest.FixtureRequest) -> Iterator[http.client.HTTPConne
     """A connection to a server with `KeepingAlive`, and an application that answers as the path says."""
 
     def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if "wsgi.input_terminated" in environ:  # the body is chunked
+            start("200 OK", [])
+            return [environ["wsgi.input"].read()]
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         if environ["PATH_INFO"] == "/fails":
             raise ZeroDivisionError
@@ -137,6 +140,12 @@ def test_a_connection_stays_open_after_a_small_request(connection: http.client.H
     assert got(connection, "POST", path, b"body") == (200, b"data")
     assert connection.sock is None
     assert got(connection, "GET", path) == (200, b"data")
+
+
+def test_a_chunked_body_reaches_the_application(connection: http.client.HTTPConnection) -> None:
+    connection.request("PUT", "/", iter([b"no ", b"length"]))
+    assert connection.getresponse().read() == b"no length"
+    assert got(connection, "GET", "/") == (200, b"data")
 
 
 def test_a_body_that_is_too_short_ends_with_its_connection(connection: http.client.HTTPConnection) -> None:

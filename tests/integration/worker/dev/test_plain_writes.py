@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -27,10 +28,10 @@ def bucket() -> Iterator[Any]:
         yield found
 
 
-def put(body: bytes, length: int) -> str:
+def put(body: bytes, length: int, key: str = "k") -> str:
     """Send a part of an object, as a client does that is killed while it sends, and return the status."""
     backend = moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-    raw = f"/{BUCKET}/k"
+    raw = f"/{BUCKET}/{key}"
     headers = {**_SIGNED, "If-None-Match": "*", "x-amz-meta-sha256": "of the whole"}
     environ = EnvironBuilder(raw, "http://127.0.0.1:9000", method="PUT", headers=list(headers.items())).get_environ()
     environ |= {"RAW_URI": raw, "REQUEST_URI": raw, "CONTENT_LENGTH": str(length), "wsgi.input": io.BytesIO(body)}
@@ -62,3 +63,16 @@ def test_an_object_whose_client_died_while_it_sent_is_not_stored(bucket: Any) ->
     assert "k" not in bucket.keys
     assert put(b"both two", 8) == "200"
     assert bucket.keys["k"].value == b"both two"
+
+
+def test_an_object_appears_with_its_metadata_and_etag(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    appeared: list[tuple[str, str]] = []
+    store = bucket.keys.setlist
+
+    def note(key: str, items: list[Any]) -> None:
+        appeared.extend((item.metadata["x-amz-meta-sha256"], item._etag) for item in items)
+        store(key, items)
+
+    monkeypatch.setattr(bucket.keys, "setlist", note)
+    assert put(b"new", 3, "new") == "200"
+    assert appeared == [("of the whole", hashlib.md5(b"new").hexdigest())]

@@ -104,6 +104,7 @@ def test_a_connection_is_not_used_again_if_part_of_its_body_was_not_read() -> No
         ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n"),
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
         ("PUT", b"HTTP/1.1 100 Continue\r\nX-Skipped: 1\r\n\r\nHTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"),
+        ("GET", b"HTTP/1.1 103 Early Hints\r\nX-Skipped: 1\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
         ("GET", b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length:0\r\n\r\n"),
         ("GET", b"HTTP/1.1 200\nContent-Length: 0 \nX-Empty:\n\n"),
     ],
@@ -118,10 +119,10 @@ def test_a_response_that_ends_with_its_head_leaves_its_connection_open(method: s
 
 
 def test_headers_and_body_are_sent_and_read_as_they_are() -> None:
-    named = b"HTTP/1.1 200 OK\r\nX-Amz-Meta-A: \xe9: b \r\nContent-Length: 0\r\n\r\n"
+    named = b"HTTP/1.1 200 OK\r\nX-Amz-Meta-A: \xe9: b \r\nVary: a\r\nContent-Length: 0\r\nvary: b\r\n\r\n"
     with serving([named]) as server:
         answer = server.connections().send("PUT", "/b/k%20", {"x-amz-meta-a": "b: c"}, b"\r\n\r\n")
-    assert answer.headers == {"x-amz-meta-a": "\xe9: b", "content-length": "0"}
+    assert answer.headers == {"x-amz-meta-a": "\xe9: b", "vary": "a, b", "content-length": "0"}
     first, *headers = server.asked[0][0].split("\r\n")
     assert first == "PUT /b/k%20 HTTP/1.1"
     assert {"x-amz-meta-a: b: c", "Content-Length: 4"} <= set(headers)
@@ -184,7 +185,15 @@ def test_a_response_that_is_malformed_is_an_oserror_and_its_connection_closed(an
         assert not pool._idle
 
 
-@pytest.mark.parametrize("header", [b"X: y", b"Content-Length: x", b"Content-Length: 5\r\nTransfer-Encoding: chunked"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"X: y",
+        b"Content-Length: x",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 3\r\ncontent-length: 5",
+    ],
+)
 def test_a_body_without_a_length_has_none_and_its_connection_is_not_used_again(header: bytes) -> None:
     with serving([b"HTTP/1.1 503 Busy\r\n" + header + b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]) as server:
         pool = server.connections()
