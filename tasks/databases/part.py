@@ -155,7 +155,7 @@ class PartLoader:
         Parameters
         ----------
         keys : FileKeys, optional
-            If given, it is looked for keys that are missing or there twice. The file is copied whole if there are any.
+            If given, receives the keys of the rows. If one is missing or there twice, the file is copied whole.
         stored : StoredRows, optional
             If given, rows that are in the table with the same values are left out, as long as that saves time.
         """

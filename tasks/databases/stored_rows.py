@@ -89,7 +89,7 @@ class StoredRows:
         Parameters
         ----------
         batch : pyarrow.RecordBatch
-            The columns are those of the table. No key is missing or there twice.
+            The columns are those of the table. No key is missing; only texts may be there twice.
         """
         sizes = [binary.lengths(batch.column(name)) for name in self._texts]
         longest = int(sum(sizes, np.zeros(batch.num_rows, np.int64)).max(initial=0))

@@ -381,16 +381,21 @@ def _survey(
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace, measure_pace: bool) -> Draft:
     """Cut the input into parts, based on the sizes of rows and results in the sample.
 
-    If no earlier job has recorded a pace of the model version, the pace is measured on a sample, but only if the model
-    seems slow, if row groups are large enough to be divided, or if `measure_pace` is set.
+    If no earlier job has recorded a pace of the model version, the pace is measured on a sample, but only if the cut
+    depends on it, because the model seems slow or row groups are large enough to be divided, or if `measure_pace` is
+    set.
     """
     files = [item.file for item in made.surveyed]
     large = any(rows > PART_ROWS for file in files for rows in file.row_counts)
     rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
-    sampled_per_s = tried = None if rows_per_s or job.spec.part_rows else made.rows_per_s
-    if sampled_per_s is not None and (large or measure_pace or sampled_per_s < SLOW_ROWS_PER_S):
+    tried = None if rows_per_s else made.rows_per_s
+
+    def decides(rate: float) -> bool:
+        return not job.spec.part_rows and (large or rate < SLOW_ROWS_PER_S)
+
+    if tried is not None and (measure_pace or decides(tried)):
         tried = try_pace(job, bundle, made)  # needed with many columns, where even a call with few rows takes long
-        if large or tried < SLOW_ROWS_PER_S:
+        if decides(tried):
             rows_per_s = scored_per_s = tried
     made = replace(made, columns=replace(made.columns, batch_rows=_batch_rows(job, bundle, made, pace)))
     work = Work(

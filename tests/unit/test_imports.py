@@ -8,7 +8,8 @@ import pytest
 from tests.support.installed import not_installed_by
 
 BROKERS = "kombu.transport.redis, kombu.transport.pyamqp"
-SUBMITTING = f"scoreline.tasks.client, scoreline.worker.cli.main, {BROKERS}"
+REPORTING = "scoreline.tasks.quality.report.collect, scoreline.tasks.quality.checks.inferred_checks"
+SUBMITTING = f"scoreline.tasks.client, scoreline.worker.cli.main, {REPORTING}, {BROKERS}"
 CELERY = "celery.bin.worker, celery.bin.beat, celery.concurrency.prefork"
 WORKING = f"scoreline.worker.tasks, scoreline.worker.dev.demo, {CELERY}, {BROKERS}"
 

@@ -18,7 +18,6 @@ from scoreline.storage.typed_json import decode_object
 from scoreline.tasks.job.documents import decoding
 from scoreline.tasks.quality.gate.latest import Latest, RunEntry
 from scoreline.tasks.quality.gate.pointer import Pointer
-from scoreline.tasks.quality.profiles import footers
 from scoreline.tasks.quality.profiles.baseline import Baseline
 from scoreline.tasks.quality.profiles.profile import Profile
 
@@ -85,15 +84,22 @@ def _decoded(uri: str, data: bytes, decode: Callable[[], Profile]) -> Profile:
 
 
 def _decoded_large(uri: str, data: bytes, decode: Callable[[], Profile]) -> Profile:
-    """Decode the profile of a table with many columns, unless the same bytes of the same object are remembered."""
+    """Decode the profile of a table with many columns, unless the same bytes of the same object are remembered.
+
+    A process without NumPy remembers none.
+    """
+    try:
+        from scoreline.tasks.quality.profiles.footers import pack, unpack
+    except ModuleNotFoundError:  # who makes a report need not have the packages of a worker
+        return decode()
     name = uri, hashlib.sha256(data).digest()
     with _lock:
         if (text := _packed.get(name)) is not None:
             _packed.move_to_end(name)
     if text is not None:
-        return footers.unpack(text)
+        return unpack(text)
     profile = decode()
-    text = footers.pack(profile)
+    text = pack(profile)
     if len(text) <= _MAX_PACKED_BYTES:
         with _lock:
             _packed[name] = text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,6 +95,17 @@ def test_of_large_documents_the_last_two_are_remembered_packed(
     store.put(keys.results_profile(folder(0)), b'{"format": 1, "rows"')
     with pytest.raises(DocumentCorrupt, match=r"_profile\.json"):
         read_profile(store, folder(0))
+
+
+def test_a_process_without_numpy_reads_a_large_document_each_time(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", 10)
+    monkeypatch.setitem(sys.modules, "scoreline.tasks.quality.profiles.footers", None)
+    write(store, 0, 30, 40, 41)
+    for _ in range(2):
+        assert read_profile(store, folder(0)).columns["age"].mean == 37.0
+    assert not stored_profiles._packed
 
 
 def test_a_report_is_the_same_whether_the_profile_is_remembered_or_read(tmp_path: Path) -> None:

@@ -107,8 +107,9 @@ def test_the_work_follows_from_the_pace_of_earlier_jobs(client: EagerClient) -> 
     assert again.expected.work_s == pytest.approx(6_000 / 50.0 + again.parts * PART_S)
 
 
+@pytest.mark.parametrize("part_rows", [None, 2_000])
 def test_without_an_earlier_job_the_work_is_scoring_more_rows_than_the_sample_and_reading(
-    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch, part_rows: int | None
 ) -> None:
     uri = put(client, 1, 6_000)
     made: list[Draft] = []
@@ -119,13 +120,13 @@ def test_without_an_earlier_job_the_work_is_scoring_more_rows_than_the_sample_an
 
     monkeypatch.setattr(planner, "try_pace", pace)
     monkeypatch.setattr(planner, "SLOW_ROWS_PER_S", 0)
-    found = client.preflight("line", uri)
+    found = client.preflight("line", uri, part_rows=part_rows)
     assert not found.expected.pace_known
     read_s = 6_000 * found.batch_row_bytes * READ_S_PER_BYTE
     assert read_s > 0
     assert found.expected.work_s == pytest.approx(6_000 / 2_000 + read_s + found.parts * PART_S)
     assert len(made) == 1
-    client.submit("line", uri)
+    client.submit("line", uri, part_rows=part_rows)
     assert len(made) == 1  # the cut of this job does not depend on the pace
 
 
