@@ -6,7 +6,6 @@ in the profile of the job, which says how many rows it covers.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -150,8 +149,7 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
         return None
     profile = added.profile().shortened()
     head = {"job_id": documents.job.spec.job_id, "parts": plan.parts, "parts_covered": added.profiles}
-    document = {"format": 1, **head, "rows_planned": plan.rows, **profile.to_dict()}
-    body = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    body = profile.encode({"format": 1, **head, "rows_planned": plan.rows})
     return MergedProfile(profile=profile, body=body)
 
 

@@ -185,6 +185,7 @@ cdef void settle(Table* table) noexcept nogil:
     cdef int64_t place, width, sign
     cdef uint32_t new
     cdef uint64_t base
+    cdef int64_t before = table.width
     cdef uint32_t* row = table.row
     if row == NULL:
         return
@@ -201,13 +202,18 @@ cdef void settle(Table* table) noexcept nogil:
                 row[1 + sign * width + place] = new
         table.level -= 1
         table.base, table.width = base, width
+    if table.width < before:
+        row = <uint32_t*> realloc(row, (1 + 2 * table.width) * sizeof(uint32_t))
+        if row != NULL:  # otherwise the row stays where it is
+            table.row = row
 
 
 cdef int leave_row(Table* table) noexcept nogil:
     """Move the counts of the row to slots. Return 0 if there is no memory."""
     cdef int64_t place
-    cdef uint32_t* row = table.row
+    cdef uint32_t* row
     settle(table)
+    row = table.row
     if not make_slots(table):
         return 0
     if row[0]:

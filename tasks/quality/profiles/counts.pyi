@@ -10,7 +10,8 @@ class Counter:
     limit : int
         Maximum number of buckets of the histogram.
     most_in_row : int
-        Number of values from which on buckets are counted with 64 bits instead of 32, which takes more memory.
+        Maximum number of values whose buckets are counted with 32 bits instead of 64, which takes less memory; at most
+        4,294,967,295, so that no count overflows.
     """
 
     nan: int
@@ -32,6 +33,9 @@ class Counter:
     @property
     def level(self) -> int:
         """The level of the histogram."""
+    @property
+    def count_bits(self) -> int:
+        """Number of bits of each count: 32 if they are in an array (a row), 64 if they are in a hash table."""
     @property
     def minimum(self) -> float | None: ...
     @property

@@ -14,7 +14,7 @@ are added one by one.
 
 from libc.math cimport INFINITY, fabs, frexp, ldexp
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 cdef extern from *:
@@ -298,6 +298,8 @@ cdef class Counter:
     def __cinit__(self, int limit, int64_t most_in_row=0xFFFFFFFF):
         if not 3 <= limit <= 4096:
             raise ValueError("the limit is not between 3 and 4096")
+        if not 0 <= most_in_row <= 0xFFFFFFFF:
+            raise ValueError("the counts of a row have 32 bits, so it cannot count that many values")
         self.table.limit, self.table.level, self.table.bits = limit, MAX_LEVEL, 4
         while 1 << self.table.bits < 2 * limit:
             self.table.bits += 1
@@ -381,6 +383,10 @@ cdef class Counter:
     @property
     def level(self) -> int:
         return self.table.level
+
+    @property
+    def count_bits(self) -> int:
+        return 32 if self.table.row != NULL else 64
 
     @property
     def minimum(self):

@@ -264,7 +264,7 @@ def test_a_frame_is_counted_as_its_table() -> None:
 
 
 @pytest.mark.skipif(number_counts.counts is None, reason="the extension was not built")
-@pytest.mark.parametrize("most_in_row", [0, 700, 5_000, 1 << 32])
+@pytest.mark.parametrize("most_in_row", [0, 700, 5_000, (1 << 32) - 1])
 def test_buckets_that_leave_a_row_for_counts_of_64_bits_keep_their_counts(most_in_row: int) -> None:
     counts: Any = number_counts.counts
     compiled, expected = counts.Counter(64, most_in_row), NumpyCounter(64)
@@ -273,6 +273,27 @@ def test_buckets_that_leave_a_row_for_counts_of_64_bits_keep_their_counts(most_i
         expected.add(values)
         assert compiled.level == expected.level
         assert sorted(buckets_of(compiled)) == buckets_of(expected)
+
+
+@pytest.mark.skipif(number_counts.counts is None, reason="the extension was not built")
+def test_no_count_of_32_bits_can_overflow() -> None:
+    counts: Any = number_counts.counts
+    values = np.random.default_rng(0).normal(size=2_000)
+    row, early, never = counts.Counter(64, 3_999), counts.Counter(64, 1_999), counts.Counter(64, 0)
+    for counter in (row, early, never):
+        counter.add(values[:1_999])
+    assert [counter.count_bits for counter in (row, early, never)] == [32, 32, 64]
+    for counter in (row, early, never):
+        counter.add(values)
+    assert [counter.count_bits for counter in (row, early, never)] == [32, 64, 64]
+    row.add(values[:1])
+    assert row.count_bits == 64
+    assert (row.level, dict(buckets_of(row))) == in_buckets([*values[:1_999], *values, values[0]], 64)
+    many = counts.Counter(64, 64)
+    many.add(np.arange(65.0))  # the last value is the first for which there is no slot
+    assert many.count_bits == 64
+    with pytest.raises(ValueError, match="32 bits"):
+        counts.Counter(64, 1 << 32)
 
 
 @pytest.mark.parametrize("step", [-1, 3, -2])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import struct
+import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,7 +20,8 @@ from scoreline.storage.errors import DocumentCorrupt
 from scoreline.tasks.quality.checks.drift import _middles
 from scoreline.tasks.quality.profiles.column_profile import ColumnProfile
 from scoreline.tasks.quality.profiles.exact_sums import ExactSum
-from scoreline.tasks.quality.profiles.histograms import MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of
+from scoreline.tasks.quality.profiles.histograms import MAX_BUCKETS, MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of
+from scoreline.tasks.quality.profiles.number_counts import ArrayCounts
 from scoreline.tasks.quality.profiles.profile import MAX_SEGMENTS, Profile
 from scoreline.tasks.quality.profiles.values import Values
 
@@ -108,6 +111,34 @@ def test_the_number_of_distinct_values_is_estimated_if_there_are_too_many() -> N
     found = Values.of(f"customer {number}" for number in range(100_000))
     assert not found.is_exact
     assert abs(found.distinct / 100_000 - 1) < 0.1
+
+
+@given(st.lists(FLOATS, max_size=3), TEXTS)
+def test_a_document_is_written_as_json_writes_the_whole(numbers: list[list[float]], texts: list[str]) -> None:
+    segments = {str(number): profile(values, texts) for number, values in enumerate(numbers)}
+    one = replace(
+        profile([1.0, 2.5], ["ä", "\ud800"]), segment="x", segments=segments, other_segments=profile([], texts)
+    )
+    expected = json.dumps({"format": 1, **one.to_dict()}, ensure_ascii=False)
+    assert one.encode({"format": 1}) == expected.encode("utf-8", "surrogatepass")
+
+
+def test_a_document_of_many_columns_is_written_in_little_more_memory_than_it_takes() -> None:
+    buckets = np.arange(MAX_BUCKETS) + (1 << 20)
+    held = [ArrayCounts(buckets, buckets) for _ in range(200)]
+    columns = {
+        str(number): replace(column([1.0], []), name=str(number), histogram=Histogram(level=0, counts=counts))
+        for number, counts in enumerate(held)
+    }
+    one = Profile(rows=1, counted=1, columns=columns)
+    tracemalloc.start()
+    try:
+        body = one.encode({"format": 1})
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * len(body)  # lists of all numbers take 5 times as much, and dictionaries 8 times
+    assert json.loads(body)["columns"][199]["histogram"]["counts"] == buckets.tolist() == list(held[0].values())
 
 
 def test_long_values_are_cut_but_stay_different() -> None:
