@@ -32,6 +32,8 @@ RESTART_TIMES = 5
 can restart. If no worker can load the model, more pauses would delay all other jobs."""
 LONGEST_PAUSE_S = 30.0
 _ANSWER_S = 1.0
+_BUSY_ANSWER_S = 4.0
+"""Seconds that other workers have to answer if none answers at once: a busy one may take longer."""
 
 
 def may_pass_on(error: BaseException) -> TypeGuard[ModelError]:
@@ -68,6 +70,7 @@ def pass_on(
     refused, times = _earlier(_header(task))
     refused |= {str(request.hostname)}
     others = set(queue.workers(timeout_s=_ANSWER_S)) - refused
+    others = others or set(queue.workers(timeout_s=_BUSY_ANSWER_S)) - refused
     if times >= (MAX_TIMES if others else RESTART_TIMES if was_loaded else 0):
         return
     fields = {"job_id": (request.kwargs or {}).get("job_id"), "worker": request.hostname, "error": describe(error)}

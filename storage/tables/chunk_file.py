@@ -56,7 +56,7 @@ class _Piece:
 class _Stream:
     """The bytes of one chunk, read from beginning to end."""
 
-    __slots__ = ("chunk", "given", "instead", "left_out", "pieces", "position", "requests")
+    __slots__ = ("chunk", "given", "instead", "left_out", "pieces", "position", "requests", "shift")
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
@@ -71,6 +71,9 @@ class _Stream:
         """Number of bytes at the beginning of the chunk that `instead` replaces; None if the number is not known
         yet."""
         self.instead = b""
+        """Bytes that are shown in place of the first ones, until they are read. They include the dictionary."""
+        self.shift = 0
+        """By how many bytes the rest of the chunk is shown too early."""
 
     def discard_used(self) -> int:
         """Free the bytes that were read and are no longer in use. Return their number."""
@@ -153,11 +156,16 @@ class ChunkFile(RangedFile):
             self._skip_pages(stream)
         if not stream.left_out:
             return self._read_chunk(stream, start, stop)
-        chunk, shift = stream.chunk, stream.left_out - len(stream.instead)
+        chunk, shift = stream.chunk, stream.shift
+        rest = chunk.start + stream.left_out
+        if start + shift < rest and not stream.instead:
+            raise OSError(f"bytes {start} to {stop} were read before")
         shown = stream.instead[start - chunk.start : stop - chunk.start]
-        begin, end = max(start + shift, chunk.start + stream.left_out), min(stop + shift, chunk.stop)
+        if stop + shift >= rest:
+            stream.instead = b""
         if len(shown) == stop - start:
             return shown
+        begin, end = max(start + shift, rest), min(stop + shift, chunk.stop)
         data = self._read_chunk(stream, begin, end) if begin < end else b""
         if data is None:
             raise OSError(f"bytes {begin} to {end} were read before")
@@ -189,6 +197,7 @@ class ChunkFile(RangedFile):
                     shown, stream.left_out = (dictionary, nulls), position - chunk.start
                     self._drop(stream, position)
         stream.instead = b"".join(shown)
+        stream.shift = stream.left_out - len(stream.instead)
 
     def _peek(self, stream: _Stream, start: int, size: int) -> bytes:
         """Return bytes of a chunk without consuming them. Return fewer bytes at the end of the chunk."""

@@ -148,7 +148,7 @@ class ForwardReader:
         group = self._describe(self._number, self._first_row)
         if group.is_wide:
             return self._by_column(group, row).expect(self._stop, stop)
-        self._skip_before(row)
+        self._skip_before(group, row)
         next(self._requests(self._number, self._first_row, row), None)
         requests = self._planned.pop(self._number).requests
         return [request.size for request, _ in requests if request.row < stop]
@@ -185,13 +185,13 @@ class ForwardReader:
 
     def _enter_group(self, row: int) -> RowGroupReader:
         if self._source.size <= RangedFile.WHOLE_BYTES:
-            return self._streaming(self._open_file(self._raw, 0))
+            return self._streaming(self._open_file(self._raw, 0), self._batch_rows)
         plan = self._planned.get(self._number)
         if plan is None:
             group = self._describe(self._number, self._first_row)
             if group.is_wide:
                 return self._by_column(group, row)
-            self._skip_before(row)
+            self._skip_before(group, row)
             if self._fetcher is not None:
                 self._fetcher.close()
             requests = self._requests(self._number, self._first_row, row)
@@ -207,18 +207,22 @@ class ForwardReader:
         gradual = is_divided or plan.group.size > _WHOLE_BYTES
         skipped_rows, self._skipped_rows = self._skipped_rows if gradual else 0, 0
         file = ChunkFile(self._source, self._fetcher, plan.requests, gradual=gradual, skipped_rows=skipped_rows)
-        return self._streaming(self._open_file(file, BUFFER_BYTES if gradual else 0), file.close)
+        batch_rows = plan.group.batch_rows(self._batch_rows)
+        return self._streaming(self._open_file(file, BUFFER_BYTES if gradual else 0), batch_rows, file.close)
 
-    def _skip_before(self, row: int) -> None:
+    def _skip_before(self, group: RowGroup, row: int) -> None:
         """Skip the batches of the current row group that are before a row."""
-        self._skipped_rows = (row - self._first_row) // self._batch_rows * self._batch_rows
+        batch_rows = group.batch_rows(self._batch_rows)
+        self._skipped_rows = (row - self._first_row) // batch_rows * batch_rows
 
     def _budget(self, group: RowGroup) -> int:
         """Return the memory for stored bytes while all columns of a row group are decoded together."""
         return max(self._memory - group.decoder_bytes, self._memory // 4)
 
-    def _streaming(self, opened: pq.ParquetFile, release: Callable[[], None] = lambda: None) -> StreamingReader:
-        return StreamingReader(opened, self._number, self._first_row, self._columns, self._batch_rows, release)
+    def _streaming(
+        self, opened: pq.ParquetFile, batch_rows: int, release: Callable[[], None] = lambda: None
+    ) -> StreamingReader:
+        return StreamingReader(opened, self._number, self._first_row, self._columns, batch_rows, release)
 
     def _by_column(self, group: RowGroup, row: int) -> WideReader:
         schema = self._schema()

@@ -13,6 +13,7 @@ from psycopg import sql
 from scoreline.storage.databases.connection import Connection, is_of_row, is_transient, transaction
 from scoreline.storage.errors import DatabaseUnavailable
 from scoreline.tasks.databases.encoding import ROW
+from scoreline.tasks.databases.file_keys import FileKeys
 from scoreline.tasks.databases.part_rows import Batches, PartRows
 from scoreline.tasks.databases.refused import Refused, budget_in_words, store_refused
 from scoreline.tasks.databases.registry import Receipt, Registry
@@ -84,9 +85,10 @@ class PartLoader:
         if not (self.at_once and self._copy_at_once(connection, rows)):
             stored = self.stored
             upserts = self.request.mode != "append"  # rows are appended whatever the table has, also with a key
-            once = upserts and stored.has_plain_key(self.schema) and rows.has_each_key_once()
-            compared = stored if once and stored.can_compare(self.schema) else None
-            if self._copy(connection, rows, refused, compared):
+            keys = FileKeys() if upserts and stored.has_plain_key(self.schema) else None
+            compared = stored if keys is not None and stored.can_compare(self.schema) else None
+            copied, once = self._copy(connection, rows, refused, keys, compared)
+            if copied:
                 self._insert(connection, file.rows, refused, once)
         uri = ""
         if refused.reasons:
@@ -138,19 +140,34 @@ class PartLoader:
             return False
         return True
 
-    def _copy(self, connection: Connection, rows: PartRows, refused: Refused, stored: StoredRows | None) -> bool:
+    def _copy(
+        self,
+        connection: Connection,
+        rows: PartRows,
+        refused: Refused,
+        keys: FileKeys | None,
+        stored: StoredRows | None,
+    ) -> tuple[bool, bool]:
         """Copy all rows into the temporary table, except those whose values do not fit the types.
 
-        Return whether there are any.
+        Return whether there are any, and whether each key is known to be there once.
 
         Parameters
         ----------
+        keys : FileKeys, optional
+            If given, it is looked for keys that are missing or there twice. The file is copied whole if there are any.
         stored : StoredRows, optional
             If given, rows that are in the table with the same values are left out, as long as that saves time.
         """
         try:
+            if keys is not None:
+                with connection.transaction():
+                    copied = self._copy_differing(connection, rows, keys, stored)
+                    if copied is not None and keys.are_distinct():
+                        return copied, True
+                    raise psycopg.Rollback
             with connection.transaction():
-                return self._copy_differing(connection, rows, stored)
+                return bool(self._copy_differing(connection, rows, None, None)), False
         except psycopg.Error as error:
             if not is_of_row(error):
                 raise
@@ -163,11 +180,16 @@ class PartLoader:
                 rows.copy(connection, [piece], _TEMPORARY, ROW)
 
             refused.search(connection, first, first + batch.num_rows, load)
-        return True
+        return True, False
 
-    def _copy_differing(self, connection: Connection, rows: PartRows, stored: StoredRows | None) -> bool:
+    def _copy_differing(
+        self, connection: Connection, rows: PartRows, keys: FileKeys | None, stored: StoredRows | None
+    ) -> bool | None:
+        """Return whether there are any rows; None if a key is seen to be missing or there twice."""
         copied = False
         for batch, numbers in rows.by_key(COMPARED_ROWS if stored is not None else None):
+            if keys is not None and not keys.add(batch.column(self.columns.key[0])):
+                return None
             if stored is not None:
                 differs = stored.differing(connection, batch)
                 batch, numbers = batch.filter(pa.array(differs)), numbers[differs]

@@ -23,6 +23,9 @@ CHUNK_ROWS = 262_144
 The more rows, the fewer entries of the index are read between two of their keys.
 """
 _CHUNK_BYTES = 16 << 20
+_PACKED = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32())
+_PACKED_BITS = 64
+"""A key and its place in one number are sorted in half of the time, if both fit: the place in the last bits."""
 
 type Piece = tuple[pa.RecordBatch, NDArray[np.int64]]
 """Rows whose columns have the names of the table, and the number of each row within its file."""
@@ -74,26 +77,11 @@ class PartRows:
         for batch, numbers in _chunks(self.in_order()):
             keys = [name for name in self.columns.key if _is_sortable(batch.schema.field(name).type)]
             if keys:
-                places = pc.sort_indices(batch, [(name, "ascending") for name in keys])
-                batch, numbers = batch.take(places), numbers[places.to_numpy()]
+                places = _order(batch.select(keys))
+                batch, numbers = batch.take(pa.array(places)), numbers[places]
             step = most or max(1, batch.num_rows)
             for start in range(0, batch.num_rows, step):
                 yield batch.slice(start, step), numbers[start : start + step]
-
-    def has_each_key_once(self) -> bool:
-        """Return whether no key is missing or there twice. The key is one column of a plain type.
-
-        Texts that differ only in spaces at their end count as the same.
-        """
-        (key,) = self.columns.key
-        found = [batch.column(0) for batch in self.batches([dict(self.columns.pairs)[key]])]
-        kind = self.schema.field(dict(self.columns.pairs)[key]).type
-        keys = pa.chunked_array(found, kind)
-        if pa.types.is_dictionary(kind):
-            keys = keys.cast(kind.value_type)
-        if not pa.types.is_integer(keys.type):
-            keys = pc.utf8_rtrim(keys, " ")  # which a varchar(n) may drop
-        return bool(keys.null_count == 0 and pc.count_distinct(keys, mode="all").as_py() == len(keys))
 
     def copy(self, connection: Connection, pieces: Iterable[Piece], into: sql.Composable, row: str | None) -> None:
         """Copy rows into a table.
@@ -139,6 +127,20 @@ def _joined(pieces: list[Piece]) -> Piece:
     if len(pieces) == 1:
         return pieces[0]
     return pa.concat_batches([batch for batch, _ in pieces]), np.concatenate([numbers for _, numbers in pieces])
+
+
+def _order(keys: pa.RecordBatch) -> NDArray[np.int64]:
+    """Return the places of the rows in ascending order of their keys."""
+    first = keys.column(0)
+    if keys.num_columns == 1 and first.type in _PACKED and not first.null_count:
+        numbers = first.to_numpy().astype(np.int64)
+        least, bits = int(numbers.min(initial=0)), len(numbers).bit_length()
+        if (int(numbers.max(initial=0)) - least).bit_length() + bits < _PACKED_BITS:
+            packed: NDArray[np.int64] = ((numbers - least) << bits) | np.arange(len(numbers))
+            packed.sort()
+            return packed & ((1 << bits) - 1)
+    found: NDArray[np.int64] = pc.sort_indices(keys, [(name, "ascending") for name in keys.schema.names]).to_numpy()
+    return found
 
 
 def _is_sortable(kind: pa.DataType) -> bool:

@@ -21,6 +21,7 @@ from psycopg import sql
 
 from scoreline.storage.databases.connection import Connection
 from scoreline.storage.errors import DatabaseUnavailable, LoadSuperseded
+from scoreline.tasks.databases.stored_column import quoted
 from scoreline.tasks.databases.tables import Table, is_empty
 from scoreline.tasks.job.loads import LoadRequest
 from scoreline.tasks.quality.gate.latest import Place
@@ -57,11 +58,11 @@ class Registry:
 
     @property
     def _loads(self) -> sql.Identifier:
-        return sql.Identifier(self.request.schema, "scoreline_loads")
+        return quoted(self.request.schema, "scoreline_loads")
 
     @property
     def _tables(self) -> sql.Identifier:
-        return sql.Identifier(self.request.schema, "scoreline_tables")
+        return quoted(self.request.schema, "scoreline_tables")
 
     def create(self, connection: Connection) -> None:
         """Create the two tables unless they exist."""
@@ -73,7 +74,10 @@ class Registry:
         if found != (2,):
             # two processes that create the same table at once collide in the catalog
             connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('scoreline tables', 0))")
-            connection.execute(sql.SQL(_CREATE).format(loads=self._loads, tables=self._tables))
+            loads, tables = (
+                sql.Identifier(self.request.schema, name) for name in ("scoreline_loads", "scoreline_tables")
+            )
+            connection.execute(sql.SQL(_CREATE).format(loads=loads, tables=tables))  # without parameters
 
     def lock_order(self, connection: Connection) -> None:
         """Let only this transaction begin a load into the table."""

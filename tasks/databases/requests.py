@@ -15,7 +15,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects.base import IfMatch, ObjectStore, if_unchanged
 from scoreline.tasks.dispatch.dispatcher import Dispatcher, send_step
-from scoreline.tasks.dispatch.job_index import note_end
+from scoreline.tasks.dispatch.job_index import note_end_again
 from scoreline.tasks.job.documents import COMPLETE, Job, Outcome, decoding, read_job, read_outcome
 from scoreline.tasks.job.ended import check_has_results, ended_outcome
 from scoreline.tasks.job.loads import LoadRequest, load_ids, read_progress, read_request, requested_again
@@ -116,7 +116,7 @@ def _record(
     details = {"table": asked.table, "mode": asked.mode, "again": again, "older": older}
     audit.record(main, action="job.load", target=job_id, details=details)
     if outcome.job is not None:  # its entry in the index still says that it is under way, and so will its marker
-        note_end(main, job, outcome)
+        note_end_again(main, job, outcome)
     dispatcher.mark_active(job_id)
     request = _write(main, job, asked, again=again, older=older)
     _list(main, job, asked.load_id)

@@ -115,6 +115,17 @@ def note_decision(main: ObjectStore, job: Job, outcome: Outcome) -> None:
     _write(main, entry_of(job, outcome), OVERWRITE)
 
 
+def note_end_again(main: ObjectStore, job: Job, outcome: Outcome) -> None:
+    """Record how a job has ended, a while after its end. A decision that a person makes meanwhile is not overwritten.
+
+    A decision is in the outcome before it is in the entry, so the outcome is read again once the entry is written.
+    """
+    noted: Outcome | None = None
+    while outcome != noted:
+        _write(main, _ended_entry(main, job, outcome), OVERWRITE)
+        noted, outcome = outcome, read_outcome(main, job.spec.job_id) or outcome
+
+
 def _ended_entry(main: ObjectStore, job: Job, outcome: Outcome) -> IndexEntry:
     total_rows = None
     if outcome.state not in WITH_RESULTS:

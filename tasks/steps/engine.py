@@ -6,6 +6,7 @@ All Celery tasks of a process use the same engine, and pass it to the steps, suc
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -237,7 +238,7 @@ class Engine(Dispatcher):
         source = source or self.kept.find(Pinned.of(self.buckets[piece.bucket], piece))
         span = piece.span(piece.only if isinstance(piece.only, range) else None)
         reads = from_text(columns.reads)
-        in_object = pa.schema([field for field in reads if field.name not in columns.folders])
+        in_object = _columns_in_object(columns.reads, columns.folders)
         only = piece.only if piece.only is None or isinstance(piece.only, range) else np.array(piece.only)
         for rows in _raising_extra(self.tables.read(source, span, in_object, batch_rows, options), columns.extra):
             selected = rows if only is None else pick_rows(rows, only)
@@ -249,6 +250,12 @@ class Engine(Dispatcher):
             yield replace(selected, batch=settle(batch, reads))
             if only is not None and len(rows.numbers) and rows.numbers[-1] >= only[-1]:
                 return  # all later rows, decoded or not, have larger numbers
+
+
+@functools.lru_cache(maxsize=8)  # a part may read thousands of objects
+def _columns_in_object(reads: str, folders: tuple[str, ...]) -> pa.Schema:
+    """Return the columns that a part reads from an object itself, and not from the names of its folders."""
+    return pa.schema([field for field in from_text(reads) if field.name not in folders])
 
 
 def _raising_extra(found: Iterator[Rows], extra: tuple[str, ...]) -> Iterator[Rows]:

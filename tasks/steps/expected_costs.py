@@ -11,13 +11,13 @@ from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.models.manifest import Manifest
 from scoreline.storage.objects.requests import Requests
 from scoreline.tasks.backlog.prices import Prices
-from scoreline.tasks.job.end_time import PART_S
+from scoreline.tasks.job.end_time import PART_S, READ_S_PER_BYTE
 from scoreline.tasks.job.plan import CarryOver
 from scoreline.tasks.steps.expected_reads import REQUEST_BYTES
 from scoreline.tasks.steps.finalize import AROUND_PARTS
 from scoreline.tasks.steps.job_report import REQUESTS as REPORT_REQUESTS
 from scoreline.tasks.steps.planner import Pace
-from scoreline.tasks.steps.sampling import Draft
+from scoreline.tasks.steps.sampling import Draft, row_bytes
 
 _PLAN_AND_MANIFEST = Requests(class_a=3, class_b=1)
 """Requests that write the plan, list the rejected rows, check that the job has not ended, and write the manifest."""
@@ -91,6 +91,8 @@ def expect_costs(
     rows, parts = sum(part.rows for part in made.parts), len(made.parts)
     rows_per_s = pace.rows_per_s or made.rows_per_s
     work_s = (rows / rows_per_s if rows_per_s else 0.0) + parts * PART_S
+    if not pace.rows_per_s:  # what was measured on a sample is scoring alone
+        work_s += rows * row_bytes(made.sample) * READ_S_PER_BYTE
     more = max(0, min(parts, pace.processes) - 1)  # one process has loaded the model to plan the job
     loads = Requests(class_b=more * sum(math.ceil(item.size / REQUEST_BYTES) for item in manifest.artifacts))
     found = planning + AROUND_PARTS + REPORT_REQUESTS + _PLAN_AND_MANIFEST + loads + Requests(class_b=reads)

@@ -85,11 +85,14 @@ class PartProfile:
             self._guard(lambda: counts.add(batch.rows, results, rejected, sources))
 
     def footer(self) -> dict[str, str]:
-        """Return what is added to the metadata of the footer; nothing if the part is not counted."""
-        counts = self._counts
+        """Return what is added to the metadata of the footer; nothing if the part is not counted.
+
+        The counts are released meanwhile.
+        """
+        counts, self._counts = self._counts, None
         packed: list[str] = []
         if counts is not None:
-            self._guard(lambda: packed.append(pack(counts.profile())))
+            self._guard(lambda: packed.append(pack(counts.profile(last=True))))
         return {KEY: packed[0]} if packed else {}
 
     def _guard(self, work: Callable[[], None]) -> None:

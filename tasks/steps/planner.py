@@ -198,6 +198,7 @@ def draft(
     *,
     hand_on: bool = False,
     survey: Callable[[Engine, Job], Surveyed] | None = None,
+    measure_pace: bool = False,
 ) -> Draft:
     """List the input, check it against the model, score a sample, and cut the input into parts.
 
@@ -215,6 +216,8 @@ def draft(
         Whether small objects and wide row groups are kept for the parts of the job, which this worker may score next.
     survey : callable, optional
         As for `plan_job`.
+    measure_pace : bool
+        Whether to measure an unknown pace on more rows than the sample, even if the cut does not depend on it.
 
     Raises
     ------
@@ -225,7 +228,7 @@ def draft(
     try:
         found_input = (survey or survey_job)(engine, job)
         with engine.tables.planning() if hand_on else contextlib.nullcontext():
-            made = _draft(engine, job, pace or Pace(), known_columns, found_input)
+            made = _draft(engine, job, pace or Pace(), known_columns, found_input, measure_pace)
         is_drafted = True
         return made
     finally:
@@ -276,7 +279,14 @@ def survey_job(engine: Engine, job: Job) -> Surveyed:
     )
 
 
-def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | None, found_input: Surveyed) -> Draft:
+def _draft(
+    engine: Engine,
+    job: Job,
+    pace: Pace,
+    known_columns: KnownColumns | None,
+    found_input: Surveyed,
+    measure_pace: bool,
+) -> Draft:
     spec, manifest, named, surveyed = job.spec, found_input.manifest, found_input.named, found_input.objects
     few_records, rescored = found_input.few_records, found_input.rescored
     warnings = (*_warn_of_empty(surveyed), *_warn_of_no_rows(job, surveyed))
@@ -328,7 +338,7 @@ def _draft(engine: Engine, job: Job, pace: Pace, known_columns: KnownColumns | N
     made = try_challenger(engine, job, bundle, made)
     made = _carry_over(engine, job, bundle, made)
     if not rescored and few_records is None:  # a few records are always one part
-        made = _cut(job, bundle, made, pace)
+        made = _cut(job, bundle, made, pace, measure_pace)
     return replace(made, ahead=None)
 
 
@@ -368,17 +378,17 @@ def _survey(
     return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept, may_pause, engine.gate))
 
 
-def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
+def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace, measure_pace: bool) -> Draft:
     """Cut the input into parts, based on the sizes of rows and results in the sample.
 
     If no earlier job has recorded a pace of the model version, the pace is measured on a sample, but only if the model
-    seems slow, or if row groups are large enough to be divided.
+    seems slow, if row groups are large enough to be divided, or if `measure_pace` is set.
     """
     files = [item.file for item in made.surveyed]
     large = any(rows > PART_ROWS for file in files for rows in file.row_counts)
     rows_per_s, scored_per_s = pace.rows_per_s, pace.scored_per_s
-    sampled_per_s = None if rows_per_s or job.spec.part_rows else made.rows_per_s
-    if sampled_per_s is not None and (large or sampled_per_s < SLOW_ROWS_PER_S):
+    sampled_per_s = tried = None if rows_per_s or job.spec.part_rows else made.rows_per_s
+    if sampled_per_s is not None and (large or measure_pace or sampled_per_s < SLOW_ROWS_PER_S):
         tried = try_pace(job, bundle, made)  # needed with many columns, where even a call with few rows takes long
         if large or tried < SLOW_ROWS_PER_S:
             rows_per_s = scored_per_s = tried
@@ -392,7 +402,7 @@ def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> Draft:
         result_bytes=result_bytes(made, encode=large),
     )
     chosen = choose_cut(files, work, job.spec.part_rows)
-    return replace(made, parts=chosen.parts, chosen=chosen)
+    return replace(made, parts=chosen.parts, chosen=chosen, rows_per_s=tried or made.rows_per_s)
 
 
 def _batch_rows(job: Job, bundle: Bundle, made: Draft, pace: Pace) -> int:

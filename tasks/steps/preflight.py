@@ -169,7 +169,7 @@ def _preflight(engine: Engine, job: Job, prices: Prices | None) -> Preflight:
     buckets = engine.buckets
     pace, before = Pace.of(engine.ledger, job), requests.so_far()
     with explaining_estimators():
-        made = draft(engine, job, pace)
+        made = draft(engine, job, pace, measure_pace=True)
     planning = requests.so_far() - before
     names = available_columns(made.surveyed).names
     used = {*made.columns.features, *made.columns.keep}

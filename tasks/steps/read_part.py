@@ -25,7 +25,7 @@ from scoreline.tasks.steps.engine import Engine
 
 AHEAD_BYTES = 16 << 20
 """Maximum size of the small objects that are fetched, but not decoded yet."""
-_LARGE_SHARE = 4
+_LARGE_SHARE = 6
 """Consecutive rows of one object are not combined if they take at least 1 / `_LARGE_SHARE` of the limit of a batch.
 Combining them copies them, which takes more time and memory than fewer calls of the model save."""
 
@@ -185,8 +185,26 @@ def _fit_together(one: pa.RecordBatch, other: pa.RecordBatch) -> bool:
     """
     if not one.schema.equals(other.schema, check_metadata=True):
         return False
-    places = [place for place, kind in enumerate(one.schema.types) if pa.types.is_dictionary(kind)]
+    places = _CATEGORIES.places(one.schema)
     return all(one.column(place).dictionary.equals(other.column(place).dictionary) for place in places)
+
+
+class _Categories:
+    """Remembers which columns of the last schema have dictionaries, because most objects of a part have one schema."""
+
+    def __init__(self) -> None:
+        self._last: tuple[pa.Schema, tuple[int, ...]] = (pa.schema([]), ())
+
+    def places(self, schema: pa.Schema) -> tuple[int, ...]:
+        """Return the positions of the columns with dictionaries."""
+        known, places = self._last  # one tuple, so that threads read and replace both values together
+        if not schema.equals(known):
+            places = tuple(place for place, kind in enumerate(schema.types) if pa.types.is_dictionary(kind))
+            self._last = schema, places
+        return places
+
+
+_CATEGORIES = _Categories()
 
 
 def _join(filled: list[tuple[str, Rows]]) -> Iterator[Batch]:

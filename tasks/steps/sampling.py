@@ -62,8 +62,8 @@ class Draft:
     reason: str = ""
     """Reason why the first rejected row could not be scored."""
     rows_per_s: float | None = None
-    """Rows scored per second on the sample, without the time that finding rejected rows took. The pace is an
-    underestimate, because with 64 rows a call is mostly overhead."""
+    """Rows scored per second, without the time that reading them and finding rejected rows took. The pace on the sample
+    is an underestimate, because with 64 rows a call is mostly overhead; `try_pace` measures it on more rows."""
     ahead: pa.RecordBatch | None = None
     """The rows of the sample and the later rows that were read with them; None after planning."""
     challenger: Scored | None = None

@@ -102,7 +102,7 @@ def test_the_demo_says_what_to_start_if_only_other_applications_have_workers(
 def test_workers_lists_all_workers_or_checks_one(
     worker: Stack, cli: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    names = cli("workers").stdout.split()
+    names = wait_until(lambda: cli("workers").stdout.split(), "an answer of a busy worker")
     assert any(name.endswith("@embedded") for name in names)
     assert cli("workers", names[0], "--timeout", "60").stdout.split() == names[:1]
     unknown = cli("workers", "unknown@embedded", "--timeout", "0.5")

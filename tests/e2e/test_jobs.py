@@ -6,7 +6,6 @@ import io
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +30,9 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.scoring.timings import TIMINGS
-from scoreline.worker.dev.stack import ROOT, Stack
+from scoreline.worker.dev.stack import Stack
 from tests.support.estimators import Paced
+from tests.support.inspecting import ask
 from tests.support.rejects import rejected_key
 from tests.support.waiting import HANG_S, wait_until
 
@@ -108,7 +108,7 @@ def test_a_job_scores_every_row_once_in_order_bit_for_bit(
     assert sum(entry["rows"] for entry in listed["parts"]) == listed["rows"] == 60_000
     assert [store.head(entry["key"]).size for entry in listed["parts"]] == [e["bytes"] for e in listed["parts"]]
     assert json.loads(store.get(keys.success(folder)).data)["rows"] == 60_000
-    assert list(store.list(keys.active(done.job_id))) == []
+    wait_until(lambda: not list(store.list(keys.active(done.job_id))), "the marker's end")
 
 
 def test_the_manifest_records_where_the_time_went(
@@ -122,13 +122,15 @@ def test_the_manifest_records_where_the_time_went(
     # When the job is scored
     done = ended(client, client.submit("unhurried", uri, part_rows=100))
     assert (done.state, done.parts) == ("succeeded", parts)
-    # Then each timing is above zero, and only `predict` contains the time of the estimator
+    # Then each timing is above zero, and only `predict` contains the time of the estimator. Another stage may take as
+    # long on a busy machine, but not in each part
     listed = json.loads(store.get(keys.results_manifest(parse_uri(done.output)[1])).data)
     timings = [json.loads(store.head(entry["key"]).metadata["seconds"]) for entry in listed["parts"]]
     spent = {stage: sum(one[stage] for one in timings) for stage in TIMINGS}
     assert min(spent.values()) > 0, spent
     assert min(one["predict"] for one in timings) >= seconds
-    assert max(spent[stage] for stage in ("decode", "align", "encode", "upload")) < seconds * parts, spent
+    for stage in ("decode", "align", "encode", "upload"):
+        assert min(one[stage] for one in timings) < seconds, timings
     # And the manifest contains the sums of the timings of all parts
     assert listed["seconds"] == pytest.approx(spent, abs=1e-3)
 
@@ -158,20 +160,10 @@ def test_inspect_shows_the_models_of_each_process(
 ) -> None:
     models.publish("seen", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     ended(client, client.submit("seen", put_table("in/seen.parquet", pd.DataFrame({"x": [1.0]}))))
-    command = [sys.executable, "-m", "celery", "-A", "scoreline", "inspect", "models", "--json"]
 
     # poll, because a process reports its models to its parent shortly after its part ends
     def shown() -> list[dict[str, Any]]:
-        done = subprocess.run(
-            command,
-            env=worker.environ | {"PATH": "/usr/bin:/bin"},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=HANG_S,
-        )
-        held = [model for pids in json.loads(done.stdout).values() for models in pids.values() for model in models]
+        held = [model for of_process in ask(worker, "inspect", "models").values() for model in of_process]
         return [model for model in held if model["model"] == "seen"]
 
     assert {"model", "version", "bytes", "hits", "load_seconds", "trees"} <= wait_until(shown, "the model")[0].keys()

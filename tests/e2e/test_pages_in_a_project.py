@@ -132,6 +132,9 @@ said = admin("cancel", last, confirmed="yes")
 last.refresh_from_db()
 # A job may end by itself meanwhile, and the answer says so
 assert ("1 job cancelled." if last.state == "cancelled" else f"{{last.job_id}} is not cancelled") in said, said
+while last.ended is None:  # its results are being completed
+    assert time.monotonic() < until
+    last.refresh()
 # Who may only look cannot cancel
 reader = User.objects.create_user("reader", is_staff=True)
 from django.contrib.auth.models import Permission

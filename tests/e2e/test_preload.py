@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pandas as pd
@@ -13,25 +10,10 @@ from scoreline.storage.models.introspection import library_versions
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.queue_names import QueueNames
-from scoreline.worker.dev.stack import ROOT, Stack
+from scoreline.worker.dev.stack import Stack
 from scoreline.worker.version import __version__
-from tests.support.waiting import HANG_S, wait_until
-
-
-def celery(stack: Stack, *arguments: str) -> Any:
-    command = [sys.executable, "-m", "celery", "-A", "scoreline", *arguments, "--json"]
-    done = subprocess.run(
-        command,
-        env=stack.environ | {"PATH": "/usr/bin:/bin"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=HANG_S,
-    )
-    answer = json.loads(done.stdout)
-    (said,) = (answer[0] if isinstance(answer, list) else answer).values()
-    return said
+from tests.support.inspecting import ask
+from tests.support.waiting import wait_until
 
 
 def held(stack: Stack, done: Any) -> dict[str, Any]:
@@ -39,7 +21,7 @@ def held(stack: Stack, done: Any) -> dict[str, Any]:
 
     def is_done() -> bool:
         nonlocal found
-        found = celery(stack, "inspect", "models")
+        found = ask(stack, "inspect", "models")
         return bool(done(found))
 
     wait_until(is_done, "what the processes hold", lambda: str(found))
@@ -71,20 +53,20 @@ def test_preloaded_models_are_shared_and_can_be_evicted(own: Stack, trained: Any
 
     def both() -> dict[str, Any] | None:
         score()  # run further jobs until each process has scored a part
-        found: dict[str, Any] = celery(own, "inspect", "models")
+        found: dict[str, Any] = ask(own, "inspect", "models")
         return found if len(found) == 2 and all(found.values()) else None
 
     found = wait_until(both, "two processes that have scored")
     assert all(model["preloaded"] and model["hits"] > 0 for models in found.values() for model in models)
     assert gets() == before + 1  # the parent loaded the model once, and no child loaded it again
-    (gauges,) = client.queue.ask_workers("gauges").values()
+    (gauges,) = wait_until(lambda: client.queue.ask_workers("gauges"), "an answer").values()
     # the preloaded model and its compiled trees are counted once, because both processes share their memory
     (size,) = {model["bytes"] for models in found.values() for model in models}
     assert manifest.memory_bytes <= size <= manifest.memory_bytes * 4 / 3
     versions = {"scoreline": __version__} | library_versions()
     queue = QueueNames.of("scoreline").jobs
     assert gauges == {"processes": 2, "cache_bytes": size, "queue": queue, "versions": versions}
-    assert celery(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
+    assert ask(own, "control", "evict_models") == {"ok": "evicting the models of 2 processes"}
     assert held(own, lambda found: not any(found.values())) == {pid: [] for pid in found}
     score()
     found = held(own, lambda found: any(found.values()))

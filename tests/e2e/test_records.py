@@ -34,7 +34,7 @@ from scoreline.tasks.records.table import encode, pack, table_of
 from scoreline.worker.dev.stack import Stack
 from tests.support.elsewhere import application
 from tests.support.installed import not_installed_by
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 ROWS: list[dict[str, Any]] = [{"id": f"c{n}", "x": n / 2, "at": datetime(2026, 11, 25, n)} for n in range(10)]
 
@@ -81,12 +81,12 @@ def test_records_are_returned_in_order_and_are_an_ordinary_job(
     pinned = client.registry.resolve(line)
     assert results.schema.metadata[b"scoreline.manifest_sha256"].decode() == pinned.manifest_sha256
     assert json.loads(store.get(keys.results_manifest(folder)).data)["rows"] == 10
-    assert list(store.list(keys.active(job.job_id))) == []
+    wait_until(lambda: not list(store.list(keys.active(job.job_id))), "the marker's end")
     # And the same rows as Parquet give the same columns and values
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(ROWS), sink)
     store.put("in/records.parquet", sink.getvalue())
-    ordinary = list(client.watch(client.submit(line, store.uri("in/records.parquet"), keep="id,at").job_id, 60))[-1]
+    ordinary = list(client.watch(client.submit(line, store.uri("in/records.parquet"), keep="id,at").job_id, HANG_S))[-1]
     assert table(store, keys.result_part(parse_uri(ordinary.output)[1], 0)).equals(results)
     # And any other process can read the results by the id of the job
     assert RecordsJob(Client.from_env(worker.environ), job.job_id).wait() == scored(ROWS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,10 +21,10 @@ from scoreline.tasks.client import Client
 from scoreline.tasks.dispatch.settings import QueueSettings
 from scoreline.worker.dev.stack import Stack, free_port
 from scoreline.worker.doctor import examine
-from tests.conftest import SCORELINE
 from tests.support.elsewhere import application
 from tests.support.estimators import Paced
 from tests.support.waiting import HANG_S
+from tests.support.warm import run_scoreline
 
 
 @dataclass
@@ -79,14 +78,8 @@ def test_broker_ledger_and_results_work_over_tls_with_a_self_signed_certificate(
             assert list(client.watch(sent.id, timeout_s=HANG_S))[-1].state == "succeeded"
             asked = app.send_task("scoreline.status", kwargs={"job_id": sent.id}, queue="scoreline.clock")
             assert asked.get(timeout=HANG_S) == replace(client.status(sent.id), submitter=None).to_dict()
-        done = subprocess.run(
-            [SCORELINE, "status", sent.id, "--json"],
-            env=environ | {"PATH": "/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert json.loads(done.stdout)["rows"] == 2
+        done = run_scoreline("status", sent.id, "--json", environ=environ | {"PATH": "/usr/bin:/bin"})
+        assert json.loads(done.stdout)["rows"] == 2, done.stderr
     finally:
         stack.stop(guard)
 
@@ -105,13 +98,7 @@ def test_redis_ca_file_refuses_a_certificate_of_another_authority(
         bad.ledger.ping()
     with pytest.raises(QueueUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         bad.queue.ping()
-    checked = subprocess.run(
-        [SCORELINE, "workers"],
-        env=environ | {"REDIS_CA_FILE": str(theirs)},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    checked = run_scoreline("workers", environ=environ | {"REDIS_CA_FILE": str(theirs)})
     assert "CERTIFICATE_VERIFY_FAILED" in checked.stderr
     # the certificate is not signed by a public authority
     with pytest.raises(LedgerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):

@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 from scoreline import Client
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.worker.dev.stack import Stack
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 
 def test_a_worker_leaves_the_messages_of_another_deployment_alone(
@@ -32,5 +32,5 @@ def test_a_worker_leaves_the_messages_of_another_deployment_alone(
     # Then the other job still waits for a worker of its deployment, and neither deployment counts the other's workers
     assert others.status(theirs).state == "submitted"
     assert others.queue.backlog().waiting["scoreline.steps.others"] == 1
-    assert client.queue.workers()
+    wait_until(client.queue.workers, "an answer of our worker")
     assert others.queue.workers(timeout_s=0.5) == []

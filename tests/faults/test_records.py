@@ -7,9 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from scoreline.storage import keys
 from scoreline.storage.errors import JobFailed
-from scoreline.storage.objects.base import exists
 from scoreline.tasks.records.carried import MAX_CARRIED_ROWS
 from scoreline.tasks.records.job import RecordsJob
 from tests.support.rig import Rig
@@ -17,7 +15,7 @@ from tests.support.waiting import HANG_S
 
 
 def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig: Rig) -> None:
-    rig.publish(seconds=1)
+    rig.publish()
     rig.rows = MAX_CARRIED_ROWS + 44  # more than what a job carries, so that the plan is written first
     records = [{"id": n, "x": float(n)} for n in range(rig.rows)]
     # Given two jobs that were accepted without a worker. One of the jobs was cancelled and resumed. Then Redis was
@@ -37,9 +35,11 @@ def test_records_survive_lost_messages_a_killed_worker_and_an_emptied_redis(rig:
         assert [row["id"] for row in job.wait(timeout_s=HANG_S)] == list(range(rig.rows))
         rig.verify(job.status())
     # And when the worker dies while it scores a third job, and Redis is emptied once more
+    rig.chaos(hold="part-00000.parquet? PUT")
     torn = rig.client.submit_records("paced", records)
-    rig.wait(lambda: exists(rig.store, keys.plan(torn.job_id)), "a plan")
+    rig.wait(rig.held, "a part about to be written")
     rig.kill(rig.parents() + rig.children())
+    rig.chaos(hold="_nothing")
     rig.redis.flushall()
     assert not torn.status().ended
     rig.start_worker(1)

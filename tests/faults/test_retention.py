@@ -18,6 +18,7 @@ def test_a_removal_that_is_killed_at_its_deletions_finishes_later(rig_at_work: R
     # Given an old job with rejected rows, and another one in the same output that latest.json names
     old, named = (rig.end(rig.submit(4, max_rejected="100%", job_id=job_id)) for job_id in ("old", "older"))
     rig.verify(named, state="partial", rejected=tuple(range(395, 400)))
+    rig.wait_until_idle()  # a report is written, and a marker removed, when a job has ended
     output = parse_uri(named.output)[1].removesuffix("job_id=older/")
     rig.store.put(f"{output}latest.json", b'{"job": "older"}')
     folder = parse_uri(old.output)[1]

@@ -47,9 +47,10 @@ def test_a_job_succeeds_while_a_third_of_all_requests_fail(rig: Rig) -> None:
 def test_an_outage_of_the_store_uses_up_no_attempt(rig: Rig) -> None:
     # Given a job that may attempt each part once, and leases that are too long to expire during the test
     rig.start_worker(2, PART_LEASE_SECONDS="600")
-    rig.publish(seconds=0.1)
+    rig.publish()
+    rig.chaos(hold="part-0001")
     job = rig.submit(12, max_attempts=1)
-    rig.wait_for_parts(job, 2)
+    rig.wait(lambda: rig.held() == 2, "the last two parts about to be written")
     # When the store is down until both processes have postponed a part
     rig.chaos(rate=1, kinds=["503"])
     rig.wait(lambda: rig.logs().count("Retry in") >= 2, "two parts that are to be tried again")
@@ -110,13 +111,16 @@ def test_a_job_over_its_reject_budget_stops_early_and_resumes_with_a_larger_one(
     rig.put_table("in/0.parquet", np.arange(9_985, 10_000), 15)
     rig.put_table("in/1.parquet", np.arange(9_985), 100)
     rig.rows = 10_000
+    rig.chaos(hold="part-0001")  # so that no process scores all other parts while another one is at the first part
     job = rig.client.submit("paced", rig.store.uri("in/"), part_rows=100, max_rejected="5")
     stopped = rig.end(job)
+    rig.chaos()
     assert stopped.state == "failed"
     assert "10 rows were rejected, and the job allows 5 of 10000" in stopped.error
     assert stopped.error.startswith("stopped after ")
     assert stopped.parts_done < 40
     rig.verify_clean(stopped)
+    rig.wait_until_idle()
     written = results(rig, stopped)
     # When the job is resumed with a larger budget
     before = {name: rig.store.head(parse_uri(job.output)[1] + name).etag for name in written}
@@ -243,6 +247,7 @@ def test_a_result_of_another_job_at_the_same_key_is_never_counted(rig: Rig, else
     rig.publish()
     first = rig.end(rig.submit(2, job_id="nightly-1"))
     assert first.state == "succeeded"
+    rig.wait_until_idle()
     for info in list(rig.store.list("jobs/nightly-1/")):
         rig.store.delete(info.key)
     rig.redis.flushall()

@@ -107,7 +107,7 @@ class Rig:
     def reset(self) -> None:
         """Delete all objects, messages and keys, but keep services, workers and beat running."""
         self.chaos()
-        self.wait(lambda: not self.redis.hlen("unacked") and not self.messages(), "an idle worker")
+        self.wait_until_idle()
         for info in list(self.store.list("")):
             self.store.delete(info.key)
         self.redis.flushall()
@@ -239,6 +239,10 @@ class Rig:
 
     def wait(self, until: Callable[[], Any], what: str) -> None:
         wait_until(until, what, self.logs)
+
+    def wait_until_idle(self) -> None:
+        """Wait until no worker has or will get a message of a job."""
+        self.wait(lambda: not self.redis.hlen("unacked") and not self.messages(), "an idle worker")
 
     def wait_for_parts(self, job: Status, parts: int) -> None:
         self.wait(lambda: self.client.status(job.job_id).parts_done >= parts, f"{parts} parts done")

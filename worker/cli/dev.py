@@ -26,6 +26,9 @@ from scoreline.worker.doctor.liveness import DEV
 if TYPE_CHECKING:
     from scoreline.worker.dev.stack import Stack
 
+_BUSY_ANSWER_S = 5.0
+"""Seconds that workers have to answer if none answers at once: a busy one may take longer."""
+
 
 @click.command(
     cls=Command,
@@ -131,7 +134,7 @@ def demo(context: click.Context, rows: int, workers: int, here: bool, keep: bool
         if context.get_parameter_source("workers") is ParameterSource.COMMANDLINE:
             raise click.UsageError("--workers cannot be used with --here, which uses workers that are running already")
         client = Client.from_env()
-        if not (running := client.queue.workers()):
+        if not (running := client.queue.workers() or client.queue.workers(timeout_s=_BUSY_ANSWER_S)):
             raise ScorelineError(
                 "no worker answers: start one with the same settings (celery -A scoreline worker, docker compose up "
                 "-d, heroku ps:scale worker=1), then try again"

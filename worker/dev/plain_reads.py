@@ -20,6 +20,7 @@ _HOST = "127.0.0.1"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)", re.ASCII)
 _OPTIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_X_AMZ_CHECKSUM_MODE")
 """Headers of requests that are left to moto."""
+_KNOWN = ("HTTP_X_AMZ_CONTENT_SHA256", "HTTP_X_AMZ_DATE", "HTTP_X_AMZ_SECURITY_TOKEN")
 
 
 class PlainReads:
@@ -77,6 +78,15 @@ class PlainReads:
 
 def is_plain(environ: dict[str, Any]) -> bool:
     """Return whether a request concerns an object as a whole, is signed, and names its bucket in the path."""
-    if environ.get("QUERY_STRING") or "HTTP_AUTHORIZATION" not in environ:
-        return False
-    return bool(environ.get("HTTP_HOST", "").partition(":")[0] == _HOST)
+    return not environ.get("QUERY_STRING") and is_signed(environ)
+
+
+def is_signed(environ: dict[str, Any]) -> bool:
+    """Return whether a request is signed in a header, and names its bucket in the path."""
+    return "HTTP_AUTHORIZATION" in environ and environ.get("HTTP_HOST", "").partition(":")[0] == _HOST
+
+
+def has_unknown_headers(environ: dict[str, Any], more: str = "") -> bool:
+    """Return whether a request has options of S3 in headers, other than those that begin with `more`."""
+    found = (name for name in environ if name.startswith("HTTP_X_AMZ_") and name not in _KNOWN)
+    return any(not more or not name.startswith(more) for name in found)

@@ -13,12 +13,11 @@ from urllib.parse import unquote
 
 from moto.s3.models import FakeBucket, FakeKey, S3Backend
 
-from scoreline.worker.dev.plain_reads import is_plain
+from scoreline.worker.dev.plain_reads import has_unknown_headers, is_plain
 from scoreline.worker.dev.strict import App, Start, refuse
 
 MAX_BYTES = 1 << 20
 """Maximum size of an object that is written without moto."""
-_KNOWN = ("HTTP_X_AMZ_CONTENT_SHA256", "HTTP_X_AMZ_DATE", "HTTP_X_AMZ_SECURITY_TOKEN")
 _META = "HTTP_X_AMZ_META_"
 _OPTIONS = ("HTTP_CONTENT_MD5", "HTTP_CONTENT_ENCODING", "HTTP_CACHE_CONTROL", "HTTP_RANGE", "HTTP_IF_MODIFIED_SINCE")
 
@@ -97,13 +96,10 @@ class PlainWrites:
 
     def _bucket_of(self, environ: dict[str, Any]) -> tuple[FakeBucket, str] | None:
         """Return the bucket and the key of a request; None if moto has to answer."""
-        if not is_plain(environ) or any(name in environ for name in _OPTIONS):
+        if not is_plain(environ) or any(name in environ for name in _OPTIONS) or has_unknown_headers(environ, _META):
             return None
         if environ["REQUEST_METHOD"] == "HEAD" and any(name.startswith("HTTP_IF_") for name in environ):
             return None
-        for name in environ:
-            if name.startswith("HTTP_X_AMZ_") and name not in _KNOWN and not name.startswith(_META):
-                return None
         path = unquote(environ["RAW_URI"]) if "//" not in environ["RAW_URI"] else ""
         name, _, key = path.removeprefix("/").partition("/")
         bucket: FakeBucket | None = self._backend.buckets.get(name)

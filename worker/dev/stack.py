@@ -306,9 +306,17 @@ class Stack:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which no process listens now."""
+    """Return a port of 127.0.0.1 on which no process listens now.
+
+    The system gives the port to no other process for a minute, because a connection to it has just ended. Only a server
+    that names the port and sets ``SO_REUSEADDR``, as servers do, may listen on it.
+    """
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
+        probe.listen(1)
+        with socket.create_connection(probe.getsockname()):
+            probe.accept()[0].close()  # whichever end closes first keeps the port
         return int(probe.getsockname()[1])
 
 

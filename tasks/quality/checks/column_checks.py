@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from scoreline.tasks.quality.checks.check_values import CheckName
 from scoreline.tasks.quality.checks.drift import drift_of_numbers, drift_of_values, noise_of_mean
 from scoreline.tasks.quality.checks.measures import Measure, exceeded
 from scoreline.tasks.quality.profiles.histograms import bucket_of
+from scoreline.tasks.quality.profiles.number_counts import arrays_of
 from scoreline.tasks.quality.profiles.profile import ColumnProfile
 
 MAX_CLASSES = 50
@@ -80,9 +80,9 @@ def check_outside(pair: Compared, rule: Check) -> Iterator[Finding]:
         return
     level = now.histogram.level
     lowest, highest = bucket_of(before.minimum, level), bucket_of(before.maximum, level)
-    buckets, counts = list(now.histogram.counts), list(now.histogram.counts.values())
-    below = sum(counts[: bisect_left(buckets, lowest)])
-    above = sum(counts[bisect_right(buckets, highest) :])
+    buckets, counts = arrays_of(now.histogram.counts)
+    below = int(counts[: buckets.searchsorted(lowest)].sum())
+    above = int(counts[buckets.searchsorted(highest, "right") :].sum())
     below += 0 if before.negative_infinities else now.negative_infinities
     above += 0 if before.positive_infinities else now.positive_infinities
     total = now.numbers + now.negative_infinities + now.positive_infinities

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,7 @@ _Z = 4.75
 _KOLMOGOROV = 2.69
 """Quantile of the Kolmogorov distribution that is exceeded once in a million times: sqrt(-log(1e-6 / 2) / 2)."""
 _HALF = 0.5
+_TRUE = np.array([True])
 _TINY = 1e-300
 """Takes the place of a share of 0, whose logarithm is infinite. Its product with the logarithm is still 0."""
 
@@ -72,22 +72,28 @@ def drift_of_numbers(
 
 def _measured(baseline: Histogram, current: Histogram, std: float | None, current_std: float | None) -> list[Measure]:
     n, m = baseline.total, current.total
+    rate = 1 / n + 1 / m
     level = min(baseline.level, current.level)
     (old, old_counts), (new, new_counts) = _at(baseline, level), _at(current, level)
-    both = np.sort(np.concatenate([old, new]), kind="stable")
-    buckets = both[np.append(True, both[1:] != both[:-1])]
-    before, now = np.zeros(len(buckets), np.int64), np.zeros(len(buckets), np.int64)
-    before[np.searchsorted(buckets, old)] = old_counts
-    now[np.searchsorted(buckets, new)] = new_counts
+    both = np.concatenate([old, new])
+    both.sort(kind="stable")
+    buckets = both[np.concatenate([_TRUE, both[1:] != both[:-1]])]
+    counts = np.zeros((2, len(buckets)), np.int64)
+    places = buckets.searchsorted(old)
+    counts[0, places] = old_counts
+    counts[1, buckets.searchsorted(new)] = new_counts
+    before, now = counts.cumsum(axis=1)
+    inside = int(places[0]), int(places[-1])
     measures = [
-        *_psi(*_grouped(before, now, PSI_GROUPS)),
-        *_js(*_grouped(before, now, JS_GROUPS)),
+        _psi(_grouped(counts, before, inside, PSI_GROUPS), rate),
+        _js(_grouped(counts, before, inside, JS_GROUPS), rate),
     ]
-    apart = np.abs(np.cumsum(before) / n - np.cumsum(now) / m)
+    apart = np.abs(before / n - now / m)
     ks = float(apart.max())
-    measures.append(Measure(name="ks", value=ks, noise=_KOLMOGOROV * math.sqrt(1 / n + 1 / m)))
+    measures.append(Measure(name="ks", value=ks, noise=_KOLMOGOROV * math.sqrt(rate)))
     if std:
-        moved = float((apart[:-1] * np.diff(_middles(buckets, level))).sum())
+        middles = _middles(buckets, level)
+        moved = float((apart[:-1] * (middles[1:] - middles[:-1])).sum())
         noise = noise_of_mean(n, std, m, std if current_std is None else current_std)
         measures.append(Measure(name="wasserstein", value=moved / std, noise=noise))
     return measures
@@ -121,7 +127,8 @@ def drift_of_values(baseline: Values, current: Values) -> list[Measure]:
     now = [current.counts.get(value, 0) for value in named]
     before.append(baseline.total - sum(before))
     now.append(current.total - sum(now))
-    return [*_psi(before, now), *_js(before, now)]
+    counts, rate = np.array([before, now], np.int64), 1 / baseline.total + 1 / current.total
+    return [_psi(counts, rate), _js(counts, rate)]
 
 
 def _is_known(value: str, values: Values) -> bool:
@@ -139,50 +146,58 @@ def _at(histogram: Histogram, level: int) -> tuple[Any, Any]:
 
 def _middles(buckets: Any, level: int) -> Any:
     """Return the middle of each bucket; if one of its edges is infinite, the other one."""
-    low, high = edges_of(buckets, level)
-    low, high = np.where(np.isfinite(low), low, high), np.where(np.isfinite(high), high, low)
-    return low / 2 + high / 2
+    near, far = edges_of(np.abs(buckets), level)
+    if not np.isfinite(far).all():
+        far = np.where(np.isfinite(far), far, near)
+    middles = near / 2 + far / 2
+    return np.where(buckets < 0, -middles, middles)
 
 
-def _grouped(before: Any, now: Any, groups: int) -> tuple[list[int], list[int]]:
+def _grouped(counts: Any, before: Any, inside: tuple[int, int], groups: int) -> Any:
     """Join buckets into groups with about equal shares of the baseline.
 
     A bucket with many values, such as 0, is a group of its own. So are the buckets below and above the baseline's
     range, if they have values.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (2, n)
+        Counts of the baseline and of the current values, by bucket.
+    before : ndarray of int64, shape (n,)
+        Number of values of the baseline up to the end of each bucket.
+    inside : tuple of int
+        The first and the last bucket with values of the baseline.
+
+    Returns
+    -------
+    ndarray of int64, shape (2, n_groups)
+        The counts by group. No group is empty.
     """
-    inside = np.flatnonzero(before)
-    ends = np.cumsum(before)
-    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, groups) / groups) + 1
-    starts = np.array(sorted({0, int(inside[0]), *cuts.tolist(), int(inside[-1]) + 1} - {len(before)}))
-    old, new = np.add.reduceat(before, starts), np.add.reduceat(now, starts)
-    filled = (old > 0) | (new > 0)
-    return old[filled].tolist(), new[filled].tolist()
+    cuts = before.searchsorted(before[-1] * np.arange(1, groups) / groups) + 1
+    starts = sorted({0, inside[0], *cuts.tolist(), inside[1] + 1} - {len(before)})
+    grouped = np.add.reduceat(counts, starts, axis=1)
+    return grouped.compress(grouped.any(axis=0), axis=1)
 
 
-def _psi(before: Sequence[int], now: Sequence[int]) -> list[Measure]:
+def _psi(counts: Any, rate: float) -> Measure:
     """Return the population stability index. Half a value is added to each count, so that an empty group is finite.
 
     Without drift, the index is distributed as chi-squared with one degree of freedom less than there are groups, times
-    ``1 / n + 1 / m`` (Yurdakul, Statistical Properties of Population Stability Index, 2018).
+    ``1 / n + 1 / m`` (Yurdakul, Statistical Properties of Population Stability Index, 2018), which is `rate`.
     """
-    shares = np.array([before, now], np.float64) + _HALF
+    shares = counts + _HALF
     a, b = shares / shares.sum(axis=1, keepdims=True)
     value = float(((b - a) * np.log(b / a)).sum())
-    return [Measure(name="psi", value=value, noise=_chi_squared(len(before) - 1) * _rate(before, now))]
+    return Measure(name="psi", value=value, noise=_chi_squared(counts.shape[1] - 1) * rate)
 
 
-def _js(before: Sequence[int], now: Sequence[int]) -> list[Measure]:
+def _js(counts: Any, rate: float) -> Measure:
     """Return the Jensen-Shannon distance. Without drift, eight times its divergence is distributed as the index is."""
-    shares = np.array([before, now], np.float64)
-    shares /= shares.sum(axis=1, keepdims=True)
-    shares, middles = np.maximum(shares, _TINY), np.maximum(shares.mean(axis=0), _TINY)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    shares, middles = np.maximum(shares, _TINY), np.maximum((shares[0] + shares[1]) / 2, _TINY)
     bits = _HALF * float((shares * np.log2(shares / middles)).sum())
-    noise = _chi_squared(len(before) - 1) * _rate(before, now) / 8 / math.log(2)
-    return [Measure(name="js", value=math.sqrt(max(0.0, bits)), noise=math.sqrt(noise))]
-
-
-def _rate(before: Sequence[int], now: Sequence[int]) -> float:
-    return 1 / sum(before) + 1 / sum(now)
+    noise = _chi_squared(counts.shape[1] - 1) * rate / 8 / math.log(2)
+    return Measure(name="js", value=math.sqrt(max(0.0, bits)), noise=math.sqrt(noise))
 
 
 def _chi_squared(degrees: int) -> float:

@@ -18,11 +18,13 @@ cdef struct Table:
     int64_t* counts  # by slot
     int bits  # the logarithm of the number of slots
     int used  # slots
-    int64_t* row  # counts of 0, of positive and of negative buckets; NULL if there are slots
+    uint32_t* row  # counts of 0, of positive and of negative buckets; NULL if there are slots
     uint64_t base  # exponent and first bits of the mantissa of the first bucket of the row
     int64_t width  # number of places of each sign
     int limit
     int level
+    int64_t counted  # values
+    int64_t most_in_row  # number of values that a row may count, because its counts have 32 bits
 
 
 cdef inline uint64_t magnitude_of(double x) noexcept nogil:
@@ -105,7 +107,7 @@ cdef int lower(Table* table, const double* x, int n) noexcept nogil:
     cdef uint32_t* keys = <uint32_t*> malloc((2 * size + n) * sizeof(uint32_t))
     cdef uint32_t* held = <uint32_t*> malloc(max(2 * size, n) * sizeof(uint32_t))
     cdef Table old = table[0]
-    cdef int enough = keys != NULL and held != NULL
+    cdef int enough = keys != NULL and held != NULL, may_be_row
     if enough:
         for i in range(size):
             keys[number] = old.keys[i]
@@ -120,13 +122,14 @@ cdef int lower(Table* table, const double* x, int n) noexcept nogil:
                 high = middle - 1
         levels = old.level - low
         table.level = low
-        enough = make_row(table, keys, number, levels) or make_slots(table)
+        may_be_row = table.counted <= table.most_in_row
+        enough = (may_be_row and make_row(table, keys, number, levels)) or make_slots(table)
     if enough:
         for i in range(size):
             if old.keys[i] == FREE:
                 continue
             if table.row != NULL:
-                table.row[place_of(table, coarser(old.keys[i], levels))] += old.counts[i]
+                table.row[place_of(table, coarser(old.keys[i], levels))] += <uint32_t> old.counts[i]
             else:
                 add_key(table, coarser(old.keys[i], levels), old.counts[i])
         free(old.keys)
@@ -153,7 +156,7 @@ cdef int widen(Table* table, uint64_t first, uint64_t last) noexcept nogil:
     """Make the row hold these buckets, too. Return 0 if they are too far apart, or if there is no memory."""
     cdef uint64_t spare
     cdef int64_t width
-    cdef int64_t* row
+    cdef uint32_t* row
     if table.row != NULL:
         first, last = min(first, table.base), max(last, table.base + table.width - 1)
     spare = (last - first + 1) >> 2
@@ -161,14 +164,14 @@ cdef int widen(Table* table, uint64_t first, uint64_t last) noexcept nogil:
         return 0
     first = first - spare if first > spare else 0  # small magnitudes follow more often than large ones
     width = last - first + 1
-    row = <int64_t*> calloc(1 + 2 * width, sizeof(int64_t))
+    row = <uint32_t*> calloc(1 + 2 * width, sizeof(uint32_t))
     if row == NULL:
         return 0
     if table.row != NULL:
         row[0] = table.row[0]
-        memcpy(row + 1 + (table.base - first), table.row + 1, table.width * sizeof(int64_t))
+        memcpy(row + 1 + (table.base - first), table.row + 1, table.width * sizeof(uint32_t))
         memcpy(
-            row + 1 + width + (table.base - first), table.row + 1 + table.width, table.width * sizeof(int64_t)
+            row + 1 + width + (table.base - first), table.row + 1 + table.width, table.width * sizeof(uint32_t)
         )
         free(table.row)
     else:
@@ -179,9 +182,10 @@ cdef int widen(Table* table, uint64_t first, uint64_t last) noexcept nogil:
 
 cdef void settle(Table* table) noexcept nogil:
     """Lower the level until the buckets of the row fit."""
-    cdef int64_t place, width, sign, new
+    cdef int64_t place, width, sign
+    cdef uint32_t new
     cdef uint64_t base
-    cdef int64_t* row = table.row
+    cdef uint32_t* row = table.row
     if row == NULL:
         return
     while table.level > MIN_LEVEL and count_filled(row, 1 + 2 * table.width) > table.limit:
@@ -202,7 +206,7 @@ cdef void settle(Table* table) noexcept nogil:
 cdef int leave_row(Table* table) noexcept nogil:
     """Move the counts of the row to slots. Return 0 if there is no memory."""
     cdef int64_t place
-    cdef int64_t* row = table.row
+    cdef uint32_t* row = table.row
     settle(table)
     if not make_slots(table):
         return 0
@@ -243,7 +247,7 @@ cdef int count_in_row(Table* table, const double* x, int n) noexcept nogil:
     """Count values if their buckets are close enough to those of the row. Return whether they are."""
     cdef uint32_t[1024 + 8] places
     cdef int i, drop = MANTISSA_BITS - table.level
-    cdef int64_t* row
+    cdef uint32_t* row
     cdef uint64_t bucket, first = <uint64_t> 1 << 63, last = 0
     if not find_places(x, n, drop, table.base, table.width, places):
         for i in range(n):
@@ -262,9 +266,10 @@ cdef int count_in_row(Table* table, const double* x, int n) noexcept nogil:
 cdef int count_block(Table* table, const double* x, int n) noexcept nogil:
     """Count a block of finite values, none of which is a negative zero. Return 0 if there is no memory."""
     cdef int done = 0
+    table.counted += n
     while done < n:
         if table.row != NULL:
-            if count_in_row(table, x + done, n - done):
+            if table.counted <= table.most_in_row and count_in_row(table, x + done, n - done):
                 return 1
             if not leave_row(table):
                 return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -153,10 +153,22 @@ class GroupCounts:
             known = self._schemas[kind] = schema, [self._columns[kind, name] for name in schema.names]
         return known[1]
 
-    def profile(self) -> Profile:
-        """Return the profile of all rows so far."""
-        columns = by_key(counts.profile() for counts in self._columns.values())
+    def profile(self, *, last: bool = False) -> Profile:
+        """Return the profile of all rows so far.
+
+        Parameters
+        ----------
+        last : bool
+            Whether nothing more will be counted. The counts of each column are then released when its profile is made,
+            because both together would take much memory for thousands of columns.
+        """
+        columns = by_key(self._released() if last else (counts.profile() for counts in self._columns.values()))
         return Profile(rows=self.rows, counted=self.rows, columns=columns)
+
+    def _released(self) -> Iterator[ColumnProfile]:
+        self._schemas.clear()
+        for key in list(self._columns):
+            yield self._columns.pop(key).profile()
 
 
 def profile_of(

@@ -9,6 +9,8 @@ class Counter:
     ----------
     limit : int
         Maximum number of buckets of the histogram.
+    most_in_row : int
+        Number of values from which on buckets are counted with 64 bits instead of 32, which takes more memory.
     """
 
     nan: int
@@ -18,7 +20,7 @@ class Counter:
     """Number of finite values whose square is infinite."""
     numbers: int
     """Number of finite values."""
-    def __init__(self, limit: int) -> None: ...
+    def __init__(self, limit: int, most_in_row: int = 0xFFFFFFFF) -> None: ...
     def add(self, values: Any, rows: Any = None) -> None:
         """Count the values of an ndarray of floats or integers of at most 64 bits, shape (n,).
 

@@ -134,7 +134,7 @@ cdef extern from *:
 
     /* Return how many counts are not 0. */
     FOR_EACH_PROCESSOR
-    static int64_t count_filled(const int64_t *counts, int64_t n) {
+    static int64_t count_filled(const uint32_t *counts, int64_t n) {
         int64_t filled = 0;
         for (int64_t i = 0; i < n; i++) filled += counts[i] != 0;
         return filled;
@@ -195,7 +195,7 @@ cdef extern from *:
     void find_keys(
         const double* x, int n, int drop, int bits_of_slot, uint32_t* keys, uint32_t* slots
     ) noexcept nogil
-    int64_t count_filled(const int64_t* counts, int64_t n) noexcept nogil
+    int64_t count_filled(const uint32_t* counts, int64_t n) noexcept nogil
     int two_sums(const double* x, int n, const double* large, double* sums) noexcept nogil
     int three_sums(const double* x, int n, const double* large, double* sums) noexcept nogil
 
@@ -295,12 +295,13 @@ cdef class Counter:
     cdef double low, high
     cdef readonly int64_t nan, positive_infinities, negative_infinities, overflows, numbers
 
-    def __cinit__(self, int limit):
+    def __cinit__(self, int limit, int64_t most_in_row=0xFFFFFFFF):
         if not 3 <= limit <= 4096:
             raise ValueError("the limit is not between 3 and 4096")
         self.table.limit, self.table.level, self.table.bits = limit, MAX_LEVEL, 4
-        while 1 << self.table.bits < 4 * limit:
+        while 1 << self.table.bits < 2 * limit:
             self.table.bits += 1
+        self.table.counted, self.table.most_in_row = 0, most_in_row
         if not make_slots(&self.table):
             raise MemoryError
         memset(self.digits, 0, sizeof(self.digits))

@@ -93,6 +93,9 @@ class HistogramSum:
     def add(self, arrays: Arrays) -> None:
         """Add a histogram."""
         level, buckets, counts = arrays
+        if not len(self._buckets):
+            self._level, self._buckets, self._counts = level, buckets, counts.copy()
+            return
         if level > self._level:
             buckets = coarsened(buckets, level - self._level)
         elif level < self._level:

@@ -101,9 +101,9 @@ class PartCounts:
             self._segments[name] = GroupCounts(EMPTY_SEGMENT_COLUMN)
         return self._segments[name]
 
-    def profile(self) -> Profile:
-        """Return the profile of all rows so far."""
-        whole = replace(self._whole.profile(), rows=self.rows, one_in=self.one_in, segment=self.segment)
+    def profile(self, *, last: bool = False) -> Profile:
+        """Return the profile of all rows so far; `last` as for `GroupCounts.profile`."""
+        whole = replace(self._whole.profile(last=last), rows=self.rows, one_in=self.one_in, segment=self.segment)
         if not self.segment:
             return whole
         segments = {name: self._segments[name].profile() for name in sorted(self._segments)}

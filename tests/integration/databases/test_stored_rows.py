@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,17 @@ def test_a_key_that_is_there_twice_is_found_although_its_first_row_is_stored(loa
     assert loads.rows() == stored
 
 
+def test_a_text_that_is_there_twice_is_found_although_its_first_row_is_stored(loads: Loading) -> None:
+    loads.database.run("CREATE TABLE names (name text PRIMARY KEY, prediction double precision)")
+    names = [*map(str, range(9)), "3"]
+    for job_id, x in (("a", 3.0), ("b", 77.0)):
+        rows = pd.DataFrame({"name": names, "x": [*map(float, range(9)), x]})
+        loads.run_rows(job_id, rows, into="names", key=["name"], keep=["name"], max_rejected="1")
+        loads.message(job_id)
+        assert [(row["name"], row["scoreline_row"]) for row in loads.refused(job_id)] == [("3", 9)]
+    assert loads.database.run("SELECT prediction FROM names WHERE name = '3'") == [(pytest.approx(7.0),)]
+
+
 def test_texts_are_keys_whatever_names_the_table_has(loads: Loading, sent: list[int]) -> None:
     loads.database.run('CREATE TABLE "names in %" ("%s name" text PRIMARY KEY, "100%" double precision)')
     names = ["é", "e", "E", "", "z" * 100, "ä", "a b", "a", "\\", '"']
@@ -181,6 +193,18 @@ def test_texts_are_keys_whatever_names_the_table_has(loads: Loading, sent: list[
     assert dict(loads.database.run('SELECT * FROM "names in %"')) == pytest.approx(
         {name: 2.0 * n + 1 for n, name in enumerate(names)}
     )
+
+
+def test_a_schema_may_have_a_percent_sign_in_its_name(loads: Loading, sent: list[int]) -> None:
+    loads.database.run('CREATE SCHEMA "100%"')
+    loads.database.run('CREATE TABLE "100%".scores (id bigint PRIMARY KEY, prediction double precision)')
+    loads.settings = replace(loads.settings, allowed_tables=("100%.*",))
+    for job_id in ("a", "b"):
+        assert loads.load(job_id, into="100%.scores").state == "loaded", loads.status(job_id).error
+        assert loads.rows('"100%".scores') == loads.scored(job_id)
+    assert sent == []
+    assert loads.load("c", into="100%.scores", mode="replace").state == "loaded", loads.status("c").error
+    assert loads.rows('"100%".scores') == loads.scored("c")
 
 
 def test_rows_that_the_server_returns_in_another_order_are_compared_by_their_keys(

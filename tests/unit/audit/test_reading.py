@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,17 +29,28 @@ class _Clock:
         return cls.moment
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store with 300 lines of three days, one every 12 minutes until noon."""
+    folder = tmp_path_factory.mktemp("audit")
+    made = CountedRequests(folder, "scoreline")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "datetime", _Clock)
+        for number in range(300):
+            patch.setattr(_Clock, "moment", NOON - timedelta(minutes=12 * number))
+            with audit.acting_as("alice" if number % 10 else "bob", "laptop, CLI"):
+                action = "job.cancel" if number % 3 else "alias.set"
+                audit.record(made, action=action, target=f"job-{number}", details={"run": 1})
+    return folder
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedRequests:
-    """A store with 300 lines of three days, one every 12 minutes until noon."""
+def store(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedRequests:
+    """A store of the test alone, with these lines and the clock of the oldest one."""
     monkeypatch.setattr(audit, "datetime", _Clock)
-    made = CountedRequests(tmp_path, "scoreline")
-    for number in range(300):
-        monkeypatch.setattr(_Clock, "moment", NOON - timedelta(minutes=12 * number))
-        with audit.acting_as("alice" if number % 10 else "bob", "laptop, CLI"):
-            action = "job.cancel" if number % 3 else "alias.set"
-            audit.record(made, action=action, target=f"job-{number}", details={"run": 1})
-    return made
+    monkeypatch.setattr(_Clock, "moment", NOON - timedelta(minutes=12 * 299))
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True, copy_function=os.link)
+    return CountedRequests(tmp_path, "scoreline")
 
 
 def targets(store: CountedRequests, limit: int = 1_000, **chosen: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,13 +29,22 @@ X = pd.DataFrame({"x": [0.0, 1.0]})
 GOOD, BROKEN = "good", "broken"
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[EagerClient]:
-    """A client with two jobs: a valid one, and one whose documents the test breaks."""
-    with eager(tmp_path / "buckets") as client:
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a client with two jobs: a valid one, and one whose documents the test breaks."""
+    folder = tmp_path_factory.mktemp("scored")
+    with eager(folder) as client:
         client.models.publish("line", LinearRegression().fit(X, [1.0, 3.0]), alias="champion")
         for job_id in (GOOD, BROKEN):
             assert client.submit("line", client.put("in/a.parquet", X), job_id=job_id).state == "succeeded"
+    return folder
+
+
+@pytest.fixture
+def client(scored: Path, tmp_path: Path) -> Iterator[EagerClient]:
+    """A client of the test alone, with these two jobs."""
+    shutil.copytree(scored, tmp_path / "buckets", symlinks=True)
+    with eager(tmp_path / "buckets") as client:
         yield client
 
 

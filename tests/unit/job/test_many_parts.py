@@ -82,7 +82,7 @@ def test_packed_spans_are_cut_and_stored_as_others_are(part_rows: int) -> None:
 
 
 def test_a_million_parts_would_take_less_memory_than_a_process_has() -> None:
-    count = 50_000
+    count = 25_000
     file = InputFile(bucket="b", key="k", size=1, etag="e", spans=pack_spans(spans_of(count)))
     tracemalloc.start()
     try:

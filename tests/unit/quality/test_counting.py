@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import weakref
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreline.tasks.quality.profiles import number_counts
-from scoreline.tasks.quality.profiles.counting import ColumnCounts, profile_of
+from scoreline.tasks.quality.profiles.counting import ColumnCounts, GroupCounts, profile_of
 from scoreline.tasks.quality.profiles.exact_sums import ExactSum
 from scoreline.tasks.quality.profiles.histograms import MAX_BUCKETS, Histogram
 from scoreline.tasks.quality.profiles.number_counts import NumpyCounter
@@ -148,6 +149,28 @@ def test_a_batch_without_counted_rows_says_nothing_of_the_type() -> None:
     assert (counts.profile().type, counts.profile().rows) == ("empty", 1)
 
 
+def test_counts_are_released_one_after_another_when_the_last_profile_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def group() -> tuple[GroupCounts, list[weakref.ref[ColumnCounts]]]:
+        counts = GroupCounts()
+        counts.add({"feature": pa.table({name: [1.0, 2.5] for name in "abc"})}, 2)
+        return counts, [weakref.ref(counts._columns["feature", name]) for name in "abc"]
+
+    kept, of_kept = group()
+    profile = kept.profile()
+    assert all(item() for item in of_kept)
+    counts, found = group()
+    left: list[int] = []
+    make = ColumnCounts.profile
+
+    def watched(self: ColumnCounts) -> ColumnProfile:
+        left.append(sum(item() is not None for item in found))
+        return make(self)
+
+    monkeypatch.setattr(ColumnCounts, "profile", watched)
+    assert counts.profile(last=True) == profile
+    assert left == [3, 2, 1]
+
+
 def test_a_column_is_counted_as_by_pandas() -> None:
     rng = np.random.default_rng(5)
     values = pd.Series(rng.normal(40, 12, 20_000)).mask(rng.random(20_000) < 0.1)
@@ -238,6 +261,18 @@ def test_a_frame_is_counted_as_its_table() -> None:
         ("prediction", "score", 1),
     ]
     assert found.columns["age"].null_share == 0.5
+
+
+@pytest.mark.skipif(number_counts.counts is None, reason="the extension was not built")
+@pytest.mark.parametrize("most_in_row", [0, 700, 5_000, 1 << 32])
+def test_buckets_that_leave_a_row_for_counts_of_64_bits_keep_their_counts(most_in_row: int) -> None:
+    counts: Any = number_counts.counts
+    compiled, expected = counts.Counter(64, most_in_row), NumpyCounter(64)
+    for values in np.random.default_rng(0).normal(size=(12, 900)):
+        compiled.add(values)
+        expected.add(values)
+        assert compiled.level == expected.level
+        assert sorted(buckets_of(compiled)) == buckets_of(expected)
 
 
 @pytest.mark.parametrize("step", [-1, 3, -2])

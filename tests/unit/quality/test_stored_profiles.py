@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from scoreline.storage import keys
 from scoreline.storage.errors import DocumentCorrupt
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.typed_json import decode_object
 from scoreline.tasks.quality.gate import stored_profiles
 from scoreline.tasks.quality.gate.stored_profiles import read_profile
 from scoreline.tasks.quality.profiles.counting import profile_of
@@ -30,6 +31,7 @@ def folder(number: int) -> str:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DirectoryStore:
     monkeypatch.setattr(stored_profiles, "_remembered", type(stored_profiles._remembered)())
+    monkeypatch.setattr(stored_profiles, "_packed", type(stored_profiles._packed)())
     return DirectoryStore(tmp_path, "scoreline")
 
 
@@ -62,6 +64,36 @@ def test_only_a_few_profiles_of_ordinary_size_are_remembered(
     monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", 10)
     write(store, 0, 7)
     assert read_profile(store, folder(0)) is not read_profile(store, folder(0))
+
+
+def test_of_large_documents_the_last_two_are_remembered_packed(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", 10)
+    decoded: list[bytes] = []
+
+    def decode(data: bytes) -> dict[str, object]:
+        decoded.append(data)
+        return decode_object(data)
+
+    monkeypatch.setattr(stored_profiles, "decode_object", decode)
+    write(store, 0, 30, 40, 41)
+    write(store, 1, 20)
+    first, second = read_profile(store, folder(0)), read_profile(store, folder(1))
+    assert (read_profile(store, folder(0)), read_profile(store, folder(1))) == (first, second)
+    assert len(decoded) == 2
+    write(store, 1, 50)
+    assert read_profile(store, folder(1)).columns["age"].mean == 50.0
+    assert len(stored_profiles._packed) == 2
+    assert read_profile(store, folder(0)) == first
+    assert len(decoded) == 4  # the profile that was used before the others is forgotten
+    monkeypatch.setattr(stored_profiles, "_MAX_PACKED_BYTES", 10)
+    write(store, 2, 7)
+    assert read_profile(store, folder(2)) == read_profile(store, folder(2))
+    assert len(decoded) == 6
+    store.put(keys.results_profile(folder(0)), b'{"format": 1, "rows"')
+    with pytest.raises(DocumentCorrupt, match=r"_profile\.json"):
+        read_profile(store, folder(0))
 
 
 def test_a_report_is_the_same_whether_the_profile_is_remembered_or_read(tmp_path: Path) -> None:

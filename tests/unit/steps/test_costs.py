@@ -16,10 +16,13 @@ from sklearn.linear_model import LinearRegression
 
 from scoreline.storage.errors import LedgerUnavailable
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.client import Client
-from scoreline.tasks.job.documents import read_job, read_outcome
-from scoreline.tasks.job.end_time import PART_S
+from scoreline.tasks.job.documents import Job, read_job, read_outcome
+from scoreline.tasks.job.end_time import PART_S, READ_S_PER_BYTE
+from scoreline.tasks.steps import planner
+from scoreline.tasks.steps.sampling import Draft
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
 from tests.support.waiting import HANG_S
@@ -102,6 +105,28 @@ def test_the_work_follows_from_the_pace_of_earlier_jobs(client: EagerClient) -> 
     again = client.preflight("line", uri, part_rows=2_000)
     assert again.expected.pace_known
     assert again.expected.work_s == pytest.approx(6_000 / 50.0 + again.parts * PART_S)
+
+
+def test_without_an_earlier_job_the_work_is_scoring_more_rows_than_the_sample_and_reading(
+    client: EagerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = put(client, 1, 6_000)
+    made: list[Draft] = []
+
+    def pace(job: Job, bundle: Bundle, tried: Draft) -> float:
+        made.append(tried)
+        return 2_000.0
+
+    monkeypatch.setattr(planner, "try_pace", pace)
+    monkeypatch.setattr(planner, "SLOW_ROWS_PER_S", 0)
+    found = client.preflight("line", uri)
+    assert not found.expected.pace_known
+    read_s = 6_000 * found.batch_row_bytes * READ_S_PER_BYTE
+    assert read_s > 0
+    assert found.expected.work_s == pytest.approx(6_000 / 2_000 + read_s + found.parts * PART_S)
+    assert len(made) == 1
+    client.submit("line", uri)
+    assert len(made) == 1  # the cut of this job does not depend on the pace
 
 
 def test_the_outcome_adds_up_the_work_of_the_parts(client: EagerClient) -> None:

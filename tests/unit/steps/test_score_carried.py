@@ -250,6 +250,26 @@ def test_a_job_whose_load_is_requested_is_still_listed_as_complete(at: Desk) -> 
         assert [status.state for status in _listed(at, job, **chosen).values()] == ["succeeded"]
 
 
+def test_a_job_that_a_person_withdraws_while_its_load_is_requested_is_listed_as_withdrawn(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, carried = at.submit(group="web")
+    assert score_carried(at.engine, job.job_id, carried)
+    put = at.asked.put
+
+    def deciding(key: str, *arguments: Any, **options: Any) -> Any:
+        if key.startswith(keys.JOBS_INDEX):
+            monkeypatch.setattr(at.asked, "put", put)
+            at.client.reject(job.job_id, "wrong prices")
+        return put(key, *arguments, **options)
+
+    monkeypatch.setattr(at.asked, "put", deciding)
+    at.client.load(job.job_id, into="scores", mode="append")
+    assert at.asked.put == put, "no entry was written"
+    entry = at.asked.get(entry_of(read_job(at.asked, job.job_id)).key)
+    assert IndexEntry.from_json(entry.data).status.state == "blocked"
+
+
 class Died(BaseException):
     """Raised in place of a request when the process is to die."""
 

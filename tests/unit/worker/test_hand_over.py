@@ -35,11 +35,14 @@ class Task:
 
 
 class Workers:
-    def __init__(self, *names: str) -> None:
+    """Workers that answer after a while."""
+
+    def __init__(self, *names: str, after_s: float = 0.0) -> None:
         self.names = list(names)
+        self.after_s = after_s
 
     def workers(self, name: str | None = None, timeout_s: float = 2.0) -> list[str]:
-        return self.names
+        return self.names if timeout_s > self.after_s else []
 
 
 @pytest.fixture
@@ -66,6 +69,14 @@ def test_another_worker_gets_the_message_at_once_and_this_process_pauses(
     assert sent["queue"] == "scoreline.parts.own"  # the message always goes to this queue, whatever queue it came from
     assert sent["headers"] == {HEADER: {"workers": ["celery@small"], "times": 1}}
     assert pauses == [1.0]
+
+
+def test_a_busy_worker_that_answers_late_gets_the_message(pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R2_BUCKET", "own")
+    task = Task("celery@small")
+    with pytest.raises(Retry):
+        pass_on(task, ERROR, Workers("celery@small", "celery@large", after_s=3.0))  # type: ignore[arg-type]
+    assert len(task.sent) == 1
 
 
 def test_a_message_that_every_worker_has_refused_fails_the_job(pauses: list[float]) -> None:

@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 import http.client
-import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import quote
 
 import moto.s3.models
 import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
-from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import make_server
-from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from scoreline.worker.dev.plain_reads import PlainReads
 from scoreline.worker.dev.s3 import KeepingAlive
 from tests.support.moto_bucket import moto_bucket
+from tests.support.plain_servers import Servers
 from tests.support.waiting import HANG_S
 
 BUCKET = "plain-reads"
 DATA = bytes(range(256)) * 4
-_SIGNED = {
-    "Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/auto/s3/aws4_request, SignedHeaders=host, Signature=0"
-}
-_OTHER = {"x-amzn-requestid", "x-amz-request-id", "x-amz-id-2", "date", "access-control-allow-origin"}
-"""Headers that differ between two answers, or that only browsers read."""
-
-
-class Servers:
-    """Moto, and `PlainReads` in front of it."""
-
-    def __init__(self) -> None:
-        self.moto = create_backend_app("s3")
-        self.passed: list[str] = []
-        """Paths of the requests that `PlainReads` has passed on."""
-        self.plain = PlainReads(self._pass, moto.s3.models.s3_backends[DEFAULT_ACCOUNT_ID]["aws"])
-
-    def _pass(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        self.passed.append(environ["RAW_URI"])
-        return self.moto(environ, start)
-
-    def put(self, path: str, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        status, answer, _ = self.ask(self.moto, path, headers or {}, method="PUT", data=data)
-        assert status == "200", answer
-
-    def ask(
-        self, app: Any, path: str, headers: Mapping[str, str | None], query: str = "", method: str = "GET", **more: Any
-    ) -> tuple[str, bytes, dict[str, str]]:
-        """Return status, body and headers of an answer. A header that is None is not sent."""
-        raw = f"/{BUCKET}{quote(path)}" + (f"?{query}" if query else "")
-        sent = {name: value for name, value in {**_SIGNED, **headers}.items() if value is not None}
-        builder = EnvironBuilder(raw, "http://127.0.0.1:9000", method=method, headers=list(sent.items()), **more)
-        environ = builder.get_environ() | {"RAW_URI": raw, "REQUEST_URI": raw}
-        body, status, found = run_wsgi_app(app, environ, buffered=True)
-        kept = {name.lower(): value for name, value in found.items() if name.lower() not in _OTHER}
-        answer = re.sub(rb"<(RequestId|HostId)>[^<]+</", b"", b"".join(body))
-        return status.partition(" ")[0], answer, kept
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
-    made = Servers()
+    made = Servers(PlainReads, BUCKET)
     with moto_bucket(BUCKET):
         made.put("/k", DATA, {"x-amz-meta-rows": "3", "Content-Type": "text/csv"})
         made.put("/a b/é%2F+&=?.bin", DATA)

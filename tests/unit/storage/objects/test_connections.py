@@ -98,6 +98,35 @@ def test_a_connection_is_not_used_again_if_part_of_its_body_was_not_read() -> No
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("PUT", b"HTTP/1.1 100 Continue\r\nX-Skipped: 1\r\n\r\nHTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"),
+        ("GET", b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length:0\r\n\r\n"),
+        ("GET", b"HTTP/1.1 200\nContent-Length: 0 \nX-Empty:\n\n"),
+    ],
+)
+def test_a_response_that_ends_with_its_head_leaves_its_connection_open(method: str, answer: bytes) -> None:
+    with serving([answer, OK]) as server:
+        pool = server.connections()
+        first = pool.send(method, "/k", {})
+        assert (first.length, "x-skipped" in first.headers) == (0, False)
+        assert pool.send("GET", "/k", {}).body.read(5) == b"hello"
+    assert len(server.asked) == 1
+
+
+def test_headers_and_body_are_sent_and_read_as_they_are() -> None:
+    named = b"HTTP/1.1 200 OK\r\nX-Amz-Meta-A: \xe9: b \r\nContent-Length: 0\r\n\r\n"
+    with serving([named]) as server:
+        answer = server.connections().send("PUT", "/b/k%20", {"x-amz-meta-a": "b: c"}, b"\r\n\r\n")
+    assert answer.headers == {"x-amz-meta-a": "\xe9: b", "content-length": "0"}
+    first, *headers = server.asked[0][0].split("\r\n")
+    assert first == "PUT /b/k%20 HTTP/1.1"
+    assert {"x-amz-meta-a: b: c", "Content-Length: 4"} <= set(headers)
+
+
 def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced() -> None:
     with serving([OK], [OK]) as server:
         pool = server.connections()
@@ -138,9 +167,16 @@ def test_no_more_idle_connections_are_kept_than_allowed() -> None:
         b"HTTP/1.1 OK\r\nContent-Length: 5\r\n\r\nhello",
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n" + b"X: y\r\n" * 300 + b"\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n z\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nno colon\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Long: " + b"y:" * 40_000 + b"\r\n\r\nhello",
+        b"HTTP/2.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 099 No\r\nContent-Length: 5\r\n\r\nhello",
     ],
 )
-def test_a_response_that_the_library_refuses_is_an_oserror_and_its_connection_closed(answer: bytes) -> None:
+def test_a_response_that_is_malformed_is_an_oserror_and_its_connection_closed(answer: bytes) -> None:
     with serving([answer]) as server:
         pool = server.connections()
         with pytest.raises(OSError):  # noqa: PT011  # which of its kinds depends on what arrives first

@@ -14,8 +14,8 @@ import pytest
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import chunk_file, forward
-from scoreline.storage.tables.base import Pinned, Span
+from scoreline.storage.tables import chunk_file, forward, row_groups
+from scoreline.storage.tables.base import Pinned, Span, align
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -117,6 +117,42 @@ def test_the_rows_are_the_same_whichever_pages_are_left_out(
     # These pages are read: a list may continue on the next page, categories need other rows, and a required column has
     # no nulls
     assert not {"list", "pair", "category", "required"} & set(skipped)
+
+
+@pytest.mark.parametrize("first_row", [1, 33_333])
+def test_batches_are_small_if_the_decoders_of_all_columns_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_row: int
+) -> None:
+    # Given a dictionary and a page of 24 columns, which take more memory than a batch
+    table = pa.table({f"x{number}": np.random.default_rng(number).normal(size=ROWS) for number in range(24)})
+    source = put(tmp_path, table)
+    span = Span(start=first_row, stop=ROWS, first_row=first_row, rows=ROWS - first_row, size=0)
+    monkeypatch.setattr(row_groups, "SMALL_BATCH_BYTES", 1 << 18)
+    for limit, rows in ((1 << 30, BATCH_ROWS), (1 << 20, align((1 << 18) // (24 * 8)))):
+        monkeypatch.setattr(row_groups, "LARGE_DECODERS_BYTES", limit)
+        batches = [item.batch for item in ParquetFormat().read(source, span, table.schema, BATCH_ROWS)]
+        # Then batches are smaller, end at multiples of their size, and have the same rows
+        first = -(-first_row // rows) * rows
+        ends = np.cumsum([first_row, *(batch.num_rows for batch in batches)]).tolist()
+        assert ends == [first_row, *range(first, ROWS, rows), ROWS]
+        assert pa.Table.from_batches(batches).equals(table.slice(first_row))
+
+
+def test_a_dictionary_is_released_when_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams: list[chunk_file._Stream] = []
+    skip = ChunkFile._skip_pages
+
+    def watched(self: ChunkFile, stream: chunk_file._Stream) -> None:
+        skip(self, stream)
+        streams.append(stream)
+        assert len(stream.instead) > 1_000
+
+    monkeypatch.setattr(ChunkFile, "_skip_pages", watched)
+    table = many_types().select(["float", "text"])
+    source = put(tmp_path, table, dictionary_pagesize_limit=4_096)
+    rows = ParquetFormat().read(source, Span(start=45_000, stop=ROWS, first_row=0, rows=ROWS, size=0), table.schema, 64)
+    next(iter(rows))
+    assert [len(stream.instead) for stream in streams] == [0, 0]
 
 
 def test_the_batches_are_those_of_a_reader_from_the_beginning(tmp_path: Path) -> None:
@@ -251,6 +287,9 @@ def test_what_follows_a_chunk_of_which_pages_are_left_out_cannot_be_read_with_it
     assert read_header(bytes(file.read(1_000))).values == 40_000
     with pytest.raises(OSError, match="beyond"):
         file.read(chunk.size)
+    file.seek(start)
+    with pytest.raises(OSError, match="were read before"):
+        file.read(10)
     file.close()
     fetcher.close()
 
