@@ -9,8 +9,9 @@ Nodes and keys are those of `_walk`, but the columns are the features themselves
 by column, as its rows are. If it has missing values, it contains all keys twice, once for each side to which a missing
 value may go, and the bit of the node selects one of the two.
 
-If many rows walk through a tree whose leaves have about the same depth, each node is first copied to a spread node. It
-has its fields apart, and for each missing value a block then contains one key, which is larger than all others.
+If the rows are stored row by row, and the leaves of a small tree have about the same depth, each node is first copied to
+a spread node. It has its fields apart, and for each missing value a block then contains one key, which is larger than all
+others. The number of rows does not matter, so that the rows of a comparison walk as all others do.
 
 The nodes must have been made by `nodes.pack_single`, which checks them. Nothing is checked while rows walk.
 """
@@ -241,7 +242,7 @@ cdef enum:
     BLOCK = 1 << 12  # most rows of a block
     BLOCK_BYTES = 1 << 14  # of the keys of rows
     SPREAD_BYTES = 1 << 12  # of those of rows that walk through spread nodes
-    ROWS_OF_NODE = 3  # rows for each node, from which on spread nodes save more time than they take
+    SPREAD_NODES = 1 << 12  # most nodes of a tree that are spread, which takes some microseconds in each call
     SHALLOW = 4  # steps that take less time than reading the next block, which the processor fetches by itself
     COLUMNS_BYTES = 1 << 19  # of the keys of columns
 
@@ -411,7 +412,7 @@ cdef bint find(
     cdef uint32_t mask
     cdef uint32_t* keys
     cdef Spread* nodes = NULL
-    if x.columns == NULL and tree.more == 0 and x.n >= ROWS_OF_NODE * n_nodes:
+    if x.columns == NULL and tree.more == 0 and n_nodes <= SPREAD_NODES:
         nodes = spread(tree, n_nodes)
     if nodes != NULL:
         bytes = SPREAD_BYTES
