@@ -9,8 +9,9 @@ Nodes and keys are those of `_walk`, but the columns are the features themselves
 by column, as its rows are. If it has missing values, it contains all keys twice, once for each side to which a missing
 value may go, and the bit of the node selects one of the two.
 
-If many rows walk through a tree whose leaves have about the same depth, each node is first copied to a spread node. It
-has its fields apart, and for each missing value a block then contains one key, which is larger than all others.
+If the rows are stored row by row, and the leaves of a small tree have about the same depth, each node is first copied to
+a spread node. It has its fields apart, and for each missing value a block then contains one key, which is larger than all
+others. The number of rows does not matter, so that the rows of a comparison walk as all others do.
 
 The nodes must have been made by `nodes.pack_single`, which checks them. Nothing is checked while rows walk.
 """
@@ -211,7 +212,6 @@ cdef struct Node:
 
 cdef struct Tree:
     const Node* nodes
-    int64_t n  # number of nodes
     int shift  # number of bits below the left child in a packed node
     int first  # steps before rows that have arrived are left out
     int more  # steps between two looks at which rows have arrived, or 0 if all have
@@ -242,7 +242,7 @@ cdef enum:
     BLOCK = 1 << 12  # most rows of a block
     BLOCK_BYTES = 1 << 14  # of the keys of rows
     SPREAD_BYTES = 1 << 12  # of those of rows that walk through spread nodes
-    ROWS_OF_NODE = 3  # rows for each node, from which on spread nodes save more time than they take
+    SPREAD_NODES = 1 << 12  # most nodes of a tree that are spread, which takes some microseconds in each call
     SHALLOW = 4  # steps that take less time than reading the next block, which the processor fetches by itself
     COLUMNS_BYTES = 1 << 19  # of the keys of columns
 
@@ -386,17 +386,19 @@ cdef int keys_of_block(const Rows* x, int64_t begin, int64_t rows, int64_t side,
     return keys_of(x.values + begin * x.row_step, x.wide, x.row_step, rows, x.n_features, side, keys)
 
 
-cdef Spread* spread(Tree tree) noexcept nogil:
+cdef Spread* spread(Tree tree, int64_t n) noexcept nogil:
     """Return a copy of the nodes, or NULL if there is no memory for it."""
     cdef int64_t i
-    cdef Spread* nodes = <Spread*> malloc(tree.n * sizeof(Spread))
+    cdef Spread* nodes = <Spread*> malloc(n * sizeof(Spread))
     if nodes != NULL:
-        for i in range(tree.n):
+        for i in range(n):
             nodes[i] = spread_node(tree.nodes[i].threshold, tree.nodes[i].packed, tree.shift, <uint32_t> i)
     return nodes
 
 
-cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wanted wanted) except -1:
+cdef bint find(
+    const Rows* x, Tree tree, int64_t n_nodes, bint checked, bint missing_allowed, Wanted wanted
+) except -1:
     """Find the leaf of each row. Return whether no value might be refused."""
     cdef int bits = 0 if x.columns == NULL else LANE_BITS
     cdef int64_t n = x.n_features, bytes = BLOCK_BYTES if x.columns == NULL else COLUMNS_BYTES
@@ -410,8 +412,8 @@ cdef bint find(const Rows* x, Tree tree, bint checked, bint missing_allowed, Wan
     cdef uint32_t mask
     cdef uint32_t* keys
     cdef Spread* nodes = NULL
-    if x.columns == NULL and tree.more == 0 and x.n >= ROWS_OF_NODE * tree.n:
-        nodes = spread(tree)
+    if x.columns == NULL and tree.more == 0 and n_nodes <= SPREAD_NODES:
+        nodes = spread(tree, n_nodes)
     if nodes != NULL:
         bytes = SPREAD_BYTES
     most = max(LANES, min(BLOCK, bytes // (4 * n), side // n))
@@ -530,7 +532,6 @@ def find_leaves(
     cdef Tree tree
     cdef Wanted wanted
     tree.nodes = <const Node*> &nodes[0]
-    tree.n = nodes.shape[0] // <int64_t> sizeof(Node)
     tree.shift = shift
     tree.first = first
     tree.more = more
@@ -547,7 +548,7 @@ def find_leaves(
             read_matrix[double](x, &rows)
         else:
             read_matrix[float](x, &rows)
-        return find(&rows, tree, checked, missing_allowed, wanted) if rows.n else True
+        return find(&rows, tree, nodes.shape[0] // <int64_t> sizeof(Node), checked, missing_allowed, wanted) if rows.n else True
     finally:
         free(rows.columns)
 

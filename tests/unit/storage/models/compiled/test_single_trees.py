@@ -253,6 +253,19 @@ def test_a_tree_that_differs_in_one_bit_is_not_compiled(monkeypatch: pytest.Monk
     assert "because its results for rows with numbers differ from those of scikit-learn" in compiled.summary()
 
 
+def test_rows_of_the_comparison_walk_through_spread_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def packed(*arguments: Any) -> nodes.Nodes:
+        form = pack_single(*arguments)
+        form.nodes.view(nodes.NODE)["threshold"][0] = 0xFF900000  # of which spread nodes make another range of keys
+        return form
+
+    model = MODELS["shallow"]()
+    model.tree_.threshold[0] = np.inf  # all rows go left, as they do at any node whose threshold is above all keys
+    assert compile_ensembles([("model", model)])
+    monkeypatch.setattr(single_trees, "pack_single", packed)
+    assert "because its results for rows with numbers differ" in compile_ensembles([("model", model)]).summary()
+
+
 def test_a_tree_with_another_label_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     right = PackedTree.leaves
 
