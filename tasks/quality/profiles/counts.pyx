@@ -254,7 +254,7 @@ cdef void carry(int64_t* digits) noexcept nogil:
     cdef int64_t over
     for i in range(DIGITS - 1):
         over = digits[i] >> 32
-        digits[i] -= over << 32
+        digits[i] -= over * (<int64_t> 1 << 32)
         digits[i + 1] += over
 
 
