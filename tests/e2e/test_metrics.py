@@ -98,9 +98,10 @@ class Model:
     calls: Path
 
 
-@pytest.fixture(scope="module")
-def model(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    gate, calls = (tmp_path_factory.mktemp("gate") / name for name in ("gate", "calls"))
+@pytest.fixture
+def model(stack: Stack, tmp_path: Path) -> Model:
+    """A version for the test alone, which no process has loaded yet."""
+    gate, calls = tmp_path / "gate", tmp_path / "calls"
     staged = Staged(refuses_from=298.0, breaks_from=1_000.0, gate=str(gate), calls=str(calls))
     staged.fit(pd.DataFrame({"x": [0.0]}))
     return Model(ModelStorageManager.from_env(stack.environ).publish("measured", staged), gate, calls)
@@ -181,8 +182,6 @@ def test_running_parts_are_visible_to_inspect_and_in_metrics(
 
     # Given two processes that each score a part, and one part that waits
     wait_until_idle(client)
-    model.gate.unlink(missing_ok=True)
-    model.calls.unlink(missing_ok=True)
     job = client.submit("measured", rows(put_table, "in/gated.parquet", range(298)), part_rows=100)
     try:
         wait_until(lambda: model.calls.exists() and model.calls.stat().st_size == 2, "two parts at the gate")
