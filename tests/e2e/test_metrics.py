@@ -138,7 +138,12 @@ def test_metrics_count_jobs_rows_parts_and_loads(
     wait_until_idle(client)  # a job is counted after its outcome is written
     # Then `scoreline metrics` reports exactly these jobs, rows and parts
     counted = client.ledger.counters.read()
-    said = cli("metrics")
+
+    def answered() -> subprocess.CompletedProcess[str] | None:
+        said = cli("metrics")
+        return None if parsed(said.stdout).get(("scoreline_workers",)) == 0 else said  # a busy worker answers late
+
+    said = wait_until(answered, "an answer of the worker")
     assert (said.returncode, said.stderr) == (0, "")
     after = parsed(said.stdout)
     more = {key: after[key] - before.get(key, 0.0) for key in counters_of(after)}
