@@ -98,9 +98,10 @@ class Model:
     calls: Path
 
 
-@pytest.fixture(scope="module")
-def model(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    gate, calls = (tmp_path_factory.mktemp("gate") / name for name in ("gate", "calls"))
+@pytest.fixture
+def model(stack: Stack, tmp_path: Path) -> Model:
+    """A version for the test alone, which no process has loaded yet."""
+    gate, calls = tmp_path / "gate", tmp_path / "calls"
     staged = Staged(refuses_from=298.0, breaks_from=1_000.0, gate=str(gate), calls=str(calls))
     staged.fit(pd.DataFrame({"x": [0.0]}))
     return Model(ModelStorageManager.from_env(stack.environ).publish("measured", staged), gate, calls)
@@ -137,7 +138,12 @@ def test_metrics_count_jobs_rows_parts_and_loads(
     wait_until_idle(client)  # a job is counted after its outcome is written
     # Then `scoreline metrics` reports exactly these jobs, rows and parts
     counted = client.ledger.counters.read()
-    said = cli("metrics")
+
+    def answered() -> subprocess.CompletedProcess[str] | None:
+        said = cli("metrics")
+        return None if parsed(said.stdout).get(("scoreline_workers",)) == 0 else said  # a busy worker answers late
+
+    said = wait_until(answered, "an answer of the worker")
     assert (said.returncode, said.stderr) == (0, "")
     after = parsed(said.stdout)
     more = {key: after[key] - before.get(key, 0.0) for key in counters_of(after)}
@@ -181,8 +187,6 @@ def test_running_parts_are_visible_to_inspect_and_in_metrics(
 
     # Given two processes that each score a part, and one part that waits
     wait_until_idle(client)
-    model.gate.unlink(missing_ok=True)
-    model.calls.unlink(missing_ok=True)
     job = client.submit("measured", rows(put_table, "in/gated.parquet", range(298)), part_rows=100)
     try:
         wait_until(lambda: model.calls.exists() and model.calls.stat().st_size == 2, "two parts at the gate")

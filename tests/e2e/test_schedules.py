@@ -110,14 +110,16 @@ def test_each_slot_of_a_night_runs_once_while_clocks_die_and_double(working: Rig
 
 def test_two_clocks_submit_a_slot_once(quiet: Rig) -> None:
     rig = quiet
-    schedules(rig, HOURLY)
-    long_ago = datetime.now(UTC) - timedelta(days=2)
+    now = datetime.now(UTC)
+    # Given a schedule whose next slot is hours away, so that it is not due during the test
+    schedules(rig, HOURLY.replace("0 * * * *", f"0 {(now + timedelta(hours=12)).hour} * * *"))
+    long_ago = now - timedelta(days=9)
     rig.store.put(keys.schedule_state("hourly"), State(through=long_ago.isoformat()).to_json())
     rig.start_worker(2)
     for _ in range(2):
         rig.stack.start_beat(HASTE | {"TICK_SECONDS": "1"})
     rig.wait(lambda: jobs(rig), "a job")
-    (job,) = jobs(rig).values()  # of 48 missed slots, only the latest is run
+    (job,) = jobs(rig).values()  # of nine missed slots, only the latest is run
     assert rig.end(job).state == "succeeded"
     seen = ticks(rig)
     rig.wait(lambda: ticks(rig) >= seen + 6, "three more ticks of each clock")

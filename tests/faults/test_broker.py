@@ -181,13 +181,16 @@ def test_a_job_runs_with_a_broker_other_than_redis(rig: Rig, tmp_path: Path, mon
 def test_a_large_job_keeps_to_its_window_and_a_small_job_of_another_group_need_not_wait(rig: Rig) -> None:
     rig.start_worker(2)
     rig.publish(seconds=0.02)
+    rig.chaos(hold="part-0014")  # so that the large job cannot end before the small one
     large = rig.submit(150)
     rig.wait_for_parts(large, 5)
     small = rig.client.submit("paced", rig.store.uri("in/0.parquet"), part_rows=800, group="small")
-    longest = 0
-    while not rig.client.status(small.job_id).ended:
+    longest, ended = 0, False
+    while not ended:
+        ended = rig.client.status(small.job_id).ended
         longest = max(longest, len(rig.messages()))
         time.sleep(0.05)
+    rig.chaos()
     assert rig.client.status(small.job_id).parts == 10
     assert 0 < longest <= 8 + 8 + 1  # the windows of both jobs, and the last step of the small one
     rig.verify(rig.end(large))

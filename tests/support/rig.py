@@ -242,7 +242,15 @@ class Rig:
 
     def wait_until_idle(self) -> None:
         """Wait until no worker has or will get a message of a job."""
-        self.wait(lambda: not self.redis.hlen("unacked") and not self.messages(), "an idle worker")
+
+        def is_idle() -> bool:
+            with self.redis.pipeline() as at_once:  # or a worker could take a message between two looks
+                at_once.hlen("unacked")
+                for queue in self.queues:
+                    at_once.llen(queue)
+                return not any(at_once.execute())
+
+        self.wait(is_idle, "an idle worker")
 
     def wait_for_parts(self, job: Status, parts: int) -> None:
         self.wait(lambda: self.client.status(job.job_id).parts_done >= parts, f"{parts} parts done")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from scoreline.storage import audit, keys
 from scoreline.tasks.audit.reading import UNREADABLE, AuditFilter, read_audit
 from scoreline.worker.cli import output
 from scoreline.worker.cli.main import cli
+from tests.support.copies import copy_objects
 from tests.support.counting_store import CountedRequests
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -49,7 +48,7 @@ def store(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cou
     """A store of the test alone, with these lines and the clock of the oldest one."""
     monkeypatch.setattr(audit, "datetime", _Clock)
     monkeypatch.setattr(_Clock, "moment", NOON - timedelta(minutes=12 * 299))
-    shutil.copytree(written, tmp_path, dirs_exist_ok=True, copy_function=os.link)
+    copy_objects(written, tmp_path)
     return CountedRequests(tmp_path, "scoreline")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +23,7 @@ from scoreline.tasks.inputs.only_new import unseen
 from scoreline.tasks.job.documents import mark_active, read_job
 from scoreline.testing import EagerClient, eager
 from scoreline.worker.cli.main import cli
+from tests.support.copies import copy_objects
 
 X = pd.DataFrame({"x": [0.0, 1.0]})
 GOOD, BROKEN = "good", "broken"
@@ -43,7 +43,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def client(scored: Path, tmp_path: Path) -> Iterator[EagerClient]:
     """A client of the test alone, with these two jobs."""
-    shutil.copytree(scored, tmp_path / "buckets", symlinks=True)
+    copy_objects(scored, tmp_path / "buckets")
     with eager(tmp_path / "buckets") as client:
         yield client
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from scoreline.testing import EagerClient, eager
+from tests.support.copies import copy_objects
 from tests.support.pages import serving
 
 HOSTILE = "<script>alert(1)</script> & \"quotes' \N{PILE OF POO}"
@@ -33,7 +33,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def client(deployed: Path, tmp_path: Path) -> Iterator[EagerClient]:
     """A client of a deployment of the test alone."""
-    shutil.copytree(deployed, tmp_path, symlinks=True, dirs_exist_ok=True)
+    copy_objects(deployed, tmp_path)
     with serving(tmp_path) as client:
         yield client
 
