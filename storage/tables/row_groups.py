@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoreline.storage.tables.base import align
+from scoreline.storage.tables.base import ALIGNED_ROWS, align
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import Request
 from scoreline.storage.tables.parquet_chunks import Chunk
@@ -25,8 +25,9 @@ LARGE_DECODERS_BYTES = 64 << 20
 """If the decoders of all columns together take more memory than this, batches take less (see `SMALL_BATCH_BYTES`). The
 decoders of 32 columns of millions of different numbers take this much: a dictionary and a page of 1 MiB each."""
 SMALL_BATCH_BYTES = 6 << 20
-"""Maximum size in bytes of a batch of such a row group. Several batches are in memory at a time, and the heap has gaps
-between the values of their columns. 40 columns of float64 take 120 MB less than in batches of 65,536 rows."""
+"""Maximum size in bytes of a batch of such a row group, unless `ALIGNED_ROWS` rows take more. Several batches are in
+memory at a time, and the heap has gaps between the values of their columns. 40 columns of float64 take 120 MB less than
+in batches of 65,536 rows."""
 WINDOW_BYTES = 192 << 20
 """Maximum size in bytes of a block of rows. A block is in memory while its columns are decoded one after another."""
 MAX_WINDOW_BYTES = 256 << 20
@@ -92,7 +93,7 @@ class RowGroup:
         """Return the number of rows of a batch, at most `most`, if all columns are decoded at once."""
         if self.decoder_bytes <= LARGE_DECODERS_BYTES:
             return most
-        return min(most, align(max(1, SMALL_BATCH_BYTES * self.rows // max(self.decoded_bytes, 1))))
+        return min(most, align(max(ALIGNED_ROWS, SMALL_BATCH_BYTES * self.rows // max(self.decoded_bytes, 1))))
 
     @functools.cached_property
     def fits_block(self) -> bool:

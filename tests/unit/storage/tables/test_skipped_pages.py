@@ -15,7 +15,7 @@ import pytest
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import chunk_file, forward, row_groups
-from scoreline.storage.tables.base import Pinned, Span, align
+from scoreline.storage.tables.base import ALIGNED_ROWS, Pinned, Span, align
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -136,6 +136,26 @@ def test_batches_are_small_if_the_decoders_of_all_columns_are_large(
         ends = np.cumsum([first_row, *(batch.num_rows for batch in batches)]).tolist()
         assert ends == [first_row, *range(first, ROWS, rows), ROWS]
         assert pa.Table.from_batches(batches).equals(table.slice(first_row))
+
+
+@pytest.mark.parametrize("text_bytes", [2_000, 200_000])
+def test_batches_beside_large_decoders_end_at_multiples_even_if_few_rows_are_large(text_bytes: int) -> None:
+    size = 1_000 * text_bytes
+    chunks = [
+        Chunk(
+            name=str(number),
+            start=number * size,
+            stop=(number + 1) * size,
+            dictionary_bytes=0,
+            encoded_bytes=size,
+            decoded_bytes=size,
+        )
+        for number in range(90)
+    ]
+    group = row_groups.RowGroup(number=0, first_row=0, rows=1_000, chunks=chunks)
+    assert not group.is_wide
+    assert group.batch_rows(8_192) == ALIGNED_ROWS  # rounding would depend on the size of smaller batches
+    assert group.batch_rows(5) == 5
 
 
 def test_a_dictionary_is_released_when_it_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
