@@ -46,8 +46,8 @@ SCORELINE = str(Path(sys.executable).with_name("scoreline"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run more than two test processes per available core: four of five begin with tests that wait for services."""
-    return 2 * joblib.cpu_count() + 1
+    """Run two test processes per available core, because a test spends half of its time waiting for services."""
+    return 2 * joblib.cpu_count()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
