@@ -93,9 +93,11 @@ def test_faults_one_after_another_while_two_connections_read_lose_and_double_no_
         rig.redis.flushall()  # so that another process reads, too, while the first goes on
         wait_for_readers()
         assert read_staged(rig.store, job.job_id) is None
+        # When a row changes that the readers still see as it was, and the server dies
+        database.run("SET synchronous_commit = on; UPDATE numbers SET x = id + 0.5 WHERE id = 5")
         database.server.kill()
     database.server.start()
-    database.run("UPDATE numbers SET x = id + 0.5 WHERE id = 5")
+    # Then all rows are read again, as they are now
     verify(rig, rig.end(job))
 
 
