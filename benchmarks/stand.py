@@ -102,6 +102,11 @@ class Stand:
         """The environment variables with which a process finds the store and the broker."""
         return self._stack.environ
 
+    def restart_worker(self) -> None:
+        """Stop the worker, and start it again with new processes."""
+        self._stack.stop_clients()
+        self._stack.start_worker(self._processes, self._settings)
+
     def start_beat(self) -> None:
         """Start beat beside the worker."""
         self._stack.start_beat()
