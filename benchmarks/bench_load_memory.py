@@ -2,14 +2,13 @@
 
 Claim: the larger of the two peaks is at most 1.05 times the smaller one, for an upsert into an empty table, and for one
 of rows that the table has already. Each load has a fresh worker. The anonymous memory of its pool processes is sampled
-every 5 ms.
+every 2 ms.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow as pa
 from sklearn.linear_model import LinearRegression
 
 from benchmarks.bench_postgres import COLUMNS, postgres, settings, upsert
-from benchmarks.measure import positive, private_bytes, record_figure, table
+from benchmarks.measure import PeakMemory, positive, record_figure, table
 from benchmarks.stand import Stand
 
 ROWS, LIMIT = (2_000_000, 20_000_000), 1.05
@@ -74,24 +73,13 @@ def score(stand: Stand, rows: int) -> str:
 def peak(stand: Stand, job_id: str) -> float:
     """Load a job with a fresh worker. Return the largest memory of one of its processes in MiB."""
     stand.restart_worker()
-    pool, over, most = stand.pool(), threading.Event(), 0
-
-    def sample() -> None:
-        nonlocal most
-        while not over.wait(0.005):
-            most = max(most, *(private_bytes(process.pid) for process in pool))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
+    pool = stand.pool()
+    with PeakMemory(*(process.pid for process in pool)) as memory:
         seconds = upsert(stand, job_id)
-    finally:
-        over.set()
-        thread.join()
     if set(stand.pool()) != set(pool):
         raise RuntimeError("a process of the pool was replaced: its memory is not all that was used")
-    print(f"{job_id}: {seconds:.1f} s, {most / (1 << 20):.0f} MiB", flush=True)
-    return most / (1 << 20)
+    print(f"{job_id}: {seconds:.1f} s, {memory.peak / (1 << 20):.0f} MiB", flush=True)
+    return memory.peak / (1 << 20)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,21 @@
 """Compare the peak private memory of a worker process in a job of 40 million rows and in a job of 2 million rows.
 
 Claim: the larger of the two peaks is at most 1.05 times the smaller one. The model is a logistic regression. The
-anonymous memory of each pool process is sampled every 5 ms. At the end, the pool must still have the same processes.
+anonymous memory of each pool process is sampled every 2 ms. At the end, the pool must still have the same processes.
 Each job has a fresh worker, which first scores 2 million rows, so that the pace of the model is known.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
-import threading
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 
 from benchmarks import work
-from benchmarks.measure import RESULTS, positive, private_bytes, record_figure, table
+from benchmarks.measure import RESULTS, PeakMemory, positive, record_figure, table
 from benchmarks.stand import Stand
 
 ROWS, LIMIT = 2_000_000, 1.05
@@ -35,26 +32,13 @@ def peak(folder: Path, times: int) -> float:
             for file in files:
                 stand.store.put(f"in/{number:02}/{file.name}", file.read_bytes())
         stand.score("logistic", "in/00/", features=features)
-        pool, over, most = stand.pool(), threading.Event(), 0
-
-        def sample() -> None:
-            nonlocal most
-            while not over.wait(0.005):
-                for process in pool:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        most = max(most, private_bytes(process.pid))
-
-        thread = threading.Thread(target=sample)
-        thread.start()
-        try:
+        pool = stand.pool()
+        with PeakMemory(*(process.pid for process in pool)) as memory:
             done = stand.score("logistic", "in/", features=features)
-        finally:
-            over.set()
-            thread.join()
         if set(stand.pool()) != set(pool):
             raise RuntimeError("a process of the pool was replaced: its memory is not all that was used")
-        print(f"{done.rows:,} rows in {done.seconds:.1f} s: {most / (1 << 20):.0f} MiB", flush=True)
-        return most / (1 << 20)
+        print(f"{done.rows:,} rows in {done.seconds:.1f} s: {memory.peak / (1 << 20):.0f} MiB", flush=True)
+        return memory.peak / (1 << 20)
 
 
 def main() -> None:

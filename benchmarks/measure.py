@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,22 @@ def in_fresh_process(module: str, environ: Mapping[str, str], *arguments: str) -
 
 
 class PeakMemory:
-    """Samples the private memory (USS) of this process in a `with` block every 2 ms; `peak` is the maximum in bytes."""
+    """Samples the private memory (USS) of processes in a `with` block every 2 ms.
+
+    `before` and `peak` are the first and the largest number of bytes of a process.
+
+    Parameters
+    ----------
+    pids : int
+        The processes. Default: this one.
+    """
+
+    def __init__(self, *pids: int) -> None:
+        self._processes = [psutil.Process(pid) for pid in pids or (None,)]
 
     def __enter__(self) -> PeakMemory:
         self._stop = threading.Event()
-        self.before = self.peak = private_bytes()
+        self.before = self.peak = max(private_bytes(process.pid) for process in self._processes)
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
         return self
@@ -45,10 +56,11 @@ class PeakMemory:
         self._thread.join()
 
     def _sample(self) -> None:
-        process = psutil.Process()
-        while not self._stop.is_set():
-            self.peak = max(self.peak, process.memory_info().rss - process.memory_info().shared)
-            time.sleep(0.002)
+        while not self._stop.wait(0.002):
+            for process in self._processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    info = process.memory_info()
+                    self.peak = max(self.peak, info.rss - info.shared)
 
 
 def private_bytes(pid: int | None = None) -> int:
