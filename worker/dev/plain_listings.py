@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import parse_qs, quote
 from xml.sax.saxutils import escape
 
-from moto.s3.models import FakeBucket, FakeKey, S3Backend
+from moto.s3.models import FakeBucket, FakeKey
 from moto.utilities.utils import md5_hash
 
-from scoreline.worker.dev.plain_reads import has_unknown_headers, is_signed
-from scoreline.worker.dev.strict import App, Start
+from scoreline.worker.dev.plain_reads import Plain, has_unknown_headers, is_signed
+from scoreline.worker.dev.strict import Start
 
 _BUCKET = re.compile(r"/([a-z0-9.-]+)/?", re.ASCII)
 _OPTIONS = frozenset(
@@ -29,20 +29,8 @@ _PAGE_KEYS = "1000"
 _BEGIN = '<?xml version="1.0" encoding="utf-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
 
 
-class PlainListings:
-    """Lists objects in the memory of moto. All other requests, and all that would fail, are passed on to moto.
-
-    Parameters
-    ----------
-    app : WSGI application
-        Moto's S3 server.
-    backend : S3Backend
-        The buckets of that server.
-    """
-
-    def __init__(self, app: App, backend: S3Backend) -> None:
-        self._app = app
-        self._backend = backend
+class PlainListings(Plain):
+    """Lists objects. Requests that would fail are passed on, too."""
 
     def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         """Answer one request."""

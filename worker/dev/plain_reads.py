@@ -23,8 +23,8 @@ _OPTIONS = ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_
 _KNOWN = ("HTTP_X_AMZ_CONTENT_SHA256", "HTTP_X_AMZ_DATE", "HTTP_X_AMZ_SECURITY_TOKEN")
 
 
-class PlainReads:
-    """Reads objects from the memory of moto. All other requests, and all that would fail, are passed on to moto.
+class Plain:
+    """Answers some requests from the memory of moto. All others are passed on to moto.
 
     Parameters
     ----------
@@ -37,6 +37,10 @@ class PlainReads:
     def __init__(self, app: App, backend: S3Backend) -> None:
         self._app = app
         self._backend = backend
+
+
+class PlainReads(Plain):
+    """Reads objects. Requests that would fail are passed on, too."""
 
     def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         """Answer one request."""

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from moto.s3.models import FakeBucket, FakeKey, S3Backend
 
-from scoreline.worker.dev.plain_reads import has_unknown_headers, is_plain
+from scoreline.worker.dev.plain_reads import Plain, has_unknown_headers, is_plain
 from scoreline.worker.dev.strict import App, Start, refuse
 
 MAX_BYTES = 1 << 20
@@ -23,20 +23,11 @@ _META = "HTTP_X_AMZ_META_"
 _OPTIONS = ("HTTP_CONTENT_MD5", "HTTP_CONTENT_ENCODING", "HTTP_CACHE_CONTROL", "HTTP_RANGE", "HTTP_IF_MODIFIED_SINCE")
 
 
-class PlainWrites:
-    """Writes, looks up and deletes objects in the memory of moto. Requests with options are passed on to moto.
-
-    Parameters
-    ----------
-    app : WSGI application
-        Moto's S3 server.
-    backend : S3Backend
-        The buckets of that server.
-    """
+class PlainWrites(Plain):
+    """Writes, looks up and deletes objects. Requests with options are passed on."""
 
     def __init__(self, app: App, backend: S3Backend) -> None:
-        self._app = app
-        self._backend = backend
+        super().__init__(app, backend)
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
