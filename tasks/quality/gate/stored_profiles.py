@@ -64,20 +64,15 @@ def remember_profile(uri: str, data: bytes, profile: Profile) -> None:
     """Remember the profile of a document that was just written, so that `read_profile` need not decode it."""
     if len(data) > _MAX_REMEMBERED_BYTES:
         return
-    with _lock:
-        _remembered[uri, data] = profile
-        if len(_remembered) > _REMEMBERED:
-            _remembered.popitem(last=False)
+    _remember(_remembered, _REMEMBERED, (uri, data), profile)
 
 
 def _decoded(uri: str, data: bytes, decode: Callable[[], Profile]) -> Profile:
     """Decode a profile, unless the same bytes of the same object are remembered."""
     if len(data) > _MAX_REMEMBERED_BYTES:
         return _decoded_large(uri, data, decode)
-    with _lock:
-        if (known := _remembered.get((uri, data))) is not None:
-            _remembered.move_to_end((uri, data))
-            return known
+    if (known := _recalled(_remembered, (uri, data))) is not None:
+        return known
     profile = decode()
     remember_profile(uri, data, profile)
     return profile
@@ -93,19 +88,27 @@ def _decoded_large(uri: str, data: bytes, decode: Callable[[], Profile]) -> Prof
     except ModuleNotFoundError:  # who makes a report need not have the packages of a worker
         return decode()
     name = uri, hashlib.sha256(data).digest()
-    with _lock:
-        if (text := _packed.get(name)) is not None:
-            _packed.move_to_end(name)
-    if text is not None:
-        return unpack(text)
+    if (known := _recalled(_packed, name)) is not None:
+        return unpack(known)
     profile = decode()
     text = pack(profile)
     if len(text) <= _MAX_PACKED_BYTES:
-        with _lock:
-            _packed[name] = text
-            if len(_packed) > _PACKED:
-                _packed.popitem(last=False)
+        _remember(_packed, _PACKED, name, text)
     return profile
+
+
+def _recalled[V](remembered: OrderedDict[tuple[str, bytes], V], name: tuple[str, bytes]) -> V | None:
+    with _lock:
+        if (known := remembered.get(name)) is not None:
+            remembered.move_to_end(name)
+        return known
+
+
+def _remember[V](remembered: OrderedDict[tuple[str, bytes], V], most: int, name: tuple[str, bytes], value: V) -> None:
+    with _lock:
+        remembered[name] = value
+        if len(remembered) > most:
+            remembered.popitem(last=False)
 
 
 def read_baseline(store: ObjectStore, manifest: Manifest) -> Profile | None:

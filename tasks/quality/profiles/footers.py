@@ -102,8 +102,7 @@ class HistogramSum:
             self._level, self._buckets = level, coarsened(self._buckets, self._level - level)
             self._level, self._buckets, self._counts = join_buckets(level, self._buckets, self._counts, self.limit)
         places = np.searchsorted(self._buckets, buckets)
-        known = len(self._buckets) and bool((self._buckets.take(places, mode="clip") == buckets).all())
-        if known:
+        if (self._buckets.take(places, mode="clip") == buckets).all():
             self._counts += np.bincount(places, counts, len(self._counts)).astype(np.int64)
             return
         self._level, self._buckets, self._counts = join_buckets(
