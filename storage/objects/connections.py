@@ -96,7 +96,7 @@ class Connections:
             if connection.sock is None:
                 self._open(connection)
             connection.sock.sendall(_message(method, path, {"Host": self.host, **headers}, body))
-            answer = _Answer(connection.sock, method)
+            answer = _Answer(connection.sock, method=method)
             answer.begin()
             if answer.will_close:
                 connection.close()  # the response keeps the socket until its body is read
@@ -166,10 +166,7 @@ class _Answer(HTTPResponse):
 
     fields: dict[str, str]
     """The headers, with their names in lower case."""
-
-    def __init__(self, sock: socket.socket, method: str) -> None:
-        super().__init__(sock, method=method)
-        self._is_head = method == "HEAD"
+    _method: str
 
     def begin(self) -> None:
         """Read the status and the headers."""
@@ -185,7 +182,7 @@ class _Answer(HTTPResponse):
         self.chunk_left = None
         size = fields.get("content-length", "")
         self.length = int(size) if size.isascii() and size.isdecimal() and not encoding else None
-        if status in _WITHOUT_BODY or self._is_head:
+        if status in _WITHOUT_BODY or self._method == "HEAD":
             self.length = 0
         named = fields.get("connection", "").lower()
         stays = "close" not in named if is_newest else "keep-alive" in named

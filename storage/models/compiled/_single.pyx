@@ -548,7 +548,9 @@ def find_leaves(
             read_matrix[double](x, &rows)
         else:
             read_matrix[float](x, &rows)
-        return find(&rows, tree, nodes.shape[0] // <int64_t> sizeof(Node), checked, missing_allowed, wanted) if rows.n else True
+        if not rows.n:
+            return True
+        return find(&rows, tree, nodes.shape[0] // <int64_t> sizeof(Node), checked, missing_allowed, wanted)
     finally:
         free(rows.columns)
 
