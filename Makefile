@@ -44,7 +44,7 @@ docs: setup ## Build the documentation into .scoreline/docs; warnings are errors
 	@$(BIN)/sphinx-build -W --keep-going -q -d .scoreline/doctrees docs .scoreline/docs
 	@echo "built .scoreline/docs/index.html"
 
-bench: setup ## Run the benchmarks (75 minutes; QUICK=1: 5 minutes)
+bench: setup ## Run the benchmarks (2 hours; QUICK=1: 5 minutes)
 	@scripts/bench $(if $(filter-out 0,$(QUICK)),quick)
 
 fuzz: setup ## Run the property tests on random examples for MINUTES (default 10), from SEED

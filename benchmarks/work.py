@@ -1,4 +1,4 @@
-"""The same work for every contender: two million rows of twenty columns in eight Parquet files, and four models.
+"""The same work for every contender: two million rows of twenty columns in eight Parquet files, and six models.
 
 `prepared` makes these files and models from a fixed seed, unless they exist.
 """
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sklearn
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
@@ -32,7 +32,7 @@ LEAST_ROWS = 160_000
 FILES = 8
 PROCESSES = 2
 COLUMNS = tuple(f"x{number}" for number in range(20))
-MODELS = ("logistic", "boosting", "forest", "text")
+MODELS = ("logistic", "boosting", "gradient-boosting", "forest", "deep-forest", "text")
 SHAPED = ("groups", "fewer-files")
 """Shapes of `benchmarks.shapes` that peers score too, by models of the same names."""
 SHAPED_COLUMNS = 18
@@ -159,7 +159,9 @@ def _fitted(random: Any) -> Iterator[tuple[str, Any]]:
     y = (x[:, 0] + x[:, 1] * x[:, 2] + random.normal(size=len(x)) > 0).astype(int)
     yield "logistic", make_pipeline(StandardScaler(), LogisticRegression()).fit(x, y)
     yield "boosting", HistGradientBoostingClassifier(max_iter=100, random_state=0).fit(x, y)
+    yield "gradient-boosting", GradientBoostingClassifier(random_state=0).fit(x, y)
     yield "forest", RandomForestClassifier(100, max_depth=10, random_state=0, n_jobs=1).fit(x, y)
+    yield "deep-forest", RandomForestClassifier(100, random_state=0, n_jobs=1).fit(x, y)
     texts = next(_texts(random, 160_000))["text"].to_pylist()[:20_000]
     kinds = np.array([text.count("good") > text.count("bad") for text in texts]).astype(int)
     yield "text", make_pipeline(TfidfVectorizer(), SGDClassifier(loss="log_loss", random_state=0)).fit(texts, kinds)
