@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoreline.storage.prefetch import prefetched
 from scoreline.storage.process_memory import own_memory, shrink_heap
 from scoreline.storage.reused_memory import ReusedMemory
 from scoreline.storage.tables.base import align
@@ -166,7 +168,9 @@ class WideReader(RowGroupReader):
     def _decode(self, stop: int, shared: Disk | None = None) -> Window:
         """Decode the next rows up to `stop`, or as many as fit into a window. Share all of them if there is `shared`.
 
-        From the second slice on, a full window is decoded, because this reader may read the next slice as well.
+        From the second slice on, a full window is decoded, because this reader may read the next slice as well. Rows to
+        share are decoded in a thread of their own, while earlier columns are written: no other process of this worker
+        can begin with the job until all of them are there.
         """
         is_later_slice = self._stop not in (0, stop)
         self._stop = 0 if shared is not None else stop
@@ -180,6 +184,19 @@ class WideReader(RowGroupReader):
             window = to_share = shared.open_shared(sizes)
         else:
             window = PackedWindow(self._schema, sizes) if self._disk is None else self._disk.open_window(sizes)
+        decoded = self._decoded(edges)
+        with contextlib.closing(decoded if shared is None else prefetched(decoded)) as blocks:
+            for columns in blocks:
+                for name, column in columns:
+                    window.add(name, column)
+                del columns, column  # free them before more columns are decoded
+        if shared is not None:
+            shared.publish(to_share)
+        shrink_heap()  # the rows and their features take most memory now
+        return window
+
+    def _decoded(self, edges: list[int]) -> Generator[list[tuple[str, pa.ChunkedArray]]]:
+        """Yield the columns of the rows from the first to the last edge, some columns at a time."""
         planned = self._plan()
         allocate = _Slots(len(planned)).allocate
         fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=allocate)
@@ -190,19 +207,16 @@ class WideReader(RowGroupReader):
         try:
             for names in column_blocks(self._schema.names, self._group.chunks):
                 decoded = _first_rows(opened, self._group.number, names, edges[-1])
-                for name in names:
-                    window.add(name, decoded.column(name).slice(edges[0]))
-                del decoded
                 left -= sum(self._group.column_bytes.get(name, 0) for name in names) * share
+                columns = [(name, decoded.column(name).slice(edges[0])) for name in names]
+                del decoded
+                yield columns
+                del columns
                 fetcher.limit(min(_FETCH_BYTES, _LAST_BYTES + int(left)))  # before stored bytes make room for others
                 file.release_taken()
         finally:
             file.close()
             fetcher.close()
-        if shared is not None:
-            shared.publish(to_share)
-        shrink_heap()  # the rows and their features take most memory now
-        return window
 
     def _edges(self, start: int, stop: int) -> list[int]:
         """Return the edges of the batches of the next window, counted from the beginning of the group.

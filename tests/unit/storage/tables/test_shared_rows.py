@@ -20,7 +20,7 @@ import pytest
 from scoreline.storage import scratch_files
 from scoreline.storage.errors import InputChanged, UnreadableInput
 from scoreline.storage.scratch_files import open_files
-from scoreline.storage.tables import row_groups
+from scoreline.storage.tables import row_groups, windows
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.column_file import ColumnFile
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -101,6 +101,30 @@ def test_processes_do_not_fetch_what_planning_has_decoded(tmp_path: Path, files:
         starts = [int(rows.numbers[0]) for rows in found]
         assert starts == [start, *range((start // BATCH + 1) * BATCH, stop, BATCH)]
     assert store.asked < 1_000
+
+
+def test_columns_are_decoded_while_earlier_ones_are_written(
+    tmp_path: Path, files: list[BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = table()
+    _, source = put(tmp_path, data)
+    add, first_rows = ColumnFile.add, windows._first_rows
+    writers, decoders = set[int](), set[int]()
+
+    def write(self: ColumnFile, name: str, column: pa.ChunkedArray) -> None:
+        writers.add(threading.get_ident())
+        add(self, name, column)
+
+    def decode(*arguments: Any) -> pa.Table:
+        decoders.add(threading.get_ident())
+        return first_rows(*arguments)
+
+    monkeypatch.setattr(ColumnFile, "add", write)
+    monkeypatch.setattr(windows, "_first_rows", decode)
+    plan(files, source, data.schema)
+    assert writers == {threading.get_ident()}
+    assert len(decoders) == 1
+    assert not writers & decoders
 
 
 def test_the_thread_that_deletes_rows_ends_without_a_word_if_its_file_is_closed() -> None:
