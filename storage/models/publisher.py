@@ -71,9 +71,9 @@ class Publisher:
         """Store a new version and return its manifest.
 
         The bytes of the files are read once. They are hashed and uploaded while a fresh process unpickles them. Each
-        uploaded file is read back and compared while the next one is uploaded, or while the process finishes loading.
-        If anything fails, the files are deleted. The manifest is written last, so that the version exists only once it
-        is complete.
+        uploaded file is verified, by its ETag or by reading it back, while the next one is uploaded, or while the
+        process finishes loading. If anything fails, the files are deleted. The manifest is written last, so that the
+        version exists only once it is complete.
 
         Parameters
         ----------

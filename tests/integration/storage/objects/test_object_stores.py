@@ -30,6 +30,7 @@ from scoreline.storage.objects.base import CREATE, IfMatch, ObjectStore, exists
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.objects.r2 import R2Store
+from scoreline.storage.objects.writer import ObjectWriter
 from scoreline.storage.settings import R2Settings
 from scoreline.tasks.job.documents import read_job
 from scoreline.worker.dev.stack import Stack
@@ -124,6 +125,14 @@ def test_an_upload_makes_its_object_appear_as_a_whole(store: ObjectStore, key: s
     got = store.get(key)
     assert got.data == part + b"end"
     assert (info.size, info.etag, dict(got.info.metadata)) == (len(part) + 3, got.info.etag, {"rows": "3"})
+
+
+@pytest.mark.parametrize("size", [1, (9 << 20) + 1], ids=["one request", "in parts"])
+def test_the_etag_of_an_s3_server_proves_what_it_received(store: ObjectStore, key: str, size: int) -> None:
+    with ObjectWriter(store, key, confirm=True) as out:
+        out.write(os.urandom(size))
+        out.complete()
+    assert out.confirmed == isinstance(store, R2Store)
 
 
 def test_an_upload_does_not_replace_an_object_that_appeared_meanwhile(store: ObjectStore, key: str) -> None:
