@@ -51,7 +51,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Share the compiling of test modules among the processes of a run."""
+    """Share the compiling of test modules among the processes of a run, and import them without garbage collection.
+
+    The collector would walk all modules again and again, and would find hardly any garbage.
+    """
+    gc.disable()
     number, processes = processes_of(session.config)
     if processes > 1:
         compile_modules(session.config, modules_of_tests()[number::processes])
@@ -69,6 +73,7 @@ def pytest_collection_finish() -> None:
     At the end, modules must not stay frozen, or DuckDB reports that its types were leaked.
     """
     gc.freeze()
+    gc.enable()
     atexit.register(gc.unfreeze)
 
 
