@@ -51,14 +51,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Share the compiling of test modules among the processes of a run, and import them without garbage collection.
-
-    The collector would walk all modules again and again, and would find hardly any garbage.
-    """
-    gc.disable()
+    """Share the compiling of test modules among the processes of a run."""
     number, processes = processes_of(session.config)
     if processes > 1:
         compile_modules(session.config, modules_of_tests()[number::processes])
+
+
+def pytest_collectstart() -> None:
+    """Import test modules without garbage collection, which would walk all of them again and again, and find little.
+
+    The process that hands out the tests to others collects none, and keeps its garbage collection.
+    """
+    gc.disable()
 
 
 @pytest.hookimpl(trylast=True)
