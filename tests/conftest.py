@@ -57,6 +57,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         compile_modules(session.config, modules_of_tests()[number::processes])
 
 
+def pytest_collectstart() -> None:
+    """Import test modules without garbage collection, which would walk all of them again and again, and find little.
+
+    The process that hands out the tests to others collects none, and keeps its garbage collection.
+    """
+    gc.disable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let all processes of a run but one begin with tests that wait."""
@@ -69,6 +77,7 @@ def pytest_collection_finish() -> None:
     At the end, modules must not stay frozen, or DuckDB reports that its types were leaked.
     """
     gc.freeze()
+    gc.enable()
     atexit.register(gc.unfreeze)
 
 

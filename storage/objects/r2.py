@@ -418,7 +418,7 @@ class R2Store:
             except ClientError as error:
                 if failures.status_of(error) != 429 or attempt == _THROTTLED_ATTEMPTS:
                     raise
-                time.sleep(_SAME_KEY_S * random.uniform(1, 1 + attempt))
+                time.sleep(self.rewrite_after_s * random.uniform(1, 1 + attempt))
         raise AssertionError("there is at least one attempt")
 
     def _translate(self, error: Exception, verb: str, key: str) -> StoreError:

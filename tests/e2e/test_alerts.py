@@ -6,6 +6,7 @@ import asyncio
 import email
 import email.policy
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,8 +18,9 @@ from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.storage.models.manager import ModelStorageManager
-from scoreline.tasks.alerts.sending import read_waiting
+from scoreline.tasks.alerts.sending import GATHER, read_waiting
 from scoreline.tasks.client import Client
+from scoreline.tasks.job.alert import Alert
 from scoreline.tasks.schedules.schedule import State
 from scoreline.worker.dev.stack import Stack
 from tests.support.waiting import wait_until
@@ -85,7 +87,11 @@ def test_people_receive_mail_about_a_failed_job_and_a_refused_slot(own: Stack, m
     store.put(keys.schedule_state("hourly"), State(through=two_hours_ago).to_json())
     client.queue.send("scoreline.tick")
     wait_until(lambda: {"failed", "refused"} <= {alert.event for alert in read_waiting(store)}, "two alerts")
-    # When Redis is emptied, and the clock goes on
+    # When the time has passed in which an alert waits for others, Redis is emptied, and the clock goes on
+    for info in list(store.list(keys.ALERTS)):
+        alert = Alert.from_json(store.get(info.key).data)
+        earlier = (datetime.fromisoformat(alert.at) - GATHER).isoformat()
+        store.put(info.key, replace(alert, at=earlier).to_json())
     with redis.Redis.from_url(own.environ["REDIS_URL"]) as server:
         server.flushall()
 

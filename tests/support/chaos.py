@@ -16,6 +16,7 @@ from typing import Any
 
 from scoreline.worker.dev.s3 import serve
 from scoreline.worker.dev.strict import App, Start, StrictR2, refuse
+from tests.support.quick_writes import BETWEEN_WRITES_S
 
 OBSERVER = "observer"
 _REFUSALS = {
@@ -34,7 +35,7 @@ class Chaos:
     """
 
     def __init__(self, app: App) -> None:
-        self._app = StrictR2(app)
+        self._app = StrictR2(app, BETWEEN_WRITES_S)
         self._lock = threading.Lock()
         self._rules: dict[str, Any] = {}
         self._chance = random.Random(0)

@@ -30,6 +30,7 @@ from scoreline.tasks.job.documents import Status, read_job
 from scoreline.tasks.job.plan_file import PlanFile
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.worker.dev.stack import make_bucket
+from tests.support import quick_writes
 from tests.support.chaos import OBSERVER
 from tests.support.estimators import Paced
 from tests.support.proving import proved_here
@@ -65,6 +66,7 @@ class Rig:
 
     def __enter__(self) -> Self:
         self.stack.__enter__()
+        self.stack.environ |= quick_writes.hurry(self.stack.environ)
         self._environ = dict(self.stack.environ)
         self._connect()
         return self

@@ -37,6 +37,7 @@ import botocore.session
 from scoreline.worker import allocator
 from scoreline.worker.dev import guard
 from scoreline.worker.dev.stack import Guard, Stack
+from tests.support import quick_writes
 from tests.support.waiting import HANG_S
 
 _LONGEST_MESSAGE = 1 << 20
@@ -229,6 +230,7 @@ def _guard(arguments: list[str], environ: dict[str, str], folder: str, installed
         del sys.modules[name]  # so that the fork imports the module from the new `sys.path`
     os.environ.clear()
     os.environ.update(environ)
+    quick_writes.follow(environ)
     guard.ignore_signals()
     if (pid := os.fork()) != 0:
         code = guard.watch(cast("subprocess.Popen[bytes]", _Child(pid)), lifeline)

@@ -30,10 +30,13 @@ class StrictR2:
     ----------
     app : WSGI application
         The S3 server.
+    seconds_between_writes : float
+        How long a second write to a key is refused.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, seconds_between_writes: float = SECONDS_BETWEEN_WRITES) -> None:
         self._app = app
+        self._seconds_between_writes = seconds_between_writes
         self._lock = threading.Lock()
         self._written: dict[str, float] = {}
         self._parts: dict[str, dict[int, int]] = {}
@@ -57,7 +60,7 @@ class StrictR2:
             return None
         with self._lock:
             last = self._written.get(environ["PATH_INFO"])
-        if last is not None and time.monotonic() - last < SECONDS_BETWEEN_WRITES:
+        if last is not None and time.monotonic() - last < self._seconds_between_writes:
             return (
                 "429 Too Many Requests",
                 "TooManyRequests",

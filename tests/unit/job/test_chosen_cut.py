@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoreline.storage.tables.base import Span
@@ -144,6 +144,7 @@ works = st.builds(
 groups = st.lists(st.sampled_from([0, 1, 200, 65_536, 300_000, GROUP, 5_000_000]), max_size=12)
 
 
+@settings(max_examples=settings().max_examples * 2 // 5)  # each example cuts up to 48 row groups
 @given(files=st.lists(st.tuples(groups, st.booleans()), max_size=4), work=works)
 def test_each_row_is_in_one_part_and_no_cut_ends_much_earlier(files: list[tuple[list[int], bool]], work: Work) -> None:
     inputs = [file(*counts, key=str(number), by_rows=by) for number, (counts, by) in enumerate(files)]

@@ -415,7 +415,8 @@ def test_any_other_answer_is_left_to_the_client(
 ) -> None:
     store, key = R2Store(settings_of(stack), "scoreline"), f"{folder}/k"
     store.put(key, DATA, metadata={"rows": "3"})
-    time.sleep(store.rewrite_after_s)
+    if act == "put":
+        time.sleep(store.rewrite_after_s)
     acts: dict[str, Callable[[], Any]] = {
         "put": lambda: store.put(key, b"new"),
         "head": lambda: store.head(key),
