@@ -223,7 +223,7 @@ def _own_groups(store: ObjectStore, key: str, columns: Sequence[str], share: int
     memory = np.empty(size, np.uint8)
 
     def fetch(start: int, stop: int) -> None:
-        store.get(key, byte_range=(start, stop), into=memoryview(memory)[start:stop])
+        store.get(key, byte_range=(start, stop), into=[memoryview(memory)[start:stop]])
 
     fetch(max(0, size - _FOOTER_BYTES), size)
     footer = int.from_bytes(memory[-8:-4].tobytes(), "little") + 8

@@ -96,15 +96,15 @@ class ObjectStore(Protocol):
         *,
         byte_range: tuple[int, int] | None = None,
         if_match: str | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] | None = None,
     ) -> StoredObject:
         """Read an object. With a `byte_range` of ``(start, stop)``, read only the bytes ``start <= i < stop``.
 
         Parameters
         ----------
-        into : memoryview, optional
-            Buffer to read the bytes into, at least as long as the range. If a buffer is given, `StoredObject.data`
-            stays empty.
+        into : sequence of memoryview, optional
+            Buffers to read the bytes into, one after another. Together they are at least as long as the range. If
+            buffers are given, `StoredObject.data` stays empty.
 
         Raises
         ------

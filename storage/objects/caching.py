@@ -33,7 +33,7 @@ class CachingStore(ForwardingStore):
         *,
         byte_range: tuple[int, int] | None = None,
         if_match: str | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] | None = None,
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         cached = self._cached.get(key)
@@ -46,8 +46,10 @@ class CachingStore(ForwardingStore):
             raise PreconditionFailed(f"{self.uri(key)} was changed since it was read")
         start, stop = byte_range or (0, cached.info.size)
         data = cached.data[start:stop]
-        if into is not None:
-            into[: len(data)] = data
+        left = memoryview(data)
+        for buffer in into or ():
+            buffer[: len(left)] = left[: len(buffer)]
+            left = left[len(buffer) :]
         return StoredObject(info=cached.info, data=data if into is None else b"")
 
     def head(self, key: str) -> ObjectInfo:

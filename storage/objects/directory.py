@@ -24,6 +24,8 @@ from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMo
 _META = ".meta"
 _TMP = ".tmp"
 _NO_METADATA: Mapping[str, str] = {}
+_BUFFERS_AT_ONCE = 512
+"""Maximum number of buffers to fill with a single call of the system. Linux allows 1,024."""
 _MAX_KEY_BYTES = 1024  # the limit of R2, so that every key that is valid here is also valid in R2
 
 
@@ -51,7 +53,7 @@ class DirectoryStore:
         *,
         byte_range: tuple[int, int] | None = None,
         if_match: str | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] | None = None,
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         requests.note("b")
@@ -63,8 +65,8 @@ class DirectoryStore:
                 start, stop = byte_range or (0, info.size)
                 file.seek(start)
                 if into is not None:
-                    wanted = into[: max(0, min(stop, info.size) - start)]
-                    if file.readinto(wanted) < len(wanted):
+                    wanted = max(0, min(stop, info.size) - start)
+                    if not _fill(file.fileno(), start, wanted, into):
                         raise PreconditionFailed(f"{self.uri(key)} was changed while it was read")
                     return StoredObject(info=info, data=b"")
                 return StoredObject(info=info, data=file.read(max(0, stop - start)))
@@ -285,6 +287,25 @@ class _FileUpload:
         self._file.close()
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
+
+
+def _fill(file: int, start: int, size: int, buffers: Sequence[memoryview]) -> bool:
+    """Read bytes of a file into buffers, one after another. Return False if the file ends before all were read."""
+    left: list[memoryview] = []
+    for buffer in buffers:
+        left.append(buffer[:size])
+        size -= len(left[-1])
+    left = [buffer for buffer in left if len(buffer)]
+    while left:
+        count = os.preadv(file, left[:_BUFFERS_AT_ONCE], start)
+        if not count:
+            return False
+        start += count
+        while left and count >= len(left[0]):
+            count -= len(left.pop(0))
+        if count:
+            left[0] = left[0][count:]
+    return True
 
 
 def _etag(stat: os.stat_result) -> str:

@@ -27,7 +27,7 @@ class ForwardingStore:
         *,
         byte_range: tuple[int, int] | None = None,
         if_match: str | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] | None = None,
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`)."""
         return self._read(key).get(key, byte_range=byte_range, if_match=if_match, into=into)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from scoreline.storage.objects.base import ObjectStore, StoredObject
 from scoreline.storage.objects.forwarding import ForwardingStore
@@ -29,7 +29,7 @@ class GatedStore(ForwardingStore):
         *,
         byte_range: tuple[int, int] | None = None,
         if_match: str | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] | None = None,
     ) -> StoredObject:
         """Wait, then read an object or a range of it (see `ObjectStore.get`)."""
         self._gate()

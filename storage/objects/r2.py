@@ -146,7 +146,7 @@ class R2Store:
         *,
         byte_range: tuple[int, int] | None = None,
         if_match: str | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] | None = None,
     ) -> StoredObject:
         """Read an object or a range of it (see `ObjectStore.get`). If the body is cut short, request the rest.
 
@@ -467,9 +467,10 @@ def _size_of(answer: Mapping[str, Any], position: int | None) -> int | None:
 class _Received:
     """The bytes of an object that were received so far."""
 
-    def __init__(self, into: memoryview | None) -> None:
+    def __init__(self, into: Sequence[memoryview] | None) -> None:
         self.size = 0
-        self._into = into
+        self._into = None if into is None else [buffer for buffer in into if len(buffer)]
+        """The buffers to fill, without the bytes that have been filled already."""
         self._blocks: list[bytes] = []
 
     def read_from(self, body: Any, size: int) -> int:
@@ -478,7 +479,10 @@ class _Received:
             self._blocks.append(body.read(size))
             count = len(self._blocks[-1])
         else:
-            count = body.readinto(self._into[self.size : self.size + size])
+            count = body.readinto(self._into[0][:size])
+            self._into[0] = self._into[0][count:]
+            if not len(self._into[0]):
+                self._into.pop(0)
         self.size += count
         return count
 

@@ -4,69 +4,65 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 
 from scoreline.storage.tables.base import Pinned
-from scoreline.storage.tables.fetching import Fetcher, Request, discard
+from scoreline.storage.tables.fetching import Fetcher, Request
 from scoreline.storage.tables.parquet_chunks import Chunk
-from scoreline.storage.tables.parquet_pages import page_of_nulls, read_header
+from scoreline.storage.tables.parquet_pages import Page, page_of_nulls, read_header
 from scoreline.storage.tables.ranged import RangedFile
 
-_BLOCK_BYTES = 1 << 20
-"""The memory of a request is freed in steps of this many bytes, while Arrow reads the rest."""
-
-_HEADER_BYTES = 16 << 10
-"""Maximum size in bytes of the header of a page. Arrow assumes the same size at first."""
+_HEADER_BYTES = (512, 16 << 10)
+"""Usual and maximum size in bytes of the header of a page."""
+_NULLS_BYTES = len(page_of_nulls(1 << 40))
+"""Upper limit for the size of a page of nulls."""
 
 
 class _Piece:
     """The part of a request that belongs to one chunk."""
 
-    __slots__ = ("data", "discarded", "offset", "size", "start")
+    __slots__ = ("_begin", "_block_bytes", "_blocks", "start", "stop")
 
-    def __init__(self, data: memoryview, offset: int, size: int, start: int) -> None:
-        self.data = data
-        """All bytes of the request, not only those of the piece."""
-        self.offset = offset
-        self.size = size
+    def __init__(self, request: Request, data: Sequence[memoryview], start: int, stop: int) -> None:
+        size = self._block_bytes = len(data[0])
+        first = (start - request.start) // size
+        self._blocks = deque(data[first : -(-(stop - request.start) // size)])
+        self._begin = request.start + first * size
+        """Position in the object of the first block."""
         self.start = start
-        """Position of the piece in the object."""
-        self.discarded = 0
+        """Position in the object of the first byte that was not released."""
+        self.stop = stop
 
-    @property
-    def stop(self) -> int:
-        return self.start + self.size
+    def slices(self, start: int, stop: int) -> list[memoryview]:
+        """Return the bytes between two positions in the object."""
+        found = []
+        stop = min(stop, self.stop)
+        while start < stop:
+            number, offset = divmod(start - self._begin, self._block_bytes)
+            found.append(self._blocks[number][offset : offset + stop - start])
+            start += len(found[-1])
+        return found
 
-    def slice(self, start: int, stop: int) -> memoryview:
-        begin = self.offset - self.start
-        return self.data[begin + start : begin + min(stop, self.stop)]
-
-    def discard_before(self, position: int) -> int:
-        """Free the memory before a position. Return the number of freed bytes; 0 if there are too few to free."""
-        read = min(position, self.stop) - self.start
-        if read - self.discarded < _BLOCK_BYTES:
-            return 0
-        begin, self.discarded = self.discarded, read
-        discard(self.data, self.offset + begin, self.offset + read)
-        return read - begin
+    def release_before(self, position: int) -> int:
+        """Release the blocks before a position, and return the number of released bytes."""
+        while self._blocks and (self._begin + self._block_bytes <= position or self.stop <= position):
+            self._blocks.popleft()
+            self._begin += self._block_bytes
+        before, self.start = self.start, min(max(self.start, self._begin), self.stop)
+        return self.start - before
 
 
 class _Stream:
     """The bytes of one chunk, read from beginning to end."""
 
-    __slots__ = ("chunk", "given", "instead", "left_out", "pieces", "position", "requests", "shift")
+    __slots__ = ("chunk", "instead", "left_out", "pieces", "requests", "shift")
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
         self.requests: deque[Request] = deque()
         self.pieces: deque[_Piece] = deque()
         """Pieces that were fetched but not read yet."""
-        self.given: deque[tuple[weakref.ref[memoryview], int]] = deque()
-        """References to memory that was read and may still be in use, each with a position."""
-        self.position = chunk.start
-        """Position after the last byte that was read."""
         self.left_out: int | None = None
         """Number of bytes at the beginning of the chunk that `instead` replaces; None if the number is not known
         yet."""
@@ -74,12 +70,6 @@ class _Stream:
         """Bytes that are shown in place of the first ones, until they are read. They include the dictionary."""
         self.shift = 0
         """By how many bytes the rest of the chunk is shown too early."""
-
-    def discard_used(self) -> int:
-        """Free the bytes that were read and are no longer in use. Return their number."""
-        while self.given and self.given[0][0]() is None:
-            self.given.popleft()
-        return self.pieces[0].discard_before(self.given[0][1] if self.given else self.position) if self.pieces else 0
 
 
 class ChunkFile(RangedFile):
@@ -94,7 +84,7 @@ class ChunkFile(RangedFile):
     planned : iterable of pairs of Request and sequence of Chunk
         The requests, each with the chunks that it fetches (see `plan_requests`).
     gradual : bool
-        Whether Arrow reads each chunk in small pieces. If so, the bytes of each piece are released once it is read.
+        Whether Arrow reads each chunk in small pieces, and copies these. If so, blocks are released once they are read.
         Otherwise, Arrow reads each chunk at once, without a copy, and the bytes stay in memory until `close`.
     skipped_rows : int
         Number of rows at the beginning of the group whose values are not needed. Pages that contain only these rows are
@@ -124,8 +114,8 @@ class ChunkFile(RangedFile):
                 streams.setdefault(chunk.start, _Stream(chunk)).requests.append(request)
         self._starts = sorted(streams)
         self._streams = [streams[start] for start in self._starts]
-        self._latest: _Stream | None = None
-        """The chunk that was read last."""
+        self._unreleased = 0
+        """Number of bytes to release before the next read, when Arrow has copied the bytes that it read last."""
 
     def read(self, size: int | None = -1) -> bytes:
         """Read up to `size` bytes.
@@ -180,10 +170,10 @@ class ChunkFile(RangedFile):
         if not self._skipped_rows or not chunk.can_be_null:
             return
         position, values, dictionary = chunk.start, 0, b""
-        shown = b"", b""
+        skipped = 0
         with contextlib.suppress(ValueError):
             while position < chunk.stop:
-                page = read_header(self._peek(stream, position, _HEADER_BYTES))
+                page = self._read_header(stream, position)
                 if position + page.size > chunk.stop:
                     break
                 if page.is_dictionary:
@@ -192,12 +182,19 @@ class ChunkFile(RangedFile):
                     break
                 values += page.values or 0
                 position += page.size
-                nulls = page_of_nulls(values)
-                if values and len(dictionary) + len(nulls) <= position - chunk.start:
-                    shown, stream.left_out = (dictionary, nulls), position - chunk.start
+                if values and len(dictionary) + _NULLS_BYTES <= position - chunk.start:
+                    skipped, stream.left_out = values, position - chunk.start
                     self._drop(stream, position)
-        stream.instead = b"".join(shown)
+        if skipped:
+            stream.instead = dictionary + page_of_nulls(skipped)
         stream.shift = stream.left_out - len(stream.instead)
+
+    def _read_header(self, stream: _Stream, position: int) -> Page:
+        usual, most = _HEADER_BYTES
+        try:
+            return read_header(self._peek(stream, position, usual))
+        except ValueError:
+            return read_header(self._peek(stream, position, most))
 
     def _peek(self, stream: _Stream, start: int, size: int) -> bytes:
         """Return bytes of a chunk without consuming them. Return fewer bytes at the end of the chunk."""
@@ -205,50 +202,43 @@ class ChunkFile(RangedFile):
         while stream.requests and (not stream.pieces or stream.pieces[-1].stop < stop):
             stream.pieces.append(self._fetch(stream))
         found = [
-            piece.slice(max(start, piece.start), stop)
+            data
             for piece in stream.pieces
             if start < piece.stop and piece.start < stop
+            for data in piece.slices(max(start, piece.start), stop)
         ]
         return b"".join(found)
 
     def _drop(self, stream: _Stream, position: int) -> None:
         """Release the bytes of a chunk before a position."""
         while stream.pieces and stream.pieces[0].stop <= position:
-            piece = stream.pieces.popleft()
-            self._release(piece.size - piece.discarded)
+            self._release(stream.pieces.popleft().release_before(position))
             if not stream.pieces and stream.requests:
                 stream.pieces.append(self._fetch(stream))
         if stream.pieces:
-            self._release(stream.pieces[0].discard_before(position))
+            self._release(stream.pieces[0].release_before(position))
 
     def _read_chunk(self, stream: _Stream, start: int, stop: int) -> memoryview | bytes | None:
         parts: list[memoryview] = []
         position = start
-        if self._gradual:
-            if self._latest is not None:  # Arrow no longer needs the page that it read last, which may be of any chunk
-                self._release(self._latest.discard_used())
-            self._latest = stream
+        read, self._unreleased = self._unreleased, 0
+        self._release(read)
         while position < stop:
             if not stream.pieces:
                 if not stream.requests:
                     return None
                 stream.pieces.append(self._fetch(stream))
             piece = stream.pieces[0]
-            if position < piece.start + piece.discarded:  # these bytes were already read and released
+            if position < piece.start:  # these bytes were already read and released
                 return None
             if position < piece.stop:
-                parts.append(piece.slice(position, stop))
-                position += len(parts[-1])
+                parts += piece.slices(position, stop)
+                position = min(stop, piece.stop)
+            if self._gradual:
+                self._unreleased += piece.release_before(position)
             if piece.stop <= position:
                 stream.pieces.popleft()
-                if self._gradual:
-                    self._release(piece.size - piece.discarded)
-        stream.position = stop
-        if len(parts) > 1:
-            return b"".join(parts)
-        if self._gradual:
-            stream.given.append((weakref.ref(parts[0]), start))
-        return parts[0]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _release(self, size: int) -> None:
         if size:
@@ -259,7 +249,7 @@ class ChunkFile(RangedFile):
         request = stream.requests.popleft()
         start = max(request.start, stream.chunk.start)
         stop = min(request.stop, stream.chunk.stop)
-        return _Piece(self._fetcher.take(request), start - request.start, stop - start, start)
+        return _Piece(request, self._fetcher.take(request), start, stop)
 
     def release_taken(self) -> None:
         """Release the leading requests that Arrow has read completely."""
@@ -274,6 +264,5 @@ class ChunkFile(RangedFile):
             for request in self._requests:
                 request.is_sent = True  # so that the fetcher no longer sends this request
             self._streams.clear()
-            self._latest = None
             self._starts.clear()
         super().close()

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from scoreline.storage.prefetch import wait_for
-from scoreline.storage.process_memory import give_back, own_memory
+from scoreline.storage.process_memory import own_memory
+from scoreline.storage.reused_memory import ReusedMemory
 
 CONNECTIONS = 8
 """Number of requests at a time. R2 sends 50 to 100 MB/s per connection, so 8 connections are enough for a fast
 network."""
+BLOCK_BYTES = 256 << 10
+"""Size of a block. The bytes of a request that is read bit by bit are fetched into blocks. Each block can be used for
+the next request as soon as its bytes are read."""
 
 
 class Request:
     """A range of bytes to fetch with one request."""
 
-    __slots__ = ("data", "error", "is_sent", "row", "start", "stop", "takers")
+    __slots__ = ("data", "error", "in_blocks", "is_sent", "memory", "row", "start", "stop", "takers")
 
     def __init__(self, start: int, stop: int, row: int, takers: int = 1) -> None:
         self.start = start
@@ -29,10 +32,15 @@ class Request:
         """The first row that needs these bytes, counted from the beginning of the object."""
         self.takers = takers
         """Number of times that the bytes will be taken."""
+        self.in_blocks = False
+        """Whether the bytes are read bit by bit, and are therefore fetched into blocks of `BLOCK_BYTES`."""
         self.is_sent = False
-        self.data: memoryview | None = None
-        """The bytes, in a memory mapping of their own. Memory on the heap could not be given back, because smaller
-        allocations prevent the heap from shrinking."""
+        self.memory: Sequence[memoryview] = ()
+        """The blocks for the bytes, until these are fetched."""
+        self.data: Sequence[memoryview] | None = None
+        """The bytes: blocks, of which only the last may be smaller than the others, or a single buffer. They are in
+        memory mappings of their own. Memory on the heap could not be given back, because smaller allocations prevent
+        the heap from shrinking."""
         self.error: BaseException | None = None
 
     @property
@@ -47,7 +55,7 @@ class _Shared:
     Threads do not refer to the fetcher, so that it can be garbage-collected.
     """
 
-    def __init__(self, get_into: Callable[[int, memoryview], None], allocate: Callable[[int], Any]) -> None:
+    def __init__(self, get_into: Callable[[int, Sequence[memoryview]], None], allocate: Callable[[int], Any]) -> None:
         self.get_into = get_into
         self.allocate = allocate
         self.orders: SimpleQueue[Request | None] = SimpleQueue()
@@ -64,17 +72,11 @@ class _Shared:
             del request
 
     def _fetch(self, request: Request) -> None:
-        data = memoryview(self.allocate(request.size))
+        data, request.memory = request.memory or [memoryview(self.allocate(request.size))], ()
         self.get_into(request.start, data)
         request.data = data
         if self.closed:
             request.data = None
-
-
-def discard(data: memoryview, start: int, stop: int) -> None:
-    """Return the memory of some bytes of a request to the system. These bytes must not be read again."""
-    if isinstance(data.obj, mmap.mmap):
-        give_back(data.obj, start, stop)
 
 
 class Fetcher:
@@ -83,10 +85,13 @@ class Fetcher:
     Only one thread may use a fetcher at a time. A fetcher has no locks, as in `scoreline.storage.prefetch.prefetched`,
     so that a signal handler or the garbage collector can close it at any moment.
 
+    A block is used again when nothing refers to it any more, because the first access to new memory takes longer than
+    fetching bytes from a disk. Unused blocks count towards the budget.
+
     Parameters
     ----------
     get_into : callable
-        Fills a buffer with the bytes from a position on. Several threads call it in parallel.
+        Fills buffers, one after another, with the bytes from a position on. Several threads call it in parallel.
     budget_bytes : int
         Maximum number of bytes that are requested or in memory. Only a request that the consumer waits for may exceed
         this number.
@@ -96,19 +101,20 @@ class Fetcher:
     connections : int
         Maximum number of requests at a time.
     allocate : callable
-        Receives the number of bytes of a request, and returns writable memory for these bytes. Several threads call it
-        in parallel.
+        Receives the number of bytes of a request that is not fetched into blocks, and returns writable memory for these
+        bytes. Several threads call it in parallel.
     """
 
     def __init__(
         self,
-        get_into: Callable[[int, memoryview], None],
+        get_into: Callable[[int, Sequence[memoryview]], None],
         budget_bytes: int,
         requests: Iterable[Request],
         connections: int = CONNECTIONS,
         allocate: Callable[[int], Any] = own_memory,
     ) -> None:
         self._shared = _Shared(get_into, allocate)
+        self._blocks = ReusedMemory()
         self._budget = budget_bytes
         self._connections = connections
         self._threads: list[threading.Thread] = []
@@ -134,7 +140,7 @@ class Fetcher:
         self._budget = budget_bytes
         self._fill()
 
-    def take(self, request: Request) -> memoryview:
+    def take(self, request: Request) -> Sequence[memoryview]:
         """Return the bytes of a request, and wait for them if necessary. Raise the error of the request if it failed.
 
         The bytes count towards the budget until `release` is called.
@@ -146,7 +152,7 @@ class Fetcher:
         data = request.data
         request.takers -= 1
         if request.takers == 0:
-            request.data = memoryview(b"")
+            request.data = ()
             self._waiting.discard(request)
         return data
 
@@ -172,6 +178,7 @@ class Fetcher:
         """
         self._shared.closed = True
         self._upcoming, self._next = iter(()), None
+        self._blocks.release()
         while self._waiting:
             self._waiting.pop().data = None
         for _ in self._threads:
@@ -184,8 +191,13 @@ class Fetcher:
                 continue
             if request.row >= self._stop_row or self.held_bytes + request.size > self._budget:
                 self._next = request
-                return
+                break
             self._send(request)
+        self._blocks.shrink(0 if self._next is None else self._unused_bytes() // BLOCK_BYTES)
+
+    def _unused_bytes(self) -> int:
+        """Return how many bytes unused blocks may take: what is left of the budget, but not less than a request."""
+        return max(self._budget - self.held_bytes, self._budget // self._connections)
 
     def _send(self, request: Request) -> None:
         with contextlib.suppress(Empty):
@@ -195,6 +207,11 @@ class Fetcher:
         request.is_sent = True
         self._waiting.add(request)
         self.held_bytes += request.size
+        if request.in_blocks:
+            request.memory = [
+                memoryview(self._blocks.array(min(request.size - position, BLOCK_BYTES), BLOCK_BYTES))
+                for position in range(0, request.size, BLOCK_BYTES)
+            ]
         self._flying += 1
         self._shared.orders.put(request)
         if len(self._threads) < min(self._connections, self._flying):

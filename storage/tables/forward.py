@@ -203,8 +203,7 @@ class ForwardReader:
             open_block = functools.partial(self._open_by_column, self._fetcher, plan.requests)
             return BlockReader(plan.group, self._schema(), self._batch_rows, self._fetcher, open_block)
         self._fetcher.limit(self._budget(plan.group))
-        is_divided = sum(len(chunks) for _, chunks in plan.requests) > len(plan.group.chunks)
-        gradual = is_divided or plan.group.size > _WHOLE_BYTES
+        gradual = plan.is_gradual
         skipped_rows, self._skipped_rows = self._skipped_rows if gradual else 0, 0
         file = ChunkFile(self._source, self._fetcher, plan.requests, gradual=gradual, skipped_rows=skipped_rows)
         batch_rows = plan.group.batch_rows(self._batch_rows)
@@ -297,7 +296,10 @@ class ForwardReader:
             needed_rows=self._stop - group.first_row if is_cut else None,
             skipped_rows=self._skipped_rows if group.number == self._number else 0,
         )
-        return _Plan(group, list(requests), is_block=False)
+        plan = _Plan(group, list(requests), is_block=False)
+        for request, _ in plan.requests:
+            request.in_blocks = plan.is_gradual
+        return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +310,12 @@ class _Plan:
     requests: Planned
     is_block: bool
     """Whether the row group is decoded as one block (see `BlockReader`)."""
+
+    @property
+    def is_gradual(self) -> bool:
+        """Whether Arrow reads the chunks page by page, and the memory of their bytes is released meanwhile."""
+        is_divided = sum(len(chunks) for _, chunks in self.requests) > len(self.group.chunks)
+        return not self.is_block and (is_divided or self.group.size > _WHOLE_BYTES)
 
 
 def _gives_small_sizes(created_by: str | None) -> bool:

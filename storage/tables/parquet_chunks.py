@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow.parquet as pq
 
-from scoreline.storage.tables.fetching import CONNECTIONS, Request
+from scoreline.storage.tables.fetching import BLOCK_BYTES, CONNECTIONS, Request
 
 _PAGE_BYTES = 1 << 20
 """Size before compression that pyarrow, parquet-mr and most other writers aim at for a page and for a dictionary."""
@@ -277,14 +277,20 @@ def _pieces(ranges: Sequence[tuple[int, int, int]], budget: int | None) -> list[
             _cut_at(start, stop, [int(_HEAD_SHARE * size)] if number in cut else _evenly(size, counts[number]))
             for number, ((_, start, stop), size) in enumerate(zip(ranges, sizes, strict=True))
         ]
+    budget = max(budget - len(ranges) * BLOCK_BYTES // 2, budget // 2)  # half of the current block of a range was read
     in_memory = len(ranges) / 2 + CONNECTIONS
     least = min(_PIECE_BYTES, int(budget / in_memory))
     found = []
     for number, ((dictionary, start, stop), size) in enumerate(zip(ranges, sizes, strict=True)):
-        piece = max(min(int(budget / in_memory * size * len(ranges) / total), high), least, 1)
+        piece = _in_blocks(max(min(int(budget / in_memory * size * len(ranges) / total), high), least))
         first = max(piece * (number + 1) // len(ranges), dictionary + _HEADER_BYTES if dictionary else 1)
         found.append(_cut_at(start, stop, range(first, size - piece // 4, piece)))
     return found
+
+
+def _in_blocks(size: int) -> int:
+    """Round a size to whole blocks of memory, unless it is far below a block."""
+    return max(round(size / BLOCK_BYTES) * BLOCK_BYTES, min(size, BLOCK_BYTES), 1)
 
 
 def _evenly(size: int, count: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from scoreline.storage.errors import InputChanged, ObjectNotFound, PreconditionFailed
@@ -122,10 +122,11 @@ class RangedFile(io.RawIOBase):
             raise changed(self._store.uri(self._key))
         return data
 
-    def get_into(self, start: int, buffer: memoryview) -> None:
-        """Fill a buffer with the bytes from a position with a single request. This is thread-safe."""
+    def get_into(self, start: int, buffers: Sequence[memoryview]) -> None:
+        """Fill buffers, one after another, with the bytes from a position. One request is sent. This is thread-safe."""
+        stop = start + sum(map(len, buffers))
         with self._explained():
-            self._store.get(self._key, byte_range=(start, start + len(buffer)), if_match=self._etag, into=buffer)
+            self._store.get(self._key, byte_range=(start, stop), if_match=self._etag, into=buffers)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -66,7 +66,7 @@ class WideReader(RowGroupReader):
         schema: pa.Schema,
         batch_rows: int,
         row: int,
-        get_into: Callable[[int, memoryview], None],
+        get_into: Callable[[int, Sequence[memoryview]], None],
         open_file: Callable[[Fetcher, Planned], tuple[ChunkFile, pq.ParquetFile]],
         disk: Disk | None,
     ) -> None:
@@ -123,7 +123,7 @@ class WideReader(RowGroupReader):
         sizes = [end - start for start, end in pairwise(edges)]
         found = None if self._disk is None else self._disk.find_shared(sizes, first)
         if found is not None:
-            self._get_into(self._group.chunks[0].start, memoryview(bytearray(1)))  # fails if the object has changed
+            self._get_into(self._group.chunks[0].start, [memoryview(bytearray(1))])  # fails if the object has changed
         return found
 
     def _share(self) -> Window | None:

@@ -167,10 +167,19 @@ def test_a_range_is_half_open_and_the_size_is_that_of_the_whole_object(store: Ob
 def test_a_range_can_be_read_into_memory_of_the_caller(store: ObjectStore, key: str) -> None:
     put = store.put(key, b"0123456789")
     memory = bytearray(b"-----")
-    got = store.get(key, byte_range=(2, 5), if_match=put.etag, into=memoryview(memory))
+    got = store.get(key, byte_range=(2, 5), if_match=put.etag, into=[memoryview(memory)])
     assert (bytes(memory), got.data, got.info.size) == (b"234--", b"", 10)
-    store.get(key, byte_range=(8, 99), into=memoryview(memory))
+    store.get(key, byte_range=(8, 99), into=[memoryview(memory)])
     assert memory == b"894--"
+    # And into several buffers, one after another
+    buffers = [bytearray(size) for size in (1, 0, 4, 4)]
+    for reading in (store, CachingStore(store, {key})):
+        for _ in range(2):  # the second time from the cache
+            for number in range(len(buffers)):
+                buffers[number][:] = b"-" * len(buffers[number])
+            reading.get(key, byte_range=(2, 9), into=[memoryview(buffer) for buffer in buffers])
+            assert [bytes(buffer) for buffer in buffers] == [b"2", b"", b"3456", b"78--"]
+            reading.get(key)
 
 
 def test_a_file_that_is_cut_while_a_directory_store_reads_it_is_not_read_as_zeros(
@@ -180,7 +189,7 @@ def test_a_file_that_is_cut_while_a_directory_store_reads_it_is_not_read_as_zero
     put = store.put("a", bytes(range(100)))
     monkeypatch.setattr(os, "fstat", cutting(os.fstat, tmp_path / "bucket" / "a"))
     with pytest.raises(PreconditionFailed, match="was changed while it was read"):
-        store.get("a", byte_range=(0, 100), if_match=put.etag, into=memoryview(bytearray(100)))
+        store.get("a", byte_range=(0, 100), if_match=put.etag, into=[memoryview(bytearray(100))])
 
 
 def cutting(fstat: Callable[[int], os.stat_result], file: Path) -> Callable[[int], os.stat_result]:
@@ -403,7 +412,7 @@ def test_a_body_is_resumed_as_long_as_each_connection_brings_some_of_it(
     with CuttingProxy(port, after=1_500_000, times=5) as proxy:
         through = replace(server, endpoint_url=f"http://127.0.0.1:{proxy.port}")
         memory = bytearray(len(data[got]))
-        R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range, into=memoryview(memory))
+        R2Store(through, "scoreline", max_attempts=3).get(key, byte_range=byte_range, into=[memoryview(memory)])
         assert memory == data[got]
     # And a network that delivers only the headers of responses
 

@@ -97,7 +97,7 @@ def test_an_object_is_written_read_and_deleted_without_the_client(
     assert store.get(key, if_match=etag, byte_range=(5, 4_000)) == expected_range
     assert store.get(key, if_match=etag, byte_range=(16_000, 99_999)).data == DATA[16_000:]
     memory = bytearray(100)
-    store.get(key, if_match=etag, byte_range=(50, 150), into=memoryview(memory))
+    store.get(key, if_match=etag, byte_range=(50, 150), into=[memoryview(memory)])
     assert memory == DATA[50:150]
     assert not asked
 

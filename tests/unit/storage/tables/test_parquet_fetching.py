@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import mmap
 import statistics
 import threading
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scoreline.storage import scratch_files
+from scoreline.storage import reused_memory, scratch_files
 from scoreline.storage.errors import InputChanged, StoreUnavailable
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
+from scoreline.storage.process_memory import own_memory
 from scoreline.storage.tables import decoded_columns, forward, row_groups, windows
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.chunk_file import ChunkFile
-from scoreline.storage.tables.fetching import CONNECTIONS, Fetcher, Request
+from scoreline.storage.tables.fetching import BLOCK_BYTES, CONNECTIONS, Fetcher, Request
 from scoreline.storage.tables.formats import Tables
 from scoreline.storage.tables.kept_reader import KeptReader
 from scoreline.storage.tables.options import ReadOptions
@@ -316,22 +319,23 @@ def requests(count: int, size: int = 10) -> list[Request]:
 def test_requests_are_sent_side_by_side_and_taken_in_any_order() -> None:
     meet = threading.Barrier(4)
 
-    def get(start: int, buffer: memoryview) -> None:
+    def get(start: int, buffers: Sequence[memoryview]) -> None:
         meet.wait(HANG_S)
+        [buffer] = buffers
         buffer[:] = bytes(range(start, start + len(buffer)))
 
     planned = requests(8)
     fetcher = Fetcher(get, 1_000, planned, connections=4)
     fetcher.fetch_until(100)
     for number in (3, 0, 7, 1):
-        assert fetcher.take(planned[number]) == bytes(range(number * 10, number * 10 + 10))
+        assert fetcher.take(planned[number])[0] == bytes(range(number * 10, number * 10 + 10))
     fetcher.close()
 
 
 def test_the_budget_is_not_exceeded_until_bytes_are_released() -> None:
     sent: list[int] = []
 
-    def get(start: int, buffer: memoryview) -> None:
+    def get(start: int, buffers: Sequence[memoryview]) -> None:
         sent.append(start)
 
     planned = requests(10)
@@ -355,14 +359,14 @@ def test_the_budget_is_not_exceeded_until_bytes_are_released() -> None:
 
 
 def test_an_error_is_raised_where_its_bytes_are_needed() -> None:
-    def get(start: int, buffer: memoryview) -> None:
+    def get(start: int, buffers: Sequence[memoryview]) -> None:
         if start == 10:
             raise StoreUnavailable("down")
 
     planned = requests(3)
     fetcher = Fetcher(get, 1_000, planned)
     fetcher.fetch_until(3)
-    assert fetcher.take(planned[2]) == fetcher.take(planned[0]) == bytes(10)
+    assert [*fetcher.take(planned[2]), *fetcher.take(planned[0])] == [bytes(10)] * 2
     with pytest.raises(StoreUnavailable, match="down"):
         fetcher.take(planned[1])
     fetcher.close()
@@ -372,7 +376,7 @@ def test_closing_does_not_wait_for_the_store_and_sends_nothing_more() -> None:
     stuck, begun = threading.Event(), threading.Event()
     sent: list[int] = []
 
-    def get(start: int, buffer: memoryview) -> None:
+    def get(start: int, buffers: Sequence[memoryview]) -> None:
         sent.append(start)
         begun.set()
         assert stuck.wait(HANG_S)
@@ -389,7 +393,7 @@ def test_closing_does_not_wait_for_the_store_and_sends_nothing_more() -> None:
 def test_bytes_that_nobody_took_are_released_at_once() -> None:
     begun, late = threading.Event(), threading.Event()
 
-    def get(start: int, buffer: memoryview) -> None:
+    def get(start: int, buffers: Sequence[memoryview]) -> None:
         if start == 20:
             begun.set()
             assert late.wait(HANG_S)
@@ -405,47 +409,115 @@ def test_bytes_that_nobody_took_are_released_at_once() -> None:
     assert [request.data for request in planned] == [None, None, None]
 
 
-def test_bytes_that_are_in_use_are_not_given_back(tmp_path: Path) -> None:
-    store = WatchedStore(tmp_path, "bucket")
-    data = np.random.default_rng(0).bytes(6 << 20)
-    source = Pinned.of(store, store.put("a.parquet", data))
-    planned = list(plan_requests(chunks_of([5 << 20]), 0, 1))
-    raw = RangedFile(store, source.key, source.size, source.etag)
-    fetcher = Fetcher(raw.get_into, 100 << 20, (request for request, _ in planned))
-    file = ChunkFile(source, fetcher, planned, gradual=True)
-    file.seek(4)
-    used = file.read(2 << 20)
-    for _ in range(3):
-        file.read(1 << 20)
-    assert used == data[4 : 4 + (2 << 20)]
-    file.close()
-    fetcher.close()
-    assert fetcher.held_bytes == 0
+class Paged:
+    """A file with two chunks of 3 MiB, which are read page by page with a budget of 2 MiB."""
+
+    def __init__(self, folder: Path) -> None:
+        store = WatchedStore(folder, "bucket")
+        self.data = np.random.default_rng(0).bytes(8 << 20)
+        self.source = Pinned.of(store, store.put("a.parquet", self.data))
+        self.chunks = chunks_of([3 << 20, 3 << 20])
+        planned = [
+            (Request(start, min(start + (1 << 20), chunk.stop), number), [chunk])
+            for chunk in self.chunks
+            for number, start in enumerate(range(chunk.start, chunk.stop, 1 << 20))
+        ]
+        planned.sort(key=lambda item: item[0].row)
+        for request, _ in planned:
+            request.in_blocks = True
+        raw = RangedFile(store, self.source.key, self.source.size, self.source.etag)
+        self.fetcher = Fetcher(raw.get_into, 2 << 20, (request for request, _ in planned))
+        self.fetcher.fetch_until(9)
+        self.file = ChunkFile(self.source, self.fetcher, planned, gradual=True)
+
+    def read(self, number: int, offset: int, size: int) -> Any:
+        start = self.chunks[number].start + offset
+        self.file.seek(start)
+        found = self.file.read(size)
+        is_same = found == self.data[start : start + size]  # pytest would take minutes to show how they differ
+        assert is_same
+        return found
+
+    def close(self) -> None:
+        self.file.close()
+        self.fetcher.close()
+        assert self.fetcher.held_bytes == 0
 
 
-@pytest.mark.parametrize("in_use", [False, True])
-def test_a_page_is_released_when_the_next_column_is_read_unless_it_is_in_use(tmp_path: Path, in_use: bool) -> None:
-    store = WatchedStore(tmp_path, "bucket")
-    data = np.random.default_rng(0).bytes(16 << 20)
-    source = Pinned.of(store, store.put("a.parquet", data))
-    one, other = chunks_of([6 << 20, 6 << 20])
-    planned = list(plan_requests([one, other], 0, 1))
-    raw = RangedFile(store, source.key, source.size, source.etag)
-    fetcher = Fetcher(raw.get_into, 100 << 20, (request for request, _ in planned))
-    file = ChunkFile(source, fetcher, planned, gradual=True)
-    file.seek(other.start)
-    file.read(16)
-    file.seek(one.start)
-    page: Any = file.read(2 << 20)
-    expected = data[one.start : one.start + (2 << 20)]
-    if not in_use:
-        del page
-    held = fetcher.held_bytes
-    file.seek(other.start + 16)
-    file.read(16)
-    assert held - fetcher.held_bytes == (0 if in_use else 2 << 20)
-    assert not in_use or page == expected
-    file.close()
+@pytest.fixture
+def mapped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the memory mappings for blocks."""
+    found: list[int] = []
+
+    def map_memory(size: int) -> mmap.mmap:
+        found.append(size)
+        return own_memory(size)
+
+    monkeypatch.setattr(reused_memory, "own_memory", map_memory)
+    return found
+
+
+def test_pages_are_fetched_into_the_memory_of_earlier_pages(tmp_path: Path, mapped: list[int]) -> None:
+    paged = Paged(tmp_path)
+    page = 150_000
+    for offset in range(0, 3 << 20, page):
+        for number in (0, 1):
+            paged.read(number, offset, min(page, (3 << 20) - offset))
+    # Then six times a MiB were fetched, but little more memory than the budget was used
+    assert sum(mapped) <= (2 << 20) + (2 << 20) // CONNECTIONS + 4 * BLOCK_BYTES
+    paged.close()
+
+
+def test_the_memory_of_a_page_in_use_is_not_fetched_into(tmp_path: Path) -> None:
+    paged = Paged(tmp_path)
+    used = [paged.read(number, offset, 1_000) for offset in range(0, 3 << 20, 1_000_000) for number in (0, 1)]
+    copies = [bytes(page) for page in used]
+    for number in (0, 1):
+        for offset in range(2_001_000, 3_000_000, 100_000):
+            paged.read(number, offset, 100_000)
+    is_same = used == copies
+    assert is_same
+    paged.close()
+
+
+def test_a_block_is_released_at_the_next_read(tmp_path: Path) -> None:
+    paged = Paged(tmp_path)
+    paged.fetcher.limit(0)  # so that nothing else is fetched
+    paged.read(0, 0, 2 * BLOCK_BYTES + 10)
+    held = paged.fetcher.held_bytes
+    paged.read(1, 0, 10)
+    assert held - paged.fetcher.held_bytes == 2 * BLOCK_BYTES
+    paged.close()
+
+
+def test_unused_memory_counts_towards_the_budget() -> None:
+    planned = requests(6, BLOCK_BYTES)
+    for request in planned:
+        request.in_blocks = True
+    fetcher = Fetcher(lambda _, __: None, 4 * BLOCK_BYTES, planned)
+    unused = fetcher._blocks.blocks
+    fetcher.fetch_until(4)
+    for request in planned[:3]:
+        fetcher.take(request)
+    wait_until(lambda: len(unused) == 3, "the memory to be unused")
+    fetcher.release(3 * BLOCK_BYTES)
+    assert len(unused) == 3
+    fetcher.limit(2 * BLOCK_BYTES)
+    assert len(unused) == 1
+    # And there is none after the last request
+    fetcher.fetch_until(5)
+    assert not unused
+    fetcher.take(planned[4])
+    wait_until(lambda: len(unused) == 1, "the memory to be unused")
+    fetcher.release(BLOCK_BYTES)
+    assert len(unused) == 1
+    fetcher.fetch_until(6)
+    assert not unused
+    fetcher.limit(4 * BLOCK_BYTES)
+    assert fetcher.take(planned[3])
+    wait_until(lambda: len(unused) == 1, "the memory to be unused")
+    fetcher.release(BLOCK_BYTES)
+    assert not unused
     fetcher.close()
 
 
@@ -506,7 +578,7 @@ def test_a_wide_row_group_is_fetched_ahead(tmp_path: Path, values: pa.Table, mon
     sent: list[bool] = []
     take = Fetcher.take
 
-    def watched(self: Fetcher, request: Request) -> memoryview:
+    def watched(self: Fetcher, request: Request) -> Sequence[memoryview]:
         sent.append(request.is_sent)
         assert self.held_bytes <= 2_500_000
         return take(self, request)

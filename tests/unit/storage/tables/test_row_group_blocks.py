@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_each_column_takes_one_request_and_is_fetched_before_it_is_needed(
     held: list[int] = []
     take = Fetcher.take
 
-    def watched(self: Fetcher, request: Any) -> memoryview:
+    def watched(self: Fetcher, request: Any) -> Sequence[memoryview]:
         sent.append(request.is_sent)
         held.append(self.held_bytes)
         return take(self, request)

@@ -7,6 +7,7 @@ import io
 import mmap
 import os
 import tempfile
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -231,7 +232,7 @@ def test_fetched_bytes_take_the_memory_that_rows_do_not_take_yet(
     held: list[float] = []
     take = Fetcher.take
 
-    def watched(self: Fetcher, request: Any) -> memoryview:
+    def watched(self: Fetcher, request: Any) -> Sequence[memoryview]:
         held.append(self.held_bytes / (size + 1_000))
         return take(self, request)
 
