@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ class ColumnCounts:
     """
 
     def __init__(self, name: str, kind: Kind, empty: ColumnProfile = EMPTY_COLUMN) -> None:
-        self._empty = replace(empty, name=name, kind=kind)
+        self._name, self._kind, self._empty = name, kind, empty
         self._rows = self._nulls = 0
         self._type: Type = "empty"
         self._arrow_type: pa.DataType | None = None
@@ -93,23 +92,30 @@ class ColumnCounts:
 
     def profile(self) -> ColumnProfile:
         """Return the profile of all rows so far."""
-        profile = replace(self._empty, type=self._type, rows=self._rows, nulls=self._nulls)
-        if self._texts is not None:
-            profile = replace(profile, values=self._texts.values.values(), lengths=self._texts.lengths.histogram())
-        if self._numbers is None:
-            return profile
-        counter = self._numbers.counter
-        return replace(
-            profile,
-            nan=counter.nan,
-            positive_infinities=counter.positive_infinities,
-            negative_infinities=counter.negative_infinities,
-            minimum=counter.minimum,
-            maximum=counter.maximum,
-            sum=self._numbers.sum,
-            sum_squares=self._numbers.sum_squares,
-            overflows=counter.overflows,
-            histogram=self._numbers.histogram(),
+        empty, texts = self._empty, self._texts
+        numbers: dict[str, Any] = {"histogram": empty.histogram}
+        if self._numbers is not None:
+            counter = self._numbers.counter
+            numbers = {
+                "nan": counter.nan,
+                "positive_infinities": counter.positive_infinities,
+                "negative_infinities": counter.negative_infinities,
+                "minimum": counter.minimum,
+                "maximum": counter.maximum,
+                "sum": self._numbers.sum,
+                "sum_squares": self._numbers.sum_squares,
+                "overflows": counter.overflows,
+                "histogram": self._numbers.histogram(),
+            }
+        return ColumnProfile(  # in one call: `replace` would take more time than small batches take to count
+            name=self._name,
+            kind=self._kind,
+            type=self._type,
+            rows=self._rows,
+            nulls=self._nulls,
+            values=empty.values if texts is None else texts.values.values(),
+            lengths=empty.lengths if texts is None else texts.lengths.histogram(),
+            **numbers,
         )
 
 
