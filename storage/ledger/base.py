@@ -374,6 +374,17 @@ class Ledger(Protocol):
         """
         ...
 
+    def note_object(self, job_id: str, step: str, uri: str) -> None:
+        """Record which object a step or a part is about to read, in case the object ends the process.
+
+        An empty URI deletes the note, and so does the end of the step. The note of a part expires after `LIFE_S`.
+        """
+        ...
+
+    def noted_object(self, job_id: str, step: str) -> str:
+        """Return the URI that `note_object` recorded last; empty if there is none."""
+        ...
+
     def once_in(self, what: str, seconds: float) -> bool:
         """Return True if no process has called this method with the same `what` in the last `seconds`."""
         ...

@@ -110,6 +110,8 @@ class Step:
     until_s: float = 0.0
     sent: int = 0
     attempts: int = 0
+    reads: str = ""
+    """URI of the object that is read (see `Ledger.note_object`)."""
 
 
 class Expiring[V]:

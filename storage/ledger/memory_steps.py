@@ -58,6 +58,17 @@ class MemorySteps:
             else:
                 self._steps.end(job_id, step)
 
+    def note_object(self, job_id: str, step: str, uri: str) -> None:
+        """Record which object a step or a part is about to read (see `Ledger.note_object`)."""
+        with self._lock:
+            self._steps.get(job_id, step).reads = uri
+
+    def noted_object(self, job_id: str, step: str) -> str:
+        """Return the URI that was recorded last (see `Ledger.noted_object`)."""
+        with self._lock:
+            known = self._steps.find(job_id, step)
+            return "" if known is None else known.reads
+
     def once_in(self, what: str, seconds: float) -> bool:
         """Return whether this is the first call for `what` in the given time (see `Ledger.once_in`)."""
         with self._lock:

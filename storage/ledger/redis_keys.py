@@ -25,3 +25,12 @@ def of_job(bucket: str, job_id: str, what: str) -> str:
     'scoreline:{scores/nightly-1}:state'
     """
     return of_bucket(f"{bucket}/{job_id}", what)
+
+
+def object_of_step(step: str) -> str:
+    """Return the field, among the steps of a job, of the object that a step or a part reads (see ``step.lua``).
+
+    >>> object_of_step("plan")
+    'object plan'
+    """
+    return f"object {step}"

@@ -331,6 +331,23 @@ class RedisLedger:
         """Record that a step is done or will be retried (see `Ledger.end_step`)."""
         self._step("pause" if will_retry else "end", job_id, step, 0)
 
+    def note_object(self, job_id: str, step: str, uri: str) -> None:
+        """Record which object a step or a part is about to read (see `Ledger.note_object`)."""
+        key, name = self._steps_key(job_id), redis_keys.object_of_step(step)
+        with self._translate_errors(key), self._redis.pipeline(transaction=False) as pipe:
+            if uri:
+                pipe.hset(key, name, uri)
+                pipe.expire(key, LIFE_S)
+            else:
+                pipe.hdel(key, name)
+            pipe.execute()
+
+    def noted_object(self, job_id: str, step: str) -> str:
+        """Return the URI that was recorded last (see `Ledger.noted_object`)."""
+        key = self._steps_key(job_id)
+        with self._translate_errors(key):
+            return cast(str | None, self._redis.hget(key, redis_keys.object_of_step(step))) or ""
+
     def once_in(self, what: str, seconds: float) -> bool:
         """Return whether this is the first call for `what` in the given time (see `Ledger.once_in`)."""
         key = redis_keys.of_bucket(self._namespace, what)

@@ -14,7 +14,7 @@ if known then
   until_s, sent, attempts = tonumber(a), tonumber(b), tonumber(c)
 end
 if action == 'end' then
-  redis.call('HDEL', KEYS[1], step)
+  redis.call('HDEL', KEYS[1], step, 'object ' .. step) -- see redis_keys.object_of_step
   return 0
 end
 local answer = 1

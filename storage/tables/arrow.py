@@ -137,6 +137,7 @@ class _Reader:
         self._seekable = self._raw.read(len(_MAGIC)) == _MAGIC
         try:
             self.schema: pa.Schema = self._open(None).schema
+            _ = self.schema.names  # raises an error if a name is not UTF-8
         except (pa.ArrowException, OSError, ValueError) as error:
             raise explain_format(source, "Arrow IPC", error) from error
 

@@ -52,7 +52,13 @@ class Decoder:
         self._last: tuple[pa.Schema, _Layout | None] = (pa.schema([]), None)
         """The columns of the last object, and how they take memory, because most objects have the same columns."""
 
-    def decode(self, file: pq.ParquetFile, schema: pa.Schema, features: Collection[str]) -> pa.RecordBatch | None:
+    def decode(
+        self,
+        file: pq.ParquetFile,
+        schema: pa.Schema,
+        features: Collection[str],
+        bytes_of: Callable[[int], int] | None = None,
+    ) -> pa.RecordBatch | None:
         """Decode all rows of a small object as a single batch, with all columns.
 
         Return None if the object has several row groups, nested or categorical columns, or many other columns than
@@ -65,13 +71,16 @@ class Decoder:
             The schema of the file.
         features : collection of str
             Columns that are known to be features; empty if no feature is known yet.
+        bytes_of : callable, optional
+            As for `measure`. By default, the footer says it, which must be sound (see `refuse_unsound_columns`).
         """
         metadata = file.metadata
         rows: int = metadata.num_rows
         if metadata.num_row_groups != 1:
             return None
         group = metadata.row_group(0)
-        if self.measure(schema, features, rows, lambda place: group.column(place).total_uncompressed_size) is None:
+        bytes_of = bytes_of or (lambda place: group.column(place).total_uncompressed_size)
+        if self.measure(schema, features, rows, bytes_of) is None:
             return None
         try:
             batches = list(file.iter_batches(max(1, rows), use_threads=False))

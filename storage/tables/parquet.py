@@ -20,11 +20,11 @@ from scoreline.storage.tables.base import Encoded, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.forward import ForwardReader
 from scoreline.storage.tables.held_rows import Decoder, held_rows, read_rows
 from scoreline.storage.tables.kept_reader import KeptReader
-from scoreline.storage.tables.parquet_alike import AlikeFile, AlikeFiles, parquet_footers
+from scoreline.storage.tables.parquet_alike import AlikeFile, AlikeFiles, parquet_footers, usual_footer
 from scoreline.storage.tables.parquet_chunks import Leaves
 from scoreline.storage.tables.parquet_held import open_held, read_held
-from scoreline.storage.tables.parquet_layout import is_joined
-from scoreline.storage.tables.parquet_opening import open_parquet, refuse_encrypted_columns
+from scoreline.storage.tables.parquet_layout import is_joined, may_be_joined
+from scoreline.storage.tables.parquet_opening import open_parquet, refuse_unsound_columns
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.small_objects import held_bytes
@@ -99,12 +99,18 @@ class ParquetFormat:
         If the footer does not have the null count of an integer or boolean column, this column is read, too.
         """
         data = held_bytes(source)
-        if data is not None and (found := self._alike.find(data)) is not None:
+        footer = usual_footer(data)
+        if footer is not None and (found := self._alike.find(footer)) is not None:
             return self._survey_alike(source, found, features)
         raw = RangedFile(source.store, source.key, source.size, source.etag)
         file = self._open(source, raw=raw) if data is None else open_held(source, data)
         metadata = file.metadata
-        if is_joined(raw, source.size, metadata):
+        if footer is not None and footer.columns != metadata.num_columns:
+            footer = None
+        is_usual = footer is not None and data is not None and not may_be_joined(data)
+        if data is not None and not is_usual:
+            refuse_unsound_columns(source, metadata)
+        if not is_usual and is_joined(raw, source.size, metadata):
             raise UnreadableInput(
                 f"{source.uri} consists of several Parquet files joined together, of which only one can be read: write "
                 "each to an object of its own, or all rows to one file"
@@ -120,16 +126,16 @@ class ParquetFormat:
             row = stop
         schema = _schema(file, source)
         counted = self._counted_places(metadata, schema)
-        without_nulls = frozenset(self._without_nulls(source, metadata, counted))
+        without_nulls = frozenset(self._without_nulls(source, metadata, counted, footer))
         settled = self._settled(schema, without_nulls)
         if data is None:
             return Survey(schema=settled, spans=tuple(spans))
-        footer = self._alike.learn(data, schema, metadata, counted)
+        is_known = footer is not None and self._alike.learn(footer, schema, metadata, counted)
         return Survey(
             schema=settled,
             spans=tuple(spans),
-            decode=partial(self._decoder.decode, file, schema, features),
-            encoded=None if footer is None else self._encoded(footer, schema, features),
+            decode=partial(self._decoder.decode, file, schema, features, None if footer is None else footer.bytes_of),
+            encoded=self._encoded(footer, schema, features) if footer is not None and is_known else None,
         )
 
     def _survey_alike(self, source: Pinned, found: AlikeFile, features: Collection[str]) -> Survey:
@@ -147,7 +153,7 @@ class ParquetFormat:
             file = open_held(source, found.footer.data)
         except UnreadableInput:  # a field that the survey skips is damaged: the part explains the error
             return None
-        return self._decoder.decode(file, found.schema, features)
+        return self._decoder.decode(file, found.schema, features, found.footer.bytes_of)
 
     def _encoded(self, footer: parquet_footers.Footer, schema: pa.Schema, features: Collection[str]) -> Encoded | None:
         size = self._decoder.measure(schema, features, footer.rows, footer.bytes_of)
@@ -170,14 +176,25 @@ class ParquetFormat:
             self._counted = (schema, places)
         return places
 
-    def _without_nulls(self, source: Pinned, metadata: pq.FileMetaData, counted: Mapping[str, int]) -> set[str]:
+    def _without_nulls(
+        self,
+        source: Pinned,
+        metadata: pq.FileMetaData,
+        counted: Mapping[str, int],
+        footer: parquet_footers.Footer | None,
+    ) -> set[str]:
         """Return the integer and boolean columns without nulls.
 
         Values are read only if the statistics do not have the null count.
+
+        Parameters
+        ----------
+        footer : Footer, optional
+            The footer, if it is usual. Otherwise, the descriptions of columns in `metadata` must be sound.
         """
         found, unknown = set(), []
         for name, place in counted.items():
-            counts = list(_null_counts(metadata, place))
+            counts = list(_null_counts(metadata, place, footer))
             if None in counts:
                 unknown.append(name)
             elif not any(counts):
@@ -275,7 +292,7 @@ class ParquetFormat:
         raw = raw or RangedFile(source.store, source.key, source.size, source.etag)
         file = open_parquet(source, raw, metadata=known, buffer_bytes=buffer_bytes)
         if known is None:
-            refuse_encrypted_columns(source, file, raw.end)
+            refuse_unsound_columns(source, file.metadata)
             with self._lock:
                 self._footers[name] = file.metadata
                 while (
@@ -293,12 +310,22 @@ def _counted_columns(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, 
     return {name: paths[name] for name in schema.names if name in names and name in paths}
 
 
-def _null_counts(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]:
+def _null_counts(
+    metadata: pq.FileMetaData, column: int, footer: parquet_footers.Footer | None = None
+) -> Iterator[int | None]:
     """Yield the null count of a column in each row group; None if the count is unknown."""
     if metadata.schema.column(column).max_definition_level == 0:  # the column is required
         return
+    if footer is not None:
+        nulls = footer.nulls(column)
+        yield None if nulls < 0 else nulls
+        return
     for number in range(metadata.num_row_groups):
-        statistics = metadata.row_group(number).column(column).statistics
+        chunk = metadata.row_group(number).column(column)
+        if chunk.physical_type != metadata.schema.column(column).physical_type:
+            yield None  # pyarrow would end the process; reading the values explains what is wrong
+            continue
+        statistics = chunk.statistics
         yield statistics.null_count if statistics is not None and statistics.has_null_count else None
 
 

@@ -57,23 +57,23 @@ class _Layout:
     """Positions of the other columns whose nulls are counted."""
 
 
+def usual_footer(data: bytes | None) -> parquet_footers.Footer | None:
+    """Return the footer of a small file; None if Arrow has to read it, because anything in it is unusual."""
+    if data is None or parquet_footers is None:
+        return None
+    return parquet_footers.read_footer(data)
+
+
 class AlikeFiles:
     """Recognizes files with the same columns and metadata as earlier files. It is thread-safe."""
 
     def __init__(self) -> None:
         self._layouts: OrderedDict[bytes, _Layout] = OrderedDict()
 
-    def find(self, data: bytes) -> AlikeFile | None:
-        """Return what a survey needs of a file; None if Arrow has to read its footer.
-
-        Parameters
-        ----------
-        data : bytes
-            The file.
-        """
-        footer = None if parquet_footers is None else parquet_footers.read_footer(data)
-        layout = None if footer is None else self._layouts.get(footer.layout)
-        if footer is None or layout is None or footer.columns != layout.columns or not footer.ends_with_columns:
+    def find(self, footer: parquet_footers.Footer) -> AlikeFile | None:
+        """Return what a survey needs of a file; None if Arrow has to read its footer."""
+        layout = self._layouts.get(footer.layout)
+        if layout is None or footer.columns != layout.columns or not footer.ends_with_columns:
             return None
         without = set(layout.required)
         for name, place in layout.counted.items():
@@ -85,20 +85,21 @@ class AlikeFiles:
         return AlikeFile(footer, layout.schema, frozenset(without))
 
     def learn(
-        self, data: bytes, schema: pa.Schema, metadata: pq.FileMetaData, counted: Mapping[str, int]
-    ) -> parquet_footers.Footer | None:
-        """Recognize files like this one, which Arrow has opened. Return its footer, unless it is unusual.
+        self, footer: parquet_footers.Footer, schema: pa.Schema, metadata: pq.FileMetaData, counted: Mapping[str, int]
+    ) -> bool:
+        """Recognize files like this one, which Arrow has opened. Return False if its layout is too large.
 
         Parameters
         ----------
+        footer : Footer
+            The footer of the file, with a chunk for each of its columns.
         schema : pyarrow.Schema
             The schema of the file, as Arrow returns it.
         counted : mapping of str to int
             Positions of the columns whose nulls are counted.
         """
-        footer = None if parquet_footers is None else parquet_footers.read_footer(data)
-        if footer is None or len(footer.layout) > _MOST_LAYOUT_BYTES or footer.columns != metadata.num_columns:
-            return None
+        if len(footer.layout) > _MOST_LAYOUT_BYTES:
+            return False
         required = {name for name, place in counted.items() if not metadata.schema.column(place).max_definition_level}
         self._layouts[footer.layout] = _Layout(
             schema=schema,
@@ -108,7 +109,7 @@ class AlikeFiles:
         )
         while len(self._layouts) > _MOST_LAYOUTS:
             self._layouts.popitem(last=False)
-        return footer
+        return True
 
 
 def decode_together(files: Sequence[Encoded]) -> pa.RecordBatch | None:

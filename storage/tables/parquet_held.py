@@ -10,14 +10,15 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.contents import explain_row_group
-from scoreline.storage.tables.parquet_opening import open_parquet, refuse_encrypted_columns
+from scoreline.storage.tables.parquet_opening import open_parquet
 
 
 def open_held(source: Pinned, data: bytes) -> pq.ParquetFile:
-    """Open an object whose bytes are in memory. Raise `UnreadableInput` if it is damaged or encrypted."""
-    file = open_parquet(source, pa.BufferReader(data))
-    refuse_encrypted_columns(source, file, data[-8:])
-    return file
+    """Open an object whose bytes are in memory. Raise `UnreadableInput` if it is damaged.
+
+    The descriptions of its columns may be unsound (see `refuse_unsound_columns`).
+    """
+    return open_parquet(source, pa.BufferReader(data))
 
 
 def read_held(source: Pinned, data: bytes, span: Span, schema: pa.Schema, batch_rows: int) -> Iterator[Rows]:

@@ -15,6 +15,11 @@ _MAGIC = b"PAR1"
 _CHUNK_BYTES = 1 << 20
 
 
+def may_be_joined(data: bytes) -> bool:
+    """Return whether a whole file may contain the end of another file. If not, `is_joined` is not needed."""
+    return 2 * _MAGIC in data
+
+
 def is_joined(file: io.RawIOBase | io.BufferedIOBase, size: int, metadata: pq.FileMetaData) -> bool:
     """Return whether a file contains the end of another file. There, the magic bytes of both files are adjacent.
 

@@ -1,7 +1,8 @@
-"""Opens Parquet files from any source of bytes, and refuses files with encrypted columns."""
+"""Opens Parquet files from any source of bytes, and refuses files with unsound descriptions of columns."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pyarrow as pa
@@ -38,21 +39,50 @@ def open_parquet(
         raise explain_parquet(source, error) from error
 
 
-def refuse_encrypted_columns(source: Pinned, file: pq.ParquetFile, end: bytes) -> None:
-    """Raise `UnreadableInput` if columns are encrypted, although the footer is not.
+class _FirstRead(Exception):
+    """Raised when Arrow reads the first byte of the rows."""
 
-    If only columns are encrypted, the footer is followed by a signature. Arrow raises an error if it reads an encrypted
-    column, but crashes if the metadata of the column is accessed.
 
-    Parameters
-    ----------
-    end : bytes
-        The last 8 bytes of the object, which begin with the size of the footer.
+class _NoBytes(io.RawIOBase):
+    """A file of a given size without its bytes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+
+    def readable(self) -> bool:
+        """Return True, so that Arrow takes it."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True, so that Arrow can ask for its size."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Return the position. It does not matter otherwise."""
+        return self._size + offset if whence == io.SEEK_END else offset
+
+    def tell(self) -> int:
+        """Return the size, because Arrow asks only for the position of the end."""
+        return self._size
+
+    def readinto(self, _: Any, /) -> int:
+        """Raise `_FirstRead`."""
+        raise _FirstRead
+
+
+def refuse_unsound_columns(source: Pinned, metadata: pq.FileMetaData) -> None:
+    """Raise `UnreadableInput` if Arrow cannot take the description of a column chunk in a footer.
+
+    The reason may be damage, or encryption of columns in a file whose footer is not encrypted. If Python asks for such
+    a description, Arrow throws an exception of C++ that nothing catches, which ends the process. Therefore call this
+    function first. Arrow catches the exception if it is about to read the file, and it looks at all column chunks
+    before it reads the first byte.
     """
-    if int.from_bytes(end[:4], "little") == file.metadata.serialized_size:
-        return
     try:
-        next(file.iter_batches(batch_size=1), None)
+        file = pq.ParquetFile(_NoBytes(source.size), metadata=metadata, pre_buffer=True)
+        next(file.iter_batches(1, row_groups=range(metadata.num_row_groups), use_threads=False), None)
+    except (_FirstRead, NotImplementedError):  # a column of an unusual type, which perhaps nobody needs
+        return
     except (pa.ArrowException, OSError, ValueError) as error:
-        if "crypt" in str(error):
-            raise explain_parquet(source, error) from error
+        raise explain_parquet(source, error) from error

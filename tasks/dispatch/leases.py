@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from scoreline.storage.errors import ProcessDied, ScorelineError
+from scoreline.storage.errors import LedgerError, ProcessDied, ScorelineError
 from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
@@ -31,6 +31,37 @@ def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
     finally:
         end.set()
         thread.join()
+
+
+def object_notes(dispatcher: Dispatcher, job_id: str, step: str) -> Callable[[str], None]:
+    """Return a function that records the object that a step or a part is about to read.
+
+    Damaged bytes may end the process inside a library. Such a process cannot say which object it was reading.
+    """
+
+    def note(uri: str) -> None:
+        with contextlib.suppress(LedgerError):  # the note only makes an error clearer
+            dispatcher.ledger.note_object(job_id, step, uri)
+
+    note("")
+    return note
+
+
+def describe_deaths(dispatcher: Dispatcher, job_id: str, step: str, deaths: int, where: str) -> str:
+    """Return the message about a step or a part whose process died each time.
+
+    Parameters
+    ----------
+    where : str
+        What the process did, such as ``at the step 'plan'``.
+    """
+    died = f"the worker process died {plural(deaths, 'time')} {where}"
+    uri = ""
+    with contextlib.suppress(LedgerError):
+        uri = dispatcher.ledger.noted_object(job_id, step)
+    if not uri:
+        return f"{died}: it may be out of memory"
+    return f"{died}, the last time after it began to read {uri}: the object may be damaged, or memory may be too small"
 
 
 class AttemptedBefore(Exception):
@@ -60,9 +91,7 @@ def hold_step(dispatcher: Dispatcher, job_id: str, name: str, *, only_first: boo
         if only_first and attempt > 1:
             raise AttemptedBefore
         if attempt > STEP_ATTEMPTS:
-            raise ProcessDied(
-                f"the worker process died {plural(attempt - 1, 'time')} at the step {name!r}: it may be out of memory"
-            )
+            raise ProcessDied(describe_deaths(dispatcher, job_id, name, attempt - 1, f"at the step {name!r}"))
         with keep_renewed(lambda: ledger.renew_step(job_id, name, lease_s), lease_s / 3):
             yield attempt
     except BaseException:

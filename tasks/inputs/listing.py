@@ -18,6 +18,7 @@ from scoreline.storage.tables.formats import Tables, is_text, kind_of
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.packed_spans import pack_spans
 from scoreline.storage.tables.small_objects import SMALL_BYTES, Kept, KeptObjects
+from scoreline.storage.tables.survey_orders import SurveyOrders
 from scoreline.tasks.inputs.survey_ahead import Item, surveys
 from scoreline.tasks.inputs.survey_with_helpers import can_share, survey_shared
 from scoreline.tasks.job.places import is_input
@@ -104,6 +105,7 @@ def survey_inputs(
     kept: KeptObjects | None = None,
     may_pause: Callable[[], None] = lambda: None,
     gate: Callable[[], None] | None = None,
+    at_object: Callable[[str], None] | None = None,
 ) -> list[SurveyedObject]:
     """Survey all objects, several at a time. Of Parquet objects, footers are read; text objects are read whole.
 
@@ -119,6 +121,9 @@ def survey_inputs(
         Called after each object, where the caller may do something else for a while.
     gate : callable, optional
         Called before each read. It may wait.
+    at_object : callable, optional
+        Called with the URI of each object before it is decoded. Objects are then surveyed one after another, in this
+        process.
 
     Raises
     ------
@@ -131,13 +136,14 @@ def survey_inputs(
     reserved = ((source, Kept.NOWHERE if kept is None else kept.reserve(source)) for source in objects)
 
     def survey(some: Iterable[Item]) -> Generator[Survey]:
-        for surveyed in surveys(tables, some, options, features, kept, gate, alone=alone):
+        for surveyed in surveys(tables, some, options, features, kept, gate, at_object, alone=alone):
             may_pause()
             yield surveyed
 
     found: list[SurveyedObject] = []
     alike = _Alike()
-    with contextlib.closing(_shared(survey, reserved, objects, options, features, kept, may_pause)) as surveyed:
+    orders = None if kept is None or at_object is not None else kept.orders
+    with contextlib.closing(_shared(survey, reserved, objects, options, features, orders, may_pause)) as surveyed:
         for source, item in zip(objects, surveyed, strict=True):
             kind = kind_of(source.key, options)
             found.append(
@@ -163,11 +169,10 @@ def _shared(
     objects: Sequence[Pinned],
     options: ReadOptions,
     features: Collection[str],
-    kept: KeptObjects | None,
+    orders: SurveyOrders | None,
     may_pause: Callable[[], None],
 ) -> Generator[Survey]:
     """Yield the survey of each object. Idle processes of the worker help with many small Parquet objects."""
-    orders = None if kept is None else kept.orders
     if orders is None or any(kind_of(source.key, options) != "parquet" for source in objects):
         yield from survey(reserved)
         return

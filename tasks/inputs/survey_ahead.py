@@ -32,6 +32,7 @@ def surveys(
     features: Collection[str] = (),
     kept: KeptObjects | None = None,
     gate: Callable[[], None] | None = None,
+    at_object: Callable[[str], None] | None = None,
     *,
     alone: bool = False,
 ) -> Generator[Survey]:
@@ -41,6 +42,8 @@ def surveys(
     ----------
     gate : callable, optional
         Called before each read, in the thread that reads.
+    at_object : callable, optional
+        Called with the URI of each object before it is decoded. Objects are then decoded one after another.
     alone : bool
         Whether there is a single small object. A thread would take longer to start than to read it.
     """
@@ -56,9 +59,14 @@ def surveys(
             source = hold(source)
             if kind == "parquet":  # surveyed one after another: threads would take turns, which takes longer
                 return (source, place), None
-        gated = source if gate is None else replace(source, store=GatedStore(source.store, gate))
-        found = tables.survey(gated if held_bytes(source) is None else source, options, features)
-        return (source, place), found
+        return (source, place), None if at_object is not None else survey(source)
+
+    def survey(source: Pinned) -> Survey:
+        if at_object is not None:
+            at_object(source.uri)
+        if gate is not None and held_bytes(source) is None:
+            source = replace(source, store=GatedStore(source.store, gate))
+        return tables.survey(source, options, features)
 
     def weigh(item: Item) -> int:
         source = item[0]
@@ -74,7 +82,7 @@ def surveys(
         ahead = map_ahead(fetch, items, threads=OBJECTS_AT_ONCE, weigh=weigh, budget=_AHEAD_BYTES)
     try:
         for (source, place), early in ahead:
-            surveyed = early or tables.survey(source, options, features)
+            surveyed = early or survey(source)
             if kept is not None and place:
                 kept.add(source, surveyed, place)
             yield Survey(schema=surveyed.schema, spans=surveyed.spans)  # the rest keeps the bytes of the object

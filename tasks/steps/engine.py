@@ -141,6 +141,9 @@ class Engine(Dispatcher):
     """The accepted run from which this process has carried scores last."""
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
+    at_object: Callable[[str], None] | None = None
+    """Called with the URI of each object before it is decoded, in the last attempt at a step or a part. Then, objects
+    are surveyed one after another."""
     gate: Gate | None = None
     """Where a step waits that is done in stints (see `scoreline.tasks.steps.stints`); None for all others."""
     checker: Checker | None = None
@@ -175,13 +178,23 @@ class Engine(Dispatcher):
             return requests.so_far() - self.gate.elsewhere
         return requests.so_far() - (Requests() if self.between_batches is None else self.between_batches.requests)
 
-    def for_attempt(self, attempt: int, *, is_retry: bool = False) -> Engine:
+    def for_attempt(
+        self, attempt: int, *, is_retry: bool = False, at_object: Callable[[str], None] | None = None
+    ) -> Engine:
         """Return the engine for an attempt at a part or step. After the first attempt, no steps of other jobs pass.
 
         A step of another job may kill the process, or use up its time. If this could happen in each attempt, the part
         would fail, too.
+
+        Parameters
+        ----------
+        at_object : callable, optional
+            See `Engine.at_object`.
         """
-        return self if attempt <= 1 and not is_retry else replace(self, between_batches=None)
+        if attempt <= 1 and not is_retry:
+            return self
+        kept = self.kept if at_object is None else KeptObjects()  # objects that planning has decoded are decoded here
+        return replace(self, between_batches=None, at_object=at_object, kept=kept)
 
     @contextlib.contextmanager
     def step_under_way(self) -> Iterator[None]:
@@ -236,6 +249,8 @@ class Engine(Dispatcher):
             The object is damaged, but perhaps only in columns that the challenger alone needs.
         """
         source = source or self.kept.find(Pinned.of(self.buckets[piece.bucket], piece))
+        if self.at_object is not None:
+            self.at_object(source.uri)
         span = piece.span(piece.only if isinstance(piece.only, range) else None)
         reads = from_text(columns.reads)
         in_object = _columns_in_object(columns.reads, columns.folders)

@@ -25,7 +25,7 @@ from scoreline.storage.tables.schemas import to_text
 from scoreline.storage.wording import plural
 from scoreline.tasks.databases.source.staging import pinned_files, staged_rows
 from scoreline.tasks.dispatch.dispatcher import Documents
-from scoreline.tasks.dispatch.leases import hold_step
+from scoreline.tasks.dispatch.leases import STEP_ATTEMPTS, hold_step, object_notes
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.dispatch.reconcile import fail_if_late, open_ledger, reconcile_job
 from scoreline.tasks.inputs.columns import (
@@ -92,7 +92,8 @@ def plan_job(engine: Engine, job_id: str, survey: Callable[[Engine, Job], Survey
     """
     main, documents = engine.buckets.main, None
     with hold_step(engine, job_id, "plan") as attempt:
-        engine = engine.for_attempt(attempt)
+        notes = object_notes(engine, job_id, "plan") if attempt == STEP_ATTEMPTS else None
+        engine = engine.for_attempt(attempt, at_object=notes)
         with ThreadPoolExecutor(2, thread_name_prefix="documents") as pool:
             job, outcome = pool.submit(read_job, main, job_id), pool.submit(read_outcome, main, job_id)
             is_planned = exists(main, keys.plan(job_id))
@@ -375,7 +376,11 @@ def _survey(
     def may_pause() -> None:
         engine.let_others_work(job.model)
 
-    return tuple(survey_inputs(engine.tables, objects, spec.read, features, engine.kept, may_pause, engine.gate))
+    return tuple(
+        survey_inputs(
+            engine.tables, objects, spec.read, features, engine.kept, may_pause, engine.gate, engine.at_object
+        )
+    )
 
 
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace, measure_pace: bool) -> Draft:

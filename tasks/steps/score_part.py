@@ -25,9 +25,8 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.ledger.base import PartLease, Started
 from scoreline.storage.objects import requests
-from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents, send_step
-from scoreline.tasks.dispatch.leases import keep_renewed
+from scoreline.tasks.dispatch.leases import describe_deaths, keep_renewed, object_notes
 from scoreline.tasks.dispatch.outcome import fail_job
 from scoreline.tasks.job.part_failures import write_failure
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
@@ -144,7 +143,7 @@ def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
 def _score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
     requests_before = requests.so_far()
     lease, started, is_retry = leased.lease, leased.started, leased.is_retry
-    job_id, part = lease.job_id, lease.part
+    job_id, part, step = lease.job_id, lease.part, f"part {lease.part}"
     rows, rejected, failure, summary = 0, 0, "", ""
     seconds: float | None = None
     try:
@@ -154,13 +153,13 @@ def _score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
             most = documents.job.spec.max_attempts
             challenged = started.attempt <= most
             if committed is None and started.attempt > most + (documents.job.challenger is not None):
-                raise ProcessDied(
-                    f"the worker process died {plural(started.attempt - 1, 'time')} while scoring part {part}: it may "
-                    "be out of memory. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
-                )
+                died = describe_deaths(engine, job_id, step, started.attempt - 1, f"while scoring part {part}")
+                raise ProcessDied(f"{died}. Run fewer processes (WORKER_CONCURRENCY), then resume the job")
+            is_last = started.attempt == most + (documents.job.challenger is not None)
+            notes = object_notes(engine, job_id, step) if is_last and started.attempt > 1 else None
             begun = time.perf_counter()
             receipt = committed or commit_part(
-                engine.for_attempt(started.attempt, is_retry=is_retry),
+                engine.for_attempt(started.attempt, is_retry=is_retry, at_object=notes),
                 documents,
                 part,
                 started.budget,

@@ -140,8 +140,9 @@ def test_a_part_that_kills_its_process_fails_with_the_reason_and_the_others_are_
     job = rig.end(rig.submit(8))
     assert job.state == "failed"
     assert job.error == (
-        "1 of 8 parts failed; part 5: the worker process died 3 times while scoring part 5: it may be out of "
-        "memory. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
+        "1 of 8 parts failed; part 5: the worker process died 3 times while scoring part 5, the last time "
+        f"after it began to read {rig.store.uri('in/1.parquet')}: the object may be damaged, or memory may be too "
+        "small. Run fewer processes (WORKER_CONCURRENCY), then resume the job"
     )
     assert (job.parts_done, job.rows) == (7, 700)
     assert [key for key in keys_of(rig, job.output) if "_SUCCESS" in key or "00005" in key] == []
@@ -154,7 +155,8 @@ def test_a_model_that_kills_the_planner_fails_the_job_with_the_reason(rig: Rig) 
     job = rig.end(rig.submit(2))
     assert (job.state, job.error) == (
         "failed",
-        "the worker process died 3 times at the step 'plan': it may be out of memory",
+        "the worker process died 3 times at the step 'plan', the last time after it began to read "
+        f"{rig.store.uri('in/0.parquet')}: the object may be damaged, or memory may be too small",
     )
     rig.verify_clean(job)
 

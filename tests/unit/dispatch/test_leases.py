@@ -11,7 +11,7 @@ import pytest
 from scoreline.storage.errors import LedgerUnavailable, ProcessDied
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
-from scoreline.tasks.dispatch.leases import STEP_ATTEMPTS, hold_step, keep_renewed
+from scoreline.tasks.dispatch.leases import STEP_ATTEMPTS, describe_deaths, hold_step, keep_renewed, object_notes
 from tests.support.waiting import wait_until
 
 
@@ -45,6 +45,42 @@ def test_a_step_in_which_the_process_died_too_often_is_not_tried_again() -> None
         at.ledger.begin_step("j", "plan", 60)
     with pytest.raises(ProcessDied, match="died 3 times at the step 'plan'"), hold_step(at, "j", "plan"):
         pytest.fail("the step was tried")
+
+
+def test_the_error_names_the_object_that_the_last_attempt_began_to_read() -> None:
+    at = dispatcher()
+    for _ in range(STEP_ATTEMPTS):
+        at.ledger.begin_step("j", "plan", 60)
+    note = object_notes(at, "j", "plan")
+    note("s3://data/in/a.parquet")
+    note("s3://data/in/b.parquet")
+    with pytest.raises(ProcessDied) as died, hold_step(at, "j", "plan"):
+        pytest.fail("the step was tried")
+    assert str(died.value) == (
+        "the worker process died 3 times at the step 'plan', the last time after it began to read "
+        "s3://data/in/b.parquet: the object may be damaged, or memory may be too small"
+    )
+    # And an attempt that has not read anything yet does not repeat the note of an earlier one
+    object_notes(at, "j", "plan")
+    with pytest.raises(ProcessDied, match="'plan': it may be out of memory"), hold_step(at, "j", "plan"):
+        pytest.fail("the step was tried")
+
+
+class LostLedger(MemoryLedger):
+    """Cannot be reached for notes of objects."""
+
+    def note_object(self, job_id: str, step: str, uri: str) -> None:
+        raise LedgerUnavailable("no Redis")
+
+    def noted_object(self, job_id: str, step: str) -> str:
+        raise LedgerUnavailable("no Redis")
+
+
+def test_a_ledger_that_cannot_be_reached_for_a_note_does_not_stop_a_step() -> None:
+    at = dispatcher()
+    at.ledger = LostLedger()
+    object_notes(at, "j", "plan")("s3://data/in/a.parquet")
+    assert describe_deaths(at, "j", "plan", 3, "there").endswith("died 3 times there: it may be out of memory")
 
 
 def test_a_step_that_failed_belongs_to_its_retry_and_not_to_the_reconciler() -> None:

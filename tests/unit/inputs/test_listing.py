@@ -70,3 +70,17 @@ def test_objects_that_are_read_whole_are_surveyed_two_at_a_time_and_footers_eigh
     objects = [Pinned(store=store, key=f"{number}.{kind}", size=1 << 30, etag="e") for number in range(3 * expected)]
     survey_inputs(begun, objects, ReadOptions(), (), begun)  # type: ignore[arg-type]
     assert begun.ahead[0] == expected
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_an_object_is_named_before_it_is_decoded_and_the_next_one_only_afterwards(tmp_path: Path, kind: str) -> None:
+    store, events = DirectoryStore(tmp_path, "data"), list[str]()
+    objects = [Pinned(store=store, key=f"{number}.{kind}", size=1 << 30, etag="e") for number in range(3)]
+
+    class Decoding:
+        def survey(self, source: Pinned, *_: Any) -> Survey:
+            events.append(f"decodes {source.uri}")
+            return Survey(schema=pa.schema([]), spans=())
+
+    survey_inputs(Decoding(), objects, ReadOptions(), at_object=events.append)  # type: ignore[arg-type]
+    assert events == [text for item in objects for text in (item.uri, f"decodes {item.uri}")]

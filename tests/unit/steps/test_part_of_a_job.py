@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ModelUntrusted, StoreUnavailable
+from scoreline.storage.errors import ModelCorrupt, ModelUnloadable, ModelUntrusted, ProcessDied, StoreUnavailable
 from scoreline.storage.ledger.base import PartLease, Started
+from scoreline.tasks.dispatch.leases import STEP_ATTEMPTS
 from scoreline.tasks.job.documents import read_outcome
+from scoreline.tasks.steps.planner import plan_job
 from scoreline.tasks.steps.score_part import score_part
 from tests.support.line_jobs import Desk, desk
 
@@ -34,6 +36,50 @@ def test_a_part_fails_after_its_process_died_too_often(at: Desk) -> None:
         assert start(at, job_id, "m").to_do == "run"
     score_part(at.engine, job_id, 0, "m")
     assert "died 3 times while scoring part 0" in at.progress(job_id).failures[0]
+
+
+@pytest.mark.parametrize("dies", [1, 2])
+def test_the_last_attempt_at_a_part_notes_each_object_before_it_is_read(
+    at: Desk, dies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a part whose process dies while it reads the object, in each attempt
+    job_id = at.plan(max_attempts=3)
+    for _ in range(dies):
+        start(at, job_id, "m")
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at.engine.tables, "read", die)
+        with pytest.raises(KeyboardInterrupt):
+            score_part(at.engine, job_id, 0, "m")
+    # Then only the last attempt has noted the object, and the error names it
+    noted = at.engine.ledger.noted_object(job_id, "part 0")
+    assert noted == ("s3://scoreline/in/a.parquet" if dies == 2 else "")
+    if dies == 2:
+        score_part(at.engine, job_id, 0, "m")
+        failure = at.progress(job_id).failures[0]
+        assert "while scoring part 0, the last time after it began to read s3://scoreline/in/a.parquet: " in failure
+
+
+def test_the_last_attempt_at_a_plan_notes_each_object_before_it_is_read(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, noted = at.submit(), list[str]()
+
+    def die(*_: Any) -> Any:
+        noted.append(at.engine.ledger.noted_object(job_id, "plan"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(at.engine.tables, "survey", die)
+    monkeypatch.setattr(at.engine.ledger, "end_step", lambda *_, **__: None)  # as if the process had died
+    for _ in range(STEP_ATTEMPTS):
+        with pytest.raises(KeyboardInterrupt):
+            plan_job(at.engine, job_id)
+    assert noted == ["", "", "s3://scoreline/in/a.parquet"]
+    with pytest.raises(ProcessDied, match=r"began to read s3://scoreline/in/a\.parquet: the object may be damaged"):
+        plan_job(at.engine, job_id)
 
 
 @pytest.mark.parametrize("part", [True, "0", -1, 4, 10**12])

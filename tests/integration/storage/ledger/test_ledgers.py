@@ -487,6 +487,23 @@ def test_a_step_that_ended_is_not_brought_back_by_a_late_renewal(ledger: Ledger,
     assert ledger.begin_step(job, "events", 60) == 1
 
 
+def test_the_object_that_a_step_or_a_part_reads_is_known_until_the_step_ends(ledger: Ledger, job: str) -> None:
+    assert ledger.noted_object(job, "plan") == ""
+    ledger.begin_step(job, "plan", 60)
+    ledger.note_object(job, "plan", "s3://data/in/a.csv")
+    ledger.note_object(job, "plan", "s3://data/in/b.csv")
+    ledger.note_object(job, "part 3", "s3://data/in/c.csv")
+    assert (ledger.noted_object(job, "plan"), ledger.noted_object(job, "part 3")) == (
+        "s3://data/in/b.csv",
+        "s3://data/in/c.csv",
+    )
+    ledger.end_step(job, "plan", will_retry=True)
+    assert ledger.noted_object(job, "plan") == "s3://data/in/b.csv"
+    ledger.end_step(job, "plan")
+    ledger.note_object(job, "part 3", "")
+    assert (ledger.noted_object(job, "plan"), ledger.noted_object(job, "part 3")) == ("", "")
+
+
 def test_once_in_returns_true_again_after_its_time(ledger: Ledger, elapse: Callable[[float], None], job: str) -> None:
     assert ledger.once_in(job, 0.05)
     elapse(0.1)

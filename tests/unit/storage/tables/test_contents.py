@@ -7,6 +7,7 @@ import gzip
 import io
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -18,6 +19,8 @@ from scoreline.storage.tables import parquet
 from scoreline.storage.tables.arrow import ArrowFormat
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.options import ReadOptions
+from scoreline.storage.tables.parquet import ParquetFormat
+from scoreline.storage.tables.small_objects import hold
 from tests.support import corpus
 from tests.support.text_tables import look
 
@@ -105,6 +108,55 @@ def test_parquet_that_cannot_be_read_is_named(put: Put, data: bytes, message: st
     with pytest.raises(UnreadableInput) as refused:
         parquet.read_table(source)
     assert message in str(refused.value)
+
+
+def with_short_histogram(rows: pa.Table, **how: Any) -> bytes:
+    """Return a file whose first column has a histogram of definition levels that lacks a level.
+
+    An access to the metadata of this column from Python would end the process.
+    """
+    data = corpus.parquet(rows, **how)
+    footer = data[-8 - int.from_bytes(data[-8:-4], "little") : -8]
+    place = footer.index(b"\x19\x26")  # the next field is a list of two integers
+    damaged = footer[: place + 1] + b"\x16" + footer[place + 2 : place + 3] + footer[place + 4 :]
+    return data[: -8 - len(footer)] + damaged + len(damaged).to_bytes(4, "little") + b"PAR1"
+
+
+def with_another_type(rows: pa.Table, **how: Any) -> bytes:
+    """Return a file whose first column chunk has no known type. Its statistics would end the process."""
+    data = corpus.parquet(rows, **how)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    return data[:footer] + data[footer:].replace(b"\x1c\x15\x04", b"\x1c\x15\x14", 1)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("damaged", "says"),
+    [(with_short_histogram, "istogram size mismatch"), (with_another_type, "")],
+    ids=["histogram", "type"],
+)
+def test_a_footer_that_would_end_the_process_is_an_error_of_the_object(
+    put: Put, damaged: Callable[..., bytes], says: str, groups: int, is_held: bool
+) -> None:
+    rows = pa.table({"x": pa.array([1, None, 3, None, 5, 6])})
+    source = put(damaged(rows, row_group_size=6 // groups), "in.parquet")
+    formats = ParquetFormat()
+    formats.survey(hold(put(corpus.parquet(rows), "before.parquet")))
+
+    def read_all() -> None:
+        found = formats.survey(hold(source) if is_held else source)
+        if found.decode is not None:
+            found.decode()
+        list(formats.read(hold(source), found.spans[0], found.schema, 10))
+
+    with pytest.raises(UnreadableInput, match=rf"in\.parquet.*{says}"):
+        read_all()
+
+
+def test_a_name_of_a_column_that_is_not_utf_8_is_an_error_of_the_object(put: Put) -> None:
+    with pytest.raises(UnreadableInput, match=r"in\.arrow is not Arrow IPC: "):
+        ArrowFormat().survey(put(corpus.arrow(pa.table({"plugh": [1]})).replace(b"plugh", b"pl\xd7gh"), "in.arrow"))
 
 
 @pytest.mark.parametrize(

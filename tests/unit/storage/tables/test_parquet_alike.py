@@ -237,11 +237,11 @@ def test_a_survey_in_another_thread_does_not_move_columns(monkeypatch: pytest.Mo
     formats = ParquetFormat()
     count = parquet._null_counts
 
-    def interrupted(metadata: pq.FileMetaData, column: int) -> Iterator[int | None]:
+    def interrupted(metadata: pq.FileMetaData, column: int, footer: Any) -> Iterator[int | None]:
         with monkeypatch.context() as patch:
             patch.setattr(parquet, "_null_counts", count)
             formats.survey(held(other))
-        return count(metadata, column)
+        return count(metadata, column, footer)
 
     with monkeypatch.context() as patch:
         patch.setattr(parquet, "_null_counts", interrupted)
