@@ -93,7 +93,8 @@ def note_end(main: ObjectStore, job: Job, outcome: Outcome) -> bool:
 
     def write_later() -> None:
         time.sleep(wait_s)
-        _write(main, entry, OVERWRITE)
+        with contextlib.suppress(StoreError, DocumentCorrupt):
+            note_end_again(main, job, outcome)  # a person may decide about the results meanwhile
 
     threading.Thread(target=write_later, name="index", daemon=True).start()
     return True

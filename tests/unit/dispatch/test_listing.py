@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -534,3 +535,27 @@ def test_the_end_of_a_short_job_is_noted_once_its_entry_may_be_written_again(
     go_on.set()
     wait_until(noted, "the entry")
     assert [0 < seconds <= 1.5 for seconds in slept] == [True] * (state == "succeeded")
+
+
+def test_a_decision_that_is_made_before_a_late_note_of_the_end_is_not_overwritten(
+    store: CountedRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a short job whose entry may not be written again yet
+    go_on = threading.Event()
+    monkeypatch.setattr(store, "rewrite_after_s", 1.0)
+    monkeypatch.setattr(job_index, "time", Mock(sleep=lambda _: go_on.wait()))
+    pinned = PinnedModel(name="m", version="20261129T054500Z-0a1b2", manifest_sha256="0" * 64)
+    spec = JobSpec(job_id="short", model="m", inputs=("s3://scoreline/in/",), output="s3://scoreline/out/")
+    job = Job(spec=spec, model=pinned, submitted=datetime.now(UTC).isoformat(timespec="milliseconds"))
+    end = Outcome(state="succeeded", rows=1, rejected=0, parts=1, parts_done=1, seconds=0.1, error="", failures={})
+    before = set(threading.enumerate())
+    job_index.note_end(store, job, end)
+    (late,) = set(threading.enumerate()) - before
+    # When a person withdraws the results before the entry is written
+    withdrawn = replace(end, state="blocked")
+    store.put(keys.outcome("short"), withdrawn.to_json())
+    job_index.note_decision(store, job, withdrawn)
+    go_on.set()
+    late.join(HANG_S)
+    # Then the entry says so
+    assert IndexEntry.from_json(store.get(entry_of(job).key).data).status.state == "blocked"
