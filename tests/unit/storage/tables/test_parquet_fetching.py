@@ -429,6 +429,26 @@ def test_bytes_that_nobody_took_are_released_at_once() -> None:
     assert [request.data for request in planned] == [None, None, None]
 
 
+def test_memory_into_which_nothing_was_fetched_is_released_at_once() -> None:
+    begun, late = threading.Event(), threading.Event()
+
+    def get(start: int, buffers: Sequence[memoryview]) -> None:
+        begun.set()
+        assert late.wait(HANG_S)
+
+    planned = requests(3, BLOCK_BYTES)
+    for request in planned:
+        request.in_blocks = True
+    fetcher = Fetcher(get, 9 * BLOCK_BYTES, planned, connections=1)
+    fetcher.fetch_until(5)
+    assert begun.wait(HANG_S)
+    assert all(request.memory for request in planned[1:])
+    fetcher.close()
+    assert not any(request.memory for request in planned)
+    late.set()
+    wait_until(lambda: not count_of_threads("fetch"), "the thread to end")
+
+
 class Paged:
     """A file with two chunks of 3 MiB, which are read page by page with a budget of 2 MiB."""
 
