@@ -180,7 +180,8 @@ class Fetcher:
         self._upcoming, self._next = iter(()), None
         self._blocks.release()
         while self._waiting:
-            self._waiting.pop().data = None
+            request = self._waiting.pop()
+            request.data, request.memory = None, ()
         for _ in self._threads:
             self._shared.orders.put(None)
 

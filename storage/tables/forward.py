@@ -297,8 +297,9 @@ class ForwardReader:
             skipped_rows=self._skipped_rows if group.number == self._number else 0,
         )
         plan = _Plan(group, list(requests), is_block=False)
-        for request, _ in plan.requests:
-            request.in_blocks = plan.is_gradual
+        if plan.is_gradual:
+            for request, _ in plan.requests:
+                request.in_blocks = True
         return plan
 
 

@@ -205,6 +205,26 @@ def test_a_slice_is_read_up_to_its_end(tmp_path: Path, values: pa.Table, monkeyp
     assert store.bytes < 0.5 * source.size
 
 
+def test_the_time_to_plan_does_not_grow_with_the_square_of_the_requests(
+    tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "READ_BYTES", 2 << 20)
+    looked = []
+    is_gradual = forward._Plan.is_gradual
+
+    def look(plan: forward._Plan) -> bool:  # this goes through all requests of the row group
+        looked.append(plan)
+        return is_gradual.__get__(plan)
+
+    monkeypatch.setattr(forward._Plan, "is_gradual", property(look))
+    store, source = put(tmp_path, values, row_group_size=ROWS)
+    formats = ParquetFormat()
+    footer_read(formats, store, source)
+    assert read(formats, source, 0, ROWS - 1).equals(values.slice(0, ROWS - 1))
+    assert len(store.ranges) > 10
+    assert len(looked) == 2
+
+
 @pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"data_page_size": 20_000}])
 def test_only_the_first_pages_are_read_for_the_first_rows(tmp_path: Path, options: dict[str, Any]) -> None:
     values = table(1_000_000, COLUMNS[:2])
@@ -407,6 +427,26 @@ def test_bytes_that_nobody_took_are_released_at_once() -> None:
     late.set()
     wait_until(lambda: not count_of_threads("fetch"), "the threads to end")
     assert [request.data for request in planned] == [None, None, None]
+
+
+def test_memory_into_which_nothing_was_fetched_is_released_at_once() -> None:
+    begun, late = threading.Event(), threading.Event()
+
+    def get(start: int, buffers: Sequence[memoryview]) -> None:
+        begun.set()
+        assert late.wait(HANG_S)
+
+    planned = requests(3, BLOCK_BYTES)
+    for request in planned:
+        request.in_blocks = True
+    fetcher = Fetcher(get, 9 * BLOCK_BYTES, planned, connections=1)
+    fetcher.fetch_until(5)
+    assert begun.wait(HANG_S)
+    assert all(request.memory for request in planned[1:])
+    fetcher.close()
+    assert not any(request.memory for request in planned)
+    late.set()
+    wait_until(lambda: not count_of_threads("fetch"), "the thread to end")
 
 
 class Paged:
