@@ -79,6 +79,7 @@ def test_an_object_is_named_before_it_is_decoded_and_the_next_one_only_afterward
 
     class Decoding:
         def survey(self, source: Pinned, *_: Any) -> Survey:
+            assert threading.current_thread() is threading.main_thread()  # several threads would decode at once
             events.append(f"decodes {source.uri}")
             return Survey(schema=pa.schema([]), spans=())
 
