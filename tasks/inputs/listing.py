@@ -25,6 +25,10 @@ from scoreline.tasks.job.places import is_input
 from scoreline.tasks.job.plan import InputFile
 from scoreline.tasks.job.uris import literal_prefix, names, parse_uri
 
+MOST_NAMED = 1_000
+"""Maximum number of large objects that are surveyed one after another. More of them could take longer than a step may,
+because the requests for their footers are then sent one after another, too."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SurveyedObject:
@@ -123,7 +127,7 @@ def survey_inputs(
         Called before each read. It may wait.
     at_object : callable, optional
         Called with the URI of each object before it is decoded. Objects are then surveyed one after another, in this
-        process.
+        process. If there are more than `MOST_NAMED` large objects, they are surveyed together, and it is not called.
 
     Raises
     ------
@@ -132,6 +136,8 @@ def survey_inputs(
     """
     if kept is not None:
         kept.begin(objects)
+    if sum(source.size > SMALL_BYTES for source in objects) > MOST_NAMED:
+        at_object = None
     alone = len(objects) == 1 and objects[0].size <= SMALL_BYTES
     reserved = ((source, Kept.NOWHERE if kept is None else kept.reserve(source)) for source in objects)
 

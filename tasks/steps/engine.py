@@ -142,8 +142,8 @@ class Engine(Dispatcher):
     between_batches: BetweenBatches | None = None
     """Does the work of other jobs between two batches of a part (see `scoreline.tasks.steps.short_steps`)."""
     at_object: Callable[[str], None] | None = None
-    """Called with the URI of each object before it is decoded, in the last attempt at a step or a part. Then, objects
-    are surveyed one after another."""
+    """Called with the URI of each object before it is decoded, in the last attempt at a step or a part, and with an
+    empty text after the survey. Then, objects are surveyed one after another."""
     gate: Gate | None = None
     """Where a step waits that is done in stints (see `scoreline.tasks.steps.stints`); None for all others."""
     checker: Checker | None = None

@@ -376,11 +376,12 @@ def _survey(
     def may_pause() -> None:
         engine.let_others_work(job.model)
 
-    return tuple(
-        survey_inputs(
-            engine.tables, objects, spec.read, features, engine.kept, may_pause, engine.gate, engine.at_object
-        )
+    surveyed = survey_inputs(
+        engine.tables, objects, spec.read, features, engine.kept, may_pause, engine.gate, engine.at_object
     )
+    if engine.at_object is not None:
+        engine.at_object("")  # if the model ends the process, the last object is not the reason
+    return tuple(surveyed)
 
 
 def _cut(job: Job, bundle: Bundle, made: Draft, pace: Pace, measure_pace: bool) -> Draft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables.base import Pinned, Survey
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import Kept
+from scoreline.tasks.inputs import listing
 from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
 from tests.support.waiting import HANG_S
 
@@ -79,8 +81,22 @@ def test_an_object_is_named_before_it_is_decoded_and_the_next_one_only_afterward
 
     class Decoding:
         def survey(self, source: Pinned, *_: Any) -> Survey:
+            assert threading.current_thread() is threading.main_thread()  # several threads would decode at once
             events.append(f"decodes {source.uri}")
             return Survey(schema=pa.schema([]), spans=())
 
     survey_inputs(Decoding(), objects, ReadOptions(), at_object=events.append)  # type: ignore[arg-type]
     assert events == [text for item in objects for text in (item.uri, f"decodes {item.uri}")]
+
+
+def test_objects_are_not_named_if_surveying_them_one_after_another_would_take_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MOST_NAMED", 2)
+    store, named = DirectoryStore(tmp_path, "data"), list[str]()
+    objects = [Pinned(store=store, key=f"{number}.parquet", size=1 << 30, etag="e") for number in range(3)]
+    tables = SimpleNamespace(survey=lambda *_: Survey(schema=pa.schema([]), spans=()))
+    survey_inputs(tables, objects, ReadOptions(), at_object=named.append)  # type: ignore[arg-type]
+    assert named == []
+    survey_inputs(tables, objects[:2], ReadOptions(), at_object=named.append)  # type: ignore[arg-type]
+    assert named == [source.uri for source in objects[:2]]

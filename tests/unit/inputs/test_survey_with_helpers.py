@@ -391,7 +391,10 @@ def test_the_planner_waits_only_once_for_a_process_that_does_not_go_on(
     assert now[0] == survey_with_helpers._PATIENCE_S
 
 
-def test_a_planner_that_names_each_object_asks_no_process_for_help(worker: Worker) -> None:
+def test_a_planner_that_names_each_object_asks_no_process_for_help(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     named: list[str] = []
+    monkeypatch.setattr(SurveyOrders, "begin", lambda *_: pytest.fail("the planner asked for help"))
     survey_inputs(Tables(), worker.objects(), ReadOptions(), (), worker.kept, at_object=named.append)
     assert named == [source.uri for source in worker.objects()]

@@ -82,6 +82,23 @@ def test_the_last_attempt_at_a_plan_notes_each_object_before_it_is_read(
         plan_job(at.engine, job_id)
 
 
+def test_an_object_that_was_surveyed_is_not_blamed_for_a_model_that_ends_the_process(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = at.submit()
+
+    def die(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(at.engine.models), "get", die)
+    monkeypatch.setattr(at.engine.ledger, "end_step", lambda *_, **__: None)  # as if the process had died
+    for _ in range(STEP_ATTEMPTS):
+        with pytest.raises(KeyboardInterrupt):
+            plan_job(at.engine, job_id)
+    with pytest.raises(ProcessDied, match="at the step 'plan': it may be out of memory"):
+        plan_job(at.engine, job_id)
+
+
 @pytest.mark.parametrize("part", [True, "0", -1, 4, 10**12])
 def test_a_message_for_no_part_of_the_job_is_dropped(at: Desk, part: Any, caplog: pytest.LogCaptureFixture) -> None:
     job_id = at.plan()
