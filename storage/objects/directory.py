@@ -63,12 +63,12 @@ class DirectoryStore:
                 if if_match is not None and info.etag != if_match:
                     raise PreconditionFailed(f"{self.uri(key)} was changed since it was read")
                 start, stop = byte_range or (0, info.size)
-                file.seek(start)
                 if into is not None:
                     wanted = max(0, min(stop, info.size) - start)
                     if not _fill(file.fileno(), start, wanted, into):
                         raise PreconditionFailed(f"{self.uri(key)} was changed while it was read")
                     return StoredObject(info=info, data=b"")
+                file.seek(start)
                 return StoredObject(info=info, data=file.read(max(0, stop - start)))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise ObjectNotFound(f"no object {self.uri(key)}") from None
