@@ -314,15 +314,17 @@ def _null_counts(
     metadata: pq.FileMetaData, column: int, footer: parquet_footers.Footer | None = None
 ) -> Iterator[int | None]:
     """Yield the null count of a column in each row group; None if the count is unknown."""
-    if metadata.schema.column(column).max_definition_level == 0:  # the column is required
+    described = metadata.schema.column(column)
+    if described.max_definition_level == 0:  # the column is required
         return
     if footer is not None:
         nulls = footer.nulls(column)
         yield None if nulls < 0 else nulls
         return
+    physical_type = described.physical_type
     for number in range(metadata.num_row_groups):
         chunk = metadata.row_group(number).column(column)
-        if chunk.physical_type != metadata.schema.column(column).physical_type:
+        if chunk.physical_type != physical_type:
             yield None  # pyarrow would end the process; reading the values explains what is wrong
             continue
         statistics = chunk.statistics
