@@ -82,7 +82,9 @@ def refuse_unsound_columns(source: Pinned, metadata: pq.FileMetaData) -> None:
     try:
         file = pq.ParquetFile(_NoBytes(source.size), metadata=metadata, pre_buffer=True)
         next(file.iter_batches(1, row_groups=range(metadata.num_row_groups), use_threads=False), None)
-    except (_FirstRead, NotImplementedError):  # a column of an unusual type, which perhaps nobody needs
+    except _FirstRead:  # Arrow has looked at all column chunks
+        return
+    except NotImplementedError:  # Arrow cannot decode the type of a column; reading the column explains this
         return
     except (pa.ArrowException, OSError, ValueError) as error:
         raise explain_parquet(source, error) from error
