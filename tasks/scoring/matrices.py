@@ -1,7 +1,6 @@
-"""Provides memory for matrices of features, and reuses it for the next batch of a part.
+"""Provides memory for matrices of features, and reuses it for the next batch.
 
-The first access to a new page of memory takes longer than copying numbers to a used page. The memory is not taken from
-the heap, because the heap may not shrink after a matrix is freed.
+The memory is not taken from the heap, because the heap may not shrink after a matrix is freed.
 """
 
 from __future__ import annotations
@@ -10,12 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scoreline.storage.reused_memory import ReusedMemory
+from scoreline.storage.kept_memory import MEMORY
 
 LEAST_BYTES = 1 << 20
 """Minimum size, in bytes, of a matrix that gets reused memory. NumPy allocates smaller matrices."""
-MEMORY = ReusedMemory(most_blocks=1)
-"""The memory of the last matrix, for reuse by the next matrix."""
 
 
 def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:
@@ -27,5 +24,4 @@ def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) 
     size = rows * columns * kind.itemsize
     if size < LEAST_BYTES:
         return np.empty((rows, columns), kind, order)
-    memory = MEMORY.array(size, size + size // 4)  # room for larger batches; unused pages take no memory
-    return memory.view(kind).reshape((rows, columns), order=order)
+    return MEMORY.array(size).view(kind).reshape((rows, columns), order=order)
