@@ -42,29 +42,33 @@ class TextCounts:
         else:
             values, counts = _counts_of(texts)
             self.lengths.add(np.repeat(pc.utf8_length(values).to_numpy(), counts))
-            level = self._least_level(values)
+            level, held = self._least_level(values)
             if level:
-                held = (hashes_of(values) & np.uint64((1 << level) - 1)) == 0
                 values, counts = values.filter(pa.array(held)), counts[held]
         by_key: dict[str, int] = {}
         for key, count in zip(map(key_of, values.to_pylist()), counts.tolist(), strict=True):
             by_key[key] = by_key.get(key, 0) + count  # a dictionary may contain a value twice
         self.values.add(by_key, len(texts), level)
 
-    def _least_level(self, values: pa.LargeStringArray) -> int:
-        """Return a level that is not above the one at which these values fit into the limits.
+    def _least_level(self, values: pa.LargeStringArray) -> tuple[int, Any]:
+        """Return a level not above the one at which these values fit into the limits, and a mask of those held there.
 
         Python hashes each text that it holds, at each level anew, so those that are not held are left out before.
         """
+        level, held = 0, np.full(len(values), True)
         if len(values) <= self.values.limit and values.nbytes <= self.values.limit_bytes:
-            return 0
-        hashes, places = np.unique(hashes_of(values), return_index=True)  # a dictionary may contain a value twice
-        sizes = np.minimum(pc.binary_length(values).to_numpy()[places], MAX_CHARACTERS)  # long values are cut
-        level, held = 0, np.full(len(hashes), True)
-        while (held.sum() > self.values.limit or sizes[held].sum() > self.values.limit_bytes) and level < MAX_LEVEL:
+            return level, held
+        hashes = hashes_of(values)
+        sizes = np.minimum(pc.binary_length(values).to_numpy(), MAX_CHARACTERS)  # long values are cut
+        different = np.zeros(len(values), bool)  # a dictionary may contain a value twice
+        different[np.unique(hashes, return_index=True)[1]] = True
+        while level < MAX_LEVEL:
+            counted = held & different
+            if counted.sum() <= self.values.limit and sizes[counted].sum() <= self.values.limit_bytes:
+                break
             level += 1
             held = (hashes & np.uint64((1 << level) - 1)) == 0
-        return level
+        return level, held
 
 
 def _counts_of(texts: pa.Array) -> tuple[pa.Array, Any]:
