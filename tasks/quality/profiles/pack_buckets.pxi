@@ -63,17 +63,23 @@ cdef inline int width_of(uint64_t largest) noexcept nogil:
     return 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4 if largest < <uint64_t> 1 << 32 else 8
 
 
-cdef inline uint8_t* write_number(uint8_t* at, uint64_t number, int width) noexcept nogil:
-    """Write the least significant byte first. Return where the number ends."""
-    cdef int i
-    for i in range(width):
-        at[i] = <uint8_t> (number >> (8 * i))
-    return at + width
+cdef uint8_t* write_numbers(const int64_t* numbers, int64_t n, int width, uint8_t* at) noexcept nogil:
+    """Write the least significant byte of each number first. Return where the numbers end."""
+    cdef int64_t i
+    cdef int place
+    if width == 1:
+        for i in range(n):
+            at[i] = <uint8_t> numbers[i]
+    else:
+        for i in range(n):
+            for place in range(width):
+                at[width * i + place] = <uint8_t> (<uint64_t> numbers[i] >> (8 * place))
+    return at + n * width
 
 
 cdef tuple pack(Table* table):
     """Return the number of buckets, the first one, the bytes of each distance and of each count, and both arrays."""
-    cdef int64_t n = number_of_buckets(table), i
+    cdef int64_t n = number_of_buckets(table), i, first
     cdef uint64_t far = 0, many = 0
     cdef int one, two
     cdef int64_t* buckets
@@ -95,10 +101,10 @@ cdef tuple pack(Table* table):
         one, two = width_of(far), width_of(many)
         data = PyBytes_FromStringAndSize(NULL, (n - 1) * one + n * two)
         at = <uint8_t*> PyBytes_AS_STRING(data)
-        for i in range(1, n):
-            at = write_number(at, <uint64_t> (buckets[i] - buckets[i - 1]), one)
-        for i in range(n):
-            at = write_number(at, <uint64_t> counts[i], two)
-        return n, buckets[0], one, two, data
+        first = buckets[0]
+        for i in range(n - 1):
+            buckets[i] = buckets[i + 1] - buckets[i]
+        write_numbers(counts, n, two, write_numbers(buckets, n - 1, one, at))
+        return n, first, one, two, data
     finally:
         free(buckets)

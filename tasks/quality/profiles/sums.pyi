@@ -14,7 +14,7 @@ def check_packed(data: bytes, at: int, size: int, first: int, distance_bytes: in
     first : int
         The first bucket.
     distance_bytes, count_bytes : int
-        Number of bytes of each distance and of each count.
+        Number of bytes of each distance and of each count: 1, 2, 4 or 8.
 
     Raises
     ------
@@ -39,7 +39,7 @@ class HistogramSum:
     def add_packed(
         self, data: bytes, at: int, level: int, size: int, first: int, distance_bytes: int, count_bytes: int
     ) -> None:
-        """Add a packed histogram, whose arrays are described as for `check_packed`."""
+        """Add a packed histogram that `check_packed` has checked. The sum of others has no meaning."""
     def add_sum(self, other: HistogramSum) -> None:
         """Add the histograms that another sum has added."""
     def arrays(self) -> tuple[bytes, bytes]:

@@ -21,6 +21,7 @@ cdef enum:
     MAX_LIMIT = 4096
 
 cdef int64_t FURTHEST = <int64_t> 1 << (MAX_LEVEL + 12)  # no bucket is further away from 0
+_WIDTHS = frozenset((1, 2, 4, 8))
 # What is added up, and the sum. Another thread cannot use them meanwhile, because the lock of the interpreter is held.
 cdef int64_t[4096] new_buckets
 cdef int64_t[4096] new_counts
@@ -28,13 +29,26 @@ cdef int64_t[8192] joint_buckets
 cdef int64_t[8192] joint_counts
 
 
-cdef inline int64_t read_number(const uint8_t* at, int width) noexcept nogil:
-    """Return an unsigned number of `width` bytes, the least significant byte first."""
-    cdef uint64_t number = 0
-    cdef int i
-    for i in range(width):
-        number |= <uint64_t> at[i] << (8 * i)
-    return <int64_t> number
+cdef void read_numbers(const uint8_t* at, int64_t n, int width, int64_t* numbers) noexcept nogil:
+    """Read unsigned numbers of `width` bytes, the least significant byte first."""
+    cdef int64_t i
+    cdef int place
+    if width == 1:
+        for i in range(n):
+            numbers[i] = at[i]
+    elif width == 2:
+        for i in range(n):
+            numbers[i] = at[2 * i] | <int64_t> at[2 * i + 1] << 8
+    elif width == 4:
+        for i in range(n):
+            numbers[i] = (
+                at[4 * i] | <int64_t> at[4 * i + 1] << 8 | <int64_t> at[4 * i + 2] << 16 | <int64_t> at[4 * i + 3] << 24
+            )
+    else:
+        for i in range(n):
+            numbers[i] = 0
+            for place in range(8):
+                numbers[i] |= <int64_t> (<uint64_t> at[8 * i + place] << (8 * place))
 
 
 cdef inline int64_t coarser(int64_t bucket, int levels) noexcept nogil:
@@ -43,39 +57,40 @@ cdef inline int64_t coarser(int64_t bucket, int levels) noexcept nogil:
     return -(((-bucket - 1) >> levels) + 1) if bucket else 0
 
 
-cdef void read_packed(const uint8_t* at, int size, int64_t first, int distance_bytes, int count_bytes) noexcept nogil:
-    """Read arrays that are checked into `new_buckets` and `new_counts`."""
-    cdef int i
+cdef int64_t read_packed(
+    bytes data, int64_t at, int64_t size, int64_t first, int distance_bytes, int count_bytes
+) except -1:
+    """Read arrays into `new_buckets`, which are still the distances, and `new_counts`. Return where they end."""
+    cdef int64_t length = PyBytes_GET_SIZE(data), middle, stop
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(data)
+    if not (1 <= size <= MAX_LIMIT and 0 <= at <= length) or {distance_bytes, count_bytes} - _WIDTHS:
+        raise ValueError("what describes a histogram is out of range")
+    middle = at + (size - 1) * distance_bytes
+    stop = middle + size * count_bytes
+    if stop > length:
+        raise ValueError("the buckets of a histogram are cut off")
+    read_numbers(start + at, size - 1, distance_bytes, new_buckets + 1)
+    read_numbers(start + middle, size, count_bytes, new_counts)
     new_buckets[0] = first
-    for i in range(1, size):
-        new_buckets[i] = new_buckets[i - 1] + read_number(at, distance_bytes)
-        at += distance_bytes
-    for i in range(size):
-        new_counts[i] = read_number(at, count_bytes)
-        at += count_bytes
+    return stop
 
 
 def check_packed(bytes data not None, int64_t at, int size, int64_t first, int distance_bytes, int count_bytes) -> int:
-    cdef int64_t length = PyBytes_GET_SIZE(data), stop, bucket = first, distance
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef int64_t stop = read_packed(data, at, size, first, distance_bytes, count_bytes), bucket = first
+    cdef int64_t near = 1, far = 1, few = 1
     cdef int i
-    if not (1 <= size <= MAX_LIMIT and 1 <= distance_bytes <= 8 and 1 <= count_bytes <= 8 and 0 <= at <= length):
-        raise ValueError("what describes a histogram is out of range")
-    stop = at + <int64_t> (size - 1) * distance_bytes + <int64_t> size * count_bytes
-    if stop > length:
-        raise ValueError("the buckets of a histogram are cut off")
-    if not -FURTHEST <= first <= FURTHEST:
+    for i in range(1, size):
+        near, far = min(near, new_buckets[i]), max(far, new_buckets[i])
+    for i in range(size):
+        few = min(few, new_counts[i])
+    if near < 1 or far > 2 * FURTHEST or not -FURTHEST <= first <= FURTHEST:
         raise ValueError("the buckets of a histogram are out of range")
     for i in range(1, size):
-        distance = read_number(start + at, distance_bytes)
-        at += distance_bytes
-        if not 0 < distance <= FURTHEST - bucket:
-            raise ValueError("the buckets of a histogram are out of range")
-        bucket += distance
-    for i in range(size):
-        if read_number(start + at, count_bytes) <= 0:
-            raise ValueError("the counts of a histogram are out of range")
-        at += count_bytes
+        bucket += new_buckets[i]
+    if bucket > FURTHEST:
+        raise ValueError("the buckets of a histogram are out of range")
+    if few < 1:
+        raise ValueError("the counts of a histogram are out of range")
     return stop
 
 
@@ -98,10 +113,10 @@ cdef class HistogramSum:
     def add_packed(
         self, bytes data not None, int64_t at, int level, int size, int64_t first, int distance_bytes, int count_bytes
     ):
-        check_packed(data, at, size, first, distance_bytes, count_bytes)
-        read_packed(
-            <const uint8_t*> PyBytes_AS_STRING(data) + at, size, first, distance_bytes, count_bytes
-        )
+        cdef int i
+        read_packed(data, at, size, first, distance_bytes, count_bytes)
+        for i in range(1, size):
+            new_buckets[i] = <int64_t> (<uint64_t> new_buckets[i - 1] + <uint64_t> new_buckets[i])
         self._add(level, new_buckets, new_counts, size)
 
     def add_sum(self, HistogramSum other not None):

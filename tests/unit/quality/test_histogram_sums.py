@@ -69,7 +69,6 @@ def test_the_extension_adds_full_histograms_as_numpy_does() -> None:
 
 
 DAMAGED = {
-    "cut off": (b"\1\1\1\1", 0, 3, 0),
     "beginning behind the end": (b"\1\1\1\1\1", 6, 1, 0),
     "without distance": (b"\0\1\1\1\1", 0, 3, 0),
     "without count": (b"\1\1\1\0\1", 0, 3, 0),
@@ -84,6 +83,12 @@ def test_a_damaged_histogram_is_refused(check: Any, what: str) -> None:
     assert check(b"\1\1\1\1\1", 0, 3, (1 << 32) - 2, 1, 1) == 5
     with pytest.raises(ValueError, match=r"histogram|buffer|offset"):
         check(*DAMAGED[what], 1, 1)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_arrays_that_are_cut_off_are_refused(check: Any) -> None:
+    with pytest.raises(ValueError, match=r"cut off|buffer is smaller"):
+        check(b"\1\1\1\1", 0, 3, 0, 1, 1)
 
 
 @pytest.mark.parametrize("check", CHECKS)
