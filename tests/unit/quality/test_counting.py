@@ -49,6 +49,7 @@ def test_numbers_are_counted_exactly(counter: Any, values: list[float], limit: i
     squares = [value * value for value in finite]
     assert counts.sum_units == repeat * ExactSum.of(finite).units
     assert counts.square_units == repeat * ExactSum.of([square for square in squares if np.isfinite(square)]).units
+    assert counts.sums() == (ExactSum(counts.sum_units).to_json(), ExactSum(counts.square_units).to_json())
     assert counts.overflows == repeat * sum(np.isinf(square) for square in squares)
     assert (counts.level, dict(buckets_of(counts))) == in_buckets(finite * repeat, limit)
     assert (counts.minimum, counts.maximum) == (min(finite, default=None), max(finite, default=None))
@@ -103,6 +104,8 @@ def test_the_extension_counts_as_numpy_does(name: str, limit: int, size: int) ->
     assert buckets_of(one) == buckets_of(other)
     for field in STATE:
         assert getattr(one, field) == getattr(other, field), field
+    assert one.packed() == other.packed()
+    assert one.sums() == other.sums()
 
 
 @pytest.mark.parametrize("counter", COUNTERS)
