@@ -244,6 +244,19 @@ def edges_of(buckets: Any, level: int) -> tuple[Any, Any]:
     return np.where(buckets < 0, -far, near), np.where(buckets < 0, -near, far)
 
 
+def middles_of(buckets: Any, level: int) -> Any:
+    """Return the middle of each bucket; if one of its edges is infinite, the other one: ndarray of float64."""
+    sizes, shift = np.abs(buckets), _MANTISSA_BITS - level
+    if level >= 0 and int(sizes.max()) < _INFINITY >> shift:  # all edges are finite, as usual
+        far = sizes << shift
+        near = np.maximum(far - (1 << shift), 0)
+        return np.copysign(near.view(np.float64) / 2 + far.view(np.float64) / 2, buckets)
+    near, far = edges_of(sizes, level)
+    far = np.where(np.isfinite(far), far, near)
+    middles = near / 2 + far / 2
+    return np.where(buckets < 0, -middles, middles)
+
+
 def join_buckets(level: int, buckets: Any, counts: Any, limit: int) -> tuple[int, Any, Any]:
     """Add the counts of equal buckets, and lower the level until there are at most `limit` buckets.
 
