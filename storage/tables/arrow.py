@@ -6,7 +6,7 @@ import contextlib
 import io
 import struct
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,12 @@ from scoreline.storage.tables.arrow_slices import (
     layout_of,
     needs_validation,
     read_rows,
+    request_sizes,
 )
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey
 from scoreline.storage.tables.contents import explain_format
 from scoreline.storage.tables.ranged import Ends, RangedFile
-from scoreline.storage.tables.read_ahead import ReadAheadFile
+from scoreline.storage.tables.read_ahead import PIECE_BYTES, ReadAheadFile, divide
 from scoreline.storage.tables.views import schema_without_views, without_views
 
 _MAGIC = b"ARROW1"
@@ -96,6 +97,33 @@ class ArrowFormat:
                 end = max(end, row + before + batch.num_rows)
             row = end if layout is None else row + layout.rows
 
+    def expect_requests(
+        self, source: Pinned, spans: Sequence[Span], known: Sequence[Span], names: list[str]
+    ) -> list[int]:
+        """Return the sizes of the requests with which one process reads some spans, without those for the ends.
+
+        Parameters
+        ----------
+        known : sequence of Span
+            All spans of the object.
+        names : list of str
+            The columns to read.
+        """
+        reader = self._open(source)
+        total = max(1, sum(span.size for span in known))
+        return [
+            size
+            for span in spans
+            for size in reader.expect(span, sum(item.size for item in known[: span.stop]) / total, names)
+        ]
+
+    def head_requests(self, source: Pinned) -> tuple[int, bool]:
+        """Return how many requests the ends of an object take, and whether they are in memory."""
+        name, ends = self._last
+        if name != (source.uri, source.etag):
+            return 2, False
+        return 2 if ends.head.startswith(_MAGIC) else 1, True
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Surveyed:
@@ -128,7 +156,7 @@ class _Reader:
     def __init__(self, source: Pinned, ends: Ends) -> None:
         self._source = source
         self._raw = RangedFile(source.store, source.key, source.size, source.etag, ends)
-        self._ahead = ReadAheadFile(source, ends)
+        self._ahead = ReadAheadFile(source, ends, stops=True)
         self._file = _Bounded(self._ahead, source.size)
         self._layouts: dict[int, BatchLayout | None] = {}
         self._places: list[tuple[int, int, int]] | None = None
@@ -181,8 +209,7 @@ class _Reader:
         self, number: int, layout: BatchLayout, names: list[str], low: int, high: int
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the rows of a batch from `low` to `high` in slices, each with the number of its first row."""
-        bytes_of_row = max(1, sum(length for _, length in layout.buffers) // max(layout.rows, 1))
-        step = max(1, SLICE_BYTES // bytes_of_row)
+        step = _rows_of_slice(layout)
 
         def read() -> Generator[tuple[int, pa.RecordBatch | None]]:
             for start in range(low, high, step):
@@ -195,6 +222,36 @@ class _Reader:
                         yield start, batch.slice(start, high - start)
                     return
                 yield start, piece
+
+    def expect(self, span: Span, share: float, names: list[str]) -> Iterator[int]:
+        """Yield the sizes of the requests for a span.
+
+        Parameters
+        ----------
+        share : float
+            The fraction of a stream that ends with the span. All of it must be read.
+        """
+        if not (places := self._batch_places()):
+            until, size = share * self._source.size, self._source.size
+            yield min(_BUFFER_BYTES, size)  # to read the schema
+            if size > _BUFFER_BYTES:
+                until += PIECE_BYTES  # which is fetched meanwhile
+                yield from (stop - start for start, stop in divide(_BUFFER_BYTES, size) if start < until)
+            return
+        row, number = span.first_row, span.start
+        while number < span.stop:
+            if (layout := self.layout(number)) is None:
+                stop = min(self.next_layout(number) or span.stop, span.stop)
+                yield from (end - start for start, end in divide(places[number][0], sum(places[stop - 1])))
+                number = stop
+                continue
+            wanted = span.wanted or range(row, row + layout.rows)
+            low, high = max(wanted.start - row, 0), min(wanted.stop - row, layout.rows)
+            step = _rows_of_slice(layout)
+            yield places[number][1]
+            for start in range(low, high, step):
+                yield from request_sizes(layout, self.schema, names, start, min(start + step, high))
+            number, row = number + 1, row + layout.rows
 
     def _is_valid(self, layout: BatchLayout) -> bool:
         """Return whether a large batch is valid. Only columns that can be invalid are read."""
@@ -310,6 +367,12 @@ class _Reader:
             return call()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UnreadableInput(f"{self._source.uri} {what}: {one_line(error)}") from error
+
+
+def _rows_of_slice(layout: BatchLayout) -> int:
+    """Return the number of rows that are read at a time."""
+    bytes_of_row = max(1, sum(length for _, length in layout.buffers) // max(layout.rows, 1))
+    return max(1, SLICE_BYTES // bytes_of_row)
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:

@@ -79,6 +79,8 @@ class ColumnFile:
         total = max(self._pieces.size, 1)
         block = self._memory.array(total, total)
         buffer, view = pa.foreign_buffer(block.ctypes.data, total, block), memoryview(block)
+        if self._pieces.head is not None:
+            return self._read_message(self._pieces, self._pieces.head, first, buffer, view).slice(start - first)
         arrays: list[pa.Array] = []
         for kind, values, valid in self._pieces.of_columns:
             if values is None:
@@ -94,8 +96,20 @@ class ColumnFile:
         self.check_mark()
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema).slice(start - first)
 
+    def _read_message(self, pieces: _Pieces, head: bytes, first: int, buffer: pa.Buffer, view: memoryview) -> Any:
+        """Return rows without nulls from `first` on. Arrow makes all columns in one call, in a tenth of the time."""
+        begin = pieces.begin - len(head)
+        view[begin : pieces.begin] = head
+        for _, values, _ in pieces.of_columns:
+            assert values is not None
+            self._read(view[values.begin : values.end], values.position + first * values.bits // 8)
+        self.check_mark()
+        return pa.ipc.read_record_batch(buffer.slice(begin), self._schema)
+
     def _divide(self, rows: int) -> _Pieces:
         """Divide the memory of a batch between the columns. All batches with as many rows are divided alike."""
+        if not self.arrays and all(valid is None for _, valid in self.places.values()):
+            return self._divide_message(rows)
         end = 0
 
         def take(position: int, bits: int) -> _Piece:
@@ -114,6 +128,29 @@ class ColumnFile:
                 )
             )
         return _Pieces(rows, end, found)
+
+    def _divide_message(self, rows: int) -> _Pieces:
+        """Divide the memory of a batch whose columns are all in the file without nulls, as a message of Arrow's IPC."""
+        kinds = self._kinds.values()
+        none = pa.py_buffer(bytes(max((_size(rows, bit_width(kind) or 0) for kind in kinds), default=0)))
+        arrays = [pa.Array.from_buffers(kind, rows, [None, none], 0) for kind in kinds]
+        example = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        schema_bytes = self._schema.serialize().size
+        total = schema_bytes + pa.ipc.get_record_batch_size(example) + _ALIGNMENT
+        block = self._memory.array(total, total)  # which the first batch takes afterwards
+        with pa.ipc.new_stream(pa.FixedSizeBufferWriter(pa.py_buffer(memoryview(block))), self._schema) as out:
+            out.write_batch(example)
+        message = pa.py_buffer(memoryview(block)).slice(schema_bytes)
+        columns = pa.ipc.read_record_batch(message, self._schema).columns
+        offsets = [column.buffers()[1].address - message.address for column in columns]
+        begin = min(offsets, default=message.size)
+        shift = _aligned(begin) - begin  # so that the first column is aligned
+        found: list[tuple[pa.DataType, _Piece | None, _Piece | None]] = []
+        for (name, kind), offset in zip(self._kinds.items(), offsets, strict=True):
+            bits = bit_width(kind) or 0
+            place = shift + offset
+            found.append((kind, _Piece(self.places[name][0], bits, place, place + _size(rows, bits)), None))
+        return _Pieces(rows, shift + message.size, found, bytes(message.slice(0, begin)), shift + begin)
 
     def write(self, data: Any) -> int:
         """Append bytes to the file, and return their position."""
@@ -157,6 +194,10 @@ class _Pieces(NamedTuple):
     size: int
     of_columns: list[tuple[pa.DataType, _Piece | None, _Piece | None]]
     """For each column its type, its values if they are in the file, and its validity bits if it has nulls."""
+    head: bytes | None = None
+    """What describes the columns in a message of Arrow's IPC; None if they are not read as such."""
+    begin: int = 0
+    """Position in the memory at which the columns of a message begin."""
 
 
 def bit_width(kind: pa.DataType) -> int | None:

@@ -26,7 +26,7 @@ from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.read_ahead import ReadAheadFile
 from scoreline.storage.tables.seek_points import CarefulGzip, GzipReader, SeekPoints
 
-_BUFFER_BYTES = 4 << 20
+BUFFER_BYTES = 4 << 20
 _HEAD_BYTES = 256 << 10
 _CHUNK_BYTES = 256 << 10
 _SKIP_BYTES = 1 << 20
@@ -63,7 +63,7 @@ class DecompressedFile:
         *,
         point: SeekPoint | None = None,
         points: SeekPoints | None = None,
-        buffer_bytes: int = _BUFFER_BYTES,
+        buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         self._source = source
         self._buffer_bytes = buffer_bytes
@@ -189,8 +189,7 @@ class TextFiles:
             return
         name = (source.uri, source.etag)
         file = self._kept.pop(name, None)
-        place = span.point.position if span.point is not None else 0
-        if file is None or file.position > span.start or file.position + _WORTH_SEEKING < place:
+        if file is None or begins_at_point(file.position, span.start, span.point):
             file = DecompressedFile(source, compression, point=span.point)
         file.read_ahead(span.stop)
         file.skip_to(span.start)
@@ -201,6 +200,18 @@ class TextFiles:
         self._kept[name] = file
         while len(self._kept) > _MAX_KEPT:
             self._kept.pop(next(iter(self._kept)), None)
+
+
+def begins_at_point(position: int, start: int, point: SeekPoint | None) -> bool:
+    """Return whether a process that has read a text up to `position` opens it again to read on from `start`.
+
+    Parameters
+    ----------
+    point : SeekPoint, optional
+        The last seek point before `start`.
+    """
+    place = point.position if point is not None else 0
+    return position > start or position + _WORTH_SEEKING < place
 
 
 def _open_ahead(source: Pinned, start: int, stop: int) -> ReadAheadFile:

@@ -122,6 +122,10 @@ class DelimitedFormat:
         for block in split_blocks(blocks, source, span, batch_rows, "records"):
             yield self._decode(source, header, block, schema)
 
+    def knows_header(self, source: Pinned) -> bool:
+        """Return whether the header of an object is cached."""
+        return (source.uri, source.etag) in self._headers
+
     def _finder(self, source: Pinned) -> RecordFinder:
         dialect = self._dialect(source)
         return RecordFinder(dialect.delimiter, dialect.quote, dialect.escape)

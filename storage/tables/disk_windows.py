@@ -72,13 +72,13 @@ class Disk:
     @property
     def shares_next(self) -> bool:
         """Whether the next window is to have all rows of the row group, for all processes of the worker."""
-        shared, all_fit = self._shared, self.most_rows == self._group.rows
-        return (
-            shared is not None
-            and shared.is_planning
-            and all_fit
-            and not memory_bytes(self._schema, self._group.column_bytes)
-        )
+        return self._shared is not None and self._shared.is_planning and self.can_be_shared
+
+    @property
+    def can_be_shared(self) -> bool:
+        """Whether a window can have all rows of the row group, and all of their values on disk."""
+        all_fit = self.most_rows == self._group.rows
+        return all_fit and not memory_bytes(self._schema, self._group.column_bytes)
 
     def open_shared(self, sizes: Sequence[int]) -> DiskWindow:
         """Return a window for all rows of the row group, to be published."""

@@ -30,15 +30,19 @@ class Expiry:
         self._emptied: SimpleQueue[None] | None = None
 
     def begin(self) -> None:
-        """Start the thread. Call `empty` before the file is written again."""
+        """Start the thread. Call `empty` or `stop` before the file is written again."""
         emptied = self._emptied = SimpleQueue()
         threading.Thread(target=self._run, args=(emptied,), name=self._name, daemon=True).start()
 
-    def empty(self) -> None:
-        """Empty the file now, and end the thread."""
+    def stop(self) -> None:
+        """End the thread. The contents stay."""
         emptied, self._emptied = self._emptied, None
         if emptied is not None:
             emptied.put(None)
+
+    def empty(self) -> None:
+        """Empty the file now, and end the thread."""
+        self.stop()
         with contextlib.suppress(OSError, ValueError):  # a closed file raises ValueError
             os.ftruncate(self._file.fileno(), 0)
 

@@ -16,6 +16,7 @@ from scoreline.storage.tables.arrow import ArrowFormat
 from scoreline.storage.tables.base import Pinned, Rows, Span, Survey, TableFormat
 from scoreline.storage.tables.convert import reject_invalid_strings
 from scoreline.storage.tables.delimited import DelimitedFormat
+from scoreline.storage.tables.expected_text import expect_compressed, expect_plain
 from scoreline.storage.tables.jsonl import JsonLinesFormat
 from scoreline.storage.tables.options import FORMATS, SUFFIXES, ReadOptions, format_of
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -66,15 +67,51 @@ class Tables:
     def expect_requests(
         self,
         source: Pinned,
-        columns: Sequence[str],
-        slices: Sequence[tuple[int, int]],
+        columns: list[str],
+        spans: Sequence[Span],
+        known: Sequence[Span],
         batch_rows: int,
         options: ReadOptions,
     ) -> Sequence[int]:
-        """Return the sizes of the requests for slices of a Parquet object (see `ParquetFormat.expect_requests`)."""
+        """Return the sizes of the requests with which one process reads some spans, one after another.
+
+        The requests for the beginning or the end of the object are not included (see `head_requests`). Of compressed
+        texts, sizes and number are approximate.
+
+        Parameters
+        ----------
+        columns : list of str
+            The columns to read.
+        spans : sequence of Span
+            What the process reads. For Parquet, all spans are in the same row group.
+        known : sequence of Span
+            All spans of the object.
+        """
         found = self._format(source, options)
-        assert isinstance(found, ParquetFormat)
-        return found.expect_requests(source, columns, slices, batch_rows)
+        if isinstance(found, ParquetFormat):
+            return found.expect_requests(source, columns, [(span.start, span.stop) for span in spans], batch_rows)
+        if isinstance(found, ArrowFormat):
+            return found.expect_requests(source, spans, known, columns)
+        if format_of(source.key, options)[1] is None:
+            return expect_plain(spans)
+        return expect_compressed(source.size, spans, known)
+
+    def shares_rows(self, source: Pinned, columns: list[str], spans: Sequence[Span], options: ReadOptions) -> bool:
+        """Return whether processes of a worker share the rows of the row group with these spans (see `SharedRows`)."""
+        found = self._format(source, options)
+        return isinstance(found, ParquetFormat) and found.shares_rows(source, columns, spans[0].start)
+
+    def head_requests(self, source: Pinned, options: ReadOptions) -> tuple[int, bool]:
+        """Return how many requests a process sends for the beginning or the end of an object before it reads rows.
+
+        Return also whether this process needs no such requests, because it has read them before.
+        """
+        found = self._format(source, options)
+        if isinstance(found, ParquetFormat):
+            return 1, found.knows_footer(source)
+        if isinstance(found, ArrowFormat):
+            return found.head_requests(source)
+        return (1, found.knows_header(source)) if isinstance(found, DelimitedFormat) else (0, True)
 
     def read(
         self, source: Pinned, span: Span, schema: pa.Schema, batch_rows: int, options: ReadOptions

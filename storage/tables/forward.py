@@ -155,6 +155,12 @@ class ForwardReader:
         requests = self._planned.pop(self._number).requests
         return [request.size for request, _ in requests if request.row < stop]
 
+    def can_share_first_group(self) -> bool:
+        """Return whether processes of a worker can share the rows of the first row group (see `SharedRows`)."""
+        group = self._describe(0, 0)
+        disk = Disk.with_room(group, self._schema(), self._source) if group.is_wide else None
+        return disk is not None and disk.can_be_shared
+
     def close(self) -> None:
         """Release all memory, and end the threads."""
         self._leave_group()

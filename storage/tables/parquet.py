@@ -261,6 +261,18 @@ class ParquetFormat:
         (start, first_stop), (_, stop) = slices[0], slices[-1]
         return self._reader(source, list(columns), batch_rows).expect(start, stop, first_stop)
 
+    def shares_rows(self, source: Pinned, columns: list[str], row: int) -> bool:
+        """Return whether the process that plans a job hands the rows of the row group with this row to its worker.
+
+        It samples the first rows of the first object, and can hand on only the row group of these rows.
+        """
+        is_first = row < self._open(source).metadata.row_group(0).num_rows
+        return is_first and self._reader(source, columns, 1).can_share_first_group()
+
+    def knows_footer(self, source: Pinned) -> bool:
+        """Return whether the footer of an object is cached."""
+        return (source.uri, source.etag) in self._footers
+
     def release(self) -> None:
         """Release the memory of the open reader. Call this before another object is read."""
         self._kept.take()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_left
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.contents import explain_parquet
+
+_OUTSIDE = "Invalid column metadata"
+"""What Arrow says of a column chunk that does not begin and end within the file."""
 
 
 def open_parquet(
@@ -79,12 +84,44 @@ def refuse_unsound_columns(source: Pinned, metadata: pq.FileMetaData) -> None:
     function first. Arrow catches the exception if it is about to read the file, and it looks at all column chunks
     before it reads the first byte.
     """
+    error = _find_fault(source, metadata, metadata.num_row_groups)
+    if error is None:
+        return
+    if "crypt" in str(error):
+        raise explain_parquet(source, error) from error
+    group, column = _locate_fault(source, metadata)
+    where = f"column {column!r} of row group {group}"
+    if _OUTSIDE in str(error):
+        what = f"its footer says that {where} is outside of the object, which has {source.size:,} bytes"
+    else:
+        what = f"its footer does not describe {where}: {one_line(error)}"
+    raise UnreadableInput(f"{source.uri} is damaged: {what}. Write it again, or leave it out of the input") from error
+
+
+def _locate_fault(source: Pinned, metadata: pq.FileMetaData) -> tuple[int, str]:
+    """Return the first row group, and its first column, that Arrow cannot take."""
+    groups = range(1, metadata.num_row_groups + 1)
+    group = bisect_left(groups, True, key=lambda count: _find_fault(source, metadata, count) is not None)
+    names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    counts = range(1, len(names) + 1)
+
+    def fails(count: int) -> bool:
+        return _find_fault(source, metadata, group + 1, names[:count]) is not None
+
+    return group, names[min(bisect_left(counts, True, key=fails), len(names) - 1)]
+
+
+def _find_fault(
+    source: Pinned, metadata: pq.FileMetaData, groups: int, columns: list[str] | None = None
+) -> Exception | None:
+    """Return the error with which Arrow refuses a description among the first row groups; None if there is none."""
     try:
         file = pq.ParquetFile(_NoBytes(source.size), metadata=metadata, pre_buffer=True)
-        next(file.iter_batches(1, row_groups=range(metadata.num_row_groups), use_threads=False), None)
+        next(file.iter_batches(1, row_groups=range(groups), columns=columns, use_threads=False), None)
     except _FirstRead:  # Arrow has looked at all column chunks
-        return
+        return None
     except NotImplementedError:  # Arrow cannot decode the type of a column; reading the column explains this
-        return
+        return None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise explain_parquet(source, error) from error
+        return error
+    return None

@@ -24,10 +24,21 @@ class ReadAheadFile(RangedFile):
     """An object of which one range is read in order. At most ``(CONNECTIONS + 1) * PIECE_BYTES`` are in memory.
 
     Reads outside of the range, or before the last read, send separate requests.
+
+    Parameters
+    ----------
+    source : Pinned
+        The object.
+    ends : Ends, optional
+        The ends of the object (see `RangedFile`).
+    stops : bool
+        Whether a buffered reader gets no bytes beyond the end of the range until it asks for them. By default, its
+        buffer is filled, because the range is only an estimate.
     """
 
-    def __init__(self, source: Pinned, ends: Ends | None = None) -> None:
+    def __init__(self, source: Pinned, ends: Ends | None = None, *, stops: bool = False) -> None:
         super().__init__(source.store, source.key, source.size, source.etag, ends)
+        self._stops = stops
         self._pieces: Generator[bytes] | None = None
         self._piece = b""
         self._piece_start = 0
@@ -37,9 +48,12 @@ class ReadAheadFile(RangedFile):
         """Prefetch the bytes from `start` to `stop`, which are read next and in order."""
         stop = min(stop, self._size)
         self.stop()
-        if self._size <= self.WHOLE_BYTES or stop - start <= _LEAST_BYTES:
-            return  # one request is enough
-        pieces, budget = _divide(start, stop), CONNECTIONS * PIECE_BYTES
+        pieces, budget = divide(start, stop), CONNECTIONS * PIECE_BYTES
+        if self._size <= self.WHOLE_BYTES:
+            return
+        if len(pieces) == 1:  # one request is enough
+            self._range_stop = stop
+            return
         careful = set(pieces[:_CAREFUL])
         self._pieces = map_ahead(
             lambda piece: self.fetch(*piece),
@@ -64,8 +78,10 @@ class ReadAheadFile(RangedFile):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer is wider
         """Copy bytes into `buffer` piece by piece, so that a large read takes little additional memory."""
         filled = 0
-        while filled < len(buffer):
+        while filled < len(buffer) and not (self._stops and filled and self._position == self._range_stop):
             size = len(buffer) - filled
+            if self._stops and self._position < self._range_stop:
+                size = min(size, self._range_stop - self._position)
             if self._pieces is not None and self._piece_start <= self._position < self._range_stop:
                 left = self._piece_start + len(self._piece) - self._position
                 size = min(size, left if left > 0 else PIECE_BYTES)
@@ -100,12 +116,14 @@ class ReadAheadFile(RangedFile):
         return True
 
 
-def _divide(start: int, stop: int) -> list[tuple[int, int]]:
-    """Divide a range evenly into pieces of up to `PIECE_BYTES`.
+def divide(start: int, stop: int) -> list[tuple[int, int]]:
+    """Divide a range evenly into pieces of up to `PIECE_BYTES`, each of which takes a request.
 
     There is a piece for each connection, unless the pieces would then be smaller than `_LEAST_BYTES`.
     """
     size = stop - start
+    if size <= _LEAST_BYTES:
+        return [(start, stop)]
     count = max(-(-size // PIECE_BYTES), min(CONNECTIONS, size // _LEAST_BYTES))
     bounds = [start + size * number // count for number in range(count + 1)]
     return list(pairwise(bounds))

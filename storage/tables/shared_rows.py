@@ -71,14 +71,15 @@ class SharedRows:
         return self._planner == threading.get_ident()
 
     def open(self, schema: pa.Schema, memory: ReusedMemory) -> ColumnFile:
-        """Delete the rows that this process has written, and return a file for other rows.
+        """Withdraw the rows that this process has written, and return a file for other rows.
 
-        If the thread that deletes the earlier rows is late, it deletes the mark as well, and `publish` notices that.
+        Other rows are written over them, because the system takes twice the time to write to new memory. If the thread
+        that deletes the earlier rows is late, it deletes the mark as well, and `publish` notices that.
         """
         self._planner = None  # one row group is enough
-        self.clear()
+        self._expiry.stop()
         mark = os.urandom(16)
-        os.pwrite(self._own.fileno(), mark, MARK_AT)
+        os.pwrite(self._own.fileno(), bytes(MARK_AT) + mark, 0)  # the earlier rows have neither name nor mark
         return ColumnFile(self._own, schema, memory, begin=_HEADER.size, mark=mark)
 
     def publish(self, name: bytes, columns: ColumnFile) -> None:
@@ -90,6 +91,7 @@ class SharedRows:
             return
         places = json.dumps(columns.places).encode()
         position = columns.write(places)
+        os.ftruncate(self._own.fileno(), position + len(places))  # delete what is left of more rows
         columns.check_mark()
         header = _HEADER.pack(name, columns.mark, position, len(places), hashlib.sha256(places).digest())
         os.pwrite(self._own.fileno(), header, 0)

@@ -45,7 +45,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.storage.models.categories import Categories
-from scoreline.tasks.scoring.matrices import empty_matrix
+from scoreline.tasks.scoring.matrices import empty_matrix, fill_matrix
 from scoreline.tasks.scoring.settled_types import SCORED_AS, missing_anywhere, scored_as_float
 
 Form = Literal["frame", "array", "column"]
@@ -110,8 +110,7 @@ def to_features(
         x = empty_matrix(
             chosen.num_rows, len(features), chosen.schema.types[0].to_pandas_dtype(), "F" if in_frame else "C"
         )
-        for number, column in enumerate(chosen.columns):
-            x[:, number] = column.to_numpy(zero_copy_only=False)
+        fill_matrix(x, (column.to_numpy(zero_copy_only=False) for column in chosen.columns))
         return (pd.DataFrame(x, columns=list(features), copy=False) if in_frame else x), {}
     columns = {name: batch.column(name) for name in features}
     fields = {name: batch.schema.field(name) for name in features}
@@ -193,10 +192,10 @@ def _matrix(
     """
     dtype = np.result_type(*values.values())
     x = empty_matrix(len(next(iter(values.values()))), len(values), dtype, order)
-    for number, (name, value) in enumerate(values.items()):
+    for name, value in values.items():
         if dtype.kind == "f" and value.dtype.kind in "iu":
             _reject_inexact(name, columns[name], rejected)
-        x[:, number] = value
+    fill_matrix(x, values.values())
     return x
 
 

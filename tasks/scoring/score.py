@@ -162,7 +162,9 @@ def _score(
 
     with timings("align"):
         x, rejected = convert(batch)
-    rows = np.delete(np.arange(batch.num_rows, dtype=np.int64), list(rejected))
+    rows = np.arange(batch.num_rows, dtype=np.int64)
+    if rejected:
+        rows = np.delete(rows, list(rejected))
 
     def score_features(taken: Any) -> dict[str, Any]:
         return call_model(lambda: outputs(bundle, taken, method))

@@ -33,7 +33,7 @@ from scoreline.storage.models.compiled.ensembles import replaced
 _SHARED_METHODS: dict[type, str] = {
     RandomForestClassifier: "predict_proba",
     ExtraTreesClassifier: "predict_proba",
-    GradientBoostingClassifier: "_raw_predict",
+    GradientBoostingClassifier: "decision_function",
     HistGradientBoostingClassifier: "_raw_predict",
     BaggingClassifier: "predict_proba",
     CalibratedClassifierCV: "predict_proba",

@@ -48,6 +48,7 @@ def check_job(engine: Engine, evidence: Evidence, *, now: datetime | None = None
         if baseline is None and latest is not None:
             first = first_accepted(Pointer.of(evidence.buckets, job.spec.output), latest, job.spec.job_id)
             baseline, name = None if first is None else first[1], "the first accepted run"
+        evidence.compared_with.append(baseline)
     accepted = None if latest is None else latest.run
     if accepted is not None and accepted.job_id != job.spec.job_id:
         before = counts_of(accepted)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from scoreline.storage.tables.base import Pinned
+from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import SMALL_BYTES, KeptObjects
 from scoreline.storage.tables.stored_columns import stored_share
@@ -38,18 +38,25 @@ class ExpectedReads:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """Slices of a row group that one process reads."""
+    """What one process reads of an object: slices of the same row group of Parquet, or all of its slices of others."""
 
     file: InputFile
+    slices: Sequence[Slice]
     first_row: int
     """The first row of the row group."""
-    slices: Sequence[tuple[int, int]]
-    """The first row of each slice, and the row after its last row."""
 
     @property
-    def share(self) -> float:
-        """The fraction of the object's rows that the process has to read, including earlier rows of the row group."""
-        return (self.slices[-1][1] - self.first_row) / max(1, sum(self.file.row_counts))
+    def estimate(self) -> float:
+        """The stored bytes of the rows, all columns included."""
+        size, rows = self.file.size, max(1, sum(self.file.row_counts))
+        if _by_rows(self.file):  # earlier rows of the row group must be read, too
+            return size * (self.slices[-1].first_row + self.slices[-1].rows - self.first_row) / rows
+        return sum(size * piece.count / rows for piece in self.slices)
+
+    @property
+    def spans(self) -> list[Span]:
+        """The slices as spans."""
+        return [piece.span(piece.only if isinstance(piece.only, range) else None) for piece in self.slices]
 
 
 def expect_reads(
@@ -59,7 +66,7 @@ def expect_reads(
 
     The requests for the first object are planned as its parts plan them. The fraction of the bytes that belongs to the
     needed columns, and the sizes of requests, are taken to be the same in other objects. Bytes that planning reads are
-    not included.
+    not included. It is assumed that processes take turns with the parts.
 
     Parameters
     ----------
@@ -85,6 +92,7 @@ def expect_reads(
     columns = [name for name in names if name not in made.columns.folders]
     batch_rows = engine.batch_size(made.columns).rows_to_read
     requests = total = 0
+    heads = 0.0
     is_kept, sharing = _kept_by_planner([item.file for item in made.surveyed], worker_size)
     again = again_bytes = 0
     for item in objects:
@@ -93,27 +101,28 @@ def expect_reads(
             again, again_bytes = again + 1, again_bytes + item.size
         elif item.size <= SMALL_BYTES:  # each part fetches the whole object
             requests, total = requests + parts, total + parts * item.size
-        else:  # for the footer, or for the beginning of a text
-            requests += min(parts, processes or 1)
+        else:
+            heads += _head_requests(engine, item, min(parts, processes or 1), processes or 1, options)
     by_others = 1 - min(1, sharing / (processes or 1))
-    requests, total = requests + math.ceil(by_others * again), total + int(by_others * again_bytes)
-    sizes: list[int] = []
+    requests += math.ceil(by_others * again) + math.ceil(heads)
+    total += int(by_others * again_bytes)
+    planned: list[int] = []
     estimates = 0.0
     ratio, request_bytes = 1.0, float(REQUEST_BYTES)
     for number, run in enumerate(_runs(made, objects, processes)):
-        estimate = (share if _by_rows(run.file) else 1.0) * run.file.size * run.share
-        if run.file is first and _by_rows(first) and number < _PLANNED_RUNS:
-            sizes += engine.tables.expect_requests(source, columns, run.slices, batch_rows, options)
-            estimates += estimate
-            ratio, request_bytes = sum(sizes) / max(1.0, estimates), sum(sizes) / max(1, len(sizes))
-        elif _by_rows(run.file):
-            requests += max(1, math.ceil(ratio * estimate / request_bytes))
-            total += int(ratio * estimate)
+        if run.file is first and number < _PLANNED_RUNS:
+            sizes = engine.tables.expect_requests(source, columns, run.spans, first.spans, batch_rows, options)
+            if worker_size > 1 and engine.tables.shares_rows(source, columns, run.spans, options):
+                sizes = [1] * len(run.slices)  # a part only looks whether the object has changed
+            planned += sizes
+            estimates += share * run.estimate
+            ratio, request_bytes = sum(planned) / max(1.0, estimates), sum(planned) / max(1, len(planned))
         else:
-            requests += max(1, math.ceil(estimate / REQUEST_BYTES))
+            estimate = ratio * share * run.estimate
+            requests += max(1, math.ceil(estimate / max(1.0, request_bytes)))
             total += int(estimate)
     needed = sum((share if _by_rows(item) else 1.0) * item.size for item in objects)
-    return ExpectedReads(needed_bytes=int(needed), bytes=total + sum(sizes), requests=requests + len(sizes))
+    return ExpectedReads(needed_bytes=int(needed), bytes=total + sum(planned), requests=requests + len(planned))
 
 
 def _kept_by_planner(files: Sequence[InputFile], worker_size: int) -> tuple[Callable[[InputFile], bool], int]:
@@ -135,29 +144,34 @@ def _kept_by_planner(files: Sequence[InputFile], worker_size: int) -> tuple[Call
     return lambda item: bool(kept.reserve(item)), 1
 
 
+def _head_requests(engine: Engine, item: InputFile, readers: int, processes: int, options: ReadOptions) -> float:
+    """Return how many requests so many readers of an object send for its beginning or end.
+
+    One of the processes plans the job, and may have read them to do so.
+    """
+    count, is_known = engine.tables.head_requests(Pinned.of(engine.buckets[item.bucket], item), options)
+    return count * readers * (1 - is_known / processes)
+
+
 def _by_rows(file: InputFile) -> bool:
     return any(span.by_rows for span in file.spans[:1])
 
 
 def _runs(made: Draft, objects: Sequence[InputFile], processes: int) -> Iterator[_Run]:
-    """Yield what is read of large objects: for Parquet, one run for each process that shares a row group.
+    """Yield what each process reads of each large object.
 
-    A process keeps the reader of a row group open for its next slice, but not that of a text.
+    A process keeps the reader of a row group open for its next slice, and may continue in a compressed text.
     """
     files = {(item.bucket, item.key): item for item in objects if item.size > SMALL_BYTES}
-    firsts = {key: [span.first_row for span in item.spans] for key, item in files.items()}
+    firsts = {key: [span.first_row for span in item.spans] for key, item in files.items() if _by_rows(item)}
     groups: dict[tuple[str, str, int], list[Slice]] = {}
     for part in made.parts:
         for piece in part.slices:
             if (key := (piece.bucket, piece.key)) in files:
-                groups.setdefault((*key, bisect_right(firsts[key], piece.first_row) - 1), []).append(piece)
+                place = bisect_right(firsts[key], piece.first_row) - 1 if key in firsts else 0
+                groups.setdefault((*key, place), []).append(piece)
     for (bucket, key_, place), pieces in groups.items():
-        file = files[bucket, key_]
-        slices = [(piece.first_row, piece.first_row + piece.rows) for piece in pieces]
-        if not _by_rows(file):
-            for one in slices:
-                yield _Run(file=file, first_row=one[0], slices=[one])
-            continue
-        readers = min(len(slices), processes or 1)
+        file, readers = files[bucket, key_], min(len(pieces), processes or 1)
+        first_row = firsts[bucket, key_][place] if (bucket, key_) in firsts else 0
         for number in range(readers):
-            yield _Run(file=file, first_row=firsts[bucket, key_][place], slices=slices[number::readers])
+            yield _Run(file=file, first_row=first_row, slices=pieces[number::readers])

@@ -46,6 +46,7 @@ from scoreline.tasks.quality.gate.decisions import repeat_decision
 from scoreline.tasks.quality.gate.judging import Evidence, judge, recorded
 from scoreline.tasks.quality.gate.latest import Published
 from scoreline.tasks.quality.gate.pointer import LatestRead, publish_latest
+from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.records.staging import write_answer
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.steps.arrange import arrange, remove_parts
@@ -121,6 +122,8 @@ class _End:
     """See `BeforeEnd.latest`."""
     results: Published | None = None
     """What readers need of the job; None if it has to be read from the bucket."""
+    profiles: Sequence[Profile | None] = ()
+    """The profile of the job and the one that it was compared with, which the report needs (see `stored_profiles`)."""
 
 
 def _complete(engine: Engine, documents: Documents, end: _End) -> None:
@@ -289,12 +292,12 @@ def _publish(engine: Engine, documents: Documents, run: Run, progress: Progress)
     if decided.state not in WITH_RESULTS:  # another process cancelled or failed the job, and may have died since
         return _End(outcome=decided)
     outcome = replace(outcome, state=decided.state, checks=decided.checks)  # another finalizer may have found more
-    end = _End(outcome=outcome)
+    end = _End(outcome=outcome, profiles=(evidence.profile, *evidence.compared_with))
     if outcome.state != "blocked":
         create_once(layout.store, layout.success, written.success)
         if found.latest is not None:
             results = published_now(layout, documents, written, entries, files)
-            end = _End(outcome=outcome, latest=found.latest, results=results)
+            end = replace(end, latest=found.latest, results=results)
     if not parts.carried:
         _note_pace(engine, job, parts, plan.parts)
     return end

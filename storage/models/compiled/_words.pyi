@@ -9,7 +9,7 @@ VERSION: int
 def build(columns: dict[Any, Any], other_text: type[str]) -> tuple[bytearray, bytearray]: ...
 def count(
     documents: list[Any],
-    letters: npt.NDArray[np.uint8],
+    lower: bool,
     terms: npt.NDArray[np.uint8],
     slots: npt.NDArray[np.uint8],
     stop_terms: npt.NDArray[np.uint8],

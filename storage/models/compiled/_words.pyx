@@ -1,9 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Counts the words of ASCII documents as the text vectorizers of scikit-learn do with their default pattern.
 
-A word is a run of two or more letters, digits and underscores. The words of a document that are not stop words are
-written to a buffer, in lower case and with one blank between them, so a sequence of words (an n-gram) is a piece of
-this buffer. Its column is looked up in a hash table, or computed from its hash. No Python object is made for it.
+A word is a run of two or more letters, digits and underscores. A document is written to a buffer in lower case, with 0
+for each byte that is not part of a word. Where words begin and end is read from a bit for each byte, 64 bytes at a time,
+because a branch at the end of each word would often be predicted wrongly. If sequences of words (n-grams) are counted,
+the words that are not stop words are written to a second buffer with one blank between them, so an n-gram is a piece of
+this buffer. The column of a word is looked up in a hash table, or computed from its hash. No Python object is made for
+it.
+
+If there are few columns, each has a total and a bit, and the bits say which totals a document has, in their order.
+Otherwise, the columns of a document are sorted.
 
 A hash table consists of the bytes of its terms, one after another, and of slots. Each slot is four integers: the lower
 half of the hash, the place and the length of the term, and its column. The length of an empty slot is 0. If a slot is
@@ -15,7 +21,7 @@ from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object text)
@@ -26,11 +32,66 @@ cdef extern from "Python.h":
     const char* PyBytes_AS_STRING(object data)
     Py_ssize_t PyBytes_GET_SIZE(object data)
 
-VERSION = 1  # that of the module `extension`
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #if defined(__SSE2__)  /* every x86-64 */
+    #include <emmintrin.h>
+    #endif
+
+    /* Replace each of 64 bytes that is no letter, digit or underscore by 0. `lower` is the bit that letters get: 32 for
+       lower case, or 0. Return a bit for each byte that is part of a word. */
+    static inline uint64_t find_words(uint8_t *bytes, uint8_t lower)
+    {
+        uint64_t bits = 0;
+    #if defined(__SSE2__)
+        for (int i = 0; i < 64; i += 16) {
+            const __m128i found = _mm_loadu_si128((const __m128i *) (bytes + i));
+            const __m128i letter = _mm_sub_epi8(_mm_or_si128(found, _mm_set1_epi8(32)), _mm_set1_epi8('a'));
+            const __m128i digit = _mm_sub_epi8(found, _mm_set1_epi8('0'));
+            const __m128i letters = _mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8(25)), letter);
+            const __m128i digits = _mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(9)), digit);
+            const __m128i word = _mm_or_si128(_mm_or_si128(letters, digits), _mm_cmpeq_epi8(found, _mm_set1_epi8('_')));
+            const __m128i cased = _mm_or_si128(found, _mm_and_si128(letters, _mm_set1_epi8((char) lower)));
+            _mm_storeu_si128((__m128i *) (bytes + i), _mm_and_si128(cased, word));
+            bits |= (uint64_t) (uint32_t) _mm_movemask_epi8(word) << i;
+        }
+    #else
+        for (int i = 0; i < 64; i++) {
+            const uint8_t found = bytes[i];
+            const int letter = (uint8_t) ((found | 32) - 'a') < 26;
+            const int word = letter | ((uint8_t) (found - '0') < 10) | (found == '_');
+            bytes[i] = word ? found | (letter ? lower : 0) : 0;
+            bits |= (uint64_t) word << i;
+        }
+    #endif
+        return bits;
+    }
+
+    /* Return the number of the lowest bit that is set. There must be one. */
+    static inline int lowest_bit(uint64_t bits)
+    {
+    #if defined(__GNUC__)
+        return __builtin_ctzll(bits);
+    #else
+        int number = 0;
+        for (; !(bits & 1); bits >>= 1) number++;
+        return number;
+    #endif
+    }
+    """
+    uint64_t find_words(uint8_t* bytes, uint8_t lower) noexcept nogil
+    int lowest_bit(uint64_t bits) noexcept nogil
+
+VERSION = 2  # that of the module `extension`
 
 cdef enum:
     PADDING = 8
+    BLOCK = 64  # bytes whose words are found together
+    COPIED = 16  # bytes of a word that are copied together
+    MAX_TOTALS = 1 << 16  # columns that have totals: 256 KiB, so that they stay in the cache
     FULL = 5  # of this many terms, a table has 8 slots more than terms / FULL * 8
+    FEW_TERMS = 2048  # up to so many terms, a table has 8 slots for each term, so that few terms share a slot
     RUN = 24  # so many keys are sorted by insertion
 
 cdef struct Slot:
@@ -46,7 +107,8 @@ cdef struct Table:
 
 cdef struct Words:
     uint8_t* text
-    int32_t* starts
+    uint8_t* joined  # NULL if no n-gram has more than one word
+    int32_t* starts  # in `joined`, or otherwise in `text`
     int32_t* ends
     Py_ssize_t count
 
@@ -62,10 +124,17 @@ cdef struct Counts:
     int64_t count
     int64_t capacity
 
+cdef struct Totals:
+    int32_t* values  # of each column; NULL if columns are sorted instead
+    uint64_t* marks  # a bit for each column that the document has
+    uint64_t* groups  # a bit for each of the marks that is not 0
+    int64_t n_groups
+
 cdef struct Rules:
     int min_n
     int max_n
     int64_t n_features  # 0 if there is a vocabulary
+    uint32_t n_columns  # of the vocabulary
     bint alternate_sign
     Table vocabulary
     Table stop_words
@@ -161,55 +230,75 @@ cdef inline uint32_t hashed(const uint8_t* term, Py_ssize_t length, const Rules*
 
 
 cdef void split(
-    const uint8_t* data, Py_ssize_t length, const uint8_t* letters, const Table* stop_words, Words* words
+    const uint8_t* data, Py_ssize_t length, bint lower, const Table* stop_words, Words* words
 ) noexcept nogil:
-    """Write the words of a document to the buffer. `letters` has what a byte of a word becomes, and 0 for others."""
-    cdef Py_ssize_t at = 0, used = 0, begin, count = 0
-    cdef uint8_t letter
-    while at < length:
-        letter = letters[data[at]]
-        at += 1
-        if not letter:
+    """Find the words of a document, in lower case if `lower`."""
+    cdef Py_ssize_t at, begin = 0, count = 0, ended = 0, number
+    cdef uint64_t bits, before, carry = 0, edges
+    memcpy(words.text, data, length)
+    memset(words.text + length, 0, BLOCK)
+    while begin <= length:  # one byte more, so that the last word ends before it
+        bits = find_words(words.text + begin, 32 if lower else 0)
+        before = bits << 1 | carry
+        carry = bits >> 63
+        edges = bits & ~before
+        while edges:
+            words.starts[count] = <int32_t> (begin + lowest_bit(edges))
+            count += 1
+            edges &= edges - 1
+        edges = before & ~bits
+        while edges:
+            words.ends[ended] = <int32_t> (begin + lowest_bit(edges))
+            ended += 1
+            edges &= edges - 1
+        begin += BLOCK
+    words.count = 0
+    for number in range(count):
+        begin, at = words.starts[number], words.ends[number]
+        words.starts[words.count] = <int32_t> begin
+        words.ends[words.count] = <int32_t> at
+        if stop_words.n_slots and find(stop_words, words.text + begin, at - begin) >= 0:
             continue
-        begin = used
-        while letter:
-            words.text[used] = letter
-            used += 1
-            if at == length:
-                break
-            letter = letters[data[at]]
-            at += 1
-        if used - begin < 2 or (
-            stop_words.n_slots and find(stop_words, words.text + begin, used - begin) >= 0
-        ):
-            used = begin
-            continue
-        words.starts[count] = <int32_t> begin
-        words.ends[count] = <int32_t> used
-        count += 1
-        words.text[used] = 32
+        words.count += at - begin >= 2
+    if words.joined != NULL:
+        join(words)
+
+
+cdef void join(Words* words) noexcept nogil:
+    """Write the words to `joined`, with one blank between them."""
+    cdef Py_ssize_t used = 0, number, length, done
+    for number in range(words.count):
+        length = words.ends[number] - words.starts[number]
+        done = 0
+        while done < length:  # some bytes more, which the next word overwrites
+            memcpy(words.joined + used + done, words.text + words.starts[number] + done, COPIED)
+            done += COPIED
+        words.starts[number] = <int32_t> used
+        used += length
+        words.ends[number] = <int32_t> used
+        words.joined[used] = 32
         used += 1
-    words.count = count
 
 
 cdef void add_keys(const Words* words, const Rules* rules, Keys* keys) noexcept nogil:
     """Add the keys of the n-grams of a document that have a column."""
     cdef Py_ssize_t first
+    cdef const uint8_t* text = words.text if words.joined == NULL else words.joined
     cdef const uint8_t* term
     cdef Py_ssize_t length
-    cdef int32_t column
+    cdef uint32_t column
     cdef int n
     for n in range(rules.min_n, rules.max_n + 1):
         for first in range(words.count - n + 1):
-            term = words.text + words.starts[first]
+            term = text + words.starts[first]
             length = words.ends[first + n - 1] - words.starts[first]
             if rules.n_features:
                 keys.values[keys.count] = hashed(term, length, rules)
                 keys.count += 1
                 continue
-            column = find(&rules.vocabulary, term, length)
-            if column >= 0:
-                keys.values[keys.count] = (<uint32_t> column) << 1
+            column = <uint32_t> find(&rules.vocabulary, term, length)
+            if column < rules.n_columns:  # -1 is not
+                keys.values[keys.count] = column << 1
                 keys.count += 1
 
 
@@ -251,7 +340,33 @@ cdef void sort(Keys* keys) noexcept nogil:
     keys.spare = target
 
 
-cdef int add_counts(Keys* keys, Counts* counts) noexcept nogil:
+cdef void add_totals(const Keys* keys, Totals* totals, Counts* counts) noexcept nogil:
+    """Add the counts of a document from the totals of its columns, which are 0 before and afterwards."""
+    cdef Py_ssize_t at
+    cdef int64_t group, mark
+    cdef int32_t column
+    cdef uint64_t marks
+    for at in range(keys.count):
+        column = <int32_t> (keys.values[at] >> 1)
+        totals.values[column] += 1 - 2 * <int32_t> (keys.values[at] & 1)
+        totals.marks[column >> 6] |= (<uint64_t> 1) << (column & 63)
+        totals.groups[column >> 12] |= (<uint64_t> 1) << (column >> 6 & 63)
+    for group in range(totals.n_groups):
+        while totals.groups[group]:
+            mark = group * 64 + lowest_bit(totals.groups[group])
+            totals.groups[group] &= totals.groups[group] - 1
+            marks = totals.marks[mark]
+            totals.marks[mark] = 0
+            while marks:
+                column = <int32_t> (mark * 64 + lowest_bit(marks))
+                marks &= marks - 1
+                counts.columns[counts.count] = column
+                counts.values[counts.count] = totals.values[column]
+                totals.values[column] = 0
+                counts.count += 1
+
+
+cdef int add_counts(Keys* keys, Totals* totals, Counts* counts) noexcept nogil:
     """Add the counts of a document, in the order of their columns. Returns -1 if there is no memory left."""
     cdef int64_t capacity
     cdef void* grown
@@ -267,6 +382,9 @@ cdef int add_counts(Keys* keys, Counts* counts) noexcept nogil:
             return -1
         counts.values = <int32_t*> grown
         counts.capacity = capacity
+    if totals.values != NULL:
+        add_totals(keys, totals, counts)
+        return 0
     sort(keys)
     for at in range(keys.count):
         if at == 0 or keys.values[at] >> 1 != keys.values[at - 1] >> 1:
@@ -305,7 +423,7 @@ cdef int add_features(list features, dict vocabulary, const Rules* rules, Keys* 
             keys.count += 1
         elif (column := vocabulary.get(feature)) is not None:
             number = PyNumber_Index(column)
-            if not 0 <= number <= 0x7FFFFFFE:
+            if not 0 <= number < rules.n_columns:
                 raise ValueError(f"the column {number} is out of range")
             keys.values[keys.count] = (<uint32_t> number) << 1
             keys.count += 1
@@ -329,6 +447,17 @@ cdef Table table_of(const uint8_t[::1] terms, const uint8_t[::1] slots) except *
         table.slots = <const Slot*> &slots[0]
         table.terms = &terms[0]
     return table
+
+
+cdef int make_totals(Totals* totals, int64_t n_columns) except -1:
+    """Make totals of so many columns."""
+    totals.n_groups = (n_columns + 4095) >> 12
+    totals.values = <int32_t*> calloc(n_columns, sizeof(int32_t))
+    totals.marks = <uint64_t*> calloc(totals.n_groups * 64, sizeof(uint64_t))
+    totals.groups = <uint64_t*> calloc(totals.n_groups, sizeof(uint64_t))
+    if totals.values == NULL or totals.marks == NULL or totals.groups == NULL:
+        raise MemoryError
+    return 0
 
 
 def build(dict columns, object other_text):
@@ -356,7 +485,7 @@ def build(dict columns, object other_text):
         raise ValueError(f"its vocabulary has {n_bytes:,} characters")
     terms = bytearray(n_bytes + PADDING)
     cdef uint8_t[::1] bytes_of_terms = terms
-    table.n_slots = <uint64_t> (n_terms // FULL + 1) * 8
+    table.n_slots = <uint64_t> (max(n_terms, 1) if n_terms <= FEW_TERMS else n_terms // FULL + 1) * 8
     slots = bytearray(table.n_slots * sizeof(Slot))
     cdef uint8_t[::1] bytes_of_slots = slots
     own = <Slot*> &bytes_of_slots[0]
@@ -381,7 +510,7 @@ def build(dict columns, object other_text):
 
 def count(
     list documents,
-    const uint8_t[::1] letters,
+    bint lower,
     const uint8_t[::1] terms,
     const uint8_t[::1] slots,
     const uint8_t[::1] stop_terms,
@@ -399,38 +528,44 @@ def count(
 ):
     """Count the words of documents.
 
-    Documents that are not ASCII or longer than `max_bytes` are analyzed by `analyze`, which returns the n-grams.
+    Words are counted in lower case if `lower`. Documents that are not ASCII or longer than `max_bytes` are analyzed by `analyze`, which returns the n-grams.
     `other_text` is another type of text whose objects are str. If `decodes_ascii`, bytes in ASCII are text, too.
 
     Returns the index pointers, columns and counts of a sparse matrix, as bytes of int32. Returns None if a document is
     neither str nor bytes, or if there are more than `max_counts` counts.
     """
     cdef Py_ssize_t n_documents = len(documents), at, longest = 0
-    cdef int64_t n_keys = 0
+    cdef int64_t n_keys = 0, n_bytes = 0, n_columns = n_features if n_features else len(vocabulary)
     cdef Rules rules
     cdef Words words
     cdef Keys keys
+    cdef Totals totals
     cdef Counts counts
     cdef const uint8_t** data = NULL
     cdef Py_ssize_t* lengths = NULL
     cdef int32_t* pointers = NULL
     cdef bint failed = False, too_many = False
-    if min_n < 1 or max_n < min_n or letters.shape[0] != 256 or not 0 <= n_features <= 0x7FFFFFFF:
+    if min_n < 1 or max_n < min_n or not 0 <= n_features <= 0x7FFFFFFF:
         raise ValueError("the rules are not valid")
     rules.min_n = min_n
     rules.max_n = max_n
     rules.n_features = n_features
+    rules.n_columns = <uint32_t> min(n_columns, 0x7FFFFFFF)
     rules.alternate_sign = alternate_sign
     rules.vocabulary = table_of(terms, slots)
     rules.stop_words = table_of(stop_terms, stop_slots)
     if not n_features and not rules.vocabulary.n_slots:
         raise ValueError("there is no vocabulary")
     words.text = NULL
+    words.joined = NULL
     words.starts = NULL
     words.ends = NULL
     keys.values = NULL
     keys.spare = NULL
     keys.capacity = 0
+    totals.values = NULL
+    totals.marks = NULL
+    totals.groups = NULL
     counts.columns = NULL
     counts.values = NULL
     counts.count = 0
@@ -457,28 +592,35 @@ def count(
                 return None
             if data[at] != NULL:
                 longest = max(longest, lengths[at])
-        words.text = <uint8_t*> calloc(longest + 1 + PADDING, 1)
-        words.starts = <int32_t*> malloc((longest // 3 + 1) * sizeof(int32_t))
-        words.ends = <int32_t*> malloc((longest // 3 + 1) * sizeof(int32_t))
+            n_bytes += lengths[at]
+        words.text = <uint8_t*> calloc(longest + 2 * BLOCK, 1)
+        words.starts = <int32_t*> malloc((longest // 2 + 1) * sizeof(int32_t))
+        words.ends = <int32_t*> malloc((longest // 2 + 1) * sizeof(int32_t))
         if words.text == NULL or words.starts == NULL or words.ends == NULL:
             raise MemoryError
+        if max_n > 1:
+            words.joined = <uint8_t*> calloc(longest + 1 + COPIED + PADDING, 1)
+            if words.joined == NULL:
+                raise MemoryError
+        if 0 < n_columns <= min(<int64_t> MAX_TOTALS, n_bytes):  # otherwise, making totals takes longer than sorting
+            make_totals(&totals, n_columns)
         reserve(&keys, (longest // 3 + 1) * (max_n - min_n + 1))
         at = 0
         while at < n_documents:
             if data[at] == NULL:
                 add_features(analyze(documents[at]), vocabulary, &rules, &keys)
                 n_keys += keys.count
-                failed = add_counts(&keys, &counts) < 0
+                failed = add_counts(&keys, &totals, &counts) < 0
                 too_many = n_keys > max_counts
                 at += 1
                 pointers[at] = <int32_t> counts.count
             with nogil:
                 while at < n_documents and data[at] != NULL and not failed and not too_many:
-                    split(data[at], lengths[at], &letters[0], &rules.stop_words, &words)
+                    split(data[at], lengths[at], lower, &rules.stop_words, &words)
                     keys.count = 0
                     add_keys(&words, &rules, &keys)
                     n_keys += keys.count
-                    failed = add_counts(&keys, &counts) < 0
+                    failed = add_counts(&keys, &totals, &counts) < 0
                     too_many = n_keys > max_counts
                     at += 1
                     pointers[at] = <int32_t> counts.count
@@ -496,9 +638,13 @@ def count(
         free(lengths)
         free(pointers)
         free(words.text)
+        free(words.joined)
         free(words.starts)
         free(words.ends)
         free(keys.values)
         free(keys.spare)
+        free(totals.values)
+        free(totals.marks)
+        free(totals.groups)
         free(counts.columns)
         free(counts.values)

@@ -10,7 +10,7 @@ from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 VERSION = 7
 """The version of the functions of `_pack`, `_walk`, `_single` and `_select`. Increase it here and there if their
 parameters or the arrays change."""
-WORDS_VERSION = 1
+WORDS_VERSION = 2
 """The version of the functions of `_words`. Increase it here and there if their parameters or the slots change."""
 
 

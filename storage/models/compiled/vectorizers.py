@@ -72,8 +72,6 @@ class WordCounter:
     """Counts the words of documents as one vectorizer does. Its methods replace those of the vectorizer."""
 
     vectorizer: Any
-    letters: npt.NDArray[np.uint8]
-    """What each byte becomes within a word; 0 if it is not part of one."""
     vocabulary: Table
     stop_words: Table
     columns: Any
@@ -82,7 +80,7 @@ class WordCounter:
     @property
     def nbytes(self) -> int:
         """Memory that is taken in addition to the vectorizer."""
-        return self.letters.nbytes + self.vocabulary.nbytes + self.stop_words.nbytes
+        return self.vocabulary.nbytes + self.stop_words.nbytes
 
     def count_vocab(self, raw_documents: Any, fixed_vocab: bool) -> Any:
         """Replace `CountVectorizer._count_vocab`."""
@@ -134,7 +132,7 @@ class WordCounter:
         try:
             counted = _words.count(
                 found,
-                self.letters,
+                bool(model.lowercase),
                 self.vocabulary.terms,
                 self.vocabulary.slots,
                 self.stop_words.terms,
@@ -181,7 +179,6 @@ def compile_vectorizer(vectorizer: Any) -> tuple[Mapping[str, Any], WordCounter]
         words = vectorizer.get_stop_words()
         counter = WordCounter(
             vectorizer=vectorizer,
-            letters=_letters(lower=bool(vectorizer.lowercase)),
             vocabulary=Table.empty() if hashes else Table.of(vectorizer.vocabulary_),
             stop_words=Table.empty() if words is None else Table.of({word: place for place, word in enumerate(words)}),
             columns=None if hashes else vectorizer.vocabulary_,
@@ -215,20 +212,6 @@ def _why_not(vectorizer: Any) -> str | None:
         return f"its dtype is {np.dtype(vectorizer.dtype)}"
     replaced = [name for name in vars(vectorizer) if callable(getattr(type(vectorizer), name, None))]
     return f"its method {replaced[0]} was replaced" if replaced else None
-
-
-def _letters(*, lower: bool) -> npt.NDArray[np.uint8]:
-    """Return what each byte becomes within a word: itself or its lower case, or 0 if it is not part of one.
-
-    >>> _letters(lower=True)[list(b"aZ_ -")].tolist()
-    [97, 122, 95, 0, 0]
-    """
-    letters = np.zeros(256, np.uint8)
-    for code in range(128):
-        letter = chr(code)
-        if letter.isalnum() or letter == "_":
-            letters[code] = ord(letter.lower() if lower else letter)
-    return letters
 
 
 def _as_list(documents: Any) -> list[Any] | None:

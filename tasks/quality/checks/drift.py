@@ -27,7 +27,7 @@ import numpy as np
 
 from scoreline.tasks.quality.checks.measures import Measure
 from scoreline.tasks.quality.profiles.histograms import Histogram
-from scoreline.tasks.quality.profiles.number_counts import arrays_of, coarsened, edges_of, join_buckets
+from scoreline.tasks.quality.profiles.number_counts import arrays_of, coarsened, join_buckets, middles_of
 from scoreline.tasks.quality.profiles.values import Values
 
 PSI_GROUPS = 10
@@ -92,7 +92,7 @@ def _measured(baseline: Histogram, current: Histogram, std: float | None, curren
     ks = float(apart.max())
     measures.append(Measure(name="ks", value=ks, noise=_KOLMOGOROV * math.sqrt(rate)))
     if std:
-        middles = _middles(buckets, level)
+        middles = middles_of(buckets, level)
         moved = float((apart[:-1] * (middles[1:] - middles[:-1])).sum())
         noise = noise_of_mean(n, std, m, std if current_std is None else current_std)
         measures.append(Measure(name="wasserstein", value=moved / std, noise=noise))
@@ -142,15 +142,6 @@ def _at(histogram: Histogram, level: int) -> tuple[Any, Any]:
     if level == histogram.level:
         return buckets, counts
     return join_buckets(level, coarsened(buckets, histogram.level - level), counts, len(buckets))[1:]
-
-
-def _middles(buckets: Any, level: int) -> Any:
-    """Return the middle of each bucket; if one of its edges is infinite, the other one."""
-    near, far = edges_of(np.abs(buckets), level)
-    if not np.isfinite(far).all():
-        far = np.where(np.isfinite(far), far, near)
-    middles = near / 2 + far / 2
-    return np.where(buckets < 0, -middles, middles)
 
 
 def _grouped(counts: Any, before: Any, inside: tuple[int, int], groups: int) -> Any:

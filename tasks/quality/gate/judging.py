@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scoreline.storage.errors import ScorelineError, describe
@@ -39,6 +39,8 @@ class Evidence:
     """The profile of the job; None if it has none."""
     latest: LatestRead | None = None
     """Returns ``latest.json`` of the output, if the caller has already read it."""
+    compared_with: list[Any] = field(default_factory=list)
+    """The profiles that the checks have read, for a caller that keeps them until the report of the job needs them."""
 
     def accepted_before(self) -> Latest | None:
         """Return which run readers of the output take now; None if there is none. Raises `DocumentCorrupt`."""

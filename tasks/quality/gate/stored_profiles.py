@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
 from threading import Lock
+from weakref import WeakValueDictionary
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ObjectNotFound
@@ -34,6 +35,9 @@ _PACKED = 2
 _remembered: OrderedDict[tuple[str, bytes], Profile] = OrderedDict()
 _packed: OrderedDict[tuple[str, bytes], str] = OrderedDict()
 """Packed profiles by the name and the digest of their document."""
+_in_use: WeakValueDictionary[tuple[str, bytes], Profile] = WeakValueDictionary()
+"""Profiles of large documents that somewhere are still in use, by the name and the digest of their document. The report
+of a job needs the same profiles as its checks, which a finalizer therefore keeps until then."""
 _lock = Lock()
 _FIRST_RUNS = 3
 """Number of the oldest accepted runs of which a profile is looked for."""
@@ -61,8 +65,12 @@ def read_profile(store: ObjectStore, folder: str) -> Profile:
 
 
 def remember_profile(uri: str, data: bytes, profile: Profile) -> None:
-    """Remember the profile of a document that was just written, so that `read_profile` need not decode it."""
+    """Remember the profile of a document that was just written, so that `read_profile` need not decode it.
+
+    That of a large document is remembered only as long as it is in use.
+    """
     if len(data) > _MAX_REMEMBERED_BYTES:
+        _in_use[uri, hashlib.sha256(data).digest()] = profile
         return
     _remember(_remembered, _REMEMBERED, (uri, data), profile)
 
@@ -79,15 +87,21 @@ def _decoded(uri: str, data: bytes, decode: Callable[[], Profile]) -> Profile:
 
 
 def _decoded_large(uri: str, data: bytes, decode: Callable[[], Profile]) -> Profile:
-    """Decode the profile of a table with many columns, unless the same bytes of the same object are remembered.
+    """Decode the profile of a table with many columns, unless its bytes at the same place are in use or remembered.
 
     A process without NumPy remembers none.
     """
+    name = uri, hashlib.sha256(data).digest()
+    if (profile := _in_use.get(name)) is None:
+        profile = _in_use[name] = _unpacked_or_decoded(name, decode)
+    return profile
+
+
+def _unpacked_or_decoded(name: tuple[str, bytes], decode: Callable[[], Profile]) -> Profile:
     try:
         from scoreline.tasks.quality.profiles.footers import pack, unpack
     except ModuleNotFoundError:  # who makes a report need not have the packages of a worker
         return decode()
-    name = uri, hashlib.sha256(data).digest()
     if (known := _recalled(_packed, name)) is not None:
         return unpack(known)
     profile = decode()

@@ -85,7 +85,7 @@ class ColumnProfile:
         return ColumnProfile(
             name=self.name,
             kind=self.kind,
-            type=_common_type(self.type, other.type),
+            type=common_type(self.type, other.type),
             rows=self.rows + other.rows,
             nulls=self.nulls + other.nulls,
             nan=self.nan + other.nan,
@@ -110,7 +110,7 @@ class ColumnProfile:
             Returns what stands for a histogram.
         """
         document: dict[str, Any] = {"name": self.name, "kind": self.kind, "type": self.type, "rows": self.rows}
-        plain = {name: getattr(self, name) for name in _COUNTS}
+        plain = {name: getattr(self, name) for name in COUNTS}
         document |= {name: count for name, count in plain.items() if count}
         if self.histogram.counts:
             document |= {"minimum": self.minimum, "maximum": self.maximum}
@@ -127,7 +127,7 @@ class ColumnProfile:
     @classmethod
     def from_json(cls, raw: Any, empty: ColumnProfile) -> ColumnProfile:
         """Read what `to_json` returned; raises one of `MALFORMED`. `empty` has the limits of missing histograms."""
-        numbers = {name: raw.get(name, 0) for name in ("rows", *_COUNTS)}
+        numbers = {name: raw.get(name, 0) for name in ("rows", *COUNTS)}
         if any(type(number) is not int or number < 0 for number in numbers.values()):
             raise TypeError("a count is not a whole number")
         name, kind, type_ = raw["name"], raw["kind"], raw["type"]
@@ -138,8 +138,8 @@ class ColumnProfile:
             kind=kind,
             type=type_,
             **numbers,
-            minimum=_extreme(raw.get("minimum")),
-            maximum=_extreme(raw.get("maximum")),
+            minimum=extreme(raw.get("minimum")),
+            maximum=extreme(raw.get("maximum")),
             sum=ExactSum.from_json(raw["sum"]) if "sum" in raw else ExactSum(),
             sum_squares=ExactSum.from_json(raw["sum_squares"]) if "sum_squares" in raw else ExactSum(),
             histogram=Histogram.from_json(raw["histogram"]) if "histogram" in raw else empty.histogram,
@@ -148,7 +148,8 @@ class ColumnProfile:
         )
 
 
-_COUNTS = ("nulls", "nan", "positive_infinities", "negative_infinities", "overflows")
+COUNTS = ("nulls", "nan", "positive_infinities", "negative_infinities", "overflows")
+"""The counts that `ColumnProfile.to_json` leaves out if they are 0."""
 
 
 SEGMENT_BUCKETS = 64
@@ -166,7 +167,8 @@ EMPTY_SEGMENT_COLUMN = replace(
 """A column without rows in the profile of a segment."""
 
 
-def _common_type(one: Type, other: Type) -> Type:
+def common_type(one: Type, other: Type) -> Type:
+    """Return the type of a column that has one type in some rows, and another one in others."""
     if one == other or other == "empty":
         return one
     return other if one == "empty" else "mixed"
@@ -180,7 +182,8 @@ def rounded_quotient(numerator: int, denominator: int) -> float | None:
         return None
 
 
-def _extreme(raw: Any) -> float | None:
+def extreme(raw: Any) -> float | None:
+    """Read the minimum or the maximum of a document; raises `TypeError`."""
     if raw is not None and (type(raw) not in (int, float) or not math.isfinite(raw)):
         raise TypeError("the minimum or the maximum is not a finite number")
     return None if raw is None else float(raw)

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scoreline.tasks.quality.profiles.histogram_sums import describe_packed
 from scoreline.tasks.quality.profiles.number_counts import NumberCounts
 from scoreline.tasks.quality.profiles.profile import (
     EMPTY_COLUMN,
@@ -118,6 +119,37 @@ class ColumnCounts:
             **numbers,
         )
 
+    def to_json(self, arrays: list[bytes]) -> dict[str, Any]:
+        """Return what `ColumnProfile.to_json` returns for the profile of all rows so far, without derived numbers.
+
+        Parameters
+        ----------
+        arrays : list of bytes
+            The arrays of the packed histograms are appended (see `histogram_sums.pack_histogram`).
+        """
+        document = {"name": self._name, "kind": self._kind, "type": self._type, "rows": self._rows}
+        if self._nulls:
+            document["nulls"] = self._nulls
+        if self._numbers is not None:
+            document |= self._numbers.to_json()
+            if packed := _pack(self._numbers, arrays):
+                document["histogram"] = packed
+        if self._texts is not None and self._texts.values.total:
+            document["values"] = self._texts.values.values().to_json()
+            if packed := _pack(self._texts.lengths, arrays):
+                document["lengths"] = packed
+        return document
+
+
+def _pack(numbers: NumberCounts, arrays: list[bytes]) -> dict[str, int] | None:
+    """Append the arrays of a histogram, and return what describes them; None if the histogram is empty."""
+    counter = numbers.counter
+    if counter.minimum is None:
+        return None
+    packed = counter.packed()
+    arrays.append(packed[-1])
+    return describe_packed(counter.level, packed, numbers.limit)
+
 
 class GroupCounts:
     """What is counted of a group of rows and of their scores."""
@@ -168,13 +200,14 @@ class GroupCounts:
             Whether nothing more will be counted. The counts of each column are then released when its profile is made,
             because both together would take much memory for thousands of columns.
         """
-        columns = by_key(self._released() if last else (counts.profile() for counts in self._columns.values()))
-        return Profile(rows=self.rows, counted=self.rows, columns=columns)
+        counts = self.released() if last else iter(self._columns.values())
+        return Profile(rows=self.rows, counted=self.rows, columns=by_key(column.profile() for column in counts))
 
-    def _released(self) -> Iterator[ColumnProfile]:
+    def released(self) -> Iterator[ColumnCounts]:
+        """Yield the counts of each column, and keep them no longer."""
         self._schemas.clear()
         for key in list(self._columns):
-            yield self._columns.pop(key).profile()
+            yield self._columns.pop(key)
 
 
 def profile_of(

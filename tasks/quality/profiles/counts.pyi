@@ -48,3 +48,7 @@ class Counter:
         """The sum of the squares as a multiple of 2**-1074."""
     def buckets(self) -> tuple[bytearray, bytearray]:
         """Return the buckets of the histogram in any order, and their counts, as arrays of int64."""
+    def packed(self) -> tuple[int, int, int, int, bytes]:
+        """Return the histogram, which must not be empty, packed (see `number_counts.pack_buckets`)."""
+    def sums(self) -> tuple[list[str | int], list[str | int]]:
+        """Return the sum and the sum of the squares as `ExactSum.to_json` does."""

@@ -12,6 +12,7 @@ split in the same way. If something is still left, because the values of the blo
 are added one by one.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.math cimport INFINITY, fabs, frexp, ldexp
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -199,7 +200,7 @@ cdef extern from *:
     int two_sums(const double* x, int n, const double* large, double* sums) noexcept nogil
     int three_sums(const double* x, int n, const double* large, double* sums) noexcept nogil
 
-VERSION = 2  # that of `number_counts`
+VERSION = 3  # that of `number_counts`
 
 ctypedef fused Number:
     double
@@ -219,11 +220,13 @@ cdef enum:
     MANTISSA_BITS = 52
     LEVEL_BITS = 41  # of each step of `split_sums`: 53, without 10 for the sum of a block and 2 for its rounding
     FETCHED = 128  # number of rows after which a value is needed that is fetched into the cache
+    SCALE_BITS = 1074  # the smallest positive float64 is 2**-1074
     MAX_EXPONENT = 900  # of values that `split_sums` can split without overflow or underflow
 
 cdef uint64_t LOW = 0xFFFFFFFF
 
 include "count_buckets.pxi"
+include "pack_buckets.pxi"
 
 
 cdef inline void add_to_digits(int64_t* digits, double value) noexcept nogil:
@@ -404,32 +407,17 @@ cdef class Counter:
     def square_units(self) -> int:
         return units_of(self.square_digits)
 
+    def sums(self):
+        return sum_of(self.digits), sum_of(self.square_digits)
+
     def buckets(self):
-        cdef Table* table = &self.table
-        cdef int64_t place, bucket, size = 1 << table.bits, number = table.used
-        cdef bytearray buckets, counts
-        cdef int64_t* bucket_at
-        cdef int64_t* count_at
-        if table.row != NULL:
-            size, number = 1 + 2 * table.width, count_filled(table.row, 1 + 2 * table.width)
-        buckets, counts = bytearray(8 * number), bytearray(8 * number)
-        bucket_at, count_at = <int64_t*> <char*> buckets, <int64_t*> <char*> counts
-        for place in range(size):
-            if table.row != NULL:
-                if not table.row[place]:
-                    continue
-                bucket = place - 1 + table.base + 1
-                bucket = 0 if place == 0 else bucket if place <= table.width else table.width - bucket
-            elif table.keys[place] == FREE:
-                continue
-            else:
-                bucket = <int64_t> (table.keys[place] >> 1) + 1
-                bucket = 0 if table.keys[place] == ZERO else -bucket if table.keys[place] & 1 else bucket
-            bucket_at[0] = bucket
-            count_at[0] = table.row[place] if table.row != NULL else table.counts[place]
-            bucket_at += 1
-            count_at += 1
+        cdef int64_t number = number_of_buckets(&self.table)
+        cdef bytearray buckets = bytearray(8 * number), counts = bytearray(8 * number)
+        list_buckets(&self.table, <int64_t*> <char*> buckets, <int64_t*> <char*> counts)
         return buckets, counts
+
+    def packed(self):
+        return pack(&self.table)
 
 
 cdef void copy_values(const Number* values, int64_t step, int n, double* x) noexcept nogil:
@@ -477,3 +465,22 @@ cdef object units_of(int64_t* digits):
         at[4 * i], at[4 * i + 1] = digit & 255, (digit >> 8) & 255
         at[4 * i + 2], at[4 * i + 3] = (digit >> 16) & 255, digit >> 24
     return int.from_bytes(data, "little") + (int(digits[DIGITS - 1]) << (32 * (DIGITS - 1)))
+
+
+cdef list sum_of(int64_t* digits):
+    """Return the integer of the digits, which are carried, as `ExactSum.to_json` does."""
+    cdef int low = 0, high = DIGITS - 1, i, zeros = 0
+    while low < high and not digits[low]:
+        low += 1
+    while high > low and not digits[high]:
+        high -= 1
+    if not digits[low]:
+        return ["0", 0]
+    units = int(digits[high])  # only the last digit may be negative
+    while digits[DIGITS - 1] == -1 and high - 1 > low and digits[high - 1] == <int64_t> LOW:
+        high -= 1  # -1 and the largest digit below it are -1 in the place of that digit
+    for i in range(high - 1, low - 1, -1):
+        units = (units << 32) + digits[i]
+    while not (digits[low] >> zeros) & 1:
+        zeros += 1
+    return [f"{units >> zeros:x}", zeros + 32 * low - SCALE_BITS]

@@ -23,11 +23,12 @@ _MANTISSA = (1 << _MANTISSA_BITS) - 1
 _MAGNITUDE = (1 << 63) - 1
 _HALF_BITS = 27
 _INFINITY = 0x7FF << _MANTISSA_BITS
-VERSION = 2
+VERSION = 3
 """The version of the functions of `counts`. Increase it here and there if they change."""
 _COUNTED_AS_THEY_ARE = "dfbhilqBHILQ"
 """The characters of the types of NumPy that a counter takes."""
 _SQUARE_MAY_OVERFLOW = 1e154
+_WIDTHS = (1, 2, 4, 8)
 _ROWS = 1 << 20
 """Number of values that are counted at a time. Sums of so many halves of mantissas are exact in float64."""
 
@@ -69,11 +70,24 @@ class NumberCounts:
         """The sum of the squares."""
         return ExactSum(self.counter.square_units)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as `ColumnProfile.to_json` does, without the histogram. Unset fields are left out."""
+        counter = self.counter
+        named = {name: getattr(counter, name) for name in _OTHERS}
+        document = {name: count for name, count in named.items() if count}
+        if (low := counter.minimum) is not None:
+            one, two = counter.sums()
+            document |= {"minimum": low, "maximum": counter.maximum, "sum": one, "sum_squares": two}
+        return document
+
     def histogram(self) -> Histogram:
         """Return the histogram of the finite numbers."""
         buckets, counts = (np.frombuffer(array, np.int64) for array in self.counter.buckets())
         order = np.argsort(buckets)
         return Histogram(level=self.counter.level, counts=ArrayCounts(buckets[order], counts[order]), limit=self.limit)
+
+
+_OTHERS = ("nan", "positive_infinities", "negative_infinities", "overflows")
 
 
 class ArrayCounts(Mapping[int, int]):
@@ -181,6 +195,34 @@ class NumpyCounter:
         """Return the buckets of the histogram in ascending order, and their counts: ndarrays of int64."""
         return self._buckets, self._counts
 
+    def packed(self) -> tuple[int, int, int, int, bytes]:
+        """Return the histogram packed (see `pack_buckets`)."""
+        return pack_buckets(self._buckets, self._counts)
+
+    def sums(self) -> tuple[list[str | int], list[str | int]]:
+        """Return the sum and the sum of the squares as `ExactSum.to_json` does."""
+        return ExactSum(self.sum_units).to_json(), ExactSum(self.square_units).to_json()
+
+
+def pack_buckets(buckets: Any, counts: Any) -> tuple[int, int, int, int, bytes]:
+    """Pack a histogram that is not empty.
+
+    Parameters
+    ----------
+    buckets, counts : ndarray of int64, shape (n,)
+        Buckets in ascending order, and their counts.
+
+    Returns
+    -------
+    tuple of int, int, int, int and bytes
+        The number of buckets, the first bucket, the number of bytes of each distance and of each count, and both
+        arrays: the distance of each bucket but the first to the one before it, then the counts.
+    """
+    arrays = buckets[1:] - buckets[:-1], counts
+    one, two = (next(width for width in _WIDTHS if array.max(initial=0) >> (8 * width) == 0) for array in arrays)
+    data = arrays[0].astype(f"<u{one}").tobytes() + arrays[1].astype(f"<u{two}").tobytes()
+    return len(buckets), int(buckets[0]), one, two, data
+
 
 def buckets_of(x: Any, level: int) -> Any:
     """Return the bucket of each finite number (see `histograms.bucket_of`): ndarray of int64."""
@@ -200,6 +242,19 @@ def edges_of(buckets: Any, level: int) -> tuple[Any, Any]:
         for bits in (np.maximum(sizes, np.uint64(1)) - np.uint64(1), sizes)
     )
     return np.where(buckets < 0, -far, near), np.where(buckets < 0, -near, far)
+
+
+def middles_of(buckets: Any, level: int) -> Any:
+    """Return the middle of each bucket; if one of its edges is infinite, the other one: ndarray of float64."""
+    sizes, shift = np.abs(buckets), _MANTISSA_BITS - level
+    if level >= 0 and int(sizes.max()) < _INFINITY >> shift:  # all edges are finite, as usual
+        far = sizes << shift
+        near = np.maximum(far - (1 << shift), 0)
+        return np.copysign(near.view(np.float64) / 2 + far.view(np.float64) / 2, buckets)
+    near, far = edges_of(sizes, level)
+    far = np.where(np.isfinite(far), far, near)
+    middles = near / 2 + far / 2
+    return np.where(buckets < 0, -middles, middles)
 
 
 def join_buckets(level: int, buckets: Any, counts: Any, limit: int) -> tuple[int, Any, Any]:

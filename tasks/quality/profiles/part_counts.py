@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scoreline.tasks.quality.profiles.counting import GroupCounts
+from scoreline.tasks.quality.profiles.footers import pack, pack_document
 from scoreline.tasks.quality.profiles.profile import EMPTY_SEGMENT_COLUMN, MAX_SEGMENTS, NULL_SEGMENT, Kind, Profile
 from scoreline.tasks.quality.profiles.sampling import sampled_rows
 from scoreline.tasks.quality.profiles.values import key_of
@@ -109,6 +110,18 @@ class PartCounts:
         segments = {name: self._segments[name].profile() for name in sorted(self._segments)}
         others = self._evicted.merge(self._others.profile())
         return replace(whole, segments=segments, other_segments=others if others.rows else None)
+
+    def pack(self) -> str:
+        """Return the profile of all rows as `footers.pack` does, and release the counts.
+
+        Without segments, the profile itself is not made: that would take longer than counting the rows of a small part.
+        """
+        if self.segment:
+            return pack(self.profile(last=True))
+        arrays: list[bytes] = []
+        document: dict[str, Any] = {"rows": self.rows, "counted": self._whole.rows, "one_in": self.one_in}
+        document["columns"] = [counts.to_json(arrays) for counts in self._whole.released()]
+        return pack_document(document, arrays)
 
 
 def _chosen(sources: Sequence[tuple[str, Any]], rejected: Any, one_in: int) -> tuple[Any, Any, Any]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from scoreline.tasks.quality.profiles.histograms import MAX_BUCKETS
 from scoreline.tasks.quality.profiles.number_counts import NumberCounts
 from scoreline.tasks.quality.profiles.stable_hash import FINAL, FINAL_SHIFT, WORD_FACTOR, WORD_SHIFT
-from scoreline.tasks.quality.profiles.values import MAX_BYTES, MAX_VALUES, ValueSum, key_of
+from scoreline.tasks.quality.profiles.values import MAX_BYTES, MAX_CHARACTERS, MAX_LEVEL, MAX_VALUES, ValueSum, key_of
 
 
 class TextCounts:
@@ -33,18 +33,42 @@ class TextCounts:
         """Count an array of texts, or of a dictionary of texts, without nulls."""
         if not len(texts):
             return
-        if self.values.level:  # most values are not held
+        level = self.values.level
+        if level:  # most values are not held
             texts = pc.cast(_decoded(texts), pa.large_string())
             self.lengths.add(pc.utf8_length(texts).to_numpy())
-            held = (hashes_of(texts) & np.uint64((1 << self.values.level) - 1)) == 0
+            held = (hashes_of(texts) & np.uint64((1 << level) - 1)) == 0
             values, counts = _counts_of(texts.filter(pa.array(held)))
         else:
             values, counts = _counts_of(texts)
             self.lengths.add(np.repeat(pc.utf8_length(values).to_numpy(), counts))
+            level, held = self._least_level(values)
+            if level:
+                values, counts = values.filter(pa.array(held)), counts[held]
         by_key: dict[str, int] = {}
         for key, count in zip(map(key_of, values.to_pylist()), counts.tolist(), strict=True):
             by_key[key] = by_key.get(key, 0) + count  # a dictionary may contain a value twice
-        self.values.add(by_key, len(texts), self.values.level)
+        self.values.add(by_key, len(texts), level)
+
+    def _least_level(self, values: pa.LargeStringArray) -> tuple[int, Any]:
+        """Return a level not above the one at which these values fit into the limits, and a mask of those held there.
+
+        Python hashes each text that it holds, at each level anew, so those that are not held are left out before.
+        """
+        level, held = 0, np.full(len(values), True)
+        if len(values) <= self.values.limit and values.nbytes <= self.values.limit_bytes:
+            return level, held
+        hashes = hashes_of(values)
+        sizes = np.minimum(pc.binary_length(values).to_numpy(), MAX_CHARACTERS)  # long values are cut
+        different = np.zeros(len(values), bool)  # a dictionary may contain a value twice
+        different[np.unique(hashes, return_index=True)[1]] = True
+        while level < MAX_LEVEL:
+            counted = held & different
+            if counted.sum() <= self.values.limit and sizes[counted].sum() <= self.values.limit_bytes:
+                break
+            level += 1
+            held = (hashes & np.uint64((1 << level) - 1)) == 0
+        return level, held
 
 
 def _counts_of(texts: pa.Array) -> tuple[pa.Array, Any]:

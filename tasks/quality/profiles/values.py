@@ -21,7 +21,8 @@ MAX_CHARACTERS = 200
 """Longer values are cut to this length, with an ellipsis and their hash."""
 SHOWN = 200
 """Number of values that documents list. The others are counted together."""
-_MAX_LEVEL = 63
+MAX_LEVEL = 63
+"""Maximum level. At this level, values are held even if they exceed the limits."""
 _ELLIPSIS = "…#"
 
 
@@ -126,7 +127,7 @@ class Values:
             "limit": raw.get("limit", MAX_VALUES),
             "limit_bytes": raw.get("limit_bytes", MAX_BYTES),
         }
-        if any(type(number) is not int or number < 0 for number in numbers.values()) or numbers["level"] > _MAX_LEVEL:
+        if any(type(number) is not int or number < 0 for number in numbers.values()) or numbers["level"] > MAX_LEVEL:
             raise ValueError("a number that describes values is out of range")
         if not isinstance(counts, dict) or any(type(count) is not int or count < 1 for count in counts.values()):
             raise TypeError("the counts of values are not whole numbers")
@@ -163,7 +164,7 @@ class ValueSum:
             self._raise_until_they_fit()
 
     def _raise_until_they_fit(self) -> None:
-        while (len(self._counts) > self.limit or self._bytes > self.limit_bytes) and self.level < _MAX_LEVEL:
+        while (len(self._counts) > self.limit or self._bytes > self.limit_bytes) and self.level < MAX_LEVEL:
             self._raise_to(self.level + 1)
 
     def _raise_to(self, level: int) -> None:

@@ -21,7 +21,7 @@ from scoreline.tasks.quality.profiles.histograms import MAX_BUCKETS, Histogram
 from scoreline.tasks.quality.profiles.number_counts import NumpyCounter
 from scoreline.tasks.quality.profiles.profile import ColumnProfile
 from scoreline.tasks.quality.profiles.stable_hash import hash_bytes
-from scoreline.tasks.quality.profiles.text_counts import hashes_of
+from scoreline.tasks.quality.profiles.text_counts import TextCounts, hashes_of
 from scoreline.tasks.quality.profiles.values import Values
 
 COUNTERS: list[Any] = [NumpyCounter, *([number_counts.counts.Counter] if number_counts.counts is not None else [])]
@@ -49,6 +49,7 @@ def test_numbers_are_counted_exactly(counter: Any, values: list[float], limit: i
     squares = [value * value for value in finite]
     assert counts.sum_units == repeat * ExactSum.of(finite).units
     assert counts.square_units == repeat * ExactSum.of([square for square in squares if np.isfinite(square)]).units
+    assert counts.sums() == (ExactSum(counts.sum_units).to_json(), ExactSum(counts.square_units).to_json())
     assert counts.overflows == repeat * sum(np.isinf(square) for square in squares)
     assert (counts.level, dict(buckets_of(counts))) == in_buckets(finite * repeat, limit)
     assert (counts.minimum, counts.maximum) == (min(finite, default=None), max(finite, default=None))
@@ -103,6 +104,8 @@ def test_the_extension_counts_as_numpy_does(name: str, limit: int, size: int) ->
     assert buckets_of(one) == buckets_of(other)
     for field in STATE:
         assert getattr(one, field) == getattr(other, field), field
+    assert one.packed() == other.packed()
+    assert one.sums() == other.sums()
 
 
 @pytest.mark.parametrize("counter", COUNTERS)
@@ -207,13 +210,42 @@ def test_numpy_hashes_texts_as_python_does(texts: list[str], start: int) -> None
 
 @given(st.lists(st.sampled_from([f"value {number}" for number in range(40)]), max_size=80), st.integers(1, 79))
 def test_many_values_are_held_alike_in_any_number_of_batches(texts: list[str], size: int) -> None:
-    from scoreline.tasks.quality.profiles.text_counts import TextCounts
-
     counts = TextCounts(8, 40)
     array = pa.array(texts, pa.large_string())
     for start in range(0, len(texts), size):
         counts.add(array.slice(start, size))
     assert counts.values.values() == Values.of(texts, 8, 40)
+
+
+@given(
+    st.lists(st.sampled_from(["", "ä", "x" * 199, "x" * 201, *(f"{number}" + "ü" * 250 for number in range(9))])),
+    st.sampled_from([(3, 10_000), (10_000, 250), (10_000, 700)]),
+)
+def test_long_texts_are_held_by_the_size_of_what_is_kept_of_them(texts: list[str], limits: tuple[int, int]) -> None:
+    counts = TextCounts(*limits)
+    counts.add(pa.array(texts, pa.large_string()))
+    assert counts.values.values() == Values.of(texts, *limits)
+
+
+def test_a_value_that_a_dictionary_contains_twice_is_held_once() -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3, 3]), pa.array(["de", "fr", "de", "fr"]))
+    counts = TextCounts(limit=2, limit_bytes=4)
+    counts.add(texts)
+    assert counts.values.values() == Values.of(["de", "fr", "de", "fr", "fr"], 2, 4)
+
+
+def test_python_hashes_only_a_few_of_many_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[bytes] = []
+
+    def noted(data: bytes) -> int:
+        hashed.append(data)
+        return hash_bytes(data)
+
+    monkeypatch.setattr("scoreline.tasks.quality.profiles.values.hash_bytes", noted)
+    counts, texts = TextCounts(limit=50), [f"text {number}" for number in range(10_000)]
+    counts.add(pa.array(texts))
+    assert len(hashed) <= 100
+    assert counts.values.values() == Values.of(texts, 50)
 
 
 DAY = dt.date(2026, 11, 29)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoreline.storage.errors import DocumentCorrupt
+from scoreline.tasks.quality.profiles import number_counts
 from scoreline.tasks.quality.profiles.counting import profile_of
-from scoreline.tasks.quality.profiles.footers import ProfileSum, pack, unpack
+from scoreline.tasks.quality.profiles.footers import ProfileSum, pack, pack_document, unpack
 from scoreline.tasks.quality.profiles.part_counts import PartCounts
 from scoreline.tasks.quality.profiles.profile import Profile
 
@@ -31,6 +32,10 @@ ROWS = st.lists(
 
 
 def of_rows(rows: list[Any], segment: str = "segment", one_in: int = 1) -> Profile:
+    return counted(rows, segment, one_in).profile()
+
+
+def counted(rows: list[Any], segment: str = "segment", one_in: int = 1) -> PartCounts:
     counts = PartCounts(features=["x", "t"], kept=["segment"], segment=segment, one_in=one_in)
     batch = pa.RecordBatch.from_pydict(
         {
@@ -44,7 +49,7 @@ def of_rows(rows: list[Any], segment: str = "segment", one_in: int = 1) -> Profi
     scores = pa.Table.from_batches([results.select(["segment"])])
     scores = scores.append_column("prediction", pa.array(np.arange(len(scores), dtype=np.int64) % 3))
     counts.add(batch, scores, rejected, [("s3://bucket/object", np.arange(len(rows)))])
-    return counts.profile()
+    return counts
 
 
 @settings(max_examples=20)  # each example makes many histograms
@@ -60,6 +65,36 @@ def test_packed_profiles_add_up_to_the_merged_profile(parts: list[list[Any]]) ->
         reversed_.add(pack(profile))
     assert added.profile() == merged
     assert json.dumps(added.profile().to_dict()) == json.dumps(reversed_.profile().to_dict())
+
+
+def test_the_segments_beyond_the_first_are_added_to_the_others() -> None:
+    parts = [of_rows([(float(number), "t", SEGMENTS[number]) for number in numbers]) for numbers in CUT_SEGMENTS]
+    for profiles in (parts, parts[::-1]):
+        merged, added = Profile(), ProfileSum()
+        for profile in profiles:
+            merged = merged.merge(profile)
+            added.add(pack(profile))
+        assert len(merged.segments) == 50
+        assert added.profile() == merged
+
+
+CUT_SEGMENTS = (range(20, 70), range(5, 45), range(0, 70, 3), range(60, 70))
+
+
+@given(ROWS)
+def test_a_part_is_packed_as_its_profile(rows: list[Any]) -> None:
+    for segment in ("", "segment"):
+        counts = counted(rows, segment)
+        profile = counts.profile()
+        assert counts.pack() == pack(profile)
+
+
+@pytest.mark.skipif(number_counts.counts is None, reason="the extension is not built")
+def test_a_part_is_packed_alike_with_and_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = [counted(some_rows(3_000), segment="").pack()]
+    monkeypatch.setattr(number_counts, "counts", None)
+    packed.append(counted(some_rows(3_000), segment="").pack())
+    assert packed[0] == packed[1]
 
 
 def some_rows(count: int) -> list[Any]:
@@ -98,6 +133,40 @@ def test_profiles_of_other_samples_or_segments_do_not_fit() -> None:
         with pytest.raises(DocumentCorrupt, match="different samples or segments"):
             added.add(pack(other))
     assert (added.profiles, added.profile().rows) == (1, 10)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": [{"name": "y", "kind": "feature", "type": "empty", "rows": 1}]},
+        {"one_in": 2},
+        {"segment": "x"},
+        {"other_segments": {"rows": 1, "counted": 1, "one_in": 1, "columns": []}},
+    ],
+)
+def test_a_segment_with_other_columns_or_another_sample_is_refused(change: dict[str, Any]) -> None:
+    document = of_rows([(None, None, "a"), (None, None, "b")]).to_dict(derived=False)
+    for group in (document, *document["segments"].values()):  # so that there are no arrays
+        group["columns"] = []
+    ProfileSum().add(pack_document(json.loads(json.dumps(document)), []))
+    document["segments"]["b"] |= change
+    added = ProfileSum()
+    with pytest.raises(DocumentCorrupt):
+        added.add(pack_document(document, []))
+    assert (added.profiles, added.columns, added.profile()) == (0, 0, Profile())
+
+
+def test_columns_whose_names_are_ambiguous_are_refused() -> None:
+    document = Profile(rows=1, counted=1).to_dict(derived=False)
+    added = ProfileSum()
+    for kinds in (["feature"], ["kept"], ["feature", "feature"]):
+        columns = [{"name": "x", "kind": kind, "type": "empty", "rows": 1} for kind in kinds]
+        if kinds == ["feature"]:
+            added.add(pack_document(document | {"columns": columns}, []))
+            continue
+        with pytest.raises(DocumentCorrupt, match="two columns"):
+            added.add(pack_document(document | {"columns": columns}, []))
+    assert (added.profiles, added.columns, added.profile().rows) == (1, 1, 1)
 
 
 def test_a_stream_that_grows_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

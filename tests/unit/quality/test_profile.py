@@ -17,11 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoreline.storage.errors import DocumentCorrupt
-from scoreline.tasks.quality.checks.drift import _middles
 from scoreline.tasks.quality.profiles.column_profile import ColumnProfile
 from scoreline.tasks.quality.profiles.exact_sums import ExactSum
 from scoreline.tasks.quality.profiles.histograms import MAX_BUCKETS, MAX_LEVEL, MIN_LEVEL, Histogram, bucket_of
-from scoreline.tasks.quality.profiles.number_counts import ArrayCounts
+from scoreline.tasks.quality.profiles.number_counts import ArrayCounts, middles_of
 from scoreline.tasks.quality.profiles.profile import MAX_SEGMENTS, Profile
 from scoreline.tasks.quality.profiles.values import Values
 
@@ -68,7 +67,7 @@ def test_the_middle_of_a_bucket_lies_halfway_between_its_edges_or_at_the_finite_
 ) -> None:
     buckets = [bucket_of(value, level) for value in [*values, 1.7e308, -1.7e308, 0.0]]
     for (low, high), middle in zip(
-        map(Histogram(level=level).edges, buckets), _middles(np.array(buckets), level), strict=True
+        map(Histogram(level=level).edges, buckets), middles_of(np.array(buckets), level), strict=True
     ):
         if math.isfinite(low) and math.isfinite(high):
             assert middle == low / 2 + high / 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from scoreline.storage.typed_json import decode_object
 from scoreline.tasks.quality.gate import stored_profiles
 from scoreline.tasks.quality.gate.stored_profiles import read_profile
 from scoreline.tasks.quality.profiles.counting import profile_of
+from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.quality.report.collect import report_of
 from scoreline.tasks.quality.report.html import render
 from scoreline.testing import eager
@@ -64,7 +67,19 @@ def test_only_a_few_profiles_of_ordinary_size_are_remembered(
     assert len(stored_profiles._remembered) == 4
     monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", 10)
     write(store, 0, 7)
-    assert read_profile(store, folder(0)) is not read_profile(store, folder(0))
+    large = weakref.ref(read_profile(store, folder(0)))
+    assert large() is None
+
+
+def test_a_large_profile_is_decoded_once_while_it_is_in_use(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", 10)
+    write(store, 0, 30, 40)
+    first = read_profile(store, folder(0))
+    assert read_profile(store, folder(0)) is first
+    write(store, 0, 50)
+    assert read_profile(store, folder(0)).columns["age"].mean == 50.0
 
 
 def test_of_large_documents_the_last_two_are_remembered_packed(
@@ -80,17 +95,18 @@ def test_of_large_documents_the_last_two_are_remembered_packed(
     monkeypatch.setattr(stored_profiles, "decode_object", decode)
     write(store, 0, 30, 40, 41)
     write(store, 1, 20)
-    first, second = read_profile(store, folder(0)), read_profile(store, folder(1))
-    assert (read_profile(store, folder(0)), read_profile(store, folder(1))) == (first, second)
+    first, second = (read_profile(store, folder(number)).to_dict() for number in (0, 1))
+    assert [read_profile(store, folder(number)).to_dict() for number in (0, 1)] == [first, second]
     assert len(decoded) == 2
     write(store, 1, 50)
     assert read_profile(store, folder(1)).columns["age"].mean == 50.0
     assert len(stored_profiles._packed) == 2
-    assert read_profile(store, folder(0)) == first
+    assert read_profile(store, folder(0)).to_dict() == first
     assert len(decoded) == 4  # the profile that was used before the others is forgotten
     monkeypatch.setattr(stored_profiles, "_MAX_PACKED_BYTES", 10)
     write(store, 2, 7)
-    assert read_profile(store, folder(2)) == read_profile(store, folder(2))
+    for _ in range(2):
+        assert read_profile(store, folder(2)).columns["age"].mean == 7.0
     assert len(decoded) == 6
     store.put(keys.results_profile(folder(0)), b'{"format": 1, "rows"')
     with pytest.raises(DocumentCorrupt, match=r"_profile\.json"):
@@ -106,6 +122,29 @@ def test_a_process_without_numpy_reads_a_large_document_each_time(
     for _ in range(2):
         assert read_profile(store, folder(0)).columns["age"].mean == 37.0
     assert not stored_profiles._packed
+
+
+def test_the_report_of_a_job_needs_no_profile_to_be_read_again(
+    tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", 10)
+    found = list[tuple[str, bytes]]()
+    read = stored_profiles._unpacked_or_decoded
+
+    def count(name: tuple[str, bytes], decode: Callable[[], Profile]) -> Profile:
+        found.append(name)
+        return read(name, decode)
+
+    monkeypatch.setattr(stored_profiles, "_unpacked_or_decoded", count)
+    rows = pd.DataFrame({"x": np.random.default_rng(3).normal(size=2_000)})
+    with eager(tmp_path) as client:
+        client.models.publish("churn", LogisticRegression().fit(rows, rows["x"] > 0))
+        client.put("in/rows.parquet", rows)
+        for job_id in ("first", "second", "third"):
+            client.submit("churn", "s3://scoreline/in/", output="s3://scoreline/out/", job_id=job_id)
+            assert client.buckets.main.get(f"out/job_id={job_id}/_report.html").data
+    assert [uri for uri, _ in found] == 2 * ["s3://scoreline/out/job_id=first/_profile.json"]  # for the checks
+    assert not stored_profiles._in_use
 
 
 def test_a_report_is_the_same_whether_the_profile_is_remembered_or_read(tmp_path: Path) -> None:

@@ -11,7 +11,12 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -427,6 +432,7 @@ def test_the_column_that_an_error_quotes_is_named() -> None:
     [
         (RandomForestClassifier(3, random_state=0), "predict_proba"),
         (HistGradientBoostingClassifier(max_iter=3), "_raw_predict"),
+        (GradientBoostingClassifier(n_estimators=3), "decision_function"),
         (LogisticRegression(), "decision_function"),
         (make_pipeline(StandardScaler(), LogisticRegression()), "decision_function"),
     ],

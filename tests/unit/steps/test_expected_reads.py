@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.expected_reads import SPOOL_BYTES, ExpectedReads, expect_reads
 from scoreline.tasks.steps.read_part import read_part
 from tests.support.one_model import Models
+from tests.support.small_shapes import SHAPES, ShapedJob, SmallShape, encoded, rows_of
 
 ROWS = 600_000
+NOT_EXACT = {"one group in pieces", "arrow", *(name for name, shape in SHAPES.items() if shape.is_compressed)}
+"""Shapes that are read in other requests if they are so small. Other tests read larger ones."""
 SLOW = planner.Pace(rows_per_s=1e5, scored_per_s=1e5, processes=2)
 
 
@@ -63,7 +67,7 @@ def test_whole_row_groups_are_read_once_and_only_the_columns_that_are_needed(eng
     reads, size = expected(engine, ROWS // 8)
     assert reads.needed_bytes == pytest.approx(size / 3, rel=0.01)
     assert reads.bytes == pytest.approx(reads.needed_bytes, rel=0.01)
-    assert reads.requests == 8 + SLOW.processes
+    assert reads.requests == 8 + SLOW.processes - 1  # the process that plans the job has read the footer
 
 
 def test_a_row_group_that_two_processes_share_is_read_almost_twice(engine: Engine) -> None:
@@ -77,7 +81,7 @@ def test_a_row_group_that_two_processes_share_is_read_almost_twice(engine: Engin
     [
         ({}, 4, 4, 0),
         ({}, 1, 2, 0),
-        ({"read": 4 << 20}, 1, 2, 4),
+        ({"read": 4 << 20}, 1, 2, 3),
         ({"read": 1 << 20}, 2, 2, 0),
         ({"read": 1 << 20, "column": 0}, 2, 2, 10),
         ({"wide": 1 << 20}, 1, 2, 0),
@@ -125,7 +129,7 @@ def test_a_dry_run_predicts_the_requests_and_bytes_of_parts(
     monkeypatch.setattr(engine.buckets.main, "get", counted)
     size = engine.batch_size(made.columns)
     for number in range(processes):
-        own = replace(engine, tables=Tables())
+        own = replace(engine, tables=Tables()) if number else engine  # the first process has planned the job
         for part in made.parts[number::processes]:
             for _ in read_part(own, part, made.columns, job.spec.read, size):
                 pass
@@ -218,3 +222,62 @@ def test_planning_fetches_only_the_first_pages_of_a_row_group(
     assert made.sample.column("x").to_pylist() == x[: sampling.SAMPLE_ROWS].tolist()
     # The sample reads less than two pages of a column with 4.8 MB
     assert sum(fetched) < objects * 2_000_000
+
+
+def reads_of(
+    job: ShapedJob, objects: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> tuple[ExpectedReads, list[int]]:
+    """Run a job. Return the reads that a dry run expects, and the sizes of the requests that the parts send."""
+    shape = job.shape
+    job.put(objects)
+    dry = replace(job.engines[0], tables=Tables(), kept=KeptObjects())
+    made = planner.draft(dry, job.job, planner.Pace(processes=shape.processes))
+    worker_size = shape.processes if shape.shares else 1
+    reads = expect_reads(dry, made, job.job.spec.read, shape.processes, worker_size)
+    job.submit()
+    job.run(1)
+    sizes: list[int] = []
+    get = job.store.get
+
+    def counted(key: str, **options: Any) -> Any:
+        stored = get(key, **options)
+        if key.startswith(job.folder):
+            sizes.append(len(stored.data) or sum(map(len, options.get("into") or ())))
+        return stored
+
+    monkeypatch.setattr(job.store, "get", counted)
+    job.run()
+    assert job.outcome.state == "succeeded"
+    assert len(made.parts) == sum("/part-" in info.key for info in job.store.list(job.layout.parts_folder))
+    return reads, sizes
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name not in NOT_EXACT])
+def test_a_dry_run_predicts_the_requests_of_each_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shape, environ = SHAPES[name], {"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(tmp_path)}
+    shape.lower_limits(monkeypatch)
+    with ShapedJob(shape, environ, "j", profile="off") as job:
+        objects = shape.objects(rows_of())
+        reads, sizes = reads_of(job, objects, monkeypatch)
+    assert len(sizes) == reads.requests
+    # The bytes, too, except for the footers and headers, of which each process may read all of a small object
+    largest = max(map(len, objects.values()))
+    assert sum(sizes) == pytest.approx(reads.bytes, abs=shape.processes * largest)
+
+
+@pytest.mark.parametrize(("suffix", "off"), [("arrow", 0), ("csv", 0), ("csv.gz", 2)])
+def test_a_dry_run_predicts_the_requests_for_objects_of_several_mb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, off: int
+) -> None:
+    # Given an object that is read as it is in production. How far a text can be compressed is known only roughly
+    rows, processes, random = 80_000, 2, np.random.default_rng(1)
+    table = pa.table({"id": np.arange(rows), "x": random.normal(size=rows), "y": random.normal(size=rows)})
+    shape = SmallShape(suffix=suffix, part_rows=20_000, processes=processes)
+    environ = {"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(tmp_path)}
+    with ShapedJob(shape, environ, "j", profile="off") as job:
+        reads, sizes = reads_of(job, {f"0.{suffix}": encoded(table, suffix, 10_000)}, monkeypatch)
+    assert abs(len(sizes) - reads.requests) <= off * processes
+    # The bytes, too, except for the beginning and the end of the object
+    assert sum(sizes) == pytest.approx(reads.bytes, rel=0.35 if off else 0, abs=processes * (128 << 10))

@@ -20,6 +20,7 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.documents import read_outcome
 from scoreline.tasks.quality.profiles import footers, number_counts, sampling
 from scoreline.tasks.quality.profiles.counting import profile_of
+from scoreline.tasks.quality.profiles.part_counts import PartCounts
 from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.steps import job_profile
 from scoreline.tasks.steps.footer_metadata import FooterReader
@@ -225,12 +226,13 @@ class Damaged:
     """Changes the footers of some parts as they are written."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
-        original = footers.pack
+        original = PartCounts.pack
 
-        def pack(profile: Profile) -> str:
-            return str(change(original(profile), profile))
+        def pack(counts: PartCounts) -> str:
+            profile = counts.profile()
+            return str(change(original(counts), profile))
 
-        monkeypatch.setattr("scoreline.tasks.steps.job_profile.pack", pack)
+        monkeypatch.setattr(PartCounts, "pack", pack)
 
 
 DAMAGE: dict[str, Any] = {

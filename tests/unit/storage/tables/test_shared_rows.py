@@ -180,6 +180,34 @@ def test_a_process_reads_on_if_the_rows_are_deleted_meanwhile(
     assert "wide.unwritable" in caplog.text
 
 
+def test_rows_are_written_over_those_of_the_job_before(
+    tmp_path: Path, files: list[BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, fewer = table(), table(ROWS // 2)
+    _, source = put(tmp_path / "a", data)
+    _, source_of_fewer = put(tmp_path / "b", fewer)
+    shared = SharedRows(files, 0)
+    formats = ParquetFormat(shared=shared)
+    with shared.planning():
+        read(formats, source, 0, 64, data.schema)
+    before = os.fstat(files[0].fileno()).st_size
+    other = ParquetFormat(shared=SharedRows(files, 1))
+    add, sizes = ColumnFile.add, set[int]()
+
+    def measure(self: ColumnFile, name: str, column: pa.ChunkedArray) -> None:
+        add(self, name, column)
+        sizes.add(os.fstat(files[0].fileno()).st_size)
+        if self.mark and name == "f7":
+            assert read(other, source, 0, ROWS, data.schema).equals(data)
+
+    monkeypatch.setattr(ColumnFile, "add", measure)
+    with shared.planning():
+        read(formats, source_of_fewer, 0, 64, fewer.schema)
+    assert sizes == {before}
+    assert os.fstat(files[0].fileno()).st_size < 0.6 * before
+    assert read(other, source_of_fewer, 0, ROWS // 2, fewer.schema).equals(fewer)
+
+
 @pytest.mark.parametrize("damage", ["header", "places", "empty"])
 def test_a_file_of_a_process_that_died_is_not_used(tmp_path: Path, files: list[BinaryIO], damage: str) -> None:
     data = table()

@@ -223,11 +223,47 @@ def test_any_documents_have_the_matrix_of_scikit_learn(
         assert outcome(model, documents) == expected
 
 
-@given(st.lists(st.integers(0, 40), max_size=400), st.integers(1, 3))
-def test_columns_are_sorted_however_many_words_a_document_has(numbers: list[int], n: int) -> None:
-    model = CountVectorizer(vocabulary=[f"w{number * 7 % 41:02}" for number in range(41)], ngram_range=(1, n)).fit([])
+@given(st.lists(st.integers(0, 40), max_size=400), st.integers(1, 3), st.sampled_from([0, 50]))
+def test_columns_are_sorted_however_many_words_a_document_has(numbers: list[int], n: int, apart: int) -> None:
+    words = {f"w{number:02}": number * 7 % 41 * (apart + 1) for number in range(41)}
+    columns = dict.fromkeys(range(40 * (apart + 1) + 1)) | {column: word for word, column in words.items()}
+    model = CountVectorizer(vocabulary=[word or f"{column}" * 2 for column, word in columns.items()])
+    model.set_params(ngram_range=(1, n)).fit([])
     methods, _ = compile_vectorizer(model)
     documents = [" ".join(f"w{number:02}" for number in numbers)]
+    expected = outcome(model, documents)
+    with replaced(model, methods):
+        assert outcome(model, documents) == expected
+
+
+@pytest.mark.parametrize("columns", [4_095, 4_096, 4_097, 65_536, 65_537])
+def test_columns_beside_the_ends_of_groups_are_counted_as_by_scikit_learn(columns: int) -> None:
+    places = [*range(0, columns, 61), 0, 63, 64, 4_031, 4_032, columns - 1]
+    model = CountVectorizer(vocabulary=[f"w{column}" for column in range(columns)]).fit([])
+    methods, _ = compile_vectorizer(model)
+    documents = [" ".join(f"w{place}" for place in chosen) for chosen in (places, places[::-1], [], places[5::7])]
+    documents.append("-" * columns)  # for totals, a batch needs as many bytes as there are columns
+    expected = outcome(model, documents)
+    with replaced(model, methods):
+        assert outcome(model, documents) == expected
+
+
+@pytest.mark.parametrize("ngrams", [(1, 1), (1, 2)])
+def test_words_end_at_any_place_of_a_block(ngrams: tuple[int, int]) -> None:
+    model = HashingVectorizer(ngram_range=ngrams, n_features=1 << 20)
+    methods, _ = compile_vectorizer(model)
+    texts = [f"{'x' * n}{end}" for n in range(132) for end in ("", " ", " ab", "-a-Zy")]
+    documents = [*texts, *(text[::-1] for text in texts), *(f"a {text} B_" for text in texts)]
+    expected = outcome(model, documents)
+    with replaced(model, methods):
+        assert outcome(model, documents) == expected
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_only_letters_digits_and_underscores_are_parts_of_words(lowercase: bool) -> None:
+    model = HashingVectorizer(lowercase=lowercase, n_features=1 << 20)
+    methods, _ = compile_vectorizer(model)
+    documents = [f"aa{chr(code)}bb" for code in range(128)]
     expected = outcome(model, documents)
     with replaced(model, methods):
         assert outcome(model, documents) == expected
@@ -593,13 +629,13 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     assert methods
     table = counter.vocabulary
 
-    def count(letters: Any = counter.letters, table: Table = table, ngrams: Any = (1, 1), n_features: int = 0) -> Any:
+    def count(table: Table = table, ngrams: Any = (1, 1), n_features: int = 0) -> Any:
         empty = Table.empty()
-        rules = (letters, table.terms, table.slots, empty.terms, empty.slots, ngrams[0], ngrams[1], n_features, False)
+        rules = (True, table.terms, table.slots, empty.terms, empty.slots, ngrams[0], ngrams[1], n_features, False)
         return _words.count(["york"], *rules, str.split, counter.columns, np.str_, True, 99, 99)
 
     assert count() is not None
-    for wrong in ({"letters": counter.letters[:255]}, {"ngrams": (0, 1)}, {"ngrams": (2, 1)}, {"n_features": -1}):
+    for wrong in ({"ngrams": (0, 1)}, {"ngrams": (2, 1)}, {"n_features": -1}):
         with pytest.raises(ValueError, match="the rules are not valid"):
             count(**wrong)
     with pytest.raises(ValueError, match="there is no vocabulary"):
