@@ -1,4 +1,4 @@
-"""Provides memory for matrices of features, and reuses it for the next batch, and fills it with columns.
+"""Provides memory for matrices of features, reuses it for the next batch, and fills it with columns.
 
 The memory is not taken from the heap, because the heap may not shrink after a matrix is freed.
 
