@@ -23,14 +23,6 @@ def own_memory(size: int) -> mmap.mmap:
         raise MemoryError(f"there is no memory for {size:,} bytes") from error
 
 
-def give_back(memory: mmap.mmap, start: int, stop: int) -> None:
-    """Release the whole pages between two positions to the operating system. Their content is lost."""
-    start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-    stop = stop // mmap.PAGESIZE * mmap.PAGESIZE
-    if start < stop and hasattr(mmap, "MADV_DONTNEED"):
-        memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
-
-
 def shrink_heap() -> None:
     """Release unused heap memory of the C library to the operating system."""
     with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim

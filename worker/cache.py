@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from scoreline.storage.errors import ModelUnloadable
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.manifest import Manifest, PinnedModel
@@ -86,6 +87,7 @@ class ModelCache:
             manifest = self._models.registry.manifest(pinned)
             try:
                 self._reserve(pinned, manifest, manifest.memory_bytes)
+                MEMORY.release()
                 bundle = self._fitting(_load(self._models, manifest, pinned.manifest_sha256))
                 self._reserve(pinned, manifest, bundle.memory_bytes)
                 with self._lock:

@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.tables.base import Pinned
 from scoreline.storage.tables.fetching import Fetcher, Request
 from scoreline.storage.tables.parquet_chunks import Chunk
@@ -238,7 +239,9 @@ class ChunkFile(RangedFile):
                 self._unreleased += piece.release_before(position)
             if piece.stop <= position:
                 stream.pieces.popleft()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(parts) == 1:
+            return parts[0]
+        return b"".join(parts) if self._gradual else _join(parts)
 
     def _release(self, size: int) -> None:
         if size:
@@ -266,3 +269,13 @@ class ChunkFile(RangedFile):
             self._streams.clear()
             self._starts.clear()
         super().close()
+
+
+def _join(parts: Sequence[memoryview]) -> memoryview:
+    """Copy the parts of a chunk into one buffer, which would be new memory for each chunk if it were in the heap."""
+    whole = memoryview(MEMORY.array(sum(map(len, parts))))
+    position = 0
+    for part in parts:
+        whole[position : position + len(part)] = part
+        position += len(part)
+    return whole

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.prefetch import wait_for
-from scoreline.storage.process_memory import own_memory
 from scoreline.storage.reused_memory import ReusedMemory
 
 CONNECTIONS = 8
@@ -23,7 +23,7 @@ the next request as soon as its bytes are read."""
 class Request:
     """A range of bytes to fetch with one request."""
 
-    __slots__ = ("data", "error", "in_blocks", "is_sent", "memory", "row", "start", "stop", "takers")
+    __slots__ = ("block_bytes", "data", "error", "is_sent", "memory", "row", "start", "stop", "takers")
 
     def __init__(self, start: int, stop: int, row: int, takers: int = 1) -> None:
         self.start = start
@@ -32,8 +32,9 @@ class Request:
         """The first row that needs these bytes, counted from the beginning of the object."""
         self.takers = takers
         """Number of times that the bytes will be taken."""
-        self.in_blocks = False
-        """Whether the bytes are read bit by bit, and are therefore fetched into blocks of `BLOCK_BYTES`."""
+        self.block_bytes = 0
+        """Size of the blocks that the bytes are fetched into; 0 for a single buffer. Bytes that are read bit by bit are
+        fetched into blocks of `BLOCK_BYTES`."""
         self.is_sent = False
         self.memory: Sequence[memoryview] = ()
         """The blocks for the bytes, until these are fetched."""
@@ -111,7 +112,7 @@ class Fetcher:
         budget_bytes: int,
         requests: Iterable[Request],
         connections: int = CONNECTIONS,
-        allocate: Callable[[int], Any] = own_memory,
+        allocate: Callable[[int], Any] = MEMORY.array,
     ) -> None:
         self._shared = _Shared(get_into, allocate)
         self._blocks = ReusedMemory()
@@ -208,14 +209,25 @@ class Fetcher:
         request.is_sent = True
         self._waiting.add(request)
         self.held_bytes += request.size
-        if request.in_blocks:
-            request.memory = [
-                memoryview(self._blocks.array(min(request.size - position, BLOCK_BYTES), BLOCK_BYTES))
-                for position in range(0, request.size, BLOCK_BYTES)
-            ]
+        if request.block_bytes:
+            request.memory = self._allocate_blocks(request.size, request.block_bytes)
         self._flying += 1
         self._shared.orders.put(request)
         if len(self._threads) < min(self._connections, self._flying):
             thread = threading.Thread(target=self._shared.serve, name="fetch", daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def _allocate_blocks(self, size: int, block_bytes: int) -> Sequence[memoryview]:
+        """Return blocks for the bytes of a request. Only blocks of `BLOCK_BYTES` count towards the budget when unused.
+
+        Blocks of other sizes serve other uses, too (see `MEMORY`).
+        """
+        return [
+            memoryview(
+                self._blocks.array(length, BLOCK_BYTES)
+                if block_bytes == BLOCK_BYTES
+                else MEMORY.array(block_bytes)[:length]
+            )
+            for length in (min(size - position, block_bytes) for position in range(0, size, block_bytes))
+        ]

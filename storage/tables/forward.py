@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.blocks import BlockReader
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.contents import explain_row_group
 from scoreline.storage.tables.disk_windows import Disk
-from scoreline.storage.tables.fetching import CONNECTIONS, Fetcher, Request
+from scoreline.storage.tables.fetching import BLOCK_BYTES, CONNECTIONS, Fetcher, Request
+from scoreline.storage.tables.packing import SLAB_BYTES
 from scoreline.storage.tables.parquet_chunks import Leaves, find_chunks, plan_requests
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.row_groups import (
@@ -210,6 +212,8 @@ class ForwardReader:
             return BlockReader(plan.group, self._schema(), self._batch_rows, self._fetcher, open_block)
         self._fetcher.limit(self._budget(plan.group))
         gradual = plan.is_gradual
+        if gradual and not plan.group.fits_block:
+            MEMORY.release()  # so large a row group takes its whole budget, and none of it from this memory
         skipped_rows, self._skipped_rows = self._skipped_rows if gradual else 0, 0
         file = ChunkFile(self._source, self._fetcher, plan.requests, gradual=gradual, skipped_rows=skipped_rows)
         batch_rows = plan.group.batch_rows(self._batch_rows)
@@ -292,7 +296,10 @@ class ForwardReader:
 
     def _plan(self, group: RowGroup, row: int) -> _Plan:
         if self._fits_block(group, row):
-            return _Plan(group, list(plan_requests(group.chunks, group.first_row, 0)), is_block=True)
+            plan = _Plan(group, list(plan_requests(group.chunks, group.first_row, 0)), is_block=True)
+            for request, _ in plan.requests:
+                request.block_bytes = SLAB_BYTES
+            return plan
         is_cut = group.first_row < self._stop < group.first_row + group.rows
         requests = plan_requests(
             group.chunks,
@@ -305,7 +312,7 @@ class ForwardReader:
         plan = _Plan(group, list(requests), is_block=False)
         if plan.is_gradual:
             for request, _ in plan.requests:
-                request.in_blocks = True
+                request.block_bytes = BLOCK_BYTES
         return plan
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scoreline.storage.errors import UnreadableInput, one_line
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.tables.base import Encoded, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.forward import ForwardReader
 from scoreline.storage.tables.held_rows import Decoder, held_rows, read_rows
@@ -82,6 +83,8 @@ class ParquetFormat:
         self._footers: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
         self._kept = KeptReader()
+        self._keeps_memory = False
+        """Whether readers may have left unused memory (see `scoreline.storage.kept_memory`)."""
         self._decoder = Decoder()
         self._began: tuple[tuple[str, str], list[int]] = (("", ""), [])
         """The object that was read last, and the number of the first row of each of its row groups."""
@@ -219,11 +222,14 @@ class ParquetFormat:
                 span, start=max(span.start, span.wanted.start), stop=min(span.stop, span.wanted.stop), wanted=None
             )
         if (held := held_rows(source)) is not None:
+            self._release_memory()
             yield from read_rows(held, span, schema.names, batch_rows)
             return
         if (data := held_bytes(source)) is not None:
+            self._release_memory()
             yield from read_held(source, data, span, schema, batch_rows)
             return
+        self._keeps_memory = True
         reader = self._kept.take((source.uri, source.etag, tuple(schema.names), batch_rows), span.start)
         if reader is None:
             reader = self._reader(source, schema.names, batch_rows, self._shared)
@@ -270,6 +276,13 @@ class ParquetFormat:
     def release(self) -> None:
         """Release the memory of the open reader. Call this before another object is read."""
         self._kept.take()
+        self._release_memory()
+
+    def _release_memory(self) -> None:
+        """Release the memory that readers keep, once, before objects are read that do not need it."""
+        if self._keeps_memory:
+            self._keeps_memory = False
+            MEMORY.release()
 
     def _first_rows(self, source: Pinned) -> list[int]:
         """Return the number of the first row of each row group.

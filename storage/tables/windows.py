@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.prefetch import prefetched
-from scoreline.storage.process_memory import own_memory, shrink_heap
-from scoreline.storage.reused_memory import ReusedMemory
+from scoreline.storage.process_memory import shrink_heap
 from scoreline.storage.tables.base import align
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.decoded_columns import column_blocks, too_few
@@ -177,6 +175,7 @@ class WideReader(RowGroupReader):
         if is_later_slice:
             stop = max(stop, self.row + int(_SEVERAL * self._most_rows))
         edges = self._edges(self.row - self._group.first_row, min(stop - self._group.first_row, self._group.rows))
+        MEMORY.release()
         shrink_heap()
         sizes = [end - start for start, end in pairwise(edges)]
         window: Window
@@ -198,8 +197,7 @@ class WideReader(RowGroupReader):
     def _decoded(self, edges: list[int]) -> Generator[list[tuple[str, pa.ChunkedArray]]]:
         """Yield the columns of the rows from the first to the last edge, some columns at a time."""
         planned = self._plan()
-        allocate = _Slots(len(planned)).allocate
-        fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned), allocate=allocate)
+        fetcher = Fetcher(self._get_into, _FETCH_BYTES, (request for request, _ in planned))
         fetcher.fetch_until(self.row + 1)
         share = (edges[-1] - edges[0]) / self._group.rows
         left = self._group.decoded_bytes * share
@@ -232,27 +230,6 @@ class WideReader(RowGroupReader):
             if end - start > most:
                 end = max((start + most) // size * size, (start // size + 1) * size)
         return [start, *range((start // size + 1) * size, end, size), end]
-
-
-class _Slots:
-    """Memory for fetched bytes. It is reused for later requests.
-
-    Parameters
-    ----------
-    requests : int
-        Number of requests. No memory is kept after the last one, because the decoded rows need it.
-    """
-
-    def __init__(self, requests: int) -> None:
-        self._memory = ReusedMemory(most_blocks=1)
-        self._left = itertools.count(requests - 1, -1)  # threads take turns without a lock
-
-    def allocate(self, size: int) -> Any:
-        """Return memory that is reused as soon as nothing refers to it, unless it is for the last request."""
-        memory = own_memory(size) if size > _REQUEST_BYTES else self._memory.array(size, _REQUEST_BYTES)
-        if next(self._left) <= 0:
-            self._memory.release()
-        return memory
 
 
 def _first_rows(opened: pq.ParquetFile, group: int, names: list[str], rows: int) -> pa.Table:

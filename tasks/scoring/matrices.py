@@ -1,7 +1,6 @@
-"""Provides memory for matrices of features, reuses it for the next batch of a part, and fills it with columns.
+"""Provides memory for matrices of features, reuses it for the next batch, and fills it with columns.
 
-The first access to a new page of memory takes longer than copying numbers to a used page. The memory is not taken from
-the heap, because the heap may not shrink after a matrix is freed.
+The memory is not taken from the heap, because the heap may not shrink after a matrix is freed.
 
 A matrix whose rows are contiguous is filled many columns at a time. If it were filled column by column, each cache line
 would be written again for each of its columns, after it has left the cache: a matrix of 65,536 rows and 20 columns
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scoreline.storage.reused_memory import ReusedMemory
+from scoreline.storage.kept_memory import MEMORY
 
 try:
     from scoreline.tasks.scoring import matrix_rows as matrix_rows  # tests use it, too
@@ -25,8 +24,6 @@ except ImportError:  # the extension was not built
 
 LEAST_BYTES = 1 << 20
 """Minimum size, in bytes, of a matrix that gets reused memory. NumPy allocates smaller matrices."""
-MEMORY = ReusedMemory(most_blocks=1)
-"""The memory of the last matrix, for reuse by the next matrix."""
 _COLUMNS_BYTES = 256
 """Number of bytes of a row that are written at a time: four cache lines. More columns at a time would gain little."""
 _TILE_ROWS = 2_048
@@ -42,8 +39,7 @@ def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) 
     size = rows * columns * kind.itemsize
     if size < LEAST_BYTES:
         return np.empty((rows, columns), kind, order)
-    memory = MEMORY.array(size, size + size // 4)  # room for larger batches; unused pages take no memory
-    return memory.view(kind).reshape((rows, columns), order=order)
+    return MEMORY.array(size).view(kind).reshape((rows, columns), order=order)
 
 
 def fill_matrix(x: Any, columns: Iterable[Any]) -> None:

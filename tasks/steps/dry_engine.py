@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 from scoreline.storage.databases.settings import DatabaseSettings
 from scoreline.storage.errors import ScorelineError, ScoringError, describe
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.ledger.base import Ledger
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.tasks.scoring import matrices
 from scoreline.tasks.steps.engine import Engine, ModelSource
 
 
@@ -25,7 +25,7 @@ def dry_engine(
             engine.databases = lambda: databases
         yield engine
     finally:
-        matrices.MEMORY.release()
+        MEMORY.release()
 
 
 @contextmanager

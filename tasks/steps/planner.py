@@ -48,7 +48,6 @@ from scoreline.tasks.job.plan_file import PlanFile, encode
 from scoreline.tasks.job.uris import parse_uri
 from scoreline.tasks.records.staging import stage_records
 from scoreline.tasks.rejects.rescore import parts_to_rescore, pinned_objects
-from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.feature_names import match_names
 from scoreline.tasks.scoring.interruptions import SoftTimeLimitExceeded
 from scoreline.tasks.scoring.settled_types import describe_types
@@ -237,7 +236,6 @@ def draft(
             engine.kept.hand_on()
         else:
             engine.kept.clear()
-        matrices.MEMORY.release()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.job.plan import Columns, Part
 from scoreline.tasks.rejects.table import concat_rejects, describe_rejected, rejects_table
-from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.contract import Contract
 from scoreline.tasks.scoring.refusals import SingleCalls
 from scoreline.tasks.scoring.score import score_batch
@@ -122,7 +121,6 @@ def score_rows(
     if planned.rows > _FEW_ROWS:
         decoded = prefetched(decoded)
     with contextlib.closing(decoded) as batches, contextlib.ExitStack() as ends:
-        ends.callback(matrices.MEMORY.release)
         ends.callback(gone.append, True)
         for whole in batches:
             batch = whole

@@ -14,6 +14,7 @@ from sklearn.linear_model import LinearRegression
 
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt, ModelUnloadable
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.manifest import PinnedModel
@@ -67,6 +68,13 @@ def test_a_preloaded_model_is_found_and_not_loaded_again(models: Models) -> None
     child = ModelCache(models, 100, [bundle])  # type: ignore[arg-type]
     assert child.get(pin("a-40")) is bundle
     assert models.loads == ["a-40"]
+
+
+def test_unused_memory_is_released_before_a_model_is_loaded(models: Models) -> None:
+    MEMORY.array(1 << 20)
+    assert MEMORY.unused_bytes
+    ModelCache(models, 100).get(pin("a-40"))  # type: ignore[arg-type]
+    assert MEMORY.unused_bytes == 0
 
 
 def test_the_least_recently_used_model_is_evicted_first(models: Models) -> None:

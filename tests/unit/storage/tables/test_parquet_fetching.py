@@ -19,6 +19,7 @@ import pytest
 
 from scoreline.storage import reused_memory, scratch_files
 from scoreline.storage.errors import InputChanged, StoreUnavailable
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.process_memory import own_memory
@@ -285,8 +286,11 @@ def test_a_kept_reader_is_released_when_a_text_is_read(tmp_path: Path, values: p
     tables, options = Tables(), ReadOptions()
     list(tables.read(source, span(0, 10), SCHEMA, 8_192, options))
     assert count_of_threads("kept-reader") == 1
+    MEMORY.array(10)
+    assert MEMORY.unused_bytes
     list(tables.read(text, tables.survey(text, options).spans[0], pa.schema([("x", pa.int64())]), 10, options))
     wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
+    assert MEMORY.unused_bytes == 0
 
 
 def test_a_kept_reader_is_released_when_it_is_not_used(tmp_path: Path, values: pa.Table) -> None:
@@ -382,6 +386,7 @@ def test_an_error_is_raised_where_its_bytes_are_needed() -> None:
     def get(start: int, buffers: Sequence[memoryview]) -> None:
         if start == 10:
             raise StoreUnavailable("down")
+        buffers[0][:] = bytes(10)
 
     planned = requests(3)
     fetcher = Fetcher(get, 1_000, planned)
@@ -438,7 +443,7 @@ def test_memory_into_which_nothing_was_fetched_is_released_at_once() -> None:
 
     planned = requests(3, BLOCK_BYTES)
     for request in planned:
-        request.in_blocks = True
+        request.block_bytes = BLOCK_BYTES
     fetcher = Fetcher(get, 9 * BLOCK_BYTES, planned, connections=1)
     fetcher.fetch_until(5)
     assert begun.wait(HANG_S)
@@ -464,7 +469,7 @@ class Paged:
         ]
         planned.sort(key=lambda item: item[0].row)
         for request, _ in planned:
-            request.in_blocks = True
+            request.block_bytes = BLOCK_BYTES
         raw = RangedFile(store, self.source.key, self.source.size, self.source.etag)
         self.fetcher = Fetcher(raw.get_into, 2 << 20, (request for request, _ in planned))
         self.fetcher.fetch_until(9)
@@ -533,7 +538,7 @@ def test_a_block_is_released_at_the_next_read(tmp_path: Path) -> None:
 def test_unused_memory_counts_towards_the_budget() -> None:
     planned = requests(6, BLOCK_BYTES)
     for request in planned:
-        request.in_blocks = True
+        request.block_bytes = BLOCK_BYTES
     fetcher = Fetcher(lambda _, __: None, 4 * BLOCK_BYTES, planned)
     unused = fetcher._blocks.blocks
     fetcher.fetch_until(4)

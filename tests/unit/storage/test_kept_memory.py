@@ -1,0 +1,55 @@
+"""Unused memory serves other arrays, and is released in time."""
+
+from __future__ import annotations
+
+from scoreline.storage.kept_memory import KeptMemory
+from tests.support.waiting import wait_until
+
+MIB = 1 << 20
+
+
+def test_memory_is_used_again_only_when_nothing_refers_to_it() -> None:
+    memory = KeptMemory()
+    first = memory.array(MIB)
+    first[:] = 7
+    place, view = first.ctypes.data, memoryview(first)[100:200]
+    del first
+    other = memory.array(MIB)
+    other[:] = 1
+    assert bytes(view) == b"\x07" * 100
+    del view
+    assert memory.array(MIB - 5_000).ctypes.data == place
+
+
+def test_only_a_limited_number_of_unused_bytes_is_kept() -> None:
+    memory = KeptMemory(most_bytes=3 * MIB)
+    arrays = [memory.array(MIB) for _ in range(5)]
+    arrays.clear()
+    assert memory.unused_bytes == 3 * MIB
+
+
+def test_a_new_block_takes_the_place_of_unused_ones_of_another_size() -> None:
+    memory = KeptMemory()
+    arrays = [memory.array(MIB) for _ in range(40)]
+    arrays.clear()
+    large = memory.array(20 * MIB)
+    assert len(large) + memory.unused_bytes == 40 * MIB
+
+
+def test_memory_in_use_when_all_is_released_is_not_kept() -> None:
+    memory = KeptMemory()
+    used, unused = memory.array(MIB), memory.array(MIB)
+    del unused
+    assert memory.unused_bytes == MIB
+    memory.release()
+    del used
+    assert memory.unused_bytes == 0
+
+
+def test_unused_memory_is_released_after_some_time() -> None:
+    memory = KeptMemory(kept_s=0.01)
+    memory.array(MIB)
+    wait_until(lambda: not memory.unused_bytes and not memory._watching, "the memory to be released")
+    # And once more, after it was used again
+    memory.array(MIB)
+    wait_until(lambda: not memory.unused_bytes and not memory._watching, "the memory to be released")
