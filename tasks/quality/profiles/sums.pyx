@@ -13,14 +13,15 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-VERSION = 1  # that of `histogram_sums`
+VERSION = 2  # that of `histogram_sums`
 
 cdef enum:
     MIN_LEVEL = -11
     MAX_LEVEL = 20
     MAX_LIMIT = 4096
+    MAX_JOINT = 2 * MAX_LIMIT
 
-cdef int64_t FURTHEST = <int64_t> 1 << (MAX_LEVEL + 12)  # no bucket is further away from 0
+cdef int64_t FURTHEST = <int64_t> 1 << (MAX_LEVEL + 12)  # no bucket of MAX_LEVEL is further away from 0
 _WIDTHS = frozenset((1, 2, 4, 8))
 # What is added up, and the sum. Another thread cannot use them meanwhile, because the lock of the interpreter is held.
 cdef int64_t[4096] new_buckets
@@ -75,19 +76,24 @@ cdef int64_t read_packed(
     return stop
 
 
-def check_packed(bytes data not None, int64_t at, int size, int64_t first, int distance_bytes, int count_bytes) -> int:
+def check_packed(
+    bytes data not None, int64_t at, int level, int size, int64_t first, int distance_bytes, int count_bytes
+) -> int:
     cdef int64_t stop = read_packed(data, at, size, first, distance_bytes, count_bytes), bucket = first
-    cdef int64_t near = 1, far = 1, few = 1
+    cdef int64_t near = 1, far = 1, few = 1, furthest
     cdef int i
     for i in range(1, size):
         near, far = min(near, new_buckets[i]), max(far, new_buckets[i])
     for i in range(size):
         few = min(few, new_counts[i])
-    if near < 1 or far > 2 * FURTHEST or not -FURTHEST <= first <= FURTHEST:
+    if not MIN_LEVEL <= level <= MAX_LEVEL:
+        raise ValueError("the level of a histogram is out of range")
+    furthest = FURTHEST >> (MAX_LEVEL - level)
+    if near < 1 or far > 2 * furthest or not -furthest <= first <= furthest:
         raise ValueError("the buckets of a histogram are out of range")
     for i in range(1, size):
         bucket += new_buckets[i]
-    if bucket > FURTHEST:
+    if bucket > furthest:
         raise ValueError("the buckets of a histogram are out of range")
     if few < 1:
         raise ValueError("the counts of a histogram are out of range")
@@ -129,6 +135,8 @@ cdef class HistogramSum:
         cdef int64_t bucket, count
         if not MIN_LEVEL <= level <= MAX_LEVEL:
             raise ValueError("the level of a histogram is out of range")
+        if self.size + size > MAX_JOINT:  # only if the buckets are too far from 0 for their level
+            raise ValueError("the sum of histograms has too many buckets")
         if not self.size:
             return self._keep(level, buckets, counts, size)
         ours, theirs = max(self.level - level, 0), max(level - self.level, 0)
