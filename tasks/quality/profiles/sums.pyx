@@ -58,6 +58,11 @@ cdef inline int64_t coarser(int64_t bucket, int levels) noexcept nogil:
     return -(((-bucket - 1) >> levels) + 1) if bucket else 0
 
 
+cdef inline int64_t added(int64_t one, int64_t other) noexcept nogil:
+    """Return a sum modulo 2**64, as NumPy does. Only numbers that somebody made up overflow."""
+    return <int64_t> (<uint64_t> one + <uint64_t> other)
+
+
 cdef int64_t read_packed(
     bytes data, int64_t at, int64_t size, int64_t first, int distance_bytes, int count_bytes
 ) except -1:
@@ -122,7 +127,7 @@ cdef class HistogramSum:
         cdef int i
         read_packed(data, at, size, first, distance_bytes, count_bytes)
         for i in range(1, size):
-            new_buckets[i] = <int64_t> (<uint64_t> new_buckets[i - 1] + <uint64_t> new_buckets[i])
+            new_buckets[i] = added(new_buckets[i - 1], new_buckets[i])
         self._add(level, new_buckets, new_counts, size)
 
     def add_sum(self, HistogramSum other not None):
@@ -148,7 +153,7 @@ cdef class HistogramSum:
                 bucket, count = coarser(buckets[j], theirs), counts[j]
                 j += 1
             if n and joint_buckets[n - 1] == bucket:
-                joint_counts[n - 1] += count
+                joint_counts[n - 1] = added(joint_counts[n - 1], count)
             else:
                 joint_buckets[n], joint_counts[n] = bucket, count
                 n += 1
@@ -159,7 +164,7 @@ cdef class HistogramSum:
             for i in range(size):
                 bucket = coarser(joint_buckets[i], 1)
                 if n and joint_buckets[n - 1] == bucket:
-                    joint_counts[n - 1] += joint_counts[i]
+                    joint_counts[n - 1] = added(joint_counts[n - 1], joint_counts[i])
                 else:
                     joint_buckets[n], joint_counts[n] = bucket, joint_counts[i]
                     n += 1

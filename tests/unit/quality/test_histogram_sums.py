@@ -120,6 +120,14 @@ def described(level: int, first: int) -> dict[str, int]:
     return {"level": level, "size": MAX_BUCKETS, "first": first, "distance_bytes": 1, "count_bytes": 1}
 
 
+@pytest.mark.parametrize("kind", SUMS)
+def test_counts_that_somebody_made_up_overflow_alike(kind: Any) -> None:
+    added, most = kind(3), ((1 << 63) - 1).to_bytes(8, "little")
+    for _ in range(3):
+        added.add_packed(b"\1" * 3 + most * 4, 0, 20, 4, 1, 1, 8)
+    assert (added.level, np.frombuffer(added.arrays()[1], np.int64).tolist()) == (19, [-6, -6])
+
+
 @pytest.mark.skipif(not HAS_EXTENSION, reason="the extension is not built")
 def test_the_extension_adds_no_more_buckets_than_it_has_room_for() -> None:
     added, ones = histogram_sums.sums.HistogramSum(MAX_BUCKETS), b"\1" * 2 * MAX_BUCKETS
