@@ -1,8 +1,6 @@
 VERSION: int
 
-def check_packed(
-    data: bytes, at: int, level: int, size: int, first: int, distance_bytes: int, count_bytes: int
-) -> int:
+def check_packed(data: bytes, at: int, level: int, size: int, first: int, distance_bytes: int, count_bytes: int) -> int:
     """Check the arrays of a packed histogram, and return where they end.
 
     Parameters
