@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 from scoreline.tasks.quality.profiles.column_profile import COUNTS, ColumnProfile, Kind, Type, common_type, extreme
 from scoreline.tasks.quality.profiles.exact_sums import ExactSum
 from scoreline.tasks.quality.profiles.histogram_sums import HistogramSum, Packed, histogram_of, read_packed
-from scoreline.tasks.quality.profiles.values import Values
+from scoreline.tasks.quality.profiles.values import SHOWN, Values
 
 _KINDS, _TYPES = frozenset(get_args(Kind)), frozenset(get_args(Type))
 
@@ -136,8 +136,17 @@ def read_column(
     if "lengths" in raw:
         lengths, at = read_packed(raw["lengths"], data, at, empty.lengths.limit)
     if "values" in raw:
-        values = Values.from_json(raw["values"])
+        values = _checked(Values.from_json(raw["values"]), empty.values)
         values = values if known is None else known.merged(values)
     one, two = (ExactSum.from_json(raw[name]).units if name in raw else 0 for name in ("sum", "sum_squares"))
     low, high = extreme(get("minimum")), extreme(get("maximum"))
     return ReadColumn(raw["type"], numbers, low, high, one, two, values, histogram, lengths), at
+
+
+def _checked(values: Values, empty: Values) -> Values:
+    """Return values if they can be merged with those of the same column in any other segment."""
+    if (values.limit, values.limit_bytes) != (empty.limit, empty.limit_bytes):
+        raise ValueError("values have other limits")
+    if values.unlisted and values.limit <= SHOWN:
+        raise ValueError("values of a segment are left out, although documents list that many")
+    return values

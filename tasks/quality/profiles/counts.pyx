@@ -171,7 +171,7 @@ cdef extern from *:
             sums[level] = (all[0] + all[1]) + (all[2] + all[3]);
         }
         masks any = rest[0] | rest[1];
-        return !((any[0] | any[1] | any[2] | any[3]) << 1);
+        return !((uint64_t)(any[0] | any[1] | any[2] | any[3]) << 1);
     }
     FOR_EACH_PROCESSOR
     static int two_sums(const double *x, int n, const double *large, double *sums) {

@@ -19,10 +19,11 @@ try:
 except ImportError:  # the extension was not built
     sums = None  # type: ignore[assignment]
 
-VERSION = 1
+VERSION = 2
 """The version of the functions of `sums`. Increase it here and there if they change."""
 _WIDTHS = (1, 2, 4, 8)
 _FURTHEST = 1 << (MAX_LEVEL + 12)
+"""No bucket of `MAX_LEVEL` is further away from 0."""
 
 type Packed = tuple[bytes, int, int, int, int, int, int]
 """The arguments of `HistogramSum.add_packed`."""
@@ -61,13 +62,18 @@ def read_packed(raw: Mapping[str, Any], data: bytes, at: int, limit: int) -> tup
         raise ValueError("a histogram has another limit")
     if not (MIN_LEVEL <= level <= MAX_LEVEL and 1 <= size <= limit <= MAX_BUCKETS and {*widths} <= {*_WIDTHS}):
         raise ValueError("what describes a histogram is out of range")
-    return (data, at, level, size, first, *widths), check_packed(data, at, size, first, *widths)
+    packed = (data, at, level, size, first, *widths)
+    return packed, check_packed(*packed)
 
 
-def check_with_numpy(data: bytes, at: int, size: int, first: int, distance_bytes: int, count_bytes: int) -> int:
+def check_with_numpy(
+    data: bytes, at: int, level: int, size: int, first: int, distance_bytes: int, count_bytes: int
+) -> int:
     """Do what `sums.check_packed` does, with NumPy."""
     buckets, counts = _unpacked(data, at, size, first, distance_bytes, count_bytes)
-    if not (-_FURTHEST <= first <= buckets[-1] <= _FURTHEST and (size == 1 or np.diff(buckets).min() > 0)):
+    furthest, distances = _FURTHEST >> (MAX_LEVEL - level), np.diff(buckets)  # the distances may have overflowed
+    far = distances.max(initial=0) > 2 * furthest or distances.min(initial=1) < 1
+    if far or not -furthest <= first <= buckets[-1] <= furthest:
         raise ValueError("the buckets of a histogram are out of range")
     if counts.min() <= 0:
         raise ValueError("the counts of a histogram are out of range")

@@ -1,6 +1,6 @@
 VERSION: int
 
-def check_packed(data: bytes, at: int, size: int, first: int, distance_bytes: int, count_bytes: int) -> int:
+def check_packed(data: bytes, at: int, level: int, size: int, first: int, distance_bytes: int, count_bytes: int) -> int:
     """Check the arrays of a packed histogram, and return where they end.
 
     Parameters
@@ -9,6 +9,8 @@ def check_packed(data: bytes, at: int, size: int, first: int, distance_bytes: in
         What contains the arrays: the distance of each bucket but the first to the one before it, then the counts.
     at : int
         Where the arrays begin.
+    level : int
+        Level of the buckets, on which it depends how far from 0 they can be.
     size : int
         Number of buckets.
     first : int

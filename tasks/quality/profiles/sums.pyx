@@ -13,14 +13,15 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-VERSION = 1  # that of `histogram_sums`
+VERSION = 2  # that of `histogram_sums`
 
 cdef enum:
     MIN_LEVEL = -11
     MAX_LEVEL = 20
     MAX_LIMIT = 4096
+    MAX_JOINT = 2 * MAX_LIMIT
 
-cdef int64_t FURTHEST = <int64_t> 1 << (MAX_LEVEL + 12)  # no bucket is further away from 0
+cdef int64_t FURTHEST = <int64_t> 1 << (MAX_LEVEL + 12)  # no bucket of MAX_LEVEL is further away from 0
 _WIDTHS = frozenset((1, 2, 4, 8))
 # What is added up, and the sum. Another thread cannot use them meanwhile, because the lock of the interpreter is held.
 cdef int64_t[4096] new_buckets
@@ -57,6 +58,11 @@ cdef inline int64_t coarser(int64_t bucket, int levels) noexcept nogil:
     return -(((-bucket - 1) >> levels) + 1) if bucket else 0
 
 
+cdef inline int64_t added(int64_t one, int64_t other) noexcept nogil:
+    """Return a sum modulo 2**64, as NumPy does. Only numbers that somebody made up overflow."""
+    return <int64_t> (<uint64_t> one + <uint64_t> other)
+
+
 cdef int64_t read_packed(
     bytes data, int64_t at, int64_t size, int64_t first, int distance_bytes, int count_bytes
 ) except -1:
@@ -75,19 +81,24 @@ cdef int64_t read_packed(
     return stop
 
 
-def check_packed(bytes data not None, int64_t at, int size, int64_t first, int distance_bytes, int count_bytes) -> int:
+def check_packed(
+    bytes data not None, int64_t at, int level, int size, int64_t first, int distance_bytes, int count_bytes
+) -> int:
     cdef int64_t stop = read_packed(data, at, size, first, distance_bytes, count_bytes), bucket = first
-    cdef int64_t near = 1, far = 1, few = 1
+    cdef int64_t near = 1, far = 1, few = 1, furthest
     cdef int i
     for i in range(1, size):
         near, far = min(near, new_buckets[i]), max(far, new_buckets[i])
     for i in range(size):
         few = min(few, new_counts[i])
-    if near < 1 or far > 2 * FURTHEST or not -FURTHEST <= first <= FURTHEST:
+    if not MIN_LEVEL <= level <= MAX_LEVEL:
+        raise ValueError("the level of a histogram is out of range")
+    furthest = FURTHEST >> (MAX_LEVEL - level)
+    if near < 1 or far > 2 * furthest or not -furthest <= first <= furthest:
         raise ValueError("the buckets of a histogram are out of range")
     for i in range(1, size):
         bucket += new_buckets[i]
-    if bucket > FURTHEST:
+    if bucket > furthest:
         raise ValueError("the buckets of a histogram are out of range")
     if few < 1:
         raise ValueError("the counts of a histogram are out of range")
@@ -116,7 +127,7 @@ cdef class HistogramSum:
         cdef int i
         read_packed(data, at, size, first, distance_bytes, count_bytes)
         for i in range(1, size):
-            new_buckets[i] = <int64_t> (<uint64_t> new_buckets[i - 1] + <uint64_t> new_buckets[i])
+            new_buckets[i] = added(new_buckets[i - 1], new_buckets[i])
         self._add(level, new_buckets, new_counts, size)
 
     def add_sum(self, HistogramSum other not None):
@@ -129,6 +140,8 @@ cdef class HistogramSum:
         cdef int64_t bucket, count
         if not MIN_LEVEL <= level <= MAX_LEVEL:
             raise ValueError("the level of a histogram is out of range")
+        if self.size + size > MAX_JOINT:  # only if the buckets are too far from 0 for their level
+            raise ValueError("the sum of histograms has too many buckets")
         if not self.size:
             return self._keep(level, buckets, counts, size)
         ours, theirs = max(self.level - level, 0), max(level - self.level, 0)
@@ -140,7 +153,7 @@ cdef class HistogramSum:
                 bucket, count = coarser(buckets[j], theirs), counts[j]
                 j += 1
             if n and joint_buckets[n - 1] == bucket:
-                joint_counts[n - 1] += count
+                joint_counts[n - 1] = added(joint_counts[n - 1], count)
             else:
                 joint_buckets[n], joint_counts[n] = bucket, count
                 n += 1
@@ -151,7 +164,7 @@ cdef class HistogramSum:
             for i in range(size):
                 bucket = coarser(joint_buckets[i], 1)
                 if n and joint_buckets[n - 1] == bucket:
-                    joint_counts[n - 1] += joint_counts[i]
+                    joint_counts[n - 1] = added(joint_counts[n - 1], joint_counts[i])
                 else:
                     joint_buckets[n], joint_counts[n] = bucket, joint_counts[i]
                     n += 1

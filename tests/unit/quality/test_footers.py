@@ -156,6 +156,21 @@ def test_a_segment_with_other_columns_or_another_sample_is_refused(change: dict[
     assert (added.profiles, added.columns, added.profile()) == (0, 0, Profile())
 
 
+@pytest.mark.parametrize("change", [{"limit": 7}, {"limit_bytes": 7}, {"unlisted": 1}])
+def test_values_that_cannot_be_merged_with_those_of_other_segments_are_refused(change: dict[str, Any]) -> None:
+    document = of_rows([(None, "text", "z")]).to_dict(derived=False, describe=lambda histogram: None)
+    for group in (document, *document["segments"].values()):
+        group["columns"] = [column for column in group["columns"] if column["name"] == "t"]
+    added = ProfileSum()
+    for name in SEGMENTS[:51]:  # so that the next segment, which is the last one, is added to the others
+        added.add(pack_document(document | {"segments": {name: document["segments"]["z"]}}, []))
+    before = added.profile()
+    document["segments"]["z"]["columns"][0]["values"] |= change
+    with pytest.raises(DocumentCorrupt, match="values"):
+        added.add(pack_document(document, []))
+    assert (added.profiles, added.profile()) == (51, before)
+
+
 def test_columns_whose_names_are_ambiguous_are_refused() -> None:
     document = Profile(rows=1, counted=1).to_dict(derived=False)
     added = ProfileSum()

@@ -69,18 +69,21 @@ def test_the_extension_adds_full_histograms_as_numpy_does() -> None:
 
 
 DAMAGED = {
-    "beginning behind the end": (b"\1\1\1\1\1", 6, 1, 0),
-    "without distance": (b"\0\1\1\1\1", 0, 3, 0),
-    "without count": (b"\1\1\1\0\1", 0, 3, 0),
-    "too high": (b"\1\1\1\1\1", 0, 3, (1 << 32) - 1),
-    "too low": (b"\1\1\1\1\1", 0, 3, -(1 << 32) - 1),
+    "beginning behind the end": (b"\1\1\1\1\1", 6, 20, 1, 0),
+    "without distance": (b"\0\1\1\1\1", 0, 20, 3, 0),
+    "without count": (b"\1\1\1\0\1", 0, 20, 3, 0),
+    "too high": (b"\1\1\1\1\1", 0, 20, 3, (1 << 32) - 1),
+    "too low": (b"\1\1\1\1\1", 0, 20, 3, -(1 << 32) - 1),
+    "too high for its level": (b"\1\1\1\1\1", 0, 0, 3, (1 << 12) - 1),
+    "too low for its level": (b"\1\1\1\1\1", 0, 0, 3, -(1 << 12) - 1),
 }
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("what", DAMAGED)
 def test_a_damaged_histogram_is_refused(check: Any, what: str) -> None:
-    assert check(b"\1\1\1\1\1", 0, 3, (1 << 32) - 2, 1, 1) == 5
+    assert check(b"\1\1\1\1\1", 0, 20, 3, (1 << 32) - 2, 1, 1) == 5
+    assert check(b"\1\1\1\1\1", 0, 0, 3, (1 << 12) - 2, 1, 1) == 5
     with pytest.raises(ValueError, match=r"histogram|buffer|offset"):
         check(*DAMAGED[what], 1, 1)
 
@@ -88,13 +91,48 @@ def test_a_damaged_histogram_is_refused(check: Any, what: str) -> None:
 @pytest.mark.parametrize("check", CHECKS)
 def test_arrays_that_are_cut_off_are_refused(check: Any) -> None:
     with pytest.raises(ValueError, match=r"cut off|buffer is smaller"):
-        check(b"\1\1\1\1", 0, 3, 0, 1, 1)
+        check(b"\1\1\1\1", 0, 20, 3, 0, 1, 1)
 
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_numbers_of_64_bits_that_overflow_are_refused(check: Any) -> None:
     one, most = (1).to_bytes(8, "little"), b"\xff" * 8
-    assert check(one + one + one, 0, 2, 0, 8, 8) == 24
+    assert check(one + one + one, 0, 20, 2, 0, 8, 8) == 24
     for data in (most + one + one, one + one + most):
         with pytest.raises(ValueError, match="histogram"):
-            check(data, 0, 2, 0, 8, 8)
+            check(data, 0, 20, 2, 0, 8, 8)
+    around = (1 << 62).to_bytes(8, "little") * 4 + one * 5  # four distances whose sum is 0 in 64 bits
+    with pytest.raises(ValueError, match="buckets of a histogram"):
+        check(around, 0, 20, 5, 0, 8, 8)
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_a_sum_of_damaged_histograms_is_bounded_in_size(kind: Any) -> None:
+    added, ones = kind(MAX_BUCKETS), b"\1" * 2 * MAX_BUCKETS
+    for first in range(0, 40 * MAX_BUCKETS, MAX_BUCKETS):
+        with pytest.raises(ValueError, match="buckets of a histogram"):
+            read_packed(described(-11, first), ones, 0, MAX_BUCKETS)
+        added.add_packed(*read_packed(described(20, first), ones, 0, MAX_BUCKETS)[0])
+    assert added.size <= MAX_BUCKETS
+
+
+def described(level: int, first: int) -> dict[str, int]:
+    return {"level": level, "size": MAX_BUCKETS, "first": first, "distance_bytes": 1, "count_bytes": 1}
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_counts_that_somebody_made_up_overflow_alike(kind: Any) -> None:
+    added, most = kind(3), ((1 << 63) - 1).to_bytes(8, "little")
+    for _ in range(3):
+        added.add_packed(b"\1" * 3 + most * 4, 0, 20, 4, 1, 1, 8)
+    assert (added.level, np.frombuffer(added.arrays()[1], np.int64).tolist()) == (19, [-6, -6])
+
+
+@pytest.mark.skipif(not HAS_EXTENSION, reason="the extension is not built")
+def test_the_extension_adds_no_more_buckets_than_it_has_room_for() -> None:
+    added, ones = histogram_sums.sums.HistogramSum(MAX_BUCKETS), b"\1" * 2 * MAX_BUCKETS
+    for first in range(0, 8192, MAX_BUCKETS):  # not checked, and too far from 0 for their level
+        added.add_packed(ones, 0, -11, MAX_BUCKETS, first, 1, 1)
+    with pytest.raises(ValueError, match="too many buckets"):
+        added.add_packed(ones, 0, -11, MAX_BUCKETS, 8192, 1, 1)
+    assert added.size == 8192
