@@ -52,7 +52,7 @@ class KeptMemory:
         """The unused blocks by their size."""
         self._releases = 0
         self._arrays = 0
-        self._watching = False
+        self._watcher: threading.Thread | None = None
 
     @property
     def unused_bytes(self) -> int:
@@ -65,9 +65,10 @@ class KeptMemory:
         Its memory is used again only when neither the array nor a view of it is left.
         """
         self._arrays += 1
-        if not self._watching:
-            self._watching = True
-            threading.Thread(target=self._watch, name="kept-memory", daemon=True).start()
+        watcher = self._watcher
+        if watcher is None or not watcher.is_alive():  # a forked process does not have its parent's threads
+            watcher = self._watcher = threading.Thread(target=self._watch, name="kept-memory", daemon=True)
+            watcher.start()
         block = self._take(_block_bytes(size))
         memory = np.frombuffer(block, np.uint8, size)
         weakref.finalize(memory, self._keep, block, self._releases).atexit = False
@@ -108,7 +109,7 @@ class KeptMemory:
         before = -1
         while before != (before := self._arrays):
             time.sleep(self._kept_s)
-        self._watching = False
+        self._watcher = None
         self.release()
 
 

@@ -10,7 +10,7 @@ would take six times as long.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -59,12 +59,15 @@ def fill_matrix(x: Any, columns: Iterable[Any]) -> None:
     width = max(1, _COLUMNS_BYTES // x.itemsize)
     for number, some in enumerate(itertools.batched(columns, width)):
         part = x[:, number * width : number * width + len(some)]
-        if matrix_rows is None or not matrix_rows.fill(part, some):
+        is_number = x.dtype.kind in "biuf"  # a matrix of dates has no buffer
+        if matrix_rows is None or not is_number or not matrix_rows.fill(part, some):
             _fill_tiles(part, some)
 
 
-def _fill_tiles(x: Any, columns: Iterable[Any]) -> None:
+def _fill_tiles(x: Any, columns: Collection[Any]) -> None:
     """Do what `matrix_rows.fill` does, for matrices and columns of any type."""
+    if any(len(column) != len(x) for column in columns):  # a tile would not have the rows that are too many
+        raise ValueError("a column has not as many rows as the matrix")
     for start in range(0, len(x), _TILE_ROWS):
         tile = x[start : start + _TILE_ROWS]
         for number, column in enumerate(columns):

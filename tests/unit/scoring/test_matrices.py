@@ -76,12 +76,18 @@ def test_columns_of_other_types_are_converted(kind: str, filled_by: str) -> None
     assert x.tobytes() == expected(x, columns)
 
 
-@pytest.mark.parametrize("kind", ["e", "?", "b", "H", "i", "Q", "O"])
+@pytest.mark.parametrize("kind", ["e", "?", "b", "H", "i", "Q", "O", "M8[s]"])
 def test_a_matrix_of_any_other_type_is_filled_too(kind: str, filled_by: str) -> None:
     columns = [np.arange(3_000) % 2 * (number % 2) for number in range(10)]
     x = np.empty((3_000, 10), kind)
     fill_matrix(x, columns)
-    assert x.tolist() == np.stack(columns, axis=1).tolist()
+    assert x.tolist() == np.stack(columns, axis=1).astype(kind).tolist()
+
+
+@pytest.mark.parametrize("rows", [2_047, 2_049, 4_096])
+def test_a_column_with_another_number_of_rows_is_refused(rows: int, filled_by: str) -> None:
+    with pytest.raises(ValueError, match="rows"):
+        fill_matrix(np.empty((2_048, 2)), [np.ones(2_048), np.ones(rows)])
 
 
 def test_a_matrix_by_columns_is_filled_too(filled_by: str) -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import warnings
+
+import pytest
+
 from scoreline.storage.kept_memory import KeptMemory
 from tests.support.waiting import wait_until
 
@@ -49,7 +55,38 @@ def test_memory_in_use_when_all_is_released_is_not_kept() -> None:
 def test_unused_memory_is_released_after_some_time() -> None:
     memory = KeptMemory(kept_s=0.01)
     memory.array(MIB)
-    wait_until(lambda: not memory.unused_bytes and not memory._watching, "the memory to be released")
+    wait_until(lambda: not memory.unused_bytes and memory._watcher is None, "the memory to be released")
     # And once more, after it was used again
     memory.array(MIB)
-    wait_until(lambda: not memory.unused_bytes and not memory._watching, "the memory to be released")
+    wait_until(lambda: not memory.unused_bytes and memory._watcher is None, "the memory to be released")
+
+
+def test_a_forked_process_releases_unused_memory_too() -> None:
+    memory = KeptMemory(kept_s=0.01)
+    while memory._watcher is None:
+        memory.array(MIB)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+        child = os.fork()
+    if not child:
+        status = 1
+        try:
+            memory.array(MIB)
+            wait_until(lambda: not memory.unused_bytes, "the memory to be released")
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_unused_memory_is_released_although_there_was_no_thread_for_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    memory = KeptMemory(kept_s=0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="start"):
+            memory.array(MIB)
+    memory.array(MIB)
+    wait_until(lambda: not memory.unused_bytes, "the memory to be released")
