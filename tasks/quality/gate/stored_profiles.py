@@ -31,7 +31,7 @@ _MAX_PACKED_BYTES = 4 << 20
 """Size up to which a packed profile is remembered instead of a larger document. Unpacking it takes a third of the time
 of decoding the document, which is some six times as large."""
 _PACKED = 2
-"""Number of packed profiles that a process remembers: that of the last job, and the one that it was compared with."""
+"""Number of packed profiles that a process remembers: those that the last jobs were compared with."""
 _remembered: OrderedDict[tuple[str, bytes], Profile] = OrderedDict()
 _packed: OrderedDict[tuple[str, bytes], str] = OrderedDict()
 """Packed profiles by the name and the digest of their document."""
