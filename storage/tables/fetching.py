@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.prefetch import wait_for
@@ -56,9 +55,8 @@ class _Shared:
     Threads do not refer to the fetcher, so that it can be garbage-collected.
     """
 
-    def __init__(self, get_into: Callable[[int, Sequence[memoryview]], None], allocate: Callable[[int], Any]) -> None:
+    def __init__(self, get_into: Callable[[int, Sequence[memoryview]], None]) -> None:
         self.get_into = get_into
-        self.allocate = allocate
         self.orders: SimpleQueue[Request | None] = SimpleQueue()
         self.landed: SimpleQueue[Request] = SimpleQueue()
         self.closed = False
@@ -73,7 +71,7 @@ class _Shared:
             del request
 
     def _fetch(self, request: Request) -> None:
-        data, request.memory = request.memory or [memoryview(self.allocate(request.size))], ()
+        data, request.memory = request.memory or [memoryview(MEMORY.array(request.size))], ()
         self.get_into(request.start, data)
         request.data = data
         if self.closed:
@@ -101,9 +99,6 @@ class Fetcher:
         its bytes.
     connections : int
         Maximum number of requests at a time.
-    allocate : callable
-        Receives the number of bytes of a request that is not fetched into blocks, and returns writable memory for these
-        bytes. Several threads call it in parallel.
     """
 
     def __init__(
@@ -112,9 +107,8 @@ class Fetcher:
         budget_bytes: int,
         requests: Iterable[Request],
         connections: int = CONNECTIONS,
-        allocate: Callable[[int], Any] = MEMORY.array,
     ) -> None:
-        self._shared = _Shared(get_into, allocate)
+        self._shared = _Shared(get_into)
         self._blocks = ReusedMemory()
         self._budget = budget_bytes
         self._connections = connections
