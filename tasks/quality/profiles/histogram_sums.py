@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from scoreline.tasks.quality.profiles.histograms import MAX_BUCKETS, MAX_LEVEL, MIN_LEVEL, Histogram
-from scoreline.tasks.quality.profiles.number_counts import ArrayCounts, arrays_of, coarsened, join_buckets, pack_buckets
+from scoreline.tasks.quality.profiles.number_counts import (
+    WIDTHS,
+    ArrayCounts,
+    arrays_of,
+    coarsened,
+    join_buckets,
+    pack_buckets,
+)
 
 try:
     from scoreline.tasks.quality.profiles import sums as sums  # tests use it, too
@@ -21,7 +28,6 @@ except ImportError:  # the extension was not built
 
 VERSION = 2
 """The version of the functions of `sums`. Increase it here and there if they change."""
-_WIDTHS = (1, 2, 4, 8)
 _FURTHEST = 1 << (MAX_LEVEL + 12)
 """No bucket of `MAX_LEVEL` is further away from 0."""
 
@@ -60,7 +66,7 @@ def read_packed(raw: Mapping[str, Any], data: bytes, at: int, limit: int) -> tup
         raise TypeError("what describes a histogram is not a whole number")
     if found != limit:
         raise ValueError("a histogram has another limit")
-    if not (MIN_LEVEL <= level <= MAX_LEVEL and 1 <= size <= limit <= MAX_BUCKETS and {*widths} <= {*_WIDTHS}):
+    if not (MIN_LEVEL <= level <= MAX_LEVEL and 1 <= size <= limit <= MAX_BUCKETS and {*widths} <= {*WIDTHS}):
         raise ValueError("what describes a histogram is out of range")
     packed = (data, at, level, size, first, *widths)
     return packed, check_packed(*packed)

@@ -28,7 +28,8 @@ VERSION = 3
 _COUNTED_AS_THEY_ARE = "dfbhilqBHILQ"
 """The characters of the types of NumPy that a counter takes."""
 _SQUARE_MAY_OVERFLOW = 1e154
-_WIDTHS = (1, 2, 4, 8)
+WIDTHS = (1, 2, 4, 8)
+"""The numbers of bytes that a packed integer may take."""
 _ROWS = 1 << 20
 """Number of values that are counted at a time. Sums of so many halves of mantissas are exact in float64."""
 
@@ -219,7 +220,7 @@ def pack_buckets(buckets: Any, counts: Any) -> tuple[int, int, int, int, bytes]:
         arrays: the distance of each bucket but the first to the one before it, then the counts.
     """
     arrays = buckets[1:] - buckets[:-1], counts
-    one, two = (next(width for width in _WIDTHS if array.max(initial=0) >> (8 * width) == 0) for array in arrays)
+    one, two = (next(width for width in WIDTHS if array.max(initial=0) >> (8 * width) == 0) for array in arrays)
     data = arrays[0].astype(f"<u{one}").tobytes() + arrays[1].astype(f"<u{two}").tobytes()
     return len(buckets), int(buckets[0]), one, two, data
 
