@@ -249,21 +249,30 @@ def score_rows_of(
     )
 
 
-def _head_first(piece: Slice, rows: int, by_rows: Collection[tuple[str, str]]) -> Iterator[Slice]:
-    """Yield a slice in two pieces: first the beginning, which is usually enough, and then the rest.
+def _pieces(piece: Slice, head: int, batch_rows: int, *, is_by_rows: bool) -> Iterator[tuple[Slice, int]]:
+    """Yield the first rows of a slice, which are usually enough, and then more of them, each with a number of rows.
+
+    The number is that of the rows of a batch. Together, the pieces have at most `BATCH_ROWS` rows.
 
     Parameters
     ----------
-    by_rows : collection of tuple of str
-        Buckets and keys of the objects that can be divided between any two rows. Slices of other objects are not
-        divided.
+    head : int
+        Number of rows of the first piece.
+    is_by_rows : bool
+        Whether the object can be divided between any two rows, so that only the bytes of a piece are read.
     """
-    if (piece.bucket, piece.key) not in by_rows or piece.only is not None or piece.rows <= rows:
-        yield piece
+    if piece.only is not None or piece.rows <= head:
+        yield piece, min(head, batch_rows)
         return
-    middle = piece.start + rows
-    yield replace(piece, stop=middle, rows=rows)
-    yield replace(piece, start=middle, first_row=piece.first_row + rows, rows=piece.rows - rows)
+    for first, last in ((0, head), (head, min(piece.rows, BATCH_ROWS))):
+        if first == last:
+            return
+        if is_by_rows:
+            start, rows = piece.start + first, last - first
+            part = replace(piece, start=start, stop=start + rows, first_row=piece.first_row + first, rows=rows)
+        else:
+            part = replace(piece, only=range(piece.first_row + first, piece.first_row + last))
+        yield part, min(last, batch_rows)
 
 
 def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.RecordBatch]]:
@@ -285,28 +294,30 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.R
 
 
 def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
-    """Yield the first batch of several parts, evenly spaced from the first part to the last.
+    """Yield the first batches of several parts, evenly spaced from the first part to the last.
 
-    If large rows make the batches smaller than `BATCH_ROWS`, several batches of each part are yielded.
+    The first batch of a part has at most `TRIAL_ROWS` rows, because nothing needs more of them if they can be scored,
+    and all batches of a part together have at most `BATCH_ROWS`. If the job carries scores over, the first batch is as
+    large as those of its parts, because scores could differ in a batch of another size.
     """
     batch_rows = engine.batch_size(made.columns).rows_to_read
+    head = batch_rows if job.spec.only_changed else min(TRIAL_ROWS, batch_rows)
     files = [item.file for item in made.surveyed]
     by_rows = {(file.bucket, file.key) for file in files if any(span.by_rows for span in file.spans[:1])}
     for part in evenly_spaced(made.parts, SAMPLED_PARTS):
-        found = 0
-        pieces = _head_first(part.slices[0], batch_rows, by_rows)
+        piece, found = part.slices[0], 0
+        pieces = _pieces(piece, head, batch_rows, is_by_rows=(piece.bucket, piece.key) in by_rows)
         for rows in itertools.chain.from_iterable(
-            engine.read_slice(beginning(piece), made.columns, job.spec.read, batch_rows) for piece in pieces
+            engine.read_slice(some, made.columns, job.spec.read, size) for some, size in pieces
         ):
-            count = rows.batch.num_rows + len(rows.malformed)
-            if count:
+            if count := rows.batch.num_rows + len(rows.malformed):
                 yield rows
-                found += count if batch_rows < BATCH_ROWS else BATCH_ROWS
+                found += count
             if found >= BATCH_ROWS:
                 break
 
 
-def beginning(piece: Slice, rows: int = BATCH_ROWS) -> Slice:
+def beginning(piece: Slice, rows: int) -> Slice:
     """Return a slice of only the first rows, so that only the bytes of these rows are fetched."""
     if piece.only is not None or piece.rows <= rows:
         return piece

@@ -16,17 +16,19 @@ from scoreline.tasks.steps import sampling
 ROWS = 5 * BATCH_ROWS
 
 
-def tried(batch_rows: int) -> list[range]:
+def tried(batch_rows: int, *, rows: int = ROWS, only_changed: bool = False, by_rows: bool = True) -> list[range]:
     """Return, batch by batch, the rows of a part that the planner samples if no row can be scored."""
 
     def read_slice(piece: Slice, columns: object, options: object, size: int) -> Any:
         wanted = range(piece.scope[0], sum(piece.scope))
+        assert len(wanted), "an empty slice is read"
+        assert by_rows or (piece.start, piece.stop) == (0, rows), "the object cannot be divided"
         for start in range(wanted.start, wanted.stop, size):
             numbers = np.arange(start, min(start + size, wanted.stop))
             yield Rows(batch=pa.record_batch({"x": numbers}), numbers=numbers)
 
-    piece = Slice(bucket="b", key="a", etag="e", size=1, start=0, stop=ROWS, first_row=0, rows=ROWS)
-    span = SimpleNamespace(by_rows=True)
+    piece = Slice(bucket="b", key="a", etag="e", size=1, start=0, stop=rows, first_row=0, rows=rows)
+    span = SimpleNamespace(by_rows=by_rows)
     engine: Any = SimpleNamespace(
         batch_size=lambda columns: SimpleNamespace(rows_to_read=batch_rows), read_slice=read_slice
     )
@@ -35,12 +37,24 @@ def tried(batch_rows: int) -> list[range]:
         parts=(Part(slices=(piece,)),),
         surveyed=[SimpleNamespace(file=SimpleNamespace(bucket="b", key="a", spans=[span]))],
     )
-    job: Any = SimpleNamespace(spec=SimpleNamespace(read=None))
-    found = [rows.numbers for rows in sampling._first_batches(engine, job, made)]
+    job: Any = SimpleNamespace(spec=SimpleNamespace(read=None, only_changed=only_changed))
+    found = [batch.numbers for batch in sampling._first_batches(engine, job, made)]
     return [range(int(numbers[0]), int(numbers[-1]) + 1) for numbers in found]
 
 
-@pytest.mark.parametrize("batch_rows", [BATCH_ROWS, BATCH_ROWS // 2, BATCH_ROWS // 8])
-def test_of_a_part_as_many_rows_are_tried_as_a_batch_has(batch_rows: int) -> None:
-    starts = range(0, BATCH_ROWS, batch_rows)
-    assert tried(batch_rows) == [range(start, start + batch_rows) for start in starts]
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize("batch_rows", [BATCH_ROWS, BATCH_ROWS // 2, BATCH_ROWS // 8, BATCH_ROWS // 32])
+def test_few_rows_of_a_part_are_tried_first_and_then_as_many_as_a_batch_has(batch_rows: int, by_rows: bool) -> None:
+    batches = tried(batch_rows, by_rows=by_rows)
+    assert batches[0] == range(min(batch_rows, sampling.TRIAL_ROWS))
+    assert [row for batch in batches for row in batch] == list(range(BATCH_ROWS))
+    assert max(map(len, batches)) <= batch_rows
+
+
+def test_a_part_with_fewer_rows_is_tried_whole() -> None:
+    assert tried(BATCH_ROWS, rows=100) == [range(100)]
+    assert [row for batch in tried(BATCH_ROWS, rows=10_000) for row in batch] == list(range(10_000))
+
+
+def test_scores_that_may_be_carried_over_are_tried_in_a_batch_as_large_as_those_of_the_parts() -> None:
+    assert tried(BATCH_ROWS, only_changed=True) == [range(BATCH_ROWS)]
