@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import joblib
 import pyarrow.parquet as pq
@@ -19,7 +18,8 @@ import pyarrow.parquet as pq
 from benchmarks import report, work
 from benchmarks.bench_throughput import difference, left_out, measured
 from benchmarks.machine import described
-from benchmarks.measure import RESULTS, positive
+from benchmarks.measure import RESULTS, positive, write_whole
+from benchmarks.rounds import Rounds
 from benchmarks.shapes import SHAPES, fitted, made
 from benchmarks.turn import PEERS, THEIRS
 
@@ -52,29 +52,29 @@ def main() -> None:
     asked = parser.parse_args()
     if not PEERS.exists() and set(asked.contenders) & set(THEIRS):
         parser.error("the peers are not installed: `make bench` does so")
-    missing = left_out(asked.contenders)
-    names = [name for name in asked.contenders if name not in missing]
-    took: dict[str, Any] = {}
+    rounds = Rounds()
+    rounds.ask(asked.shapes, asked.contenders, asked.rounds)
+    for name, reason in left_out(asked.contenders).items():
+        rounds.leave_out(name, reason)
     rows: dict[str, int] = {}
+    all_ran = True
     for shape in asked.shapes:
         folder = prepared(shape, asked.share)
         rows[shape] = sum(pq.read_metadata(file).num_rows for file in work.inputs(folder, shape))
-        found, failed = measured([name for name in names if name not in missing], folder, [shape], asked.rounds)
-        took |= found
-        missing |= failed
-        for name in found[shape]:
-            if "limit" in found[shape]:
+        all_ran &= measured(rounds, rounds.missing([shape], asked.contenders, asked.rounds), folder)
+        names = rounds.took.get(shape, {})
+        for name in names:
+            if "limit" in names:
                 difference(folder, name, shape, "limit")
     lines = ["# Peers on inputs as people have them", "", f"{described()}.", "", _LEGEND, ""]
-    lines += [f"- **{name}** was left out: {reason}" for name, reason in missing.items()]
-    for shape in took:
-        lines += report.seconds(shape, took[shape], rows[shape])
+    lines += [f"- **{name}** was left out: {reason}" for name, reason in rounds.figures["left out"].items()]
+    for shape, by_name in rounds.took.items():
+        lines += report.seconds(shape, by_name, rows[shape])
     text = "\n".join(lines) + "\n"
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "peers.json").write_text(json.dumps({"rows": rows, "seconds": took}, indent=1) + "\n")
-    (RESULTS / "peers.md").write_text(text)
+    write_whole(RESULTS / "peers.json", json.dumps({"rows": rows, "seconds": rounds.took}, indent=1) + "\n")
+    write_whole(RESULTS / "peers.md", text)
     print(text)
-    if any(name in names for name in missing):
+    if not all_ran:
         sys.exit(1)
 
 

@@ -21,7 +21,7 @@ from benchmarks import shapes_report
 from benchmarks.byhand import WAYS
 from benchmarks.contest import STORES, Run, contest, counted
 from benchmarks.machine import commit, described
-from benchmarks.measure import RESULTS, positive
+from benchmarks.measure import RESULTS, positive, write_whole
 from benchmarks.shapes import MODELS, SHAPES
 from benchmarks.shapes_report import Entry
 
@@ -109,10 +109,9 @@ def main() -> None:
 
 def _keep(took: dict[str, Entry]) -> str:
     text = shapes_report.tables(took)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    FILE.write_text(json.dumps(took, indent=1) + "\n")
-    (RESULTS / "shapes.md").write_text(text)
-    (RESULTS / "shapes_short.md").write_text(shapes_report.short(took))
+    write_whole(FILE, json.dumps(took, indent=1) + "\n")
+    write_whole(RESULTS / "shapes.md", text)
+    write_whole(RESULTS / "shapes_short.md", shapes_report.short(took))
     return text
 
 

@@ -1,32 +1,42 @@
 """Compare Scoreline with a handwritten loop and with the peers: two million rows in two processes.
 
 The contenders take turns on the same files and models for several rounds, and ratios are computed within a round. All
-contenders must have equal results. The figures are written as a table and as JSON to `benchmarks.measure.RESULTS`.
+contenders must have equal results.
+
+After each turn, the figures are written to throughput.json and, as a table, to throughput.md, in the folder
+benchmarks/results. A run that is stopped loses one turn, and the table says how many rounds each contender has. The
+next run adds the turns that are missing, if the number of rows, the commit and the machine are the same; otherwise it
+starts anew. To measure in several sittings, choose some models or contenders at a time.
+
+Commands:
+
+  python -m benchmarks.bench_throughput                       everything; continues a run that was stopped
+  python -m benchmarks.bench_throughput --models forest text  two of the models
+  python -m benchmarks.bench_throughput --contenders limit scoreline --rounds 5
+  QUICK=1 python -m benchmarks.bench_throughput --rows 160000 --rounds 1
+                                                              a first look, in benchmarks/results/quick
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import report, work
-from benchmarks.machine import described
-from benchmarks.measure import RESULTS, positive
+from benchmarks.measure import RESULTS, positive, write_whole
+from benchmarks.rounds import Rounds
 from benchmarks.turn import OURS, PEERS, THEIRS, turn
 
 TOLERANCE = 1e-12
 """Allowed difference of probabilities. Rounding in linear algebra depends on the number of rows computed at once."""
-Took = dict[str, dict[str, list[dict[str, Any]]]]
 
 
 def left_out(names: Sequence[str]) -> dict[str, str]:
@@ -54,62 +64,92 @@ def difference(folder: Path, name: str, model: str, other_name: str = "script") 
     return apart
 
 
-def measured(names: list[str], folder: Path, models: Sequence[str], rounds: int) -> tuple[Took, dict[str, str]]:
-    """Run all contenders in turns. Return the complete runs by model and name, and why peers failed."""
-    took: Took = {model: {} for model in models}
-    failed: dict[str, str] = {}
-    for number, place in itertools.product(range(rounds), range(len(names))):
-        name = names[(place + number) % len(names)]  # each round begins with a different contender
-        if name in failed:
-            continue
+def compare(rounds: Rounds, folder: Path, model: str) -> None:
+    """Compare each contender that has scored a model with the script, once. Exit if results are not equal."""
+    names = rounds.took.get(model, {})
+    if "script" not in names:
+        return
+    apart = rounds.figures["largest difference"].setdefault(model, {})
+    apart |= {name: difference(folder, name, model) for name in names if name != "script" and name not in apart}
+
+
+def measured(
+    rounds: Rounds, turns: Iterable[tuple[int, str, str]], folder: Path, after: Callable[[str], None] = lambda _: None
+) -> bool:
+    """Run turns, and call a function with the model after each. Return whether all contenders could run."""
+    all_ran = True
+    for number, model, name in turns:
         try:
-            for model in models:  # each model has its own process, so that no model profits from another model's caches
-                result = turn(name, folder, model)
-                took[model].setdefault(name, []).append(result)
-                print(f"round {number + 1} {name:16} {model:9} {result['work']:7.2f} s", file=sys.stderr)
+            # Each model has its own process, so that no model profits from another model's caches.
+            result = turn(name, folder, model)
         except RuntimeError as error:
             if name in OURS:
                 sys.exit(f"{name} failed with {error}")
             print(f"{name} is left out: {error}", file=sys.stderr)
-            failed[name] = f"failed with {error}"
-            for by_name in took.values():
-                by_name.pop(name, None)
-    return took, failed
+            rounds.leave_out(name, f"failed with {error}")
+            all_ran = False
+        else:
+            rounds.add(model, name, result)
+            print(f"round {number + 1} {name:16} {model:17} {result['work']:7.2f} s", file=sys.stderr)
+        after(model)
+    return all_ran
+
+
+def asked() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rounds", type=positive, default=3, help="turns of each contender with each model (default: 3)"
+    )
+    parser.add_argument(
+        "--rows",
+        type=work.rows,
+        default=work.ROWS,
+        help=f"rows of numbers; there are a quarter as many texts (default: {work.ROWS})",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=work.MODELS,
+        default=list(work.MODELS),
+        metavar="MODEL",
+        help=f"models to score with: {', '.join(work.MODELS)} (default: all)",
+    )
+    names = OURS + THEIRS
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=names,
+        default=list(names),
+        metavar="NAME",
+        help=f"who takes turns: {', '.join(names)} (default: all); ratios need limit, "
+        "and results are compared with those of script",
+    )
+    found = parser.parse_args()
+    if not PEERS.exists() and set(found.contenders) & set(THEIRS):
+        parser.error("the peers are not installed: `make bench` does so, and `--contenders` can leave them out")
+    return found
 
 
 def main() -> None:
     """Measure, compare, and write; exit with 1 if a peer failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=positive, default=3, help="number of rounds")
-    parser.add_argument(
-        "--rows", type=work.rows, default=work.ROWS, help="rows of numbers, or four times those of texts"
-    )
-    parser.add_argument("--models", nargs="+", choices=work.MODELS, default=list(work.MODELS))
-    parser.add_argument("--contenders", nargs="+", choices=OURS + THEIRS, default=list(OURS + THEIRS))
-    asked = parser.parse_args()
-    if not PEERS.exists() and set(asked.contenders) & set(THEIRS):
-        parser.error("the peers are not installed: `make bench` does so")
-    missing = left_out(asked.contenders)
-    folder = work.prepared(asked.rows)
-    names = [name for name in asked.contenders if name not in missing]
-    took, failed = measured(names, folder, asked.models, asked.rounds)
-    apart: dict[str, dict[str, float]] = {model: {} for model in asked.models}
-    if "script" in names:
-        for model in asked.models:
-            apart[model] = {name: difference(folder, name, model) for name in took[model] if name != "script"}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result = {
-        "rows": asked.rows,
-        "machine": described(),
-        "seconds": took,
-        "left out": missing | failed,
-        "largest difference": apart,
-    }
-    (RESULTS / "throughput.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = report.throughput(result)
-    (RESULTS / "throughput.md").write_text(text)
-    print(text)
-    if failed:
+    wanted = asked()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM; the same command continues"))
+    folder = work.prepared(wanted.rows)
+    rounds = Rounds(RESULTS / "throughput.json", {"rows": wanted.rows})
+    rounds.ask(wanted.models, wanted.contenders, wanted.rounds)
+    for name, reason in left_out(wanted.contenders).items():
+        rounds.leave_out(name, reason)
+
+    def keep(model: str) -> None:
+        compare(rounds, folder, model)
+        rounds.write()
+        write_whole(RESULTS / "throughput.md", report.throughput(rounds.figures))
+
+    turns = rounds.missing(wanted.models, wanted.contenders, wanted.rounds)
+    all_ran = measured(rounds, turns, folder, keep)
+    print(report.throughput(rounds.figures))
+    if not all_ran:
         sys.exit(1)
 
 

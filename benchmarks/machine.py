@@ -20,14 +20,22 @@ LIBRARIES = ("scikit-learn", "numpy", "pandas", "pyarrow", "celery")
 
 def described() -> str:
     """Return one line with cores, memory, system, libraries, peers, commit, date, and the load of the machine."""
+    return f"{hardware()}; commit {commit()}, {time.strftime('%Y-%m-%d')}, load average before {load()}"
+
+
+def load() -> str:
+    """Return the load average of the last minute."""
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def hardware() -> str:
+    """Return what stays the same between two runs: cores, memory, system, and the versions of libraries and peers."""
     cores = len(os.sched_getaffinity(0))
     memory = psutil.virtual_memory().total / (1 << 30)
     ours = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
     return (
         f"{cores} cores ({_processor()}), {memory:.0f} GiB, {platform.system()} {platform.release().split('-')[0]}, "
-        f"Python {platform.python_version()}, {', '.join([*ours, *_peers(), *_java()])}; "
-        f"commit {commit()}, {time.strftime('%Y-%m-%d')}, "
-        f"load average before {os.getloadavg()[0]:.1f}"
+        f"Python {platform.python_version()}, {', '.join([*ours, *_peers(), *_java()])}"
     )
 
 

@@ -85,13 +85,25 @@ def verdict(got: float, limit: float) -> str:
     """Say whether a figure meets its limit, or by how much it misses the limit. A negative limit is a minimum."""
     over = got / abs(limit) - 1
     missed = -over if limit < 0 else over
-    return f"missed by {missed:.0%}" if missed > 0 else "reached"
+    if missed <= 0:
+        return "reached"
+    if missed < 0.0005:
+        return "missed by less than 0.1%"
+    return f"missed by {missed:.1%}" if missed < 0.01 else f"missed by {missed:.0%}"
 
 
 def shown(values: Sequence[float]) -> str:
     """Return the median, the spread and the number of some figures."""
     spread = f"{min(values):.3g} to {max(values):.3g}, " if len(values) > 1 else ""
     return f"{statistics.median(values):.3g} ({spread}{len(values)} {'runs' if len(values) > 1 else 'run'})"
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replace a file with a new text. If the process is killed meanwhile, the file still has its old text."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.new")
+    new.write_text(text)
+    new.replace(file)
 
 
 def positive(text: str) -> int:
@@ -114,6 +126,5 @@ def record_figure(name: str, what: str, values: Sequence[float], limit: float | 
     if limit is not None:
         bound, said = f"at least {-limit:g}" if limit < 0 else f"at most {limit:g}", verdict(got, limit)
     print(f"| {what} | {shown(values)} | {bound} | {said} |", flush=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
     text = {"what": what, "values": list(values), "median": got, "limit": bound, "verdict": said}
-    (RESULTS / f"{name}.json").write_text(json.dumps(text, indent=1) + "\n")
+    write_whole(RESULTS / f"{name}.json", json.dumps(text, indent=1) + "\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks import work
 from benchmarks.measure import RESULTS, shown, verdict
+from benchmarks.turn import OURS, THEIRS
 from scoreline.tasks.scoring.timings import TIMINGS
 
 _ROUNDS = 3
@@ -47,12 +48,15 @@ _STAGES_LEGEND = (
 
 def throughput(result: Mapping[str, Any]) -> str:
     """Return the tables of seconds, ratios and timings, in Markdown."""
-    rows, took, left_out = result["rows"], result["seconds"], result["left out"]
+    rows, took, left_out = result["rows"], _in_order(result["seconds"]), result["left out"]
     rounds = max((len(runs) for by_name in took.values() for runs in by_name.values()), default=0)
+    notes = [f"- **{name}** was left out: {_cell(reason)}" for name, reason in left_out.items()]
+    notes += _incomplete(result)
     lines = [
         "# Throughput",
         "",
         f"{result['machine']}.",
+        *(f"Continued {when}." for when in result.get("continued", ())),
         "",
         f"{rows:,} rows of 20 float64 columns ({rows // 4:,} texts) in {work.FILES} Parquet files, "
         f"{work.PROCESSES} processes. Contenders take turns; rounds: {rounds}. Times are "
@@ -60,8 +64,8 @@ def throughput(result: Mapping[str, Any]) -> str:
         "",
         *_LEGEND,
         "",
-        *(f"- **{name}** was left out: {_cell(reason)}" for name, reason in left_out.items()),
-        *([""] if left_out else []),
+        *notes,
+        *([""] if notes else []),
     ]
     for model, by_name in took.items():
         lines += seconds(model, by_name, rows // 4 if model == "text" else rows)
@@ -77,6 +81,28 @@ def throughput(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _incomplete(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each model of which turns are missing, because the run goes on or was stopped."""
+    for model, asked in result.get("asked", {}).items():
+        found = {
+            name: len(result["seconds"].get(model, {}).get(name, ()))
+            for name in asked
+            if name not in result["left out"]
+        }
+        if any(number < asked[name] for name, number in found.items()):
+            counts = ", ".join(f"{name} {number} of {asked[name]}" for name, number in found.items())
+            yield f"- **{model}** is not complete. Rounds so far: {counts}."
+
+
+def _in_order(took: Mapping[str, Mapping[str, Runs]]) -> dict[str, dict[str, Runs]]:
+    """Return models and contenders in the order of their lists, and not in the order of measurement."""
+    return {
+        model: {name: took[model][name] for name in OURS + THEIRS if name in took[model]}
+        for model in work.MODELS
+        if took.get(model)
+    }
+
+
 def seconds(model: str, by_name: Mapping[str, Runs], count: int) -> Iterator[str]:
     """Yield a table of how long each contender took for `count` rows."""
     yield f"### {model}\n"
@@ -86,7 +112,7 @@ def seconds(model: str, by_name: Mapping[str, Runs], count: int) -> Iterator[str
     for name, runs in by_name.items():
         took = [run["work"] for run in runs]
         median, whole = statistics.median(took), statistics.median(run["whole"] for run in runs)
-        ratios = [one / other for one, other in zip(took, limit, strict=bool(limit))] if limit else []
+        ratios = [one / other for one, other in zip(took, limit, strict=False)]
         against = f"{statistics.median(ratios):.2f}" if ratios else ""
         spread = f"{min(took):.2f} to {max(took):.2f}"
         yield f"| {name} | {median:.2f} | {spread} | {whole:.1f} | {count / median:,.0f} | {against} |"
@@ -94,7 +120,7 @@ def seconds(model: str, by_name: Mapping[str, Runs], count: int) -> Iterator[str
 
 
 def _ratio(name: str, other: str, model: str, most: float, by_name: Mapping[str, Runs]) -> str:
-    pairs = list(zip(by_name[name], by_name[other], strict=True))
+    pairs = list(zip(by_name[name], by_name[other], strict=False))
     ratios = [(one["work"] - _explained(one)) / two["work"] for one, two in pairs]
     called, shown = f"{name} / {other}", _spread(ratios)
     if name == "scoreline_s3":

@@ -39,7 +39,7 @@ def turn(name: str, folder: Path, model: str) -> dict[str, Any]:
     try:
         with _place_of_sockets() as place:
             command = [python, "-m", f"benchmarks.contenders.{name}", str(folder), model]
-            out, said, code = _run(command, environ | {"RAY_TMPDIR": place})
+            out, said, code = run(command, environ | {"RAY_TMPDIR": place})
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"{model}: it took more than {TURN_S:g} s") from None
     whole = time.perf_counter() - begun
@@ -61,8 +61,11 @@ def _place_of_sockets() -> Iterator[str]:
         yield short
 
 
-def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]:
-    """Run a command in a session of its own, and always end all processes of the session."""
+def run(command: list[str], environ: Mapping[str, str], limit_s: float = TURN_S) -> tuple[str, str, int]:
+    """Run a command in a session of its own, and always end all processes of the session.
+
+    Return standard output, standard error and the exit status. Raises `subprocess.TimeoutExpired`.
+    """
     with subprocess.Popen(
         command,
         env=environ,
@@ -73,7 +76,7 @@ def _run(command: list[str], environ: Mapping[str, str]) -> tuple[str, str, int]
         start_new_session=True,
     ) as process:
         try:
-            out, said = process.communicate(timeout=TURN_S)
+            out, said = process.communicate(timeout=limit_s)
         except BaseException:
             process.send_signal(signal.SIGINT)  # then the contender itself ends its processes in other sessions
             with contextlib.suppress(subprocess.TimeoutExpired):

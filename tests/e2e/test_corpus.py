@@ -43,13 +43,14 @@ class Corpus:
             store.put(folder + key, data if isinstance(data, bytes) else data())
         options = {"max_rejected": "100%", **case.options}
         uri = store.uri(folder + (case.of or ""))
-        return self.client.submit("corpus", uri, job_id=f"corpus-{number}", **options).job_id
+        return self.client.submit(case.model, uri, job_id=f"corpus-{number}", **options).job_id
 
 
 @pytest.fixture(scope="module")
 def corpus(worker: Stack) -> Corpus:
     frame = pd.DataFrame({"x": [0.0, 1.0]})
-    ModelStorageManager.from_env(worker.environ).publish("corpus", LinearRegression().fit(frame, [1.0, 3.0]))
+    for name in {case.model for case in CASES}:
+        ModelStorageManager.from_env(worker.environ).publish(name, LinearRegression().fit(frame, [1.0, 3.0]))
     return Corpus(Client.from_env(worker.environ))
 
 

@@ -33,6 +33,8 @@ SETTINGS, URLS = block("Add to `shop/settings.py`"), block("Add to `shop/urls.py
 MODELS, ADMIN = block("In `models.py` of an app of\nyours"), block("In `admin.py` of your app")
 SUBMIT, RECEIVER, TESTS = block("Submit a job in a view"), block("and sends a signal"), block("## Test the project")
 
+QUICK_HASHES = 'PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]\n'
+"""Django's own hasher takes half a second for each of the passwords that are tried here."""
 VISITS = """
 from django.contrib.auth.models import Permission, User
 from django.test import Client
@@ -153,7 +155,7 @@ model = LogisticRegression().fit(pd.DataFrame({"age": [1.0, 2.0]}), ["stays", "l
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     subprocess.run([sys.executable, "-m", "django", "startproject", "shop", str(tmp_path)], check=True, timeout=HANG_S)
-    for name, text in (("settings", SETTINGS), ("urls", URLS)):
+    for name, text in (("settings", SETTINGS + QUICK_HASHES), ("urls", URLS)):
         with (tmp_path / f"shop/{name}.py").open("a") as file:
             file.write(text)
     return tmp_path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -47,7 +48,12 @@ def compile_modules(config: pytest.Config, files: Sequence[Path]) -> list[Path]:
 
 def waits(item: pytest.Item) -> bool:
     """Whether a test waits for other processes for most of its time."""
-    return item.path.is_relative_to(_TESTS) and item.path.relative_to(_TESTS).parts[0] in _WAITING
+    return _is_waiting(item.path)
+
+
+@cache  # comparing paths takes a tenth of a millisecond, and ten thousand tests are in few modules
+def _is_waiting(module: Path) -> bool:
+    return module.is_relative_to(_TESTS) and module.relative_to(_TESTS).parts[0] in _WAITING
 
 
 def spread[T](

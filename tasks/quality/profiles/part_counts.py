@@ -62,11 +62,13 @@ class PartCounts:
         """
         self.rows += batch.num_rows
         columns: Columns = {"feature": batch.select(list(self.features))}
-        if kept := [name for name in self.kept if name not in self.features]:
+        kept_names, features = set(self.kept), set(self.features)
+        if kept := [name for name in self.kept if name not in features]:
             columns["kept"] = batch.select(kept)
         scores = results
         if results is not None and self.kept:
-            scores = results.drop_columns([name for name in self.kept if name in results.schema.names])
+            # `drop_columns` would copy the table once for each of thousands of columns.
+            scores = results.select([name for name in results.schema.names if name not in kept_names])
         if scores is not None:
             columns["score"] = scores
         if self.one_in == 1:

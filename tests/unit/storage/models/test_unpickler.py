@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pytest
 
+from scoreline.storage.hashing import sha256_hex
 from scoreline.storage.models.digests import ChunkDigests
 from scoreline.storage.models.manifest import Artifact
 from scoreline.storage.models.stream import VerifiedReader
@@ -61,7 +62,12 @@ def describe(data: bytes) -> Artifact:
 def as_text(obj: Any) -> str:
     """Return all properties of arrays that code may depend on."""
     arrays = [obj] if isinstance(obj, np.ndarray) else obj
-    return repr([(type(a), a.dtype, a.shape, a.strides, a.flags.writeable, a.tolist()) for a in arrays])
+    return repr([(type(a), a.dtype, a.shape, a.strides, a.flags.writeable, values_of(a)) for a in arrays])
+
+
+def values_of(array: Any) -> Any:
+    """Return the values of an array as objects, or as bytes if there are a million."""
+    return array.tolist() if array.size < 1_000_000 else sha256_hex(array.tobytes())
 
 
 @pytest.mark.parametrize("name", ARRAYS)
