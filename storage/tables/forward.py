@@ -32,7 +32,7 @@ from scoreline.storage.tables.row_groups import (
 from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.windows import WideReader
 
-READ_BYTES = 88 << 20
+READ_BYTES = 64 << 20
 """Memory in bytes for reading an object. It covers the stored bytes and the decoders of the columns."""
 _WHOLE_BYTES = 16 << 20
 """If a row group is larger than this, the memory of its stored bytes is freed page by page while it is decoded. The
