@@ -19,8 +19,8 @@ KEPT_S = 20.0
 """Seconds for which unused memory is kept. A process that has more parts to score begins the next part within a
 second."""
 _MOST_BYTES = 96 << 20
-"""Maximum number of unused bytes: as many as a reader of Parquet may fetch ahead (`forward.READ_BYTES`), and a
-matrix."""
+"""Maximum number of unused bytes: as many as a reader of Parquet may fetch ahead of a block of rows
+(`blocks.FETCH_BYTES`), and two matrices."""
 _LEAST_BYTES = 12 << 20
 """Number of unused bytes that are kept although a new block is mapped. Otherwise, a matrix and fetched bytes would take
 turns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, runtime_checkable
@@ -194,6 +195,19 @@ class PresignsReads(Protocol):
             The header ``Content-Disposition`` of the answer. Its type is always ``application/octet-stream``, so that
             no browser shows the object as a page.
         """
+        ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """A store whose objects are files of this machine, which can be read without requests."""
+
+    def path_of(self, key: str) -> str:
+        """Return the path of the file that has the bytes of an object, whether or not the object exists."""
+        ...
+
+    def etag_of(self, stat: os.stat_result) -> str:
+        """Return the ETag of the object that an open file has, as long as nobody writes to the file."""
         ...
 
 

@@ -184,6 +184,14 @@ class DirectoryStore:
         """Return the ``s3://bucket/key`` URI of a key, as in the input of a job."""
         return f"s3://{self.bucket}/{key}"
 
+    def path_of(self, key: str) -> str:
+        """Return the path of an object (see `KeepsFiles.path_of`)."""
+        return self._place(key)
+
+    def etag_of(self, stat: os.stat_result) -> str:
+        """Return the ETag of an open file (see `KeepsFiles.etag_of`)."""
+        return _etag(stat)
+
     def __repr__(self) -> str:
         return f"DirectoryStore({str(self._root)!r})"
 

@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoreline.storage.kept_memory import MEMORY
+from scoreline.storage.objects.base import KeepsFiles
 from scoreline.storage.tables.base import Pinned, Rows
 from scoreline.storage.tables.blocks import BlockReader
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.contents import explain_row_group
 from scoreline.storage.tables.disk_windows import Disk
 from scoreline.storage.tables.fetching import BLOCK_BYTES, CONNECTIONS, Fetcher, Request
+from scoreline.storage.tables.local_file import LocalFile, LocalReader
 from scoreline.storage.tables.packing import SLAB_BYTES
 from scoreline.storage.tables.parquet_chunks import Leaves, find_chunks, plan_requests
 from scoreline.storage.tables.ranged import RangedFile
@@ -32,7 +34,7 @@ from scoreline.storage.tables.row_groups import (
 from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.windows import WideReader
 
-READ_BYTES = 88 << 20
+READ_BYTES = 64 << 20
 """Memory in bytes for reading an object. It covers the stored bytes and the decoders of the columns."""
 _WHOLE_BYTES = 16 << 20
 """If a row group is larger than this, the memory of its stored bytes is freed page by page while it is decoded. The
@@ -60,7 +62,7 @@ class ForwardReader:
         source: Pinned,
         metadata: pq.FileMetaData,
         leaves: Leaves,
-        open_file: Callable[[RangedFile, int], pq.ParquetFile],
+        open_file: Callable[[RangedFile | pa.NativeFile, int], pq.ParquetFile],
         columns: list[str],
         batch_rows: int,
         *,
@@ -80,6 +82,7 @@ class ForwardReader:
         self._shared = shared
         self._raw = RangedFile(source.store, source.key, source.size, source.etag)
         self._fetcher: Fetcher | None = None
+        self._file: LocalFile | None = None
         self._planned: dict[int, _Plan] = {}
         self._number = 0
         self._first_row = 0
@@ -164,6 +167,7 @@ class ForwardReader:
     def close(self) -> None:
         """Release all memory, and end the threads."""
         self._leave_group()
+        self._file = None
         self._planned.clear()
         if self._fetcher is not None:
             self._fetcher.close()
@@ -202,6 +206,8 @@ class ForwardReader:
             self._skip_before(group, row)
             if self._fetcher is not None:
                 self._fetcher.close()
+            if isinstance(self._source.store, KeepsFiles) and not self._skipped_rows:
+                return self._from_file(group, row, self._source.store)
             requests = self._requests(self._number, self._first_row, row)
             self._fetcher = Fetcher(self._raw.get_into, self._memory, requests, self._connections)
             self._fetcher.fetch_until(0)  # plan this row group, without sending requests yet
@@ -218,6 +224,14 @@ class ForwardReader:
         file = ChunkFile(self._source, self._fetcher, plan.requests, gradual=gradual, skipped_rows=skipped_rows)
         batch_rows = plan.group.batch_rows(self._batch_rows)
         return self._streaming(self._open_file(file, BUFFER_BYTES if gradual else 0), batch_rows, file.close)
+
+    def _from_file(self, group: RowGroup, row: int, store: KeepsFiles) -> LocalReader:
+        if self._file is None:
+            self._file = LocalFile(self._source, store)
+        opened = self._open_file(self._file.file, BUFFER_BYTES)
+        planned = self._plan(group, row).requests
+        batch_rows = group.batch_rows(self._batch_rows)
+        return LocalReader(self._file, planned, opened, group.number, group.first_row, self._columns, batch_rows)
 
     def _skip_before(self, group: RowGroup, row: int) -> None:
         """Skip the batches of the current row group that are before a row."""

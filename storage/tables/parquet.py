@@ -303,14 +303,16 @@ class ParquetFormat:
     ) -> ForwardReader:
         metadata = self._open(source).metadata
 
-        def open_file(file: RangedFile, buffer_bytes: int) -> pq.ParquetFile:
+        def open_file(file: RangedFile | pa.NativeFile, buffer_bytes: int) -> pq.ParquetFile:
             return self._open(source, buffer_bytes=buffer_bytes, raw=file)
 
         return ForwardReader(
             source, metadata, Leaves(metadata), open_file, columns, batch_rows, shared=shared, **limits
         )
 
-    def _open(self, source: Pinned, *, buffer_bytes: int = 0, raw: RangedFile | None = None) -> pq.ParquetFile:
+    def _open(
+        self, source: Pinned, *, buffer_bytes: int = 0, raw: RangedFile | pa.NativeFile | None = None
+    ) -> pq.ParquetFile:
         name = (source.uri, source.etag)
         with self._lock:
             known = self._footers.get(name)

@@ -1,4 +1,4 @@
-"""Directory stores that count: the bytes of requested ranges, or the requests."""
+"""Directory stores that count: the bytes of requested ranges, or the requests. They are read like buckets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from scoreline.storage.objects.directory import DirectoryStore
 from tests.support.waiting import HANG_S
 
 
-class CountingStore(DirectoryStore):
+class RequestedStore(DirectoryStore):
+    """Is read with requests only, like a bucket, although its objects are files."""
+
+    path_of = None  # type: ignore[assignment]  # a store without this method does not keep files
+
+
+class CountingStore(RequestedStore):
     """Counts the bytes of the ranges that are requested."""
 
     asked = 0
@@ -24,7 +30,7 @@ class CountingStore(DirectoryStore):
         return super().get(key, byte_range=byte_range, **options)
 
 
-class RequestLog(DirectoryStore):
+class RequestLog(RequestedStore):
     """Notes each request: the operation and the key."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -86,7 +92,7 @@ class Together(RequestLog):
             barrier.wait(HANG_S)
 
 
-class CountedRequests(DirectoryStore):
+class CountedRequests(RequestedStore):
     """Counts the requests of each kind, as if a listing took one request."""
 
     def __init__(self, root: Path, bucket: str) -> None:

@@ -60,7 +60,10 @@ _LARGE: dict[str, Any] = {
     "scoreline.tasks.steps.expected_reads.SMALL_BYTES": 0,
 }
 """Limits with which no object is small."""
-_LITTLE_MEMORY: dict[str, Any] = {f"{_TABLES}.forward.READ_BYTES": 1_024}
+_LITTLE_MEMORY: dict[str, Any] = {
+    f"{_TABLES}.forward.READ_BYTES": 1_024,
+    f"{_TABLES}.forward.KeepsFiles": (),  # a file would be read without requests, whatever the size of its row groups
+}
 _IN_PIECES: dict[str, Any] = _LITTLE_MEMORY | {f"{_TABLES}.row_groups._BLOCK_COLUMN_BYTES": 0}
 _WIDE: dict[str, Any] = {f"{_TABLES}.row_groups.RowGroup.is_wide": True, f"{_TABLES}.row_groups.WINDOW_BYTES": 4_096}
 _IN_MEMORY: dict[str, Any] = {"scoreline.storage.scratch_files.room": lambda: 0}

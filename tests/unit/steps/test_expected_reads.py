@@ -37,6 +37,12 @@ NOT_EXACT = {"one group in pieces", "arrow", *(name for name, shape in SHAPES.it
 SLOW = planner.Pace(rows_per_s=1e5, scored_per_s=1e5, processes=2)
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files be read with requests, although their store keeps files."""
+    monkeypatch.setattr(forward, "KeepsFiles", ())
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     environ = {"ENVIRONMENT": "development", "R2_BUCKET": "data", "STORE_DIR": str(tmp_path)}

@@ -15,12 +15,12 @@ import pytest
 
 from scoreline.storage.errors import InputChanged, PreconditionFailed
 from scoreline.storage.objects.base import StoredObject
-from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import blocks, forward
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.fetching import Fetcher, Request
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.ranged import RangedFile
+from tests.support.counting_store import RequestedStore
 from tests.support.waiting import wait_until
 
 ROWS = 30_000
@@ -32,7 +32,7 @@ FETCH_BYTES = 6 * COLUMN_BYTES
 AHEAD_BYTES = 3 * COLUMN_BYTES
 
 
-class Ranges(DirectoryStore):
+class Ranges(RequestedStore):
     """Notes where the requested ranges begin, and refuses some of them."""
 
     def __init__(self, *arguments: Any) -> None:

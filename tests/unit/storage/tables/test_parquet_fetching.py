@@ -33,6 +33,7 @@ from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.parquet_chunks import Chunk, plan_requests
 from scoreline.storage.tables.ranged import RangedFile
+from tests.support.counting_store import RequestedStore
 from tests.support.waiting import HANG_S, wait_until
 
 ROWS = 100_000
@@ -40,7 +41,7 @@ COLUMNS = [f"f{number}" for number in range(8)]
 SCHEMA = pa.schema([(name, pa.float64()) for name in COLUMNS])
 
 
-class WatchedStore(DirectoryStore):
+class WatchedStore(RequestedStore):
     """Records the ranges that are requested, and the threads that request them."""
 
     def __init__(self, root: Path, bucket: str) -> None:
