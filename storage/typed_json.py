@@ -12,7 +12,7 @@ import json
 import math
 import types
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -25,13 +25,18 @@ _YEARS = range(1970, 9999)
 """Years that a time may have. Times in other years cannot be converted to every time zone."""
 
 
-def decode_object(data: bytes) -> dict[str, Any]:
+def decode_object(data: bytes, instead: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
     """Decode a JSON object; raises `ValueError` or `TypeError`.
+
+    Parameters
+    ----------
+    instead : callable, optional
+        Returns what takes the place of each object, as soon as the object is decoded.
 
     >>> decode_object(b'{"rows": 5}'), decode_object(b"{}")
     ({'rows': 5}, {})
     """
-    raw = json.loads(data)
+    raw = json.loads(data, object_hook=instead)
     if not isinstance(raw, dict):
         raise TypeError(f"it is {_kind_of(raw)}, not an object")
     return raw

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -110,12 +110,12 @@ class MergedProfile:
 
     profile: Profile
     """The profile, as `Profile.from_dict` reads it from the document."""
-    body: bytes
-    """The document ``_profile.json``."""
+    head: Mapping[str, Any]
+    """The fields with which the document ``_profile.json`` begins."""
 
 
 def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]) -> MergedProfile | None:
-    """Merge the profiles of a job's parts. Repeated calls return the same bytes.
+    """Merge the profiles of a job's parts. Repeated calls return the same.
 
     Each part takes one ranged request, for the end of its object. The memory does not grow with the number of parts.
 
@@ -149,14 +149,14 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
         return None
     profile = added.profile().shortened()
     head = {"job_id": documents.job.spec.job_id, "parts": plan.parts, "parts_covered": added.profiles}
-    body = profile.encode({"format": 1, **head, "rows_planned": plan.rows})
-    return MergedProfile(profile=profile, body=body)
+    return MergedProfile(profile=profile, head={"format": 1, **head, "rows_planned": plan.rows})
 
 
 def write_profile(layout: ResultsLayout, documents: Documents, merged: MergedProfile) -> None:
     """Write ``_profile.json``. Repeated calls write the same bytes."""
-    layout.store.put(layout.profile, merged.body, metadata={"plan": documents.plan.sha256})
-    remember_profile(layout.uri(layout.profile), merged.body, merged.profile)
+    body = merged.profile.encode(merged.head)  # only as long as it is needed, because it is large
+    layout.store.put(layout.profile, body, metadata={"plan": documents.plan.sha256})
+    remember_profile(layout.uri(layout.profile), body, merged.profile)
 
 
 def _footers(

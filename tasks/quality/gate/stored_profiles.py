@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 from scoreline.storage import keys
@@ -61,7 +62,18 @@ def read_profile(store: ObjectStore, folder: str) -> Profile:
     key = keys.results_profile(folder)
     with decoding(store, key):
         data, uri = store.get(key).data, store.uri(key)
-        return _decoded(uri, data, lambda: Profile.from_dict(decode_object(data), uri))
+        return _decoded(uri, data, lambda: Profile.from_dict(decode_object(data, _instead(data)), uri))
+
+
+def _instead(data: bytes) -> Callable[[dict[str, Any]], Any] | None:
+    """Return what makes arrays of the histograms of a large document, while it is decoded (see `in_arrays`)."""
+    if len(data) <= _MAX_REMEMBERED_BYTES:
+        return None
+    try:
+        from scoreline.tasks.quality.profiles.number_counts import in_arrays
+    except ModuleNotFoundError:  # who makes a report need not have the packages of a worker
+        return None
+    return in_arrays
 
 
 def remember_profile(uri: str, data: bytes, profile: Profile) -> None:

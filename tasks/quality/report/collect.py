@@ -48,14 +48,14 @@ BASELINE = "baseline"
 """What to compare with, in place of a job: the baseline of the model version."""
 
 
-class _Everything:
-    """Contains every key."""
+class _AllButProfiles:
+    """Contains all keys, except those of profiles, which are large and read once."""
 
     def __contains__(self, key: object) -> bool:
-        return True
+        return not str(key).endswith(keys.results_profile(""))
 
 
-_EVERYTHING = _Everything()
+_ALL_BUT_PROFILES = _AllButProfiles()
 ON_DEMAND = Limits(files=500, rows=200_000)
 """Rejected rows that are counted for a report that a person asks for."""
 
@@ -90,7 +90,7 @@ def report_of(
     InvalidRequest
         The job has not ended, or there is nothing as `against` says.
     """
-    uncached, buckets = buckets, buckets.caching(_EVERYTHING)  # several functions read the same documents
+    uncached, buckets = buckets, buckets.caching(_ALL_BUT_PROFILES)  # several functions read the same documents
     registry = ModelRegistry(buckets.main, verify_keys=verify_keys)
     job, outcome = read_job(buckets.main, job_id), read_outcome(buckets.main, job_id)
     if outcome is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
 import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,9 +90,9 @@ def test_of_large_documents_the_last_two_are_remembered_packed(
     monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", 10)
     decoded: list[bytes] = []
 
-    def decode(data: bytes) -> dict[str, object]:
+    def decode(data: bytes, instead: Callable[[dict[str, Any]], Any] | None) -> dict[str, object]:
         decoded.append(data)
-        return decode_object(data)
+        return decode_object(data, instead)
 
     monkeypatch.setattr(stored_profiles, "decode_object", decode)
     write(store, 0, 30, 40, 41)
@@ -111,6 +113,41 @@ def test_of_large_documents_the_last_two_are_remembered_packed(
     store.put(keys.results_profile(folder(0)), b'{"format": 1, "rows"')
     with pytest.raises(DocumentCorrupt, match=r"_profile\.json"):
         read_profile(store, folder(0))
+
+
+def test_a_large_document_is_decoded_in_little_more_memory_than_it_takes(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", 10)
+    values = np.random.default_rng(6).normal(size=(40, 3_000))
+    profile = profile_of(pa.table({str(number): column for number, column in enumerate(values)}))
+    store.put(keys.results_profile(folder(0)), body := profile.encode({"format": 1}))
+    tracemalloc.start()
+    try:
+        found = read_profile(store, folder(0))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.encode({"format": 1}) == body
+    assert most < 5 * len(body)  # lists and dictionaries of all numbers would take 9 times as much
+
+
+@pytest.mark.parametrize(("name", "value"), [("counts", 0), ("buckets", 1 << 70), ("level", 99)])
+def test_a_large_document_with_made_up_numbers_is_read_as_a_small_one(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, name: str, value: int
+) -> None:
+    document = {"format": 1, **profile_of(pa.table({"age": [30.0]})).to_dict()}
+    document["columns"][0]["histogram"][name] = value if name == "level" else [value]
+    store.put(keys.results_profile(folder(0)), json.dumps(document).encode())
+    found = []
+    for most in (stored_profiles._MAX_REMEMBERED_BYTES, 10):
+        monkeypatch.setattr(stored_profiles, "_MAX_REMEMBERED_BYTES", most)
+        monkeypatch.setattr(stored_profiles, "_MAX_PACKED_BYTES", 0)
+        try:
+            found.append(json.dumps(read_profile(store, folder(0)).to_dict()))
+        except DocumentCorrupt as error:
+            found.append(str(error))
+    assert found[0] == found[1]
 
 
 def test_a_process_without_numpy_reads_a_large_document_each_time(
