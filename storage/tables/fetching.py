@@ -96,7 +96,7 @@ class Fetcher:
         this number.
     requests : iterable of Request
         Requests to prefetch, in the order of need. The next request is taken from the iterable when there is memory for
-        its bytes.
+        its bytes. None instead of a request means that no more rows are needed yet.
     connections : int
         Maximum number of requests at a time.
     """
@@ -105,7 +105,7 @@ class Fetcher:
         self,
         get_into: Callable[[int, Sequence[memoryview]], None],
         budget_bytes: int,
-        requests: Iterable[Request],
+        requests: Iterable[Request | None],
         connections: int = CONNECTIONS,
     ) -> None:
         self._shared = _Shared(get_into)
@@ -115,7 +115,7 @@ class Fetcher:
         self._threads: list[threading.Thread] = []
         self._waiting: set[Request] = set()
         """Requests that are sent, but whose bytes have not been taken by all chunks that need them."""
-        self._upcoming: Iterator[Request] = iter(requests)
+        self._upcoming: Iterator[Request | None] = iter(requests)
         self._next: Request | None = None
         self._flying = 0
         self._stop_row = 0

@@ -153,8 +153,7 @@ class ForwardReader:
         group = self._describe(self._number, self._first_row)
         if group.is_wide:
             return self._by_column(group, row).expect(self._stop, stop)
-        self._skip_before(group, row)
-        next(self._requests(self._number, self._first_row, row), None)
+        next(self._requests(self._skip_before(group, row), row), None)
         requests = self._planned.pop(self._number).requests
         return [request.size for request, _ in requests if request.row < stop]
 
@@ -203,12 +202,12 @@ class ForwardReader:
             group = self._describe(self._number, self._first_row)
             if group.is_wide:
                 return self._by_column(group, row)
-            self._skip_before(group, row)
+            group = self._skip_before(group, row)
             if self._fetcher is not None:
                 self._fetcher.close()
             if isinstance(self._source.store, KeepsFiles) and not self._skipped_rows:
                 return self._from_file(group, row, self._source.store)
-            requests = self._requests(self._number, self._first_row, row)
+            requests = self._requests(group, row)
             self._fetcher = Fetcher(self._raw.get_into, self._memory, requests, self._connections)
             self._fetcher.fetch_until(0)  # plan this row group, without sending requests yet
             plan = self._planned[self._number]
@@ -233,10 +232,11 @@ class ForwardReader:
         batch_rows = group.batch_rows(self._batch_rows)
         return LocalReader(self._file, planned, opened, group.number, group.first_row, self._columns, batch_rows)
 
-    def _skip_before(self, group: RowGroup, row: int) -> None:
-        """Skip the batches of the current row group that are before a row."""
+    def _skip_before(self, group: RowGroup, row: int) -> RowGroup:
+        """Skip the batches of the current row group that are before a row. Return the group with its skipped pages."""
         batch_rows = group.batch_rows(self._batch_rows)
         self._skipped_rows = (row - self._first_row) // batch_rows * batch_rows
+        return self._describe(self._number, self._first_row) if self._skipped_rows else group
 
     def _budget(self, group: RowGroup) -> int:
         """Return the memory for stored bytes while all columns of a row group are decoded together."""
@@ -291,22 +291,22 @@ class ForwardReader:
         schema = self._metadata.schema.to_arrow_schema()
         return [field.name for field in schema if not pa.types.is_dictionary(field.type)]
 
-    def _requests(self, number: int, first_row: int, row: int) -> Iterator[Request]:
+    def _requests(self, group: RowGroup, row: int) -> Iterator[Request | None]:
         """Plan the requests of one row group after another, from a row of the first one on. Stop at a wide row group.
 
-        Parameters
-        ----------
-        number, first_row : int
-            The first row group, and its first row.
+        None stands for the requests of a row group whose rows are not needed yet. It is planned when they are.
         """
-        while number < self._metadata.num_row_groups:
-            group = self._describe(number, first_row)
+        while True:
+            plan = self._planned[group.number] = self._plan(group, row)
+            yield from sorted((request for request, _ in plan.requests), key=lambda request: request.row)
+            number, row = group.number + 1, group.first_row + group.rows
+            if number == self._metadata.num_row_groups:
+                return
+            while row >= self._stop:
+                yield None
+            group = self._describe(number, row)
             if group.is_wide:
                 return
-            plan = self._planned[number] = self._plan(group, row)
-            yield from sorted((request for request, _ in plan.requests), key=lambda request: request.row)
-            number += 1
-            first_row = row = first_row + group.rows
 
     def _plan(self, group: RowGroup, row: int) -> _Plan:
         if self._fits_block(group, row):

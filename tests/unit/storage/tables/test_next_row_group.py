@@ -20,6 +20,7 @@ from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.fetching import Fetcher, Request
 from scoreline.storage.tables.parquet import ParquetFormat
 from scoreline.storage.tables.ranged import RangedFile
+from scoreline.storage.tables.row_groups import RowGroup
 from tests.support.counting_store import RequestedStore
 from tests.support.waiting import wait_until
 
@@ -87,9 +88,11 @@ class Source:
         self.pinned = Pinned.of(self.store, self.store.put("a.parquet", sink.getvalue()))
 
     def read(self) -> Iterator[Rows]:
-        rows = self.table.num_rows
-        span = Span(start=0, stop=rows, first_row=0, rows=rows, size=0)
-        return ParquetFormat().read(self.pinned, span, self.table.schema, BATCH)
+        return self.read_slice(ParquetFormat(), 0, self.table.num_rows)
+
+    def read_slice(self, formats: ParquetFormat, start: int, stop: int) -> Iterator[Rows]:
+        span = Span(start=start, stop=stop, first_row=start, rows=stop - start, size=0)
+        return formats.read(self.pinned, span, self.table.schema, BATCH)
 
     def next_is_requested(self) -> bool:
         return any(self.starts[1] <= start < self.starts[2] for start in self.store.begun)
@@ -167,3 +170,27 @@ def test_nothing_is_left_in_memory_if_reading_ends_early(
     wait_until(lambda: not any(thread.name == "fetch" for thread in threading.enumerate()), "the threads to end")
     assert ahead
     assert not any(request.data for request, _ in sent)
+
+
+def test_a_row_group_is_planned_when_its_rows_are_needed(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given an object whose row groups are fetched with a few requests
+    planned: list[int] = []
+    plan = forward.ForwardReader._plan
+    monkeypatch.setattr("scoreline.storage.tables.parquet_chunks._REQUEST_BYTES", (1 << 20, 8 << 20))
+    monkeypatch.setattr(forward, "READ_BYTES", 64 << 20)
+
+    def watched(self: forward.ForwardReader, group: RowGroup, row: int) -> Any:
+        planned.append(group.number)
+        return plan(self, group, row)
+
+    monkeypatch.setattr(forward.ForwardReader, "_plan", watched)
+    formats, first, second = ParquetFormat(), 10_000, ROWS + 10_000
+    # When slices of it are read, one after another
+    found = [item.batch for item in source.read_slice(formats, 0, first)]
+    assert planned == [0]
+    # Then a slice plans only the row groups of its own rows, and they are fetched once
+    found += [item.batch for item in source.read_slice(formats, first, second)]
+    assert planned == [0, 1]
+    assert pa.Table.from_batches(found).equals(source.table.slice(0, second))
+    assert len(source.store.begun) == len(set(source.store.begun))
+    formats.release()
