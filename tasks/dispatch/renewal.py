@@ -68,22 +68,30 @@ class _Renewer:
             self._leases.append(lease)
             is_first = lease.due_s < self._wakes_s
             self._wakes_s = min(self._wakes_s, lease.due_s)
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, daemon=True, name="renew")
-            self._thread.start()
-        elif is_first:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="renew")
+                self._thread.start()
+        if is_first:
             self._wake.set()
 
     def _run(self) -> None:
         while True:
             for lease in list(self._leases):
                 if lease.due_s <= time.monotonic():
-                    lease.renew()
+                    _renew(lease)
             with self._lock:
                 self._leases = [lease for lease in self._leases if not lease.has_ended]
                 self._wakes_s = min((lease.due_s for lease in self._leases), default=math.inf)
             self._wake.wait(None if self._wakes_s == math.inf else max(0.0, self._wakes_s - time.monotonic()))
             self._wake.clear()
+
+
+def _renew(lease: HeldLease) -> None:
+    """Renew a lease. If an unexpected error is raised, report it, so that other leases are renewed all the same."""
+    try:
+        lease.renew()
+    except Exception as error:  # noqa: BLE001
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
 
 
 _renewer = _Renewer()

@@ -41,6 +41,20 @@ def test_a_short_lease_is_renewed_while_the_process_holds_longer_ones() -> None:
     assert renewing() == 1
 
 
+def test_an_unexpected_error_is_reported_and_stops_no_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: reported.append(hooked.exc_value))
+    error, times = ValueError("a defect"), list[float]()
+
+    def fail() -> None:
+        raise error
+
+    with keep_renewed(fail, 0.001), keep_renewed(lambda: times.append(time.monotonic()), 0.001):
+        wait_until(lambda: (len(reported) >= 2 and len(times) >= 3) or not renewing(), "renewals of both")
+    assert reported[:2] == [error, error]
+    assert len(times) >= 3
+
+
 def test_a_block_ends_after_the_renewal_that_is_under_way_and_is_the_last() -> None:
     begun, goes_on, ends = threading.Event(), threading.Event(), list[str]()
 
