@@ -1,6 +1,6 @@
 """Objects in Cloudflare R2 or on another server with the S3 protocol.
 
-Only this module imports boto3, and only `signed_requests` imports botocore, too.
+Only this module imports boto3, and only `signed_requests` and `listing_parser` import botocore, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from itertools import batched
@@ -36,6 +35,7 @@ from scoreline.storage.errors import (
 )
 from scoreline.storage.objects import answers, failures, multipart, requests
 from scoreline.storage.objects.base import OVERWRITE, IfMatch, ObjectInfo, PutMode, StoredObject, Upload
+from scoreline.storage.objects.listing_parser import ListingParserFactory
 from scoreline.storage.objects.signed_requests import SignedRequests, open_connections
 from scoreline.storage.settings import R2Settings
 
@@ -115,7 +115,7 @@ class R2Store:
         )
         try:
             session = botocore.session.Session()
-            session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
+            session.register_component("response_parser_factory", ListingParserFactory(_parse_time))
             self.client: S3Client = boto3.session.Session(botocore_session=session).client(
                 "s3",
                 endpoint_url=settings.endpoint_url,
@@ -301,8 +301,12 @@ class R2Store:
         for page in self._pages(Prefix=prefix):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # web consoles create objects with such keys to show folders
-                    found = _info(item["Key"], item["Size"], item["ETag"], None)
-                    yield replace(found, modified=item["LastModified"].timestamp())
+                    yield ObjectInfo(
+                        key=item["Key"],
+                        size=item["Size"],
+                        etag=item["ETag"].strip('"'),
+                        modified=item["LastModified"].timestamp(),
+                    )
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders below `prefix` (see `ObjectStore.folders`)."""

@@ -105,8 +105,8 @@ def resolve_columns(
     """
     kept = _kept_columns(keep, available_columns(surveyed), features)
     names = tuple(dict.fromkeys((*features, *kept)))
-    own = {name for item in surveyed for name in item.schema.names}
     types_in_folders = folder_types(item.file.key for item in surveyed)
+    own = {name for item in surveyed for name in item.schema.names} if types_in_folders else set()
     folders = tuple(name for name in names if name in types_in_folders and name not in own)
     scored = set(features)
     columns = {name: ColumnTypes(name=name, kept=name not in scored) for name in names if name not in folders}

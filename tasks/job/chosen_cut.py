@@ -138,7 +138,7 @@ def choose_cut(files: Sequence[InputFile], work: Work, part_rows: int | None = N
     found = forecast(parts[:_FORECAST_PARTS], processes, work.costs)
     if not work.rows_per_s:
         return _chosen(files, parts, found, _reason(files, parts, work))
-    shared = _best(_alternatives(parts, processes, work.costs, limit), found, processes, work.costs)
+    shared = _best(_alternatives(parts, processes, work.costs, limit), found)
     if shared is None:
         return _chosen(files, parts, found, _reason(files, parts, work))
     return _chosen(files, *shared, _reason(files, shared[0], work, processes))
@@ -149,9 +149,9 @@ def _chosen(files: Sequence[InputFile], parts: Cut, found: Forecast, reason: str
     return ChosenCut(parts=CutParts(files, parts), reason=reason, readings=found.rows_read / max(1, rows))
 
 
-def _best(cuts: Iterable[Cut], base: Forecast, processes: int, costs: Costs) -> tuple[Cut, Forecast] | None:
+def _best(cuts: Iterable[tuple[Cut, Forecast]], base: Forecast) -> tuple[Cut, Forecast] | None:
     """Return the cut with the earliest expected end, or a cut that reads fewer rows and ends almost as early."""
-    found = [(other, forecast(other, processes, costs)) for other in cuts]
+    found = list(cuts)
     end = min((later.seconds for _, later in found), default=base.seconds)
     if not found or end > (1 - _LEAST_GAIN) * base.seconds:
         return None
@@ -161,23 +161,29 @@ def _best(cuts: Iterable[Cut], base: Forecast, processes: int, costs: Costs) -> 
     )
 
 
-def _alternatives(parts: Cut, processes: int, costs: Costs, limit: int) -> Iterator[Cut]:
+def _alternatives(parts: Cut, processes: int, costs: Costs, limit: int) -> Iterator[tuple[Cut, Forecast]]:
     """Yield alternative cuts: some divide only the last row groups among the processes, others all row groups."""
     rows = sum(run.rows for part in parts for run in part)
     least = max(min(LEAST_PART_ROWS, 1 / costs.row_s), LEAST_SECONDS / costs.row_s)
     if processes < 2 or len(parts) > _SHARED_PARTS * processes or rows < 2 * least:
         return
+    parts = list(parts)  # so that all cuts share the runs that they have in common
     pool = Processes(processes, costs)
     for number, part in enumerate(parts):
         if number >= len(parts) - 2 * processes:
             tail = _joined(run for later in parts[number:] for run in later)
             if len(tail) <= _SHARED_RUNS:
-                yield [*parts[:number], *_limited(share(tail, pool.free, costs), limit)]
+                shared = list(_limited(share(tail, pool.free, costs), limit))
+                yield [*parts[:number], *shared], forecast(shared, processes, costs, pool)
         pool.take(part)
     whole = _joined(run for part in parts for run in part)
     if len(whole) <= _SHARED_RUNS:
-        yield [[run] for one in whole for run in divide(one, -(-one.rows // limit))]
-        yield [[run] for one in whole for run in divide(one, _equal_runs(one.rows, processes, costs, limit))]
+        for counts in (
+            [-(-one.rows // limit) for one in whole],
+            [_equal_runs(one.rows, processes, costs, limit) for one in whole],
+        ):
+            divided = [[run] for one, count in zip(whole, counts, strict=True) for run in divide(one, count)]
+            yield divided, forecast(divided, processes, costs)
 
 
 def _equal_runs(rows: int, processes: int, costs: Costs, limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,12 @@ class Processes:
         self.end = 0.0
         self.rows_read = 0
 
+    def copy(self) -> Processes:
+        """Return processes that have taken the same parts."""
+        other = copy.copy(self)
+        other._free, other._open = self._free.copy(), self._open.copy()
+        return other
+
     @property
     def free(self) -> list[float]:
         """The times at which the processes become free, the earliest first."""
@@ -93,10 +100,10 @@ class Processes:
         begun, number = self._free[0]
         skipped = rows = 0
         file, span, row = self._open[number]
-        for run in part:
-            skipped += run.start - (row if run[:2] == (file, span) and row <= run.start else 0)
-            rows += run.rows
-            file, span, row = run.file, run.span, run.stop
+        for to_file, to_span, start, count in part:
+            skipped += start - (row if to_file == file and to_span == span and row <= start else 0)
+            rows += count
+            file, span, row = to_file, to_span, start + count
         self._open[number] = file, span, row
         self.rows_read += skipped + rows
         costs = self._costs
@@ -105,8 +112,13 @@ class Processes:
         heapq.heapreplace(self._free, (ended, number))
 
 
-def forecast(parts: Cut, processes: int, costs: Costs) -> Forecast:
+def forecast(parts: Cut, processes: int, costs: Costs, after: Processes | None = None) -> Forecast:
     """Return when a job is expected to end if processes take its parts in order.
+
+    Parameters
+    ----------
+    after : Processes, optional
+        The processes, after they have taken the first parts of the job. `parts` are then the others.
 
     >>> costs = Costs(read_s=1.0, score_s=1.0, part_s=0.0)
     >>> one = [[Run(0, 0, 0, 60)]]
@@ -114,7 +126,7 @@ def forecast(parts: Cut, processes: int, costs: Costs) -> Forecast:
     >>> forecast(one, 2, costs), forecast(shared, 2, costs)
     (Forecast(seconds=120.0, rows_read=60), Forecast(seconds=80.0, rows_read=100))
     """
-    pool = Processes(processes, costs)
+    pool = Processes(processes, costs) if after is None else after.copy()
     for part in parts:
         pool.take(part)
     return Forecast(seconds=pool.end, rows_read=pool.rows_read)
@@ -161,18 +173,19 @@ def _share_until(end: float, runs: Sequence[Run], free: Sequence[float], costs: 
     """Give each process as many rows as it can score until the time `end`; return None if rows are left over."""
     shares: list[list[Run]] = []
     left = list(reversed(runs))
+    row_s, skip_share, read_s = costs.row_s, costs.skip_share, costs.read_s
     for begun in free:
         seconds = end - begun - costs.part_s
         share: list[Run] = []
         while left and seconds > 0:
             run = left[-1]
-            seconds -= run.start * costs.skip_share * costs.read_s
-            fitting = int(seconds / costs.row_s + 1e-6)
+            seconds -= run.start * skip_share * read_s
+            fitting = int(seconds / row_s + 1e-6)
             if fitting >= run.rows:
                 share.append(left.pop())
-                seconds -= run.rows * costs.row_s
+                seconds -= run.rows * row_s
                 continue
-            least = LEAST_SECONDS / costs.row_s
+            least = LEAST_SECONDS / row_s
             fitting = min(fitting, int(run.rows - least))
             if fitting >= least:
                 share.append(run._replace(rows=fitting))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import overload
 
 from scoreline.tasks.job.end_time import Run
+
+_AS_RUN = partial(tuple.__new__, Run)
+"""Makes a run of a tuple without calling Python, because there may be a run for each of very many objects."""
 
 
 class PackedCut(Sequence[Sequence[Run]]):
@@ -49,11 +54,11 @@ class PackedCut(Sequence[Sequence[Run]]):
         place = range(len(self))[number]
         begin, end = self._ends[place], self._ends[place + 1]
         columns = (column[begin:end] for column in (self._files, self._spans, self._starts, self._rows))
-        return [Run(*run) for run in zip(*columns, strict=True)]
+        return list(map(_AS_RUN, zip(*columns, strict=True)))
 
     def __iter__(self) -> Iterator[Sequence[Run]]:
-        runs = map(Run, self._files, self._spans, self._starts, self._rows)
+        runs = map(_AS_RUN, zip(self._files, self._spans, self._starts, self._rows, strict=True))
         begin = 0
         for end in self._ends[1:]:
-            yield [next(runs) for _ in range(end - begin)]
+            yield list(islice(runs, end - begin))
             begin = end

@@ -215,8 +215,9 @@ def _encode(parts: Sequence[Part]) -> dict[str, Any]:
         for part in parts
     ]
     points: dict[int, dict[int, list[Any]]] = {}
-    for point, number in ((s.point, objects[s.bucket, s.key, s.size, s.etag]) for part in parts for s in part.slices):
-        if point is not None:
+    for s in (s for part in parts for s in part.slices):
+        if (point := s.point) is not None:
+            number = objects[s.bucket, s.key, s.size, s.etag]
             window = b64encode(point.window).decode()
             points.setdefault(number, {})[point.position] = [point.position, point.offset, point.bits, window]
     places = {"points": {str(number): [*found.values()] for number, found in points.items()}} if points else {}

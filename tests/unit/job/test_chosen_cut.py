@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scoreline.storage.tables.base import Span
 from scoreline.tasks.job import chosen_cut
 from scoreline.tasks.job.chosen_cut import RESULT_BYTES, ChosenCut, Work, choose_cut
-from scoreline.tasks.job.end_time import Run, forecast
+from scoreline.tasks.job.end_time import Processes, Run, forecast
 from scoreline.tasks.job.part_sizes import PART_SECONDS, divide
 from scoreline.tasks.job.plan import InputFile
 
@@ -188,3 +189,21 @@ def _run(inputs: list[InputFile], number: int, first: int, count: int) -> list[R
         if low < high:
             found.append(Run(number, place, low - span.first_row, high - low))
     return found
+
+
+def test_only_the_parts_that_differ_between_cuts_are_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a job of many small files, and two processes that may share those of the last parts
+    files = [file(1_000, key=str(number)) for number in range(600)]
+    forecast_parts: list[int] = []
+    take = Processes.take
+
+    def counted(self: Processes, part: Sequence[Run]) -> None:
+        forecast_parts.append(len(part))
+        take(self, part)
+
+    monkeypatch.setattr(Processes, "take", counted)
+    # When the cut is chosen
+    chosen = choose_cut(files, Work(rows_per_s=100_000.0, processes=2))
+    # Then the parts that all cuts begin with are not forecast again for each cut
+    assert sum(len(part.slices) for part in chosen.parts) == 600
+    assert sum(forecast_parts) <= 5 * 600

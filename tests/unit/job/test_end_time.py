@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from scoreline.tasks.job.end_time import Costs, Run, forecast, share
+from scoreline.tasks.job.end_time import Costs, Processes, Run, forecast, share
 
 COSTS = Costs(read_s=1.0, score_s=3.0, part_s=0.0)
 
@@ -49,3 +49,13 @@ def test_a_share_continues_in_the_next_row_group() -> None:
     shares = share([Run(0, 0, 0, 300), Run(0, 1, 0, 300)], [0.0, 0.0, 0.0], Costs(read_s=1e-6, score_s=3.0))
     # Then the second process has the end of the first row group, and the beginning of the second row group
     assert [[(run.span, run.start) for run in runs] for runs in shares] == [[(0, 0)], [(0, 200), (1, 0)], [(1, 100)]]
+
+
+def test_a_forecast_continues_after_the_first_parts() -> None:
+    costs = Costs(read_s=1e-3, score_s=2e-3)
+    parts = [[Run(0, 0, 0, 50)], [Run(0, 0, 50, 70)], [Run(1, 0, 0, 10), Run(2, 0, 0, 5)], [Run(2, 0, 5, 30)]]
+    pool = Processes(2, costs)
+    for number, part in enumerate(parts):
+        for _ in range(2):  # the processes stay as they are
+            assert forecast(parts[number:], 2, costs, after=pool) == forecast(parts, 2, costs)
+        pool.take(part)
