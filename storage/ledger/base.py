@@ -316,12 +316,29 @@ class Ledger(Protocol):
         ...
 
     def complete(
-        self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
+        self,
+        job_id: str,
+        plan_sha256: str,
+        part: int,
+        *,
+        rows: int,
+        rejected: int,
+        failure: str = "",
+        seconds: float | None = None,
     ) -> Completed:
         """Count a part as done, exactly once. A second call for the same part changes nothing and returns no next part.
 
+        The part is also added to the counters, if they can be changed (see `Counters.count_part`).
+
         The caller needs no lease. A process without a lease counts two kinds of parts: parts whose result the process
         finds in the bucket, and parts that the process gives up.
+
+        Parameters
+        ----------
+        failure : str
+            Why the part failed; empty if it did not.
+        seconds : float, optional
+            Duration of the part, or None if the part failed or its result was already written.
 
         Raises
         ------

@@ -1,8 +1,9 @@
--- Counts a part exactly once. KEYS: state, done, failed, groups (see shares.lua).
+-- Counts a part exactly once. KEYS: state, done, failed, groups (see shares.lua), counters.
 -- ARGV: plan digest, part, scored rows, rejected rows, reason for the failure or '', time (see clock.lua), seconds after
 -- which the message of the next part is considered lost, number of failures at which the job stops, seconds until the
--- keys expire, job.
--- Returns {next part to dispatch or -1, parts left, reason for stopping or '', 1 if this call counted the part}.
+-- keys expire, job, then the arguments of BITFIELD that add the part to the counters.
+-- Returns {next part to dispatch or -1, parts left, reason for stopping or '', 1 if this call counted the part, error of
+-- the counters or ''}.
 -- Only the call that counts the part receives a next part.
 local state = redis.call('HMGET', KEYS[1], 'plan', 'parts', 'done', 'rows', 'rejected', 'cursor', 'budget', 'rebuilt',
   'stopped', 'failures', 'f' .. ARGV[2], 'c' .. ARGV[2], 'cost', 'owed', 'listed', 'group', 'rank')
@@ -18,7 +19,7 @@ if stopped == 'closed' then
     shares(KEYS[4]).settle(state[12], clock(ARGV[6]))
     redis.call('HDEL', KEYS[1], 'c' .. ARGV[2])
   end
-  return {-1, parts - done, stopped, 0}
+  return {-1, parts - done, stopped, 0, ''}
 end
 local in_turn = state[11]
 local of_part = {}
@@ -27,7 +28,7 @@ for place, kind in ipairs({'f', 'u', 'r', 'c', 'w'}) do
 end
 redis.call('HDEL', KEYS[1], unpack(of_part))
 if redis.call('SETBIT', KEYS[2], ARGV[2], 1) == 1 then
-  return {-1, parts - done, stopped or '', 0}
+  return {-1, parts - done, stopped or '', 0, ''}
 end
 done = done + 1
 if done == 1 then
@@ -92,4 +93,5 @@ if next >= 0 and not state[15] then
   changes[#changes + 1] = 1
 end
 redis.call('HSET', KEYS[1], unpack(changes))
-return {next, parts - done, stopped or '', 1}
+local added = redis.pcall('BITFIELD', KEYS[5], unpack(ARGV, 11)) -- metrics never make a part fail
+return {next, parts - done, stopped or '', 1, added.err or ''}

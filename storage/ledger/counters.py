@@ -53,7 +53,7 @@ class Counters(Protocol):
     """
 
     def count_part(self, *, rows: int, rejected: int, failed: bool, seconds: float | None) -> None:
-        """Add a part to the metrics, right after `Ledger.complete` has counted it.
+        """Add a part to the metrics. `Ledger.complete` does this itself for the part that it counts.
 
         Parameters
         ----------

@@ -267,7 +267,15 @@ class MemoryLedger(MemorySteps):
                 job.flights[lease.part].scored = rows
 
     def complete(
-        self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
+        self,
+        job_id: str,
+        plan_sha256: str,
+        part: int,
+        *,
+        rows: int,
+        rejected: int,
+        failure: str = "",
+        seconds: float | None = None,
     ) -> Completed:
         """Count a part exactly once (see `Ledger.complete`)."""
         with self._lock:
@@ -294,6 +302,7 @@ class MemoryLedger(MemorySteps):
             if next_part is not None:
                 job.flights[next_part] = Flight(until_s=self._clock() + self._patience_s)
                 self._shares.list_job(job_id, job.terms)
+            self.counters.count_part(rows=rows, rejected=rejected, failed=bool(failure), seconds=seconds)
             return Completed(next_part=next_part, all_done=job.all_done, stopped=job.stopped, counted=True)
 
     def _end(self, job: Job, flight: Flight) -> None:

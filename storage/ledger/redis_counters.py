@@ -54,21 +54,18 @@ class RedisCounters:
 
     def __init__(self, client: Any, key: str, translate_errors: Callable[[], AbstractContextManager[None]]) -> None:
         self._client = client
-        self._key = key
+        self.key = key
         self._models_key = f"{key}:models"
         self._paces_key = f"{key}:paces"
         self._translate_errors = translate_errors
 
     def count_part(self, *, rows: int, rejected: int, failed: bool, seconds: float | None) -> None:
         """Count a part with a single command (see `Counters.count_part`)."""
-        changes = {"rows": rows, "rejected": rejected, "failed" if failed else "scored": 1}
-        if seconds is not None:
-            changes |= {"part_us": round(1e6 * seconds), f"le_{bucket_of(seconds)}": 1}
-        self._add(changes)
+        self._add(words_of_part(rows=rows, rejected=rejected, failed=failed, seconds=seconds))
 
     def count_job(self, state: str) -> None:
         """Count a job that ended (see `Counters.count_job`)."""
-        self._add({f"job_{state}": 1})
+        self._add(_words({f"job_{state}": 1}))
 
     def count_load(self, model: str, seconds: float) -> None:
         """Count a model that was loaded (see `Counters.count_load`)."""
@@ -128,15 +125,17 @@ class RedisCounters:
             },
         )
 
-    def _add(self, changes: Mapping[str, int]) -> None:
+    def note_lost(self, error: str) -> None:
+        """Log that something could not be counted."""
+        log.warning("counters.lost", extra={"error": error})
+
+    def _add(self, words: list[Any]) -> None:
         """Add to several numbers with a single command, so that either all of them change or none."""
         with self._best_effort():
-            self._bitfield(
-                [word for name, by in changes.items() if by for word in ("INCRBY", "i64", _offset(name), by)]
-            )
+            self._bitfield(words)
 
     def _bitfield(self, words: list[Any]) -> list[int]:
-        return list(self._client.execute_command("BITFIELD", self._key, *words))
+        return list(self._client.execute_command("BITFIELD", self.key, *words))
 
     @contextlib.contextmanager
     def _best_effort(self) -> Iterator[None]:
@@ -144,7 +143,20 @@ class RedisCounters:
             with self._translate_errors():
                 yield
         except LedgerUnavailable as error:
-            log.warning("counters.lost", extra={"error": describe(error)})
+            self.note_lost(describe(error))
+
+
+def words_of_part(*, rows: int, rejected: int, failed: bool, seconds: float | None) -> list[Any]:
+    """Return the arguments of BITFIELD that count a part (see `Counters.count_part`)."""
+    changes = {"rows": rows, "rejected": rejected, "failed" if failed else "scored": 1}
+    if seconds is not None:
+        changes |= {"part_us": round(1e6 * seconds), f"le_{bucket_of(seconds)}": 1}
+    return _words(changes)
+
+
+def _words(changes: Mapping[str, int]) -> list[Any]:
+    """Return the arguments of BITFIELD that add to numbers."""
+    return [word for name, by in changes.items() if by for word in ("INCRBY", "i64", _offset(name), by)]
 
 
 def _offset(name: str) -> str:

@@ -27,7 +27,7 @@ from scoreline.storage.ledger.base import (
     Stopped,
 )
 from scoreline.storage.ledger.redis_answers import RedisAnswers
-from scoreline.storage.ledger.redis_counters import RedisCounters, to_count
+from scoreline.storage.ledger.redis_counters import RedisCounters, to_count, words_of_part
 from scoreline.storage.ledger.redis_errors import corrupt, translate_errors
 from scoreline.storage.ledger.redis_waiting import RedisWaitingSteps
 from scoreline.storage.ledger.redis_watchlist import RedisWatchlist
@@ -258,13 +258,24 @@ class RedisLedger:
         self._run("scored", self._keys(lease.job_id)[:1], [lease.plan_sha256, lease.part, rows])
 
     def complete(
-        self, job_id: str, plan_sha256: str, part: int, *, rows: int, rejected: int, failure: str = ""
+        self,
+        job_id: str,
+        plan_sha256: str,
+        part: int,
+        *,
+        rows: int,
+        rejected: int,
+        failure: str = "",
+        seconds: float | None = None,
     ) -> Completed:
         """Count a part exactly once (see `Ledger.complete`)."""
         limits = [self._patience_s, MAX_FAILED_PARTS, LIFE_S]
         arguments = [plan_sha256, part, rows, rejected, failure, self._now(), *limits, job_id]
-        keys = [*self._keys(job_id), self._groups_key()]
-        next_part, left, stopped, counted = self._run("complete", keys, arguments)
+        arguments += words_of_part(rows=rows, rejected=rejected, failed=bool(failure), seconds=seconds)
+        keys = [*self._keys(job_id), self._groups_key(), self.counters.key]
+        next_part, left, stopped, counted, lost = self._run("complete", keys, arguments)
+        if lost:
+            self.counters.note_lost(lost)
         return Completed(
             next_part=None if int(next_part) < 0 else int(next_part),
             all_done=int(left) == 0,

@@ -282,9 +282,9 @@ def count_part(
     summary = (summary or failure)[:MAX_REASON]
     if failure:  # written even if it equals the summary, to replace a reason from an earlier run
         write_failure(engine.buckets.main, job_id, part, failure[:MAX_REASON])
-    done = engine.ledger.complete(job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=summary)
-    if done.counted:
-        engine.ledger.counters.count_part(rows=rows, rejected=rejected, failed=bool(failure), seconds=seconds)
+    done = engine.ledger.complete(
+        job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=summary, seconds=seconds
+    )
     if done.next_part is not None:
         engine.send("scoreline.score_part", job_id=job_id, part=done.next_part)
     if done.all_done or done.stopped in ("budget", "failures", "deadline"):

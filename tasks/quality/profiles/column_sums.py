@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
 from scoreline.tasks.quality.profiles.column_profile import COUNTS, ColumnProfile, Kind, Type, common_type, extreme
-from scoreline.tasks.quality.profiles.exact_sums import ExactSum
+from scoreline.tasks.quality.profiles.exact_sums import ExactSum, read_units
 from scoreline.tasks.quality.profiles.histogram_sums import HistogramSum, Packed, histogram_of, read_packed
 from scoreline.tasks.quality.profiles.values import SHOWN, Values
 
@@ -78,7 +79,7 @@ class ColumnSum:
         sum_squares: int,
     ) -> None:
         self._type = common_type(self._type, type_)
-        self._numbers = tuple(map(int.__add__, self._numbers, numbers))
+        self._numbers = tuple(map(operator.add, self._numbers, numbers))
         if minimum is not None:
             self._minimum = minimum if self._minimum is None else min(self._minimum, minimum)
         if maximum is not None:
@@ -138,7 +139,8 @@ def read_column(
     if "values" in raw:
         values = _checked(Values.from_json(raw["values"]), empty.values)
         values = values if known is None else known.merged(values)
-    one, two = (ExactSum.from_json(raw[name]).units if name in raw else 0 for name in ("sum", "sum_squares"))
+    one = read_units(raw["sum"]) if "sum" in raw else 0
+    two = read_units(raw["sum_squares"]) if "sum_squares" in raw else 0
     low, high = extreme(get("minimum")), extreme(get("maximum"))
     return ReadColumn(raw["type"], numbers, low, high, one, two, values, histogram, lengths), at
 

@@ -52,12 +52,17 @@ class ExactSum:
     @classmethod
     def from_json(cls, raw: Any) -> ExactSum:
         """Read what `to_json` returned; raises `ValueError` or `TypeError`."""
-        digits, power = raw
-        if not isinstance(digits, str) or type(power) is not int or not _DIGITS.fullmatch(digits):
-            raise TypeError("a sum is not a text of hexadecimal digits and a whole number")
-        if not -SCALE_BITS <= power <= _MAX_UNITS_BITS:
-            raise ValueError("the power of two of a sum is out of range")
-        return cls(int(digits, 16) << (power + SCALE_BITS))
+        return cls(read_units(raw))
+
+
+def read_units(raw: Any) -> int:
+    """Return the units of the sum that `ExactSum.to_json` returned; raises `ValueError` or `TypeError`."""
+    digits, power = raw
+    if not isinstance(digits, str) or type(power) is not int or not _DIGITS.fullmatch(digits):
+        raise TypeError("a sum is not a text of hexadecimal digits and a whole number")
+    if not -SCALE_BITS <= power <= _MAX_UNITS_BITS:
+        raise ValueError("the power of two of a sum is out of range")
+    return int(digits, 16) << (power + SCALE_BITS)
 
 
 def _units_of(value: float) -> int:

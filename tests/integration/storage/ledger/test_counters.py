@@ -139,6 +139,28 @@ def test_only_the_call_that_counts_a_part_learns_so(ledger: Ledger, again: str) 
     assert not ledger.complete("job", "p", 0, rows=1, rejected=0).counted
 
 
+def test_a_part_is_counted_by_the_call_that_completes_it(ledger: Ledger) -> None:
+    ledger.begin("job", "p", 2, budget=9)
+    for part_number, failure, seconds in ((0, "", 0.2), (0, "", 0.2), (1, "why", None)):
+        ledger.complete("job", "p", part_number, rows=90, rejected=1, failure=failure, seconds=seconds)
+    found = ledger.counters.read()
+    assert (found.parts_scored, found.parts_failed, found.rows, found.rejected) == (1, 1, 180, 2)
+    assert (found.part_buckets[-1][1], found.part_seconds) == (1, 0.2)
+
+
+def test_a_part_is_completed_in_redis_even_if_its_counters_cannot_be_changed(
+    stack: Stack, redis_ledger: RedisLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis_ledger.begin("job", "p", 3, budget=0)
+    redis_ledger.dispatch("job", "p", window=1)
+    with redis.Redis.from_url(stack.environ["REDIS_URL"]) as connection:
+        connection.hset(redis_ledger.counters.key, "not", "a bitfield")
+    done = redis_ledger.complete("job", "p", 0, rows=1, rejected=0)
+    assert (done.counted, done.next_part) == (True, 1)
+    lost = {record.message: vars(record).get("error", "") for record in caplog.records}
+    assert "WRONGTYPE" in lost["counters.lost"]
+
+
 class Planned(Engine):
     """An engine that reads no plan from the bucket."""
 
