@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoreline.storage.errors import StoreUnavailable, one_line
+from scoreline.storage.errors import StoreUnavailable
 from scoreline.storage.objects import requests
 from scoreline.storage.objects.base import KeepsFiles
 from scoreline.storage.tables.base import Pinned
@@ -43,17 +44,27 @@ class LocalFile:
         except (FileNotFoundError, NotADirectoryError):
             raise changed(source.uri) from None
         except OSError as error:
+            if error.errno is None:  # Arrow, not the system, refuses to open a folder
+                raise changed(source.uri) from None
             raise self.explain(error) from error
         self.check()
 
     def check(self) -> None:
-        """Raise `InputChanged` if the file is not, or is no longer, what was planned."""
-        if self._store.etag_of(os.fstat(self.file.fileno())) != self._source.etag:
+        """Raise `InputChanged` if the file is not, or is no longer, what was planned.
+
+        Raise `StoreUnavailable` if the system cannot say it.
+        """
+        try:
+            etag = self._store.etag_of(os.fstat(self.file.fileno()))
+        except OSError as error:  # the file is on a share, and was replaced there
+            raise self.explain(error) from error
+        if etag != self._source.etag:
             raise changed(self._source.uri)
 
     def explain(self, error: OSError) -> StoreUnavailable:
         """Return the error for a file that the system cannot read."""
-        return StoreUnavailable(f"cannot read {self._source.uri}: {one_line(error)}")
+        reason = os.strerror(error.errno or errno.EIO)  # the text of Arrow's error also has the path of the file
+        return StoreUnavailable(f"cannot read {self._source.uri}: {reason}")
 
 
 class LocalReader(StreamingReader):

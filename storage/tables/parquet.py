@@ -304,20 +304,18 @@ class ParquetFormat:
         metadata = self._open(source).metadata
 
         def open_file(file: RangedFile | pa.NativeFile, buffer_bytes: int) -> pq.ParquetFile:
-            return self._open(source, buffer_bytes=buffer_bytes, raw=file)
+            return open_parquet(source, file, metadata=metadata, buffer_bytes=buffer_bytes)
 
         return ForwardReader(
             source, metadata, Leaves(metadata), open_file, columns, batch_rows, shared=shared, **limits
         )
 
-    def _open(
-        self, source: Pinned, *, buffer_bytes: int = 0, raw: RangedFile | pa.NativeFile | None = None
-    ) -> pq.ParquetFile:
+    def _open(self, source: Pinned, *, raw: RangedFile | None = None) -> pq.ParquetFile:
         name = (source.uri, source.etag)
         with self._lock:
             known = self._footers.get(name)
         raw = raw or RangedFile(source.store, source.key, source.size, source.etag)
-        file = open_parquet(source, raw, metadata=known, buffer_bytes=buffer_bytes)
+        file = open_parquet(source, raw, metadata=known)
         if known is None:
             refuse_unsound_columns(source, file.metadata)
             with self._lock:

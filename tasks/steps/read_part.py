@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import ALIGNED_ROWS, MalformedRow, Pinned, Rows
-from scoreline.storage.tables.held_rows import hold_rows
+from scoreline.storage.tables.held_rows import held_rows, hold_rows
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, held_bytes, hold
 from scoreline.storage.tables.spool import Spooled
@@ -22,6 +23,7 @@ from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.scoring.rejected_rows import RejectedRows
+from scoreline.tasks.steps.challenger_limits import ExtraUnreadable
 from scoreline.tasks.steps.engine import Engine
 from scoreline.tasks.steps.object_runs import Run, runs_of
 
@@ -129,16 +131,45 @@ def _read_slices(
     most_together = 0 if columns.folders else size.rows_to_read  # the names of folders become columns, object by object
     with contextlib.closing(_open(engine, slices, most_together)) as objects:
         for pieces, source in objects:
-            if pieces[0].uri != pieces[-1].uri:
-                rows = sum(piece.rows for piece in pieces)
-                together = replace(pieces[0], stop=rows, rows=rows)
-                for found in engine.read_slice(together, columns, options, size.rows_to_read, source):
-                    yield from runs_of([(piece.uri, piece.rows) for piece in pieces], found.batch, size)
-                continue
-            for piece in pieces:
-                for rows_read in engine.read_slice(piece, columns, options, size.rows_to_read, source):
-                    for some, row_bytes in size.split(rows_read):
-                        yield Run.of(source.uri, some, row_bytes)
+            if pieces[0].uri == pieces[-1].uri:
+                yield from _read_object(engine, pieces, source, columns, options, size)
+            elif (batch := _read_together(engine, pieces, source, columns, options, size)) is not None:
+                yield from runs_of([(piece.uri, piece.rows) for piece in pieces], batch, size)
+            else:
+                for piece, own in _apart(engine, pieces, source):
+                    yield from _read_object(engine, [piece], own, columns, options, size)
+
+
+def _read_object(
+    engine: Engine, pieces: Sequence[Slice], source: Pinned, columns: Columns, options: ReadOptions, size: BatchSize
+) -> Iterator[Run]:
+    """Yield the rows of the slices of an object."""
+    for piece in pieces:
+        for rows in engine.read_slice(piece, columns, options, size.rows_to_read, source):
+            for some, row_bytes in size.split(rows):
+                yield Run.of(source.uri, some, row_bytes)
+
+
+def _read_together(
+    engine: Engine, pieces: Sequence[Slice], source: Pinned, columns: Columns, options: ReadOptions, size: BatchSize
+) -> pa.RecordBatch | None:
+    """Return the rows of several objects. Return None if one has rows that cannot be decoded, or is damaged."""
+    rows = sum(piece.rows for piece in pieces)
+    together = replace(pieces[0], stop=rows, rows=rows)
+    try:
+        found = list(engine.read_slice(together, columns, options, size.rows_to_read, source))
+    except (UnreadableInput, ExtraUnreadable):  # it would name the first object
+        return None
+    return found[0].batch if len(found) == 1 and not found[0].malformed else None
+
+
+def _apart(engine: Engine, pieces: Sequence[Slice], source: Pinned) -> Iterator[tuple[Slice, Pinned]]:
+    """Yield each of several objects whose rows are in memory together."""
+    rows, first = held_rows(source), 0
+    assert rows is not None
+    for piece in pieces:
+        yield piece, hold_rows(Pinned.of(engine.buckets[piece.bucket], piece), rows.slice(first, piece.rows))
+        first += piece.rows
 
 
 type _Object = tuple[Sequence[Slice], Pinned, Spooled | None]

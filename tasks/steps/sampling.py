@@ -198,10 +198,10 @@ def result_bytes(made: Draft, *, encode: bool) -> int:
         return 0
     keep = list(made.columns.keep)
     kept = pa.Table.from_batches([made.ahead.slice(0, TRIAL_ROWS)]).select(keep)
-    if not encode or not keep or kept.num_rows < TRIAL_ROWS:
+    if not encode or not keep or kept.num_rows < TRIAL_ROWS // 2:  # the sample may be in the first half of the rows
         return row_bytes(made.scored.table)
-    encoded: int = len(parquet.write(kept, {}))
-    return row_bytes(made.scored.table.drop_columns(keep)) + math.ceil(encoded / TRIAL_ROWS)
+    encoded_bytes: float = len(parquet.write(kept, {})) / kept.num_rows
+    return row_bytes(made.scored.table.drop_columns(keep)) + math.ceil(encoded_bytes)
 
 
 def row_bytes(rows: pa.RecordBatch | pa.Table | None) -> int:

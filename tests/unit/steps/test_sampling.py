@@ -12,6 +12,7 @@ import pytest
 from scoreline.storage.tables.base import Rows
 from scoreline.tasks.job.plan import BATCH_ROWS, Part, Slice
 from scoreline.tasks.steps import sampling
+from scoreline.tasks.steps.sampling import SAMPLE_ROWS, TRIAL_ROWS
 
 ROWS = 5 * BATCH_ROWS
 
@@ -58,3 +59,16 @@ def test_a_part_with_fewer_rows_is_tried_whole() -> None:
 
 def test_scores_that_may_be_carried_over_are_tried_in_a_batch_as_large_as_those_of_the_parts() -> None:
     assert tried(BATCH_ROWS, only_changed=True) == [range(BATCH_ROWS)]
+
+
+@pytest.mark.parametrize("position", [0, SAMPLE_ROWS, TRIAL_ROWS // 2])
+def test_kept_columns_are_measured_wherever_in_the_first_rows_the_sample_is(position: int) -> None:
+    # Given rows with a column of 8 bytes that is the same in all rows, and scores of 8 bytes
+    rows = pa.record_batch({"kept": np.zeros(TRIAL_ROWS)})
+    sample = rows.slice(position, SAMPLE_ROWS)
+    scored = pa.table({"kept": sample["kept"], "prediction": np.zeros(SAMPLE_ROWS)})
+    made: Any = SimpleNamespace(
+        columns=SimpleNamespace(keep=("kept",)), scored=SimpleNamespace(table=scored), ahead=rows.slice(position)
+    )
+    # Then the column takes less, because it is compressed
+    assert sampling.result_bytes(made, encode=True) < 10 < sampling.result_bytes(made, encode=False)

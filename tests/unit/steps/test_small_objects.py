@@ -501,6 +501,39 @@ def test_objects_of_a_block_make_up_the_same_batches_as_one_after_another(
     assert together == batches()
 
 
+def put_with_texts(engine: Engine) -> list[tuple[str, int, int]]:
+    """Put objects with texts of which some are not UTF-8. Return the position of each such row."""
+    refused, ids = [], iter(range(1_000))
+    for number, rows in enumerate((5, 1, 4, 10, 2, 6)):
+        own = [next(ids) for _ in range(rows)]
+        text = pa.array([b"\xff" if name % 5 == 3 else b"sound" for name in own]).view(pa.string())
+        put(engine, f"{number}.parquet", id=own, x=np.arange(float(rows)), text=text)
+        refused += [(f"{number}.parquet", row, name) for row, name in enumerate(own) if name % 5 == 3]
+    return refused
+
+
+def test_rows_that_cannot_be_decoded_keep_their_place_in_objects_of_a_block(pool: tuple[Engine, Engine]) -> None:
+    planning, scoring = pool
+    refused = put_with_texts(planning)
+    options: dict[str, Any] = {"keep": "id,text", "max_rejected": "100%"}
+    expected, expected_rejects = score(planning, **options)
+    made = planner.draft(planning, job(**options), FAST, hand_on=True)
+    scored, rejected = score(scoring, made, **options)
+    assert scored.equals(expected)
+    assert rejected.equals(expected_rejects)
+    assert places(rejected) == refused
+
+
+def test_the_damaged_object_of_a_block_is_named(pool: tuple[Engine, Engine]) -> None:
+    planning, scoring = pool
+    for number in range(3):  # a day has fewer milliseconds than the second object says
+        time = pa.array([0, 10**8 if number == 1 else 1], pa.int32()).view(pa.time32("ms"))
+        put(planning, f"{number}.parquet", id=[number, number], x=[1.0, 2.0], time=time)
+    made = planner.draft(planning, job(keep="time"), FAST, hand_on=True)
+    with pytest.raises(UnreadableInput, match=r"/1\.parquet cannot be decoded: the column 'time' is damaged"):
+        score(scoring, made, keep="time")
+
+
 def test_objects_that_the_spool_loses_during_a_part_are_fetched_side_by_side(
     pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:

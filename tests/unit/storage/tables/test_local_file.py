@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -103,14 +104,16 @@ def test_an_object_that_is_replaced_while_it_is_read_is_read_to_its_end(source: 
     assert len(first.numbers) + sum(len(found.numbers) for found in rows) == ROWS
 
 
-@pytest.mark.parametrize("is_deleted", [False, True], ids=["replaced", "deleted"])
-def test_an_object_that_was_replaced_or_deleted_before_is_not_read(source: Pinned, is_deleted: bool) -> None:
+@pytest.mark.parametrize("by", ["nothing", "another object", "a folder"])
+def test_an_object_that_was_replaced_or_deleted_before_is_not_read(source: Pinned, tmp_path: Path, by: str) -> None:
     formats = ParquetFormat()
     formats.survey(source)  # the footer is cached
-    if is_deleted:
-        source.store.delete(source.key)
-    else:
+    if by == "another object":
         source.store.put(source.key, DATA)
+    else:
+        source.store.delete(source.key)
+    if by == "a folder":
+        (tmp_path / "bucket" / source.key).mkdir()
     with pytest.raises(InputChanged):
         read(formats, source, 0, ROWS)
 
@@ -126,5 +129,19 @@ def test_a_file_that_the_system_cannot_read_is_an_outage(source: Pinned, tmp_pat
     os.dup2(unreadable, int(opened.name))
     os.close(unreadable)
     # Then the part is tried again, because the object is not damaged
-    with pytest.raises(StoreUnavailable, match="cannot read"):
+    with pytest.raises(StoreUnavailable, match=f"cannot read {source.uri}: Bad file descriptor$"):
+        list(rows)
+
+
+def test_a_file_that_is_gone_from_a_share_is_an_outage(source: Pinned, monkeypatch: pytest.MonkeyPatch) -> None:
+    span = Span(start=0, stop=ROWS, first_row=0, rows=ROWS, size=0, by_rows=True)
+    rows = ParquetFormat().read(source, span, pq.read_schema(io.BytesIO(DATA)), BATCH)
+    next(rows)
+
+    def refuse(_: object) -> str:
+        raise OSError(errno.ESTALE, "stale")
+
+    monkeypatch.setattr(source.store, "etag_of", refuse)
+    # Then the part is tried again, and will find what is in its place
+    with pytest.raises(StoreUnavailable, match="Stale file handle"):
         list(rows)

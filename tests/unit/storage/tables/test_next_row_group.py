@@ -194,3 +194,20 @@ def test_a_row_group_is_planned_when_its_rows_are_needed(source: Source, monkeyp
     assert pa.Table.from_batches(found).equals(source.table.slice(0, second))
     assert len(source.store.begun) == len(set(source.store.begun))
     formats.release()
+
+
+def test_a_footer_is_read_once_for_all_row_groups(source: Source) -> None:
+    # Given a cache for only one footer
+    formats = ParquetFormat(footer_bytes=1)
+    rows = source.read_slice(formats, 0, source.table.num_rows)
+    next(rows)
+    # When another object is surveyed while a row group is read
+    sink = io.BytesIO()
+    pq.write_table(source.table.slice(0, 1), sink)
+    formats.survey(Pinned.of(source.store, source.store.put("b.parquet", sink.getvalue())))
+    assert not formats.knows_footer(source.pinned)
+    # Then the next row groups do not need the footer again
+    footer, before = source.store.begun[0], len(source.store.begun)
+    list(rows)
+    assert footer > source.starts[-1]
+    assert footer not in source.store.begun[before:]
