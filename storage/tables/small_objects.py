@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import enum
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from queue import Empty, SimpleQueue
-
-import pyarrow as pa
 
 from scoreline.storage.errors import ObjectNotFound, PreconditionFailed
 from scoreline.storage.objects.base import ObjectInfo, StoredObject
 from scoreline.storage.objects.caching import CachingStore
 from scoreline.storage.tables.base import Listed, Pinned, Survey
 from scoreline.storage.tables.ranged import RangedFile, changed
-from scoreline.storage.tables.spool import RECORD_BYTES, Spool
+from scoreline.storage.tables.spool import RECORD_BYTES, Spool, Spooled
 from scoreline.storage.tables.spooled_blocks import SpooledBlocks
 from scoreline.storage.tables.survey_orders import SurveyOrders
 
@@ -36,10 +34,6 @@ memory that each object takes besides its bytes."""
 KEPT_S = 20.0
 """Seconds for which unused objects are kept for parts, as readers are. A process that has more parts of the job to
 score begins the next part within a second."""
-
-
-type Recall = Callable[[], bytes | pa.RecordBatch | None]
-"""Returns the bytes or the rows of an object that a process has read before; None if they are lost."""
 
 
 def hold(source: Pinned, data: bytes | None = None) -> Pinned:
@@ -174,7 +168,7 @@ class KeptObjects:
         used = self._used = SimpleQueue()
         threading.Thread(target=self._expire, args=(used,), name="kept-objects", daemon=True).start()
 
-    def take(self, objects: Iterable[tuple[Pinned, int]]) -> list[tuple[Pinned, Recall | None]]:
+    def take(self, objects: Iterable[tuple[Pinned, int]]) -> list[tuple[Pinned, Spooled | None]]:
         """Return the objects for a part, from memory if they are kept there, and then no longer keep them.
 
         If none of the objects is kept in memory, all that are kept there are forgotten, because the part is of another
@@ -187,11 +181,11 @@ class KeptObjects:
 
         Returns
         -------
-        list of tuple of Pinned and Recall
-            The objects, each with a function that reads its bytes from the spool, if it is there.
+        list of tuple of Pinned and Spooled
+            The objects, each with its place in the spool, if it is there.
         """
         wanted = list(objects)
-        taken: list[tuple[Pinned, Recall | None]] = []
+        taken: list[tuple[Pinned, Spooled | None]] = []
         found = False
         spooled = self._spool.find(wanted) if self._spool is not None else [None] * len(wanted)
         for (source, rows), item in zip(wanted, spooled, strict=True):
@@ -201,7 +195,7 @@ class KeptObjects:
                 self._objects.pop(name, None)
                 found = True
                 source = held
-            taken.append((source, None if item is None else item.read))
+            taken.append((source, item))
         used = self._used
         if not found:
             self._forget()

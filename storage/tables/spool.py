@@ -22,7 +22,7 @@ import struct
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -65,6 +65,13 @@ class Spooled:
     place: int
     size: int
     digest: bytes
+
+    def joined_with(self, other: Spooled) -> Spooled | None:
+        """Return this object and another one as a single object, if the rows of the other follow in the same block."""
+        follows = self.place != _AS_BYTES and other.place == self.place + self.rows
+        if not follows or (other.file, other.offset, other.digest) != (self.file, self.offset, self.digest):
+            return None
+        return replace(self, rows=self.rows + other.rows)
 
     def read(self) -> bytes | pa.RecordBatch | None:
         """Return the bytes of the object, or its rows. Return None if the spool lost them, or if they are damaged."""

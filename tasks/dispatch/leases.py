@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 
-from scoreline.storage.errors import LedgerError, ProcessDied, ScorelineError
+from scoreline.storage.errors import LedgerError, ProcessDied
 from scoreline.storage.wording import plural
+from scoreline.tasks.dispatch import renewal
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 
 STEP_ATTEMPTS = 3
@@ -16,21 +16,15 @@ STEP_ATTEMPTS = 3
 
 @contextlib.contextmanager
 def keep_renewed(renew: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Call `renew` every `every_s` seconds while the block runs. A failed renewal does not stop later renewals."""
-    end = threading.Event()
+    """Call `renew` every `every_s` seconds while the block runs. A failed renewal does not stop later renewals.
 
-    def beat() -> None:
-        while not end.wait(every_s):
-            with contextlib.suppress(ScorelineError):
-                renew()
-
-    thread = threading.Thread(target=beat, daemon=True, name="renew")
-    thread.start()
+    After the block, `renew` is not running, and is not called again.
+    """
+    held = renewal.keep(renew, every_s)
     try:
         yield
     finally:
-        end.set()
-        thread.join()
+        held.end()
 
 
 def object_notes(dispatcher: Dispatcher, job_id: str, step: str) -> Callable[[str], None]:

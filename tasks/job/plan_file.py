@@ -245,7 +245,9 @@ class _Points:
 
         Positions and `start` are counted in the decompressed object.
         """
-        points = (point for point in self._found.get(number, ()) if point.position <= start)
+        if number not in self._found:  # a job may have very many small objects
+            return None
+        points = (point for point in self._found[number] if point.position <= start)
         return max(points, key=lambda point: point.position, default=None)
 
 

@@ -56,7 +56,18 @@ class BatchSize:
 
     def measure(self, batch: pa.RecordBatch) -> int:
         """Return the number of bytes that a batch takes while it is scored."""
-        return int(batch.num_rows * self._added_bytes) + 2 * self._measure_columns(batch)
+        row_bytes = self.row_bytes(batch.schema)
+        if row_bytes is not None:
+            return int(batch.num_rows * row_bytes)
+        return int(batch.num_rows * self._added_bytes) + 2 * sum(map(_measure_column, batch.columns))
+
+    def row_bytes(self, schema: pa.Schema) -> int | None:
+        """Return the number of bytes that each row takes while it is scored; None if it differs from row to row."""
+        known, fixed = self._measured  # one tuple, so that threads read and replace both values together
+        if not schema.equals(known):  # hashing a schema takes longer than comparing it
+            fixed = _count_fixed(schema)
+            self._measured = schema, fixed
+        return None if fixed is None else self._added_bytes + 2 * fixed
 
     def split(self, rows: Rows) -> Iterator[tuple[Rows, int]]:
         """Divide the rows into groups within the limit, and yield each group with its size in bytes."""
@@ -70,15 +81,6 @@ class BatchSize:
         for start, stop, malformed in ((0, half, before), (half, count, rows.malformed[len(before) :])):
             batch = rows.batch.slice(start, stop - start)
             yield from self.split(replace(rows, batch=batch, numbers=rows.numbers[start:stop], malformed=malformed))
-
-    def _measure_columns(self, batch: pa.RecordBatch) -> int:
-        schema, row_bytes = self._measured  # one tuple, so that threads read and replace both values together
-        if not batch.schema.equals(schema):  # hashing a schema takes longer than comparing it
-            row_bytes = _count_fixed(batch.schema)
-            self._measured = batch.schema, row_bytes
-        if row_bytes is not None:
-            return int(batch.num_rows * row_bytes)
-        return sum(map(_measure_column, batch.columns))
 
 
 def _measure_column(column: pa.Array) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -16,12 +16,14 @@ from scoreline.storage.prefetch import map_ahead
 from scoreline.storage.tables.base import ALIGNED_ROWS, MalformedRow, Pinned, Rows
 from scoreline.storage.tables.held_rows import hold_rows
 from scoreline.storage.tables.options import ReadOptions
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, Recall, held_bytes, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, held_bytes, hold
+from scoreline.storage.tables.spool import Spooled
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize
 from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.scoring.rejected_rows import RejectedRows
 from scoreline.tasks.steps.engine import Engine
+from scoreline.tasks.steps.object_runs import Run, runs_of
 
 AHEAD_BYTES = 16 << 20
 """Maximum size of the small objects that are fetched, but not decoded yet."""
@@ -98,46 +100,57 @@ def read_part(
     UnreadableInput, InputChanged
         The same errors as in `Engine.read_slice`.
     """
-    filled: list[tuple[str, Rows]] = []
+    filled: list[Run] = []
     count = taken = 0
     with contextlib.closing(_read_slices(engine, part.slices, columns, options, size)) as found:
-        for uri, rows, row_bytes in found:
+        for run in found:
             if gone:
                 return
-            more = rows.batch.num_rows + len(rows.malformed)
-            full = count + more > size.rows or taken + row_bytes > size.limit_bytes
-            if row_bytes * _LARGE_SHARE >= size.limit_bytes and filled and filled[-1][0] == uri:
-                full = full or count % ALIGNED_ROWS == 0  # scores then do not depend on the end of the batch
-            if filled and (full or not _fit_together(filled[-1][1].batch, rows.batch)):
-                yield from _join(filled)
-                count = taken = 0
-            filled.append((uri, rows))
-            count, taken = count + more, taken + row_bytes
-            del rows
+            left: Run | None = run
+            while left is not None:
+                full = count + left.counts[0] > size.rows or taken + left.sizes[0] > size.limit_bytes
+                if left.sizes[0] * _LARGE_SHARE >= size.limit_bytes and filled and filled[-1].uris[-1] == left.uris[0]:
+                    full = full or count % ALIGNED_ROWS == 0  # scores then do not depend on the end of the batch
+                if filled and (full or not _fit_together(filled[-1].rows.batch, left.rows.batch)):
+                    yield from _join(filled)
+                    count = taken = 0
+                first, left = left.cut(size.rows - count, size.limit_bytes - taken)
+                filled.append(first)
+                count, taken = count + sum(first.counts), taken + sum(first.sizes)
+            del run, first
     if filled:
         yield from _join(filled)
 
 
 def _read_slices(
     engine: Engine, slices: Sequence[Slice], columns: Columns, options: ReadOptions, size: BatchSize
-) -> Generator[tuple[str, Rows, int]]:
-    """Yield the rows of slices, with the URI of their object and their size in bytes."""
-    with contextlib.closing(_open(engine, slices)) as objects:
+) -> Generator[Run]:
+    """Yield the rows of slices."""
+    most_together = 0 if columns.folders else size.rows_to_read  # the names of folders become columns, object by object
+    with contextlib.closing(_open(engine, slices, most_together)) as objects:
         for pieces, source in objects:
+            if pieces[0].uri != pieces[-1].uri:
+                rows = sum(piece.rows for piece in pieces)
+                together = replace(pieces[0], stop=rows, rows=rows)
+                for found in engine.read_slice(together, columns, options, size.rows_to_read, source):
+                    yield from runs_of([(piece.uri, piece.rows) for piece in pieces], found.batch, size)
+                continue
             for piece in pieces:
-                for rows in engine.read_slice(piece, columns, options, size.rows_to_read, source):
-                    for some, row_bytes in size.split(rows):
-                        yield source.uri, some, row_bytes
+                for rows_read in engine.read_slice(piece, columns, options, size.rows_to_read, source):
+                    for some, row_bytes in size.split(rows_read):
+                        yield Run.of(source.uri, some, row_bytes)
 
 
-type _Object = tuple[Sequence[Slice], Pinned, Recall | None]
-"""An object, the slices to read from it, and a function that returns its bytes if they need not be fetched."""
+type _Object = tuple[Sequence[Slice], Pinned, Spooled | None]
+"""An object, the slices to read from it, and its place in the spool if it need not be fetched."""
 
 
-def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[tuple[Sequence[Slice], Pinned]]:
+def _open(engine: Engine, slices: Sequence[Slice], most_together: int) -> Generator[tuple[Sequence[Slice], Pinned]]:
     """Yield the objects of slices. Small objects are held in memory, and are fetched before they are needed.
 
-    Objects that a process of this worker has just read to plan the job are not fetched again.
+    Objects that a process of this worker has just read to plan the job are not fetched again. Those whose rows follow
+    each other in a block of the spool are yielded together, as one object with the rows of all, if there are at most
+    `most_together` rows.
     """
     groups = [list(group) for _, group in groupby(slices, key=lambda piece: (piece.bucket, piece.key, piece.etag))]
     sources = [Pinned.of(engine.buckets[pieces[0].bucket], pieces[0]) for pieces in groups]
@@ -145,20 +158,40 @@ def _open(engine: Engine, slices: Sequence[Slice]) -> Generator[tuple[Sequence[S
     taken = engine.kept.take(zip(sources, rows, strict=True))
     objects: deque[_Object] = deque((pieces, *item) for pieces, item in zip(groups, taken, strict=True))
     if not any(map(_size_to_fetch, objects)):
-        while objects and (found := _recalled(objects[0])) is not None:  # an object may have been lost meanwhile
-            yield objects.popleft()[0], found
+        while objects:
+            together = _first_together(objects, most_together)
+            if (found := _recalled(together)) is None:  # an object may have been lost meanwhile
+                break
+            for _ in range(len(together[0]) if together is not objects[0] else 1):
+                objects.popleft()
+            yield together[0], found
     if len(objects) > 1:
         yield from map_ahead(_hold, objects, threads=OBJECTS_AT_ONCE, weigh=_size_to_hold, budget=AHEAD_BYTES)
     else:
         yield from map(_hold, objects)
 
 
+def _first_together(objects: deque[_Object], most_rows: int) -> _Object:
+    """Return the first object, joined with all others whose rows follow in the same block of the spool."""
+    slices: list[Slice] = []
+    joined: Spooled | None = None
+    for pieces, source, spooled in objects:
+        if spooled is None or held_bytes(source) is not None or len(pieces) > 1 or pieces[0].only is not None:
+            break
+        longer = spooled if joined is None else joined.joined_with(spooled)
+        if longer is None or longer.rows > most_rows:
+            break
+        joined = longer
+        slices += pieces
+    return objects[0] if len(slices) < 2 else (slices, objects[0][1], joined)
+
+
 def _recalled(item: _Object) -> Pinned | None:
     """Return an object that need not be fetched now. Return None if its bytes are lost."""
-    _, source, recall = item
+    _, source, spooled = item
     if not _size_to_hold(item) or held_bytes(source) is not None:
         return source
-    found = None if recall is None else recall()
+    found = None if spooled is None else spooled.read()
     if isinstance(found, pa.RecordBatch):
         return hold_rows(source, found)
     return None if found is None else hold(source, found)
@@ -207,28 +240,28 @@ class _Categories:
 _CATEGORIES = _Categories()
 
 
-def _join(filled: list[tuple[str, Rows]]) -> Iterator[Batch]:
-    """Yield one batch with all items, or one batch per item if Arrow cannot concatenate a column. Empty the list.
+def _join(filled: list[Run]) -> Iterator[Batch]:
+    """Yield one batch with all rows, or one batch per run if Arrow cannot concatenate a column. Empty the list.
 
     Rows that follow each other in one object become one piece, because each piece with rejected rows has a cost.
     """
-    items, batches = filled.copy(), [rows.batch for _, rows in filled]
+    runs, batches = filled.copy(), [run.rows.batch for run in filled]
     filled.clear()
     try:
         joined = pa.concat_batches(batches) if len(batches) > 1 else batches[0]
     except (pa.ArrowException, NotImplementedError):
-        for item in items:
-            yield from _join([item])
+        for run in runs:
+            yield from _join([run])
         return
     del batches
     pieces: list[Piece] = []
     start = 0
-    for uri, group in groupby(items, key=lambda item: item[0]):
-        of_object = [rows for _, rows in group]
-        numbers = np.concatenate([rows.numbers for rows in of_object])
-        malformed = tuple(item for rows in of_object for item in rows.malformed)
+    for uri, group in groupby((item for run in runs for item in run.objects()), key=lambda item: item[0]):
+        of_object = list(group)
+        numbers = np.concatenate([numbers for _, numbers, _ in of_object]) if len(of_object) > 1 else of_object[0][1]
+        malformed = tuple(row for *_, malformed in of_object for row in malformed)
         pieces.append(Piece(uri=uri, start=start, numbers=numbers, malformed=malformed))
         start = pieces[-1].stop
         del of_object
-    items.clear()
+    runs.clear()
     yield Batch(rows=joined, pieces=tuple(pieces))

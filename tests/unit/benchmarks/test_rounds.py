@@ -98,7 +98,7 @@ def test_a_run_of_other_rows_or_another_commit_or_machine_starts_anew(
     bench_throughput.measured(kept, turns, tmp_path, lambda _: kept.write())
     if changed != "rows":
         monkeypatch.setattr(rounds, changed, lambda: "another")
-    again, turns = begun(file, **({"rows": 800_000} if changed == "rows" else {}))
+    again, turns = begun(file, rows=800_000 if changed == "rows" else 400_000)
     assert again.took == {}
     assert len([*turns]) == 12
     assert json.loads(file.read_text())["seconds"] == kept.took  # until the first turn of the new run has ended

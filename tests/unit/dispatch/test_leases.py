@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from scoreline.tasks.dispatch.leases import STEP_ATTEMPTS, describe_deaths, hold
 from tests.support.waiting import wait_until
 
 
-def renewing() -> bool:
-    return any(thread.name == "renew" for thread in threading.enumerate())
+def renewing() -> int:
+    return sum(thread.name == "renew" for thread in threading.enumerate())
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -31,7 +32,60 @@ def test_a_lease_is_renewed_again_and_again_even_if_it_fails_once() -> None:
     with keep_renewed(renew, 0.001):
         wait_until(lambda: len(times) >= 3 or not renewing(), "three renewals")
     assert len(times) >= 3
-    assert not renewing()
+
+
+def test_a_short_lease_is_renewed_while_the_process_holds_longer_ones() -> None:
+    times: list[float] = []
+    with keep_renewed(lambda: None, 60), keep_renewed(lambda: times.append(time.monotonic()), 0.001):
+        wait_until(lambda: len(times) >= 3, "three renewals")
+    assert renewing() == 1
+
+
+def test_an_unexpected_error_is_reported_and_stops_no_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: reported.append(hooked.exc_value))
+    error, times = ValueError("a defect"), list[float]()
+
+    def fail() -> None:
+        raise error
+
+    with keep_renewed(fail, 0.001), keep_renewed(lambda: times.append(time.monotonic()), 0.001):
+        wait_until(lambda: (len(reported) >= 2 and len(times) >= 3) or not renewing(), "renewals of both")
+    assert reported[:2] == [error, error]
+    assert len(times) >= 3
+
+
+def test_a_block_ends_after_the_renewal_that_is_under_way_and_is_the_last() -> None:
+    begun, goes_on, ends = threading.Event(), threading.Event(), list[str]()
+
+    def renew() -> None:
+        begun.set()
+        assert goes_on.wait(10)
+        ends.append("renewal")
+
+    def hold() -> None:
+        with keep_renewed(renew, 0.001):
+            assert begun.wait(10)
+            threading.Timer(0.05, goes_on.set).start()
+        ends.append("block")
+
+    hold()
+    later: list[float] = []  # by the time that this lease is renewed, the other would have been
+    with keep_renewed(lambda: later.append(0), 0.002):
+        wait_until(lambda: len(later) >= 3, "three renewals")
+    assert ends == ["renewal", "block"]
+
+
+def test_a_lease_that_has_ended_keeps_nothing_in_memory() -> None:
+    class Step:
+        def renew(self) -> None: ...
+
+    step = Step()
+    gone = weakref.ref(step)
+    with keep_renewed(step.renew, 60):
+        del step
+        assert gone() is not None
+    assert gone() is None
 
 
 def dispatcher() -> Dispatcher:

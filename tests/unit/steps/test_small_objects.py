@@ -393,9 +393,8 @@ def test_objects_that_the_spool_has_lost_are_fetched(
     # Given a damaged block of rows
     (part,) = made.parts
     source = Pinned.of(planning.buckets.main, part.slices[1])
-    ((_, recall),) = scoring.kept.take([(source, 1)])
-    spooled = getattr(recall, "__self__", None)
-    assert isinstance(spooled, Spooled)
+    ((_, spooled),) = scoring.kept.take([(source, 1)])
+    assert spooled is not None
     os.pwrite(spooled.file.fileno(), b"damaged", spooled.offset)
     # Then its objects are fetched again, and the rows are the same
     assert score(scoring, made)[0].equals(expected)
@@ -445,9 +444,67 @@ def test_a_process_decodes_objects_of_the_spool_without_threads(
     assert score(scoring, made)[0].num_rows == 3
 
 
+def test_objects_of_a_block_are_read_from_the_spool_at_once(
+    pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planning, scoring = pool
+    for number in range(20):
+        put(planning, f"{number:02}.parquet", id=[number], x=[float(number)])
+    made = planner.draft(planning, job(), FAST, hand_on=True)
+    reads: list[Spooled] = []
+    read = Spooled.read
+
+    def watched(self: Spooled) -> bytes | pa.RecordBatch | None:
+        reads.append(self)
+        return read(self)
+
+    monkeypatch.setattr(Spooled, "read", watched)
+    assert score(scoring, made)[0]["id"].to_pylist() == list(range(20))
+    assert [found.rows for found in reads] == [20]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"rows": 7, "rows_to_read": 7},
+        {"rows": 21, "rows_to_read": 12},  # the batch ends within the objects that are read at once
+        {"limit_bytes": 840, "rows_to_read": 12},
+        {"limit_bytes": 150},
+    ],
+)
+@pytest.mark.parametrize("kind", ["numbers", "texts", "folders"])
+def test_objects_of_a_block_make_up_the_same_batches_as_one_after_another(
+    pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch, kind: str, limits: dict[str, int]
+) -> None:
+    planning, scoring = pool
+    ids = iter(range(1_000))
+    for number, rows in enumerate((5, 1, 4, 10, 2, 6)):
+        columns: dict[str, Any] = {"id": [next(ids) for _ in range(rows)], "x": np.arange(float(rows))}
+        if kind == "texts":
+            columns["text"] = [str(row) * number for row in range(rows)]
+        put(planning, f"day={number // 2}/{number}.parquet" if kind == "folders" else f"{number}.parquet", **columns)
+    asked = job(keep={"numbers": "id", "texts": "id,text", "folders": "id,day"}[kind])
+    made = planner.draft(planning, asked, FAST, hand_on=True)
+    size = scoring.batch_size(made.columns)
+    vars(size).update(limits)
+
+    def batches() -> list[Any]:
+        found = read_part.read_part(scoring, made.parts[0], made.columns, asked.spec.read, size)
+        return [
+            (batch.rows.to_pylist(), [(piece.uri, piece.start, list(piece.numbers)) for piece in batch.pieces])
+            for batch in found
+        ]
+
+    together = batches()
+    monkeypatch.setattr(Spooled, "joined_with", lambda *_: None)
+    assert together == batches()
+
+
 def test_objects_that_the_spool_loses_during_a_part_are_fetched_side_by_side(
     pool: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("scoreline.storage.tables.spooled_blocks._BLOCK_OBJECTS", 1)
     planning, scoring = pool
     read_before, objects = 3, 3 + OBJECTS_AT_ONCE
     for number in range(objects):
@@ -463,17 +520,20 @@ def test_objects_that_the_spool_loses_during_a_part_are_fetched_side_by_side(
         reads.append(self)
         return read(self)
 
+    fetched: list[str] = []
     meeting = threading.Barrier(OBJECTS_AT_ONCE)
     get = planning.buckets.main.get
 
     def together(key: str, **options: Any) -> Any:
         meeting.wait(HANG_S)  # raises an error unless enough requests are under way at once
+        fetched.append(key)
         return get(key, **options)
 
     monkeypatch.setattr(Spooled, "read", watched)
     monkeypatch.setattr(planning.buckets.main, "get", together)
     # Then the part fetches the others as if they had never been there
     assert score(scoring, made)[0]["id"].to_pylist() == list(range(objects))
+    assert len(fetched) == OBJECTS_AT_ONCE
 
 
 def test_an_object_that_was_replaced_after_it_was_planned_is_not_found_for_the_new_plan(engine: Engine) -> None:

@@ -97,6 +97,28 @@ def test_nothing_is_found_before_all_objects_are_written(files: list[BinaryIO], 
     planner.clear()
 
 
+def test_objects_are_read_at_once_only_if_their_rows_follow_in_one_block(files: list[BinaryIO], put: Put) -> None:
+    planner, other = spool(files, 0), spool(files, 1)
+    sources = [put(TEXT, f"{number}.csv") for number in range(6)]
+    planner.begin()
+    for objects in (sources[:3], sources[3:5]):
+        assert all(planner.reserve(len(TEXT)) for _ in objects)
+        rows = pa.record_batch({"x": [int(source.key[0]) for source in objects for _ in range(2)]})
+        assert planner.add_rows([(source, 2) for source in objects], rows)
+    assert planner.reserve(len(TEXT))
+    planner.add(sources[5], TEXT, 2)
+    planner.publish()
+    found = [item for item in other.find([(source, 2) for source in sources]) if item is not None]
+    together = found[0].joined_with(found[1])
+    assert together is not None
+    rows_of_both = together.read()
+    assert isinstance(rows_of_both, pa.RecordBatch)
+    assert rows_of_both.column(0).to_pylist() == [0, 0, 1, 1]
+    pairs = [(one, two) for one in range(6) for two in range(6) if found[one].joined_with(found[two]) is not None]
+    assert pairs == [(0, 1), (1, 2), (3, 4)]
+    planner.clear()
+
+
 def test_a_damaged_object_is_not_used(files: list[BinaryIO], put: Put) -> None:
     planner, other = spool(files, 0), spool(files, 1)
     source = put(TEXT)
