@@ -52,6 +52,8 @@ class KeptMemory:
         """The unused blocks by their size."""
         self._releases = 0
         self._arrays = 0
+        self._due_bytes = 0
+        """Size of new blocks for which no unused block of another size was released, because all were larger."""
         self._watcher: threading.Thread | None = None
 
     @property
@@ -87,12 +89,16 @@ class KeptMemory:
         return own_memory(size)
 
     def _make_room(self, size: int) -> None:
-        """Release about as many unused bytes as a new block takes, but not the last ones."""
-        size = min(size, self.unused_bytes - _LEAST_BYTES)
+        """Release as many unused bytes as new blocks take, but not the last ones.
+
+        A large block is released only for as many small ones. Otherwise, each small block would cost a large one, which
+        is soon needed again.
+        """
+        self._due_bytes = max(min(self._due_bytes + size, self.unused_bytes - _LEAST_BYTES), 0)
         sizes = {other: other * len(blocks) for other, blocks in list(self._unused.items())}
         for other in sorted(sizes, key=sizes.__getitem__, reverse=True):  # first those that earlier objects needed
-            while size > 0 and self._pop(other) is not None:
-                size -= other
+            while other <= self._due_bytes and self._pop(other) is not None:
+                self._due_bytes -= other
 
     def _pop(self, size: int) -> mmap.mmap | None:
         try:

@@ -9,7 +9,6 @@ from queue import Empty, SimpleQueue
 
 from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.prefetch import wait_for
-from scoreline.storage.reused_memory import ReusedMemory
 
 CONNECTIONS = 8
 """Number of requests at a time. R2 sends 50 to 100 MB/s per connection, so 8 connections are enough for a fast
@@ -22,7 +21,7 @@ the next request as soon as its bytes are read."""
 class Request:
     """A range of bytes to fetch with one request."""
 
-    __slots__ = ("block_bytes", "data", "error", "is_sent", "memory", "row", "start", "stop", "takers")
+    __slots__ = ("block_bytes", "data", "error", "is_sent", "row", "start", "stop", "takers")
 
     def __init__(self, start: int, stop: int, row: int, takers: int = 1) -> None:
         self.start = start
@@ -31,16 +30,14 @@ class Request:
         """The first row that needs these bytes, counted from the beginning of the object."""
         self.takers = takers
         """Number of times that the bytes will be taken."""
-        self.block_bytes = 0
-        """Size of the blocks that the bytes are fetched into; 0 for a single buffer. Bytes that are read bit by bit are
-        fetched into blocks of `BLOCK_BYTES`."""
+        self.block_bytes = stop - start
+        """Size of the blocks that the bytes are fetched into, by default a single one. Bytes that are read bit by bit
+        are fetched into blocks of `BLOCK_BYTES`."""
         self.is_sent = False
-        self.memory: Sequence[memoryview] = ()
-        """The blocks for the bytes, until these are fetched."""
         self.data: Sequence[memoryview] | None = None
-        """The bytes: blocks, of which only the last may be smaller than the others, or a single buffer. They are in
-        memory mappings of their own. Memory on the heap could not be given back, because smaller allocations prevent
-        the heap from shrinking."""
+        """The bytes: blocks, of which only the last may be smaller than the others. They are in memory mappings of
+        their own. Memory on the heap could not be given back, because smaller allocations prevent the heap from
+        shrinking."""
         self.error: BaseException | None = None
 
     @property
@@ -71,7 +68,8 @@ class _Shared:
             del request
 
     def _fetch(self, request: Request) -> None:
-        data, request.memory = request.memory or [memoryview(MEMORY.array(request.size))], ()
+        size, step = request.size, request.block_bytes
+        data = [memoryview(MEMORY.array(step)[: size - begin]) for begin in range(0, size, step)]
         self.get_into(request.start, data)
         request.data = data
         if self.closed:
@@ -84,8 +82,8 @@ class Fetcher:
     Only one thread may use a fetcher at a time. A fetcher has no locks, as in `scoreline.storage.prefetch.prefetched`,
     so that a signal handler or the garbage collector can close it at any moment.
 
-    A block is used again when nothing refers to it any more, because the first access to new memory takes longer than
-    fetching bytes from a disk. Unused blocks count towards the budget.
+    A block is used again when nothing refers to it any more (see `MEMORY`), because the first access to new memory
+    takes longer than fetching bytes from a disk.
 
     Parameters
     ----------
@@ -109,7 +107,6 @@ class Fetcher:
         connections: int = CONNECTIONS,
     ) -> None:
         self._shared = _Shared(get_into)
-        self._blocks = ReusedMemory()
         self._budget = budget_bytes
         self._connections = connections
         self._threads: list[threading.Thread] = []
@@ -173,10 +170,8 @@ class Fetcher:
         """
         self._shared.closed = True
         self._upcoming, self._next = iter(()), None
-        self._blocks.release()
         while self._waiting:
-            request = self._waiting.pop()
-            request.data, request.memory = None, ()
+            self._waiting.pop().data = None
         for _ in self._threads:
             self._shared.orders.put(None)
 
@@ -189,11 +184,6 @@ class Fetcher:
                 self._next = request
                 break
             self._send(request)
-        self._blocks.shrink(0 if self._next is None else self._unused_bytes() // BLOCK_BYTES)
-
-    def _unused_bytes(self) -> int:
-        """Return how many bytes unused blocks may take: what is left of the budget, but not less than a request."""
-        return max(self._budget - self.held_bytes, self._budget // self._connections)
 
     def _send(self, request: Request) -> None:
         with contextlib.suppress(Empty):
@@ -203,25 +193,9 @@ class Fetcher:
         request.is_sent = True
         self._waiting.add(request)
         self.held_bytes += request.size
-        if request.block_bytes:
-            request.memory = self._allocate_blocks(request.size, request.block_bytes)
         self._flying += 1
         self._shared.orders.put(request)
         if len(self._threads) < min(self._connections, self._flying):
             thread = threading.Thread(target=self._shared.serve, name="fetch", daemon=True)
             self._threads.append(thread)
             thread.start()
-
-    def _allocate_blocks(self, size: int, block_bytes: int) -> Sequence[memoryview]:
-        """Return blocks for the bytes of a request. Only blocks of `BLOCK_BYTES` count towards the budget when unused.
-
-        Blocks of other sizes serve other uses, too (see `MEMORY`).
-        """
-        return [
-            memoryview(
-                self._blocks.array(length, BLOCK_BYTES)
-                if block_bytes == BLOCK_BYTES
-                else MEMORY.array(block_bytes)[:length]
-            )
-            for length in (min(size - position, block_bytes) for position in range(0, size, block_bytes))
-        ]

@@ -42,6 +42,16 @@ def test_a_new_block_takes_the_place_of_unused_ones_of_another_size() -> None:
     assert len(large) + memory.unused_bytes == 40 * MIB
 
 
+def test_a_large_block_is_released_only_for_as_many_small_ones() -> None:
+    memory = KeptMemory()
+    arrays = [memory.array(20 * MIB) for _ in range(2)]
+    arrays.clear()
+    arrays += [memory.array(MIB) for _ in range(19)]
+    assert memory.unused_bytes == 40 * MIB
+    arrays.append(memory.array(MIB))
+    assert memory.unused_bytes == 20 * MIB
+
+
 def test_memory_in_use_when_all_is_released_is_not_kept() -> None:
     memory = KeptMemory()
     used, unused = memory.array(MIB), memory.array(MIB)

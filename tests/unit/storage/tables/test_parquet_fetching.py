@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scoreline.storage import reused_memory, scratch_files
+from scoreline.storage import kept_memory, scratch_files
 from scoreline.storage.errors import InputChanged, StoreUnavailable
 from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.objects.base import StoredObject
@@ -435,26 +435,6 @@ def test_bytes_that_nobody_took_are_released_at_once() -> None:
     assert [request.data for request in planned] == [None, None, None]
 
 
-def test_memory_into_which_nothing_was_fetched_is_released_at_once() -> None:
-    begun, late = threading.Event(), threading.Event()
-
-    def get(start: int, buffers: Sequence[memoryview]) -> None:
-        begun.set()
-        assert late.wait(HANG_S)
-
-    planned = requests(3, BLOCK_BYTES)
-    for request in planned:
-        request.block_bytes = BLOCK_BYTES
-    fetcher = Fetcher(get, 9 * BLOCK_BYTES, planned, connections=1)
-    fetcher.fetch_until(5)
-    assert begun.wait(HANG_S)
-    assert all(request.memory for request in planned[1:])
-    fetcher.close()
-    assert not any(request.memory for request in planned)
-    late.set()
-    wait_until(lambda: not count_of_threads("fetch"), "the thread to end")
-
-
 class Paged:
     """A file with two chunks of 3 MiB, which are read page by page with a budget of 2 MiB."""
 
@@ -499,7 +479,8 @@ def mapped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(size)
         return own_memory(size)
 
-    monkeypatch.setattr(reused_memory, "own_memory", map_memory)
+    MEMORY.release()
+    monkeypatch.setattr(kept_memory, "own_memory", map_memory)
     return found
 
 
@@ -536,35 +517,18 @@ def test_a_block_is_released_at_the_next_read(tmp_path: Path) -> None:
     paged.close()
 
 
-def test_unused_memory_counts_towards_the_budget() -> None:
-    planned = requests(6, BLOCK_BYTES)
-    for request in planned:
-        request.block_bytes = BLOCK_BYTES
-    fetcher = Fetcher(lambda _, __: None, 4 * BLOCK_BYTES, planned)
-    unused = fetcher._blocks.blocks
-    fetcher.fetch_until(4)
-    for request in planned[:3]:
-        fetcher.take(request)
-    wait_until(lambda: len(unused) == 3, "the memory to be unused")
-    fetcher.release(3 * BLOCK_BYTES)
-    assert len(unused) == 3
-    fetcher.limit(2 * BLOCK_BYTES)
-    assert len(unused) == 1
-    # And there is none after the last request
-    fetcher.fetch_until(5)
-    assert not unused
-    fetcher.take(planned[4])
-    wait_until(lambda: len(unused) == 1, "the memory to be unused")
-    fetcher.release(BLOCK_BYTES)
-    assert len(unused) == 1
-    fetcher.fetch_until(6)
-    assert not unused
-    fetcher.limit(4 * BLOCK_BYTES)
-    assert fetcher.take(planned[3])
-    wait_until(lambda: len(unused) == 1, "the memory to be unused")
-    fetcher.release(BLOCK_BYTES)
-    assert not unused
-    fetcher.close()
+def test_blocks_of_one_fetcher_serve_the_next_one(mapped: list[int]) -> None:
+    for _ in range(2):
+        planned = requests(6, 2 * BLOCK_BYTES)
+        for request in planned:
+            request.block_bytes = BLOCK_BYTES
+        fetcher = Fetcher(lambda _, __: None, sum(request.size for request in planned), planned)
+        fetcher.fetch_until(6)
+        taken = [fetcher.take(request) for request in planned]
+        fetcher.close()
+        wait_until(lambda: not count_of_threads("fetch"), "the threads to end")
+        taken.clear()
+    assert mapped == [BLOCK_BYTES] * 12
 
 
 # Wide row groups
