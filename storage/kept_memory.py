@@ -66,6 +66,7 @@ class KeptMemory:
 
         Its memory is used again only when neither the array nor a view of it is left.
         """
+        releases = self._releases  # as of now, because the watcher may end before this method does
         self._arrays += 1
         watcher = self._watcher
         if watcher is None or not watcher.is_alive():  # a forked process does not have its parent's threads
@@ -73,7 +74,7 @@ class KeptMemory:
             watcher.start()
         block = self._take(_block_bytes(size))
         memory = np.frombuffer(block, np.uint8, size)
-        weakref.finalize(memory, self._keep, block, self._releases).atexit = False
+        weakref.finalize(memory, self._keep, block, releases).atexit = False
         return memory
 
     def release(self) -> None:

@@ -54,11 +54,6 @@ class ReusedMemory:
         self._releases += 1
         self.blocks.clear()
 
-    def shrink(self, most_blocks: int) -> None:
-        """Release unused blocks until at most `most_blocks` are left."""
-        while len(self.blocks) > most_blocks:
-            self.blocks.pop()
-
     def _keep(self, block: mmap.mmap, releases: int) -> None:
         """Keep a block that is now unused, unless `release` was called meanwhile or enough blocks are kept."""
         has_room = self._most_blocks is None or len(self.blocks) < self._most_blocks

@@ -119,7 +119,7 @@ def _try_words(engine: Engine, job: Job, bundle: Bundle, made: Draft, resolved: 
 
 def _sample_words(engine: Engine, job: Job, made: Draft, mixed: Collection[str]) -> pa.RecordBatch | None:
     """Return some rows with a word in one of the `mixed` columns; None if the sampled parts have no such rows."""
-    for rows in _first_batches(engine, job, made):
+    for rows in _first_batches(engine, job, made, head=BATCH_ROWS):
         with_words = rows_with_words(rows.batch, mixed, SAMPLE_ROWS)
         if len(with_words):
             return rows.batch.take(with_words)
@@ -282,8 +282,12 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.R
 
     Rows that cannot be scored are often next to each other. Therefore the position within the rows doubles with each
     sample.
+
+    The first rows that are read are `TRIAL_ROWS`, because nothing needs more of them if they can be scored. If the job
+    carries scores over, they are as many as those of a part's batch, because scores could differ in a batch of another
+    size.
     """
-    for rows in _first_batches(engine, job, made):
+    for rows in _first_batches(engine, job, made, head=BATCH_ROWS if job.spec.only_changed else TRIAL_ROWS):
         malformed = rows.malformed
         start = 0
         while start < rows.batch.num_rows or malformed:
@@ -293,15 +297,18 @@ def _samples(engine: Engine, job: Job, made: Draft) -> Iterator[tuple[Rows, pa.R
             start, malformed = max(SAMPLE_ROWS, 2 * start), ()
 
 
-def _first_batches(engine: Engine, job: Job, made: Draft) -> Iterator[Rows]:
+def _first_batches(engine: Engine, job: Job, made: Draft, head: int) -> Iterator[Rows]:
     """Yield the first batches of several parts, evenly spaced from the first part to the last.
 
-    The first batch of a part has at most `TRIAL_ROWS` rows, because nothing needs more of them if they can be scored,
-    and all batches of a part together have at most `BATCH_ROWS`. If the job carries scores over, the first batch is as
-    large as those of its parts, because scores could differ in a batch of another size.
+    All batches of a part together have at most `BATCH_ROWS` rows.
+
+    Parameters
+    ----------
+    head : int
+        Maximum number of rows of the first batch of each part.
     """
     batch_rows = engine.batch_size(made.columns).rows_to_read
-    head = batch_rows if job.spec.only_changed else min(TRIAL_ROWS, batch_rows)
+    head = min(head, batch_rows)
     files = [item.file for item in made.surveyed]
     by_rows = {(file.bucket, file.key) for file in files if any(span.by_rows for span in file.spans[:1])}
     for part in evenly_spaced(made.parts, SAMPLED_PARTS):

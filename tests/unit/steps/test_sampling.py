@@ -17,7 +17,7 @@ from scoreline.tasks.steps.sampling import SAMPLE_ROWS, TRIAL_ROWS
 ROWS = 5 * BATCH_ROWS
 
 
-def tried(batch_rows: int, *, rows: int = ROWS, only_changed: bool = False, by_rows: bool = True) -> list[range]:
+def tried(batch_rows: int, *, rows: int = ROWS, head: int = sampling.TRIAL_ROWS, by_rows: bool = True) -> list[range]:
     """Return, batch by batch, the rows of a part that the planner samples if no row can be scored."""
 
     def read_slice(piece: Slice, columns: object, options: object, size: int) -> Any:
@@ -38,8 +38,8 @@ def tried(batch_rows: int, *, rows: int = ROWS, only_changed: bool = False, by_r
         parts=(Part(slices=(piece,)),),
         surveyed=[SimpleNamespace(file=SimpleNamespace(bucket="b", key="a", spans=[span]))],
     )
-    job: Any = SimpleNamespace(spec=SimpleNamespace(read=None, only_changed=only_changed))
-    found = [batch.numbers for batch in sampling._first_batches(engine, job, made)]
+    job: Any = SimpleNamespace(spec=SimpleNamespace(read=None))
+    found = [batch.numbers for batch in sampling._first_batches(engine, job, made, head)]
     return [range(int(numbers[0]), int(numbers[-1]) + 1) for numbers in found]
 
 
@@ -57,8 +57,24 @@ def test_a_part_with_fewer_rows_is_tried_whole() -> None:
     assert [row for batch in tried(BATCH_ROWS, rows=10_000) for row in batch] == list(range(10_000))
 
 
-def test_scores_that_may_be_carried_over_are_tried_in_a_batch_as_large_as_those_of_the_parts() -> None:
-    assert tried(BATCH_ROWS, only_changed=True) == [range(BATCH_ROWS)]
+def test_the_first_batch_can_be_as_large_as_those_of_the_parts() -> None:
+    assert tried(BATCH_ROWS, head=BATCH_ROWS) == [range(BATCH_ROWS)]
+
+
+@pytest.mark.parametrize(("only_changed", "first"), [(False, sampling.TRIAL_ROWS), (True, BATCH_ROWS)])
+def test_scores_that_may_be_carried_over_are_tried_in_a_batch_as_large_as_those_of_the_parts(
+    monkeypatch: pytest.MonkeyPatch, only_changed: bool, first: int
+) -> None:
+    heads: list[int] = []
+
+    def first_batches(engine: object, job: object, made: object, head: int) -> list[Rows]:
+        heads.append(head)
+        return []
+
+    monkeypatch.setattr(sampling, "_first_batches", first_batches)
+    job: Any = SimpleNamespace(spec=SimpleNamespace(only_changed=only_changed))
+    assert not [*sampling._samples(None, job, None)]  # type: ignore[arg-type]
+    assert heads == [first]
 
 
 @pytest.mark.parametrize("position", [0, SAMPLE_ROWS, TRIAL_ROWS // 2])

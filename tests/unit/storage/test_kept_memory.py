@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import warnings
@@ -9,6 +10,7 @@ import warnings
 import pytest
 
 from scoreline.storage.kept_memory import KeptMemory
+from scoreline.storage.process_memory import own_memory
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
@@ -69,6 +71,18 @@ def test_unused_memory_is_released_after_some_time() -> None:
     # And once more, after it was used again
     memory.array(MIB)
     wait_until(lambda: not memory.unused_bytes and memory._watcher is None, "the memory to be released")
+
+
+def test_memory_is_not_kept_if_it_was_released_while_an_array_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = KeptMemory(kept_s=0)
+
+    def take(size: int) -> mmap.mmap:
+        wait_until(lambda: memory._watcher is None, "all unused memory to be released")
+        return own_memory(size)
+
+    monkeypatch.setattr(memory, "_take", take)
+    memory.array(MIB)
+    assert not memory.unused_bytes
 
 
 def test_a_forked_process_releases_unused_memory_too() -> None:
