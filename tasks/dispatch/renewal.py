@@ -65,12 +65,12 @@ class _Renewer:
 
     def add(self, lease: HeldLease) -> None:
         with self._lock:
+            if self._thread is None or not self._thread.is_alive():  # the system may have refused a thread before
+                self._thread = threading.Thread(target=self._run, daemon=True, name="renew")
+                self._thread.start()
             self._leases.append(lease)
             is_first = lease.due_s < self._wakes_s
             self._wakes_s = min(self._wakes_s, lease.due_s)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True, name="renew")
-                self._thread.start()
         if is_first:
             self._wake.set()
 

@@ -11,6 +11,7 @@ import pytest
 
 from scoreline.storage.errors import LedgerUnavailable, ProcessDied
 from scoreline.storage.ledger.memory_ledger import MemoryLedger
+from scoreline.tasks.dispatch import renewal
 from scoreline.tasks.dispatch.dispatcher import Dispatcher
 from scoreline.tasks.dispatch.leases import STEP_ATTEMPTS, describe_deaths, hold_step, keep_renewed, object_notes
 from tests.support.waiting import wait_until
@@ -74,6 +75,25 @@ def test_a_block_ends_after_the_renewal_that_is_under_way_and_is_the_last() -> N
     with keep_renewed(lambda: later.append(0), 0.002):
         wait_until(lambda: len(later) >= 3, "three renewals")
     assert ends == ["renewal", "block"]
+
+
+def test_leases_are_renewed_after_a_thread_could_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    renewer = renewal._Renewer()
+    monkeypatch.setattr(renewal, "_renewer", renewer)
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    unheld, held = list[float](), list[float]()
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError), keep_renewed(lambda: unheld.append(0), 0.001):
+            pass
+    with keep_renewed(lambda: held.append(0), 0.002):
+        assert renewer._thread is not None
+        assert renewer._thread.is_alive()
+        wait_until(lambda: len(held) >= 3, "three renewals")
+    assert not unheld
 
 
 def test_a_lease_that_has_ended_keeps_nothing_in_memory() -> None:
