@@ -85,6 +85,7 @@ class Contest:
 
     def job(self) -> Run:
         """Score with a job, and return its elapsed time, CPU time, parts, memory, and seconds by timing."""
+        self._stand.rest()
         pool = self._stand.pool()
         for process in pool:
             forget_peak(process.pid)

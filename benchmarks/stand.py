@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from scoreline.storage.objects.base import exists
 from scoreline.tasks.client import Client
 from scoreline.tasks.job.documents import Status, read_job
 from scoreline.worker.dev.stack import Stack
+from scoreline.worker.dev.strict import SECONDS_BETWEEN_WRITES
 
 WARM_ROWS = 1_000
 _WARM_PARTS = 8
@@ -63,6 +65,8 @@ class Stand:
         self._processes = processes
         self._directory = directory
         self._settings = settings
+        self._ended = -math.inf
+        """Time at which the last job ended, by `time.monotonic`."""
         self.planned_s = 0.0
         """Seconds from submit to the plan of the last job; 0 if the plan was not seen before the outcome."""
         self.distant: SlowStore | None = None
@@ -121,6 +125,15 @@ class Stand:
         pq.write_table(table, sink, row_group_size=row_group_size)
         self.store.put(key, sink.getvalue())
 
+    def rest(self) -> None:
+        """Wait until another job can write ``latest.json`` of the same output at once.
+
+        Like R2, the embedded S3 server takes one write a second for each key. A job that ended less than a second after
+        another one would wait, which no job of an application does.
+        """
+        if not self._directory:
+            time.sleep(max(0.0, self._ended + SECONDS_BETWEEN_WRITES - time.monotonic()))
+
     def score(self, name: str, prefix: str, *, expected: str = "succeeded", **options: Any) -> Status:
         """Score objects, and wait for the outcome. Raise `RuntimeError` if the job does not end as expected."""
         begun, self.planned_s = time.perf_counter(), 0.0
@@ -132,6 +145,7 @@ class Stand:
                 self.planned_s = self.planned_s or time.perf_counter() - begun
                 time.sleep(_LEDGER_POLL_S)
             time.sleep(_POLL_S[self._directory])
+        self._ended = time.monotonic()
         last = self.client.status(job.job_id)
         if last.state != expected or last.seconds is None:
             raise RuntimeError(f"{job.job_id}: {last.state} {last.error}")

@@ -29,6 +29,7 @@ def start(folder: Path, *, directory: bool = True) -> Iterator[Prepare]:
 
             def work(files: list[Path], out: Path) -> dict[str, object]:
                 del files
+                stand.rest()
                 before, begun = stand.server_cpu(), time.perf_counter()
                 done = stand.score(name, f"in/{name}/", features=columns(name)[1:])
                 took = time.perf_counter() - begun
