@@ -25,7 +25,7 @@ from scoreline.tasks.scoring.features import Rejection
 from scoreline.tasks.scoring.rejected_rows import RejectedRows
 from scoreline.tasks.steps.challenger_limits import ExtraUnreadable
 from scoreline.tasks.steps.engine import Engine
-from scoreline.tasks.steps.object_runs import Run, runs_of
+from scoreline.tasks.steps.object_rows import ObjectRows, rows_of_objects
 
 AHEAD_BYTES = 16 << 20
 """Maximum size of the small objects that are fetched, but not decoded yet."""
@@ -102,13 +102,13 @@ def read_part(
     UnreadableInput, InputChanged
         The same errors as in `Engine.read_slice`.
     """
-    filled: list[Run] = []
+    filled: list[ObjectRows] = []
     count = taken = 0
     with contextlib.closing(_read_slices(engine, part.slices, columns, options, size)) as found:
-        for run in found:
+        for item in found:
             if gone:
                 return
-            left: Run | None = run
+            left: ObjectRows | None = item
             while left is not None:
                 full = count + left.counts[0] > size.rows or taken + left.sizes[0] > size.limit_bytes
                 if left.sizes[0] * _LARGE_SHARE >= size.limit_bytes and filled and filled[-1].uris[-1] == left.uris[0]:
@@ -119,14 +119,14 @@ def read_part(
                 first, left = left.cut(size.rows - count, size.limit_bytes - taken)
                 filled.append(first)
                 count, taken = count + sum(first.counts), taken + sum(first.sizes)
-            del run, first
+            del item, first
     if filled:
         yield from _join(filled)
 
 
 def _read_slices(
     engine: Engine, slices: Sequence[Slice], columns: Columns, options: ReadOptions, size: BatchSize
-) -> Generator[Run]:
+) -> Generator[ObjectRows]:
     """Yield the rows of slices."""
     most_together = 0 if columns.folders else size.rows_to_read  # the names of folders become columns, object by object
     with contextlib.closing(_open(engine, slices, most_together)) as objects:
@@ -134,7 +134,7 @@ def _read_slices(
             if pieces[0].uri == pieces[-1].uri:
                 yield from _read_object(engine, pieces, source, columns, options, size)
             elif (batch := _read_together(engine, pieces, source, columns, options, size)) is not None:
-                yield from runs_of([(piece.uri, piece.rows) for piece in pieces], batch, size)
+                yield from rows_of_objects([(piece.uri, piece.rows) for piece in pieces], batch, size)
             else:
                 for piece, own in _apart(engine, pieces, source):
                     yield from _read_object(engine, [piece], own, columns, options, size)
@@ -142,12 +142,12 @@ def _read_slices(
 
 def _read_object(
     engine: Engine, pieces: Sequence[Slice], source: Pinned, columns: Columns, options: ReadOptions, size: BatchSize
-) -> Iterator[Run]:
+) -> Iterator[ObjectRows]:
     """Yield the rows of the slices of an object."""
     for piece in pieces:
         for rows in engine.read_slice(piece, columns, options, size.rows_to_read, source):
             for some, row_bytes in size.split(rows):
-                yield Run.of(source.uri, some, row_bytes)
+                yield ObjectRows.of(source.uri, some, row_bytes)
 
 
 def _read_together(
@@ -271,28 +271,28 @@ class _Categories:
 _CATEGORIES = _Categories()
 
 
-def _join(filled: list[Run]) -> Iterator[Batch]:
-    """Yield one batch with all rows, or one batch per run if Arrow cannot concatenate a column. Empty the list.
+def _join(filled: list[ObjectRows]) -> Iterator[Batch]:
+    """Yield one batch with all rows, or one batch per item if Arrow cannot concatenate a column. Empty the list.
 
     Rows that follow each other in one object become one piece, because each piece with rejected rows has a cost.
     """
-    runs, batches = filled.copy(), [run.rows.batch for run in filled]
+    items, batches = filled.copy(), [item.rows.batch for item in filled]
     filled.clear()
     try:
         joined = pa.concat_batches(batches) if len(batches) > 1 else batches[0]
     except (pa.ArrowException, NotImplementedError):
-        for run in runs:
-            yield from _join([run])
+        for item in items:
+            yield from _join([item])
         return
     del batches
     pieces: list[Piece] = []
     start = 0
-    for uri, group in groupby((item for run in runs for item in run.objects()), key=lambda item: item[0]):
+    for uri, group in groupby((piece for item in items for piece in item.objects()), key=lambda piece: piece[0]):
         of_object = list(group)
         numbers = np.concatenate([numbers for _, numbers, _ in of_object]) if len(of_object) > 1 else of_object[0][1]
         malformed = tuple(row for *_, malformed in of_object for row in malformed)
         pieces.append(Piece(uri=uri, start=start, numbers=numbers, malformed=malformed))
         start = pieces[-1].stop
         del of_object
-    runs.clear()
+    items.clear()
     yield Batch(rows=joined, pieces=tuple(pieces))

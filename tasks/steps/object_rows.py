@@ -14,7 +14,7 @@ from scoreline.tasks.scoring.batch_size import BatchSize
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ObjectRows:
     """Rows of one object, or all rows of several objects."""
 
     uris: Sequence[str]
@@ -26,14 +26,14 @@ class Run:
     """Number of bytes that the rows of each object take while they are scored."""
 
     @classmethod
-    def of(cls, uri: str, rows: Rows, size: int) -> Run:
+    def of(cls, uri: str, rows: Rows, size: int) -> ObjectRows:
         """Return rows of one object, which take `size` bytes."""
         return cls(uris=(uri,), counts=(rows.batch.num_rows + len(rows.malformed),), rows=rows, sizes=(size,))
 
-    def cut(self, most_rows: int, most_bytes: int) -> tuple[Run, Run | None]:
-        """Divide the run after the last object within the limits. The first object is never divided.
+    def cut(self, most_rows: int, most_bytes: int) -> tuple[ObjectRows, ObjectRows | None]:
+        """Divide the rows after the last object within the limits. The first object is never divided.
 
-        The second run is None if the limits are not exceeded.
+        The second part is None if the limits are not exceeded.
         """
         rows, size = self.counts[0], self.sizes[0]
         for number in range(1, len(self.uris)):
@@ -50,9 +50,9 @@ class Run:
         for uri, count in zip(self.uris, self.counts, strict=True):
             yield uri, np.arange(count, dtype=np.int64), ()
 
-    def _between(self, start: int, stop: int) -> Run:
+    def _between(self, start: int, stop: int) -> ObjectRows:
         first, count = sum(self.counts[:start]), sum(self.counts[start:stop])
-        return Run(
+        return ObjectRows(
             uris=self.uris[start:stop],
             counts=self.counts[start:stop],
             rows=_whole(self.rows.batch.slice(first, count)),
@@ -60,8 +60,8 @@ class Run:
         )
 
 
-def runs_of(objects: Sequence[tuple[str, int]], batch: pa.RecordBatch, size: BatchSize) -> Iterator[Run]:
-    """Yield the rows of several objects as one run, or as one for each object if they take too much memory together.
+def rows_of_objects(objects: Sequence[tuple[str, int]], batch: pa.RecordBatch, size: BatchSize) -> Iterator[ObjectRows]:
+    """Yield the rows of several objects together, or those of each object if they would take too much memory.
 
     They are also divided if rows take different numbers of bytes, because the size of each object is then measured.
 
@@ -75,12 +75,12 @@ def runs_of(objects: Sequence[tuple[str, int]], batch: pa.RecordBatch, size: Bat
     row_bytes = size.row_bytes(batch.schema)
     if row_bytes is not None and batch.num_rows * row_bytes <= size.limit_bytes:
         uris, counts = zip(*objects, strict=True)
-        yield Run(uris=uris, counts=counts, rows=_whole(batch), sizes=[count * row_bytes for count in counts])
+        yield ObjectRows(uris=uris, counts=counts, rows=_whole(batch), sizes=[count * row_bytes for count in counts])
         return
     first = 0
     for uri, count in objects:
         for rows, taken in size.split(_whole(batch.slice(first, count))):
-            yield Run.of(uri, rows, taken)
+            yield ObjectRows.of(uri, rows, taken)
         first += count
 
 
