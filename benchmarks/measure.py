@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from scoreline.tasks.quality.results.whole_file import whole_file
+
 
 def in_fresh_process(module: str, environ: Mapping[str, str], *arguments: str) -> dict[str, Any]:
     """Run ``python -m module arguments...`` and return the JSON of its last line."""
@@ -101,9 +103,8 @@ def shown(values: Sequence[float]) -> str:
 def write_whole(file: Path, text: str) -> None:
     """Replace a file with a new text. If the process is killed meanwhile, the file still has its old text."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
-    new.write_text(text)
-    new.replace(file)
+    with whole_file(file) as temporary:
+        temporary.write_text(text)
 
 
 def positive(text: str) -> int:

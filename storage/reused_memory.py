@@ -23,7 +23,7 @@ class ReusedMemory:
     """
 
     def __init__(self, most_blocks: int | None = None) -> None:
-        self.blocks: list[mmap.mmap] = []
+        self._blocks: list[mmap.mmap] = []
         """The unused blocks."""
         self._most_blocks = most_blocks
         self._releases = 0
@@ -37,7 +37,7 @@ class ReusedMemory:
             The size of the new block that is allocated if the next unused block is too small.
         """
         try:
-            block = self.blocks.pop()
+            block = self._blocks.pop()
         except IndexError:
             block = None
         if block is None or len(block) < size:
@@ -52,10 +52,10 @@ class ReusedMemory:
         Blocks in use are released as soon as they become unused.
         """
         self._releases += 1
-        self.blocks.clear()
+        self._blocks.clear()
 
     def _keep(self, block: mmap.mmap, releases: int) -> None:
         """Keep a block that is now unused, unless `release` was called meanwhile or enough blocks are kept."""
-        has_room = self._most_blocks is None or len(self.blocks) < self._most_blocks
+        has_room = self._most_blocks is None or len(self._blocks) < self._most_blocks
         if has_room and releases == self._releases:
-            self.blocks.append(block)
+            self._blocks.append(block)

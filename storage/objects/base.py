@@ -207,7 +207,7 @@ class KeepsFiles(Protocol):
         ...
 
     def etag_of(self, stat: os.stat_result) -> str:
-        """Return the ETag of the object that an open file has, as long as nobody writes to the file."""
+        """Return the ETag of the object in an open file. If the file is written to, the ETag changes."""
         ...
 
 

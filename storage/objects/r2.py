@@ -301,12 +301,8 @@ class R2Store:
         for page in self._pages(Prefix=prefix):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # web consoles create objects with such keys to show folders
-                    yield ObjectInfo(
-                        key=item["Key"],
-                        size=item["Size"],
-                        etag=item["ETag"].strip('"'),
-                        modified=item["LastModified"].timestamp(),
-                    )
+                    modified = item["LastModified"].timestamp()
+                    yield _info(item["Key"], item["Size"], item["ETag"], modified=modified)
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders below `prefix` (see `ObjectStore.folders`)."""
@@ -528,5 +524,7 @@ def _shorten(key: str) -> str:
     return key if len(key) <= 80 else f"{key[:80]}…"
 
 
-def _info(key: str, size: int, etag: str, metadata: Mapping[str, str] | None) -> ObjectInfo:
-    return ObjectInfo(key=key, size=size, etag=etag.strip('"'), metadata=dict(metadata or {}))
+def _info(
+    key: str, size: int, etag: str, metadata: Mapping[str, str] | None = None, modified: float = 0.0
+) -> ObjectInfo:
+    return ObjectInfo(key=key, size=size, etag=etag.strip('"'), metadata=dict(metadata or {}), modified=modified)

@@ -71,7 +71,7 @@ def _instead(data: bytes) -> Callable[[dict[str, Any]], Any] | None:
         return None
     try:
         from scoreline.tasks.quality.profiles.number_counts import in_arrays
-    except ModuleNotFoundError:  # who makes a report need not have the packages of a worker
+    except ModuleNotFoundError:  # a report can be made without the packages of a worker
         return None
     return in_arrays
 
@@ -112,7 +112,7 @@ def _decoded_large(uri: str, data: bytes, decode: Callable[[], Profile]) -> Prof
 def _unpacked_or_decoded(name: tuple[str, bytes], decode: Callable[[], Profile]) -> Profile:
     try:
         from scoreline.tasks.quality.profiles.footers import pack, unpack
-    except ModuleNotFoundError:  # who makes a report need not have the packages of a worker
+    except ModuleNotFoundError:  # a report can be made without the packages of a worker
         return decode()
     if (known := _recalled(_packed, name)) is not None:
         return unpack(known)

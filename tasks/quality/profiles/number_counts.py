@@ -157,7 +157,7 @@ def in_arrays(raw: dict[str, Any]) -> Any:
     try:
         found = Histogram.from_json(raw)
         return replace(found, counts=ArrayCounts(*arrays_of(found.counts)))
-    except (ValueError, TypeError, LookupError, OverflowError):  # who reads the profile says what is wrong
+    except (ValueError, TypeError, LookupError, OverflowError):  # reading the profile explains what is wrong
         return raw
 
 
