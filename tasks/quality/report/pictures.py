@@ -275,7 +275,7 @@ def _edges(both: list[_Series], even: bool) -> tuple[Scale, list[float]]:
     far_apart = max(medians) > _LOG_RATIO * min(medians) or to > _LOG_TAIL * min(medians)
     if low > 0 and high > 1 and far_apart:  # probabilities are better seen from 0 to 1
         first, last = _clipped(math.log10(low), math.log10(high), math.log10(from_), math.log10(to))
-        edges = [10**edge for edge in _evenly(first, last)]
+        edges = [_power_of_ten(edge) for edge in _evenly(first, last)]
         if first == math.log10(low):
             edges[0] = low
         if last == math.log10(high):
@@ -319,6 +319,14 @@ def _nice(low: float, high: float) -> list[float]:
     if not all(map(math.isfinite, edges)) or any(a >= b for a, b in pairwise(edges)):
         return _evenly(low, high)  # the range is too narrow for its magnitude, or too wide for float64
     return edges
+
+
+def _power_of_ten(exponent: float) -> float:
+    """Return a power of ten, or the largest float if the power is larger because its exponent was rounded."""
+    try:
+        return float(10**exponent)
+    except OverflowError:
+        return _LARGEST
 
 
 def _nice_step(least: float) -> float:
