@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scoreline.storage.errors import UnreadableInput, one_line
@@ -23,6 +22,7 @@ from scoreline.storage.tables.held_rows import Decoder, held_rows, read_rows
 from scoreline.storage.tables.kept_reader import KeptReader
 from scoreline.storage.tables.parquet_alike import AlikeFile, AlikeFiles, parquet_footers, usual_footer
 from scoreline.storage.tables.parquet_chunks import Leaves
+from scoreline.storage.tables.parquet_encoding import Encoding
 from scoreline.storage.tables.parquet_held import open_held, read_held
 from scoreline.storage.tables.parquet_layout import is_joined, may_be_joined
 from scoreline.storage.tables.parquet_opening import open_parquet, refuse_unsound_columns
@@ -30,16 +30,10 @@ from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.shared_rows import SharedRows
 from scoreline.storage.tables.small_objects import held_bytes
 
-COMPRESSION = "zstd"
 GROUP_ROWS = 131_072
 """Number of rows per row group in written files. Query engines process row groups in parallel, and work best with about
 100,000 rows in each (https://duckdb.org/docs/stable/guides/performance/file_formats). A typical part is one row
 group."""
-_SAMPLE_ROWS = 8_192
-_MIN_REPEATS = 4
-"""A column is written with a dictionary if, on average, each value occurs at least this many times in its first rows.
-Other columns are written without a dictionary. For 131,072 rows of ids, names and scores, this choice saves a fifth of
-the space and three quarters of the time."""
 _TABLE_BATCH_ROWS = 524_288
 _NULL_BATCH_ROWS = 65_536
 _SURVEY_LIMITS = {"memory_bytes": 24 << 20, "connections": 4}
@@ -380,12 +374,12 @@ def write(table: pa.Table, metadata: Mapping[str, str], *, group_rows: int | Non
     """
     sink = pa.BufferOutputStream()
     described = table.replace_schema_metadata(dict(metadata))
-    with open_writer(sink, described.schema, repetitive_columns(table)) as out:
+    with open_writer(sink, described.schema, table) as out:
         out.write_table(described, row_group_size=group_rows or GROUP_ROWS)
     return bytes(sink.getvalue())
 
 
-def open_writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq.ParquetWriter:
+def open_writer(sink: Any, schema: pa.Schema, rows: pa.Table) -> pq.ParquetWriter:
     """Open a writer that encodes row groups exactly as `write` does.
 
     Parameters
@@ -394,36 +388,19 @@ def open_writer(sink: Any, schema: pa.Schema, dictionaries: Sequence[str]) -> pq
         Destination of the bytes.
     schema : pyarrow.Schema
         Schema of the table. Its metadata is written to the footer.
-    dictionaries : sequence of str
-        Columns to write with a dictionary (see `repetitive_columns`).
+    rows : pyarrow.Table
+        The first rows of the file, which decide how each column is encoded (see `parquet_encoding`).
     """
+    encoding = Encoding.of(rows)
     return pq.ParquetWriter(
         sink,
         schema,
-        compression=COMPRESSION,
-        use_dictionary=list(dictionaries) or False,
+        compression=encoding.compression,
+        use_dictionary=encoding.dictionaries or False,
         write_statistics=True,
         write_page_index=True,
         write_page_checksum=True,
     )
-
-
-def repetitive_columns(table: pa.Table) -> list[str]:
-    """Return the names of the columns in whose first rows values often repeat."""
-    sample = table.slice(0, _SAMPLE_ROWS)
-    return [name for name in sample.column_names if _repeats(sample.column(name))]
-
-
-def _repeats(column: pa.ChunkedArray) -> bool:
-    if pa.types.is_dictionary(column.type):
-        return True
-    enough = len(column) // _MIN_REPEATS
-    try:  # if a few more rows than may be distinct are all distinct, the others need not be looked at
-        return not len(column) or all(
-            pc.count_distinct(some).as_py() <= enough for some in (column[: enough + 1], column)
-        )
-    except pa.ArrowNotImplementedError:  # lists, structs and the like
-        return False
 
 
 def read_table(source: Pinned) -> pa.Table:

@@ -30,7 +30,7 @@ class _GrowingFile:
     def _write_group(self, rows: pa.Table) -> None:
         rows = rows.replace_schema_metadata(self._schema.metadata)
         if self._out is None:
-            self._out = parquet.open_writer(self._sink, self._schema, parquet.repetitive_columns(rows))
+            self._out = parquet.open_writer(self._sink, self._schema, rows)
         self._out.write_table(rows, row_group_size=max(1, rows.num_rows))
 
     def _end(self, more: Mapping[str, str] | None = None) -> bytes:

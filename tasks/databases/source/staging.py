@@ -179,7 +179,7 @@ class _Files:
 
     def _open(self, group: pa.Table) -> pq.ParquetWriter:
         if self._writer is None:
-            self._writer = parquet.open_writer(self._sink, self._schema, parquet.repetitive_columns(group))
+            self._writer = parquet.open_writer(self._sink, self._schema, group)
         return self._writer
 
     def _close(self) -> None:

@@ -58,6 +58,40 @@ def test_only_columns_that_repeat_values_are_written_with_a_dictionary(results: 
     assert {column.path_in_schema for column in columns if column.has_dictionary_page} == {"a.b", "country", "price"}
 
 
+def codecs(table: pa.Table) -> dict[str, str]:
+    """Return how the columns of a written table are compressed."""
+    group = pq.read_metadata(pa.BufferReader(parquet.write(table, {}))).row_group(0)
+    return {column.path_in_schema: column.compression for column in map(group.column, range(group.num_columns))}
+
+
+def test_numbers_that_compression_cannot_shrink_are_not_compressed() -> None:
+    random = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "id": np.arange(9_000),
+            "key": random.integers(0, 1 << 62, 9_000),
+            "proba": random.random(9_000),
+            "rounded": random.random(9_000).round(3),
+            "name": [f"customer {key}" for key in random.integers(0, 1 << 62, 9_000)],
+            "half": random.random(9_000).astype("float16"),
+        }
+    )
+    found = codecs(table)
+    assert {name for name, codec in found.items() if codec == "UNCOMPRESSED"} == {"key", "proba"}
+    assert set(found.values()) == {"UNCOMPRESSED", "ZSTD"}
+    with_list = table.append_column("list", [[[1, 2]] * 9_000])  # codecs go by column, but a list has another path
+    assert set(codecs(with_list).values()) == {"ZSTD"}
+
+
+def test_what_lies_below_missing_values_does_not_change_the_bytes() -> None:
+    values = np.random.default_rng(0).random(9_000)
+    missing = np.tile([True, False], 4_500)
+    below = [pa.array(np.where(missing, other, values), mask=missing) for other in (0.0, values[::-1])]
+    assert below[0].buffers()[1] != below[1].buffers()[1]
+    assert len({parquet.write(pa.table({"proba": column}), {}) for column in below}) == 1
+    assert codecs(pa.table({"proba": below[0]})) == {"proba": "UNCOMPRESSED"}
+
+
 def test_a_table_without_rows_keeps_its_columns(results: pa.Table) -> None:
     data = parquet.write(results.slice(0, 0), {})
     assert pq.read_schema(pa.BufferReader(data)).equals(results.schema)
