@@ -404,7 +404,8 @@ def _note_pace(engine: Engine, job: Job, parts: PartTotals, count: int) -> None:
     if seconds < _PACE_ALWAYS_S * count and (rows < _PACE_MIN_ROWS * count or seconds < _PACE_MIN_S * count):
         return
     counters = engine.ledger.counters
+    before = counters.paces([job.work, job.scoring_work])
     for what, took in ((job.work, seconds), (job.scoring_work, timings.scoring_alone)):
         if took > 0:
-            pace, before = rows / took, counters.pace(what)
-            counters.note_pace(what, math.sqrt(before * pace) if before else pace)
+            pace, known = rows / took, before.get(what)
+            counters.note_pace(what, math.sqrt(known * pace) if known else pace)

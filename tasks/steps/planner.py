@@ -192,10 +192,8 @@ class Pace:
             processes = ledger.processes()
         except LedgerUnavailable:
             return cls()
-        counters = ledger.counters
-        return cls(
-            rows_per_s=counters.pace(job.work), scored_per_s=counters.pace(job.scoring_work), processes=processes
-        )
+        paces = ledger.counters.paces([job.work, job.scoring_work])
+        return cls(rows_per_s=paces.get(job.work), scored_per_s=paces.get(job.scoring_work), processes=processes)
 
 
 def draft(
