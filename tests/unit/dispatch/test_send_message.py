@@ -31,7 +31,7 @@ def test_a_message_has_only_what_workers_read_and_what_listeners_add() -> None:
         before_task_publish.disconnect(add)
         after_task_publish.disconnect(note)
     with Connection("memory://") as connection, connection.SimpleQueue(queue) as waiting:
-        message = waiting.get(block=False)
+        message: Any = waiting.get(block=False)
         message.ack()
     assert message.payload == [[], {"job_id": "j", "part": 7}, {}]
     assert len(message.headers.pop("id")) == 16
