@@ -144,7 +144,8 @@ class Stand:
             while (progress := self.client.ledger.progress(job.job_id)) is not None and progress.stopped != "closed":
                 self.planned_s = self.planned_s or time.perf_counter() - begun
                 time.sleep(_LEDGER_POLL_S)
-            time.sleep(_POLL_S[self._directory])
+            if progress is None:  # if the ledger is closed, the outcome has been written
+                time.sleep(_POLL_S[self._directory])
         self._ended = time.monotonic()
         last = self.client.status(job.job_id)
         if last.state != expected or last.seconds is None:

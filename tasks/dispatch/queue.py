@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import celery  # fast, because celery and kombu load their modules late
 import kombu
@@ -24,20 +24,6 @@ from scoreline.tasks.dispatch.redis_url import is_redis_url
 CONNECT_TIMEOUT_S = 4
 _LEAST_WAIT_S = 0.1
 """Minimum number of seconds to wait for answers of workers, even after a slow connection."""
-_MAY_MATTER = frozenset({"eta", "expires", "group", "group_index", "retries", "shadow", "stamped_headers", "stamps"})
-"""Headers of Celery that can be left out if they have no value."""
-_UNREAD = _MAY_MATTER | {
-    "argsrepr",
-    "kwargsrepr",
-    "lang",
-    "origin",
-    "parent_id",
-    "replaced_task_nesting",
-    "root_id",
-    "timelimit",
-}
-_UNREAD_PROPERTIES = frozenset({"argsrepr", "correlation_id", "kwargsrepr", "reply_to"})
-"""Message properties that are never read. Celery passes some headers on as properties, too."""
 
 
 class Queue:
@@ -96,15 +82,8 @@ class Queue:
         if not is_redis_url(self._broker_url):
             with self._connected():
                 return
-        try:
-            with self._app.producer_or_acquire() as producer:
-                try:
-                    producer.channel.client.ping()
-                except _errors(producer.connection) as error:
-                    raise OSError(str(error)) from error
-                _close_idle(producer)
-        except _unreachable() as error:
-            raise QueueUnavailable(f"cannot reach the broker at {self._address}: {error}") from error
+        with _producer(self._app, self._address) as producer:
+            producer.channel.client.ping()
 
     def backlog(self) -> Backlog:
         """Return the number of waiting messages; raises `QueueUnavailable`."""
@@ -247,47 +226,42 @@ def broker_settings(broker_url: str, tls: Mapping[str, Any] | None, *, redis: di
 def send_message(
     app: celery.Celery, name: str, kwargs: dict[str, Any], *, queue: str, address: str, retry: bool = True
 ) -> None:
-    """Put a message into the queue; raises `QueueUnavailable` if the broker does not accept it."""
+    """Put a message into the queue; raises `QueueUnavailable` if the broker does not accept it.
+
+    The message contains what workers read, and is less than half as long as one of `Celery.send_task`, because in a
+    small Redis, the queue takes most of the memory. Making it takes half of the CPU time.
+    """
+    from celery.signals import after_task_publish, before_task_publish  # importing them would slow down `--help`
+
+    headers = {"task": name, "id": secrets.token_hex(8), "ignore_result": True}
+    if context := trace_context.current():
+        headers["traceparent"] = context
+    described = {"body": ((), kwargs, {}), "headers": headers, "exchange": "", "routing_key": queue}
+    with _producer(app, address) as producer:
+        before_task_publish.send(sender=name, properties={}, **described)
+        producer.publish(
+            **described,
+            serializer="json",
+            delivery_mode=kombu.Exchange.PERSISTENT_DELIVERY_MODE,
+            declare=[app.amqp.queues[queue]],
+            retry=retry,
+            retry_policy=app.conf.task_publish_retry_policy,
+        )
+        after_task_publish.send(sender=name, **described)
+
+
+@contextlib.contextmanager
+def _producer(app: celery.Celery, address: str) -> Iterator[Any]:
+    """Yield a producer, and raise `QueueUnavailable` if the broker refuses what the block sends."""
     try:
         with app.producer_or_acquire() as producer:
-            app.send_task(
-                name,
-                kwargs=kwargs,
-                task_id=secrets.token_hex(8),
-                queue=queue,
-                headers={"traceparent": context} if (context := trace_context.current()) else None,
-                producer=cast(Any, _Terse(producer)),
-                retry=retry,
-                ignore_result=True,
-                argsrepr="",  # otherwise Celery would format the arguments as text, which `_Terse` removes
-                kwargsrepr="",
-            )
+            try:
+                yield producer
+            except _errors(producer.connection) as error:
+                raise OSError(str(error)) from error
             _close_idle(producer)
     except _unreachable() as error:
         raise QueueUnavailable(f"cannot reach the broker at {address}: {error}") from error
-
-
-class _Terse:
-    """A producer that removes from messages what no worker reads, so that messages are less than half as long.
-
-    In a small Redis, the queue takes most of the memory. Headers that a worker may read, such as the context of a
-    trace, stay in the message.
-    """
-
-    def __init__(self, producer: Any) -> None:
-        self._producer = producer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._producer, name)
-
-    def publish(self, body: Any, *, headers: Mapping[str, Any], **options: Any) -> Any:
-        args, kwargs, embedded = body
-        short = {
-            name: value for name, value in headers.items() if name not in _UNREAD or (value and name in _MAY_MATTER)
-        }
-        options = {name: value for name, value in options.items() if name not in _UNREAD_PROPERTIES}
-        embedded = {name: value for name, value in embedded.items() if value}
-        return self._producer.publish((args, kwargs, embedded), headers=short, **options)
 
 
 def _close_idle(producer: Any) -> None:

@@ -160,17 +160,13 @@ def _put_off(dispatcher: Dispatcher, job_id: str) -> None:
     dispatcher.ledger.watchlist.put_off(job_id, LIST_EVERY * dispatcher.reconcile_s)
 
 
-def reconcile_job(
-    dispatcher: Dispatcher, job_id: str, *, queue_is_long: bool = False, documents: Documents | None = None
-) -> str:
+def reconcile_job(dispatcher: Dispatcher, job_id: str, *, queue_is_long: bool = False) -> str:
     """Take the next step of a job. Any number of processes may call this at any time.
 
     Parameters
     ----------
     queue_is_long : bool
         See `Ledger.dispatch`.
-    documents : Documents, optional
-        The documents of the job, if this process has just written the plan.
 
     Returns
     -------
@@ -180,11 +176,20 @@ def reconcile_job(
     if clean_up_if_ended(dispatcher, job_id):
         return "ended"
     try:
-        documents = documents or dispatcher.documents(job_id, fresh=True)
+        documents = dispatcher.documents(job_id, fresh=True)
     except ObjectNotFound:
         if fail_if_late(dispatcher, read_job(dispatcher.buckets.main, job_id)):
             return "ended"
         return "planning" if send_step(dispatcher, "plan", job_id) else "waiting"
+    return dispatch_due(dispatcher, documents, queue_is_long=queue_is_long)
+
+
+def dispatch_due(dispatcher: Dispatcher, documents: Documents, *, queue_is_long: bool = False) -> str:
+    """Dispatch the parts of a planned job that are due, or the finalizer. If the ledger is lost, it is rebuilt first.
+
+    The parameters and the answer are those of `reconcile_job`, which first checks whether the job has ended.
+    """
+    job_id = documents.job.spec.job_id
     due = _due(dispatcher, job_id, documents, queue_is_long)
     for _ in range(_MOST_REBUILDS):  # Redis may be emptied again while the ledger is rebuilt
         if due is not None and due.stopped != "closed":
@@ -249,6 +254,7 @@ def open_ledger(
     documents: Documents,
     recovered: Recovered | None = None,
     planning: Requests | None = None,
+    run: Run | None = None,
 ) -> None:
     """Open a job's ledger, unless it is already open. The ledger starts with the parts in `recovered`.
 
@@ -256,9 +262,11 @@ def open_ledger(
     ----------
     planning : Requests, optional
         The requests that planning took.
+    run : Run, optional
+        The run of the job, if it was just read.
     """
     job_id, plan = documents.job.spec.job_id, documents.plan
-    run, _ = read_run(dispatcher.buckets.main, job_id)
+    run = run or read_run(dispatcher.buckets.main, job_id)[0]
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
     since = time.time() if run.number > 1 else None
     work = Workload.of(documents.job, plan.rows, since, planning, run.deadline_of(documents.job)).text

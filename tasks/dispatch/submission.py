@@ -159,9 +159,9 @@ class Submission:
         labels: Mapping[str, str] | None = None,
     ) -> Status:
         """Record a job and enqueue its planning. The arguments and errors are those of `accept`."""
-        self.accept(spec, webhook=webhook, schedule=schedule, labels=labels)
+        recorded = self.accept(spec, webhook=webhook, schedule=schedule, labels=labels)
         send_step(self.dispatcher, "plan", spec.job_id)
-        return self.status(spec.job_id)
+        return self.statuses.of(recorded.job) if recorded.is_new else self.status(spec.job_id)
 
     def accept(
         self,

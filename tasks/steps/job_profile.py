@@ -42,6 +42,8 @@ MAX_COLUMNS = 1_000_000
 """Maximum number of columns in all profiles that are merged, those of segments included, some 0.02 ms each. Of a job
 with more, every n-th part is read, because finalizing must not take longer than a step may."""
 _THREADS = 16
+_FEW_COLUMNS = 48
+"""Number of columns up to which a footer is expected to be in the first bytes that are read of it."""
 
 
 def has_profile(engine: Engine, documents: Documents) -> bool:
@@ -142,7 +144,7 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
             except DocumentCorrupt as error:
                 log.warning("profile.skipped", extra={"job_id": documents.job.spec.job_id, "error": describe(error)})
 
-    add(islice(numbered, 1))  # says how many columns and segments the others have, too
+    add(islice(numbered, 2 * _THREADS if _reads_together(documents) else 1))  # says how many columns the others have
     every = max(-(-plan.parts // MAX_PARTS), -(-plan.parts * added.columns // MAX_COLUMNS))
     add((number, entry) for number, entry in numbered if number % every == 0)
     if not added.profiles:
@@ -150,6 +152,17 @@ def merge_profile(engine: Engine, documents: Documents, entries: Iterable[Entry]
     profile = added.profile().shortened()
     head = {"job_id": documents.job.spec.job_id, "parts": plan.parts, "parts_covered": added.profiles}
     return MergedProfile(profile=profile, head={"format": 1, **head, "rows_planned": plan.rows})
+
+
+def _reads_together(documents: Documents) -> bool:
+    """Return whether all footers of a job can be read at the same time, because they are few and short.
+
+    Otherwise, the footer of the first part is read before the others. It says how many parts can be read, and how long
+    footers are, so that each of the others takes one request.
+    """
+    plan, spec = documents.plan, documents.job.spec
+    columns = len(plan.columns.features) + len(plan.columns.keep)
+    return plan.parts <= 2 * _THREADS and columns <= _FEW_COLUMNS and not spec.segment
 
 
 def write_profile(layout: ResultsLayout, documents: Documents, merged: MergedProfile) -> None:

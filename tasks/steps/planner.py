@@ -26,8 +26,8 @@ from scoreline.storage.wording import plural
 from scoreline.tasks.databases.source.staging import pinned_files, staged_rows
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.dispatch.leases import STEP_ATTEMPTS, hold_step, object_notes
-from scoreline.tasks.dispatch.outcome import fail_job
-from scoreline.tasks.dispatch.reconcile import fail_if_late, open_ledger, reconcile_job
+from scoreline.tasks.dispatch.outcome import clean_up_if_ended, fail_job
+from scoreline.tasks.dispatch.reconcile import dispatch_due, fail_if_late, open_ledger, reconcile_job
 from scoreline.tasks.inputs.columns import (
     available_columns,
     check_partition,
@@ -40,7 +40,7 @@ from scoreline.tasks.inputs.columns import (
 from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs
 from scoreline.tasks.inputs.only_new import unseen
 from scoreline.tasks.job.chosen_cut import Work, choose_cut
-from scoreline.tasks.job.documents import Job, read_job, read_outcome
+from scoreline.tasks.job.documents import Job, read_job, read_outcome, read_run
 from scoreline.tasks.job.part_sizes import PART_ROWS, SLOW_ROWS_PER_S
 from scoreline.tasks.job.places import check_output
 from scoreline.tasks.job.plan import BATCH_ROWS, Columns, Part
@@ -100,7 +100,13 @@ def plan_job(engine: Engine, job_id: str, survey: Callable[[Engine, Job], Survey
             can_continue, documents = _plan(engine, job.result(), survey)
             if not can_continue:
                 return
-    reconcile_job(engine, job_id, documents=documents)
+    if documents is None:
+        reconcile_job(engine, job_id)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="outcome") as pool:
+        ended = pool.submit(clean_up_if_ended, engine, job_id)  # a job that is cancelled from now on closes the ledger
+        dispatch_due(engine, documents)
+    ended.result()
 
 
 def _plan(engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | None) -> tuple[bool, Documents | None]:
@@ -128,7 +134,9 @@ def _plan(engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | 
         return False, None
     main = engine.buckets.main
     try:
-        info = main.put(keys.plan(job_id), data, mode=CREATE)
+        with ThreadPoolExecutor(1, thread_name_prefix="run") as pool:
+            run = pool.submit(read_run, main, job_id)
+            info = main.put(keys.plan(job_id), data, mode=CREATE)
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
         return True, None
@@ -138,7 +146,7 @@ def _plan(engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | 
     planning = engine.requests_so_far() - before
     if survey is not None:
         planning += survey(engine, job).requests
-    open_ledger(engine, documents, planning=planning)  # a new plan has no results yet
+    open_ledger(engine, documents, planning=planning, run=run.result()[0])  # a new plan has no results yet
     return True, documents
 
 
@@ -184,10 +192,8 @@ class Pace:
             processes = ledger.processes()
         except LedgerUnavailable:
             return cls()
-        counters = ledger.counters
-        return cls(
-            rows_per_s=counters.pace(job.work), scored_per_s=counters.pace(job.scoring_work), processes=processes
-        )
+        paces = ledger.counters.paces([job.work, job.scoring_work])
+        return cls(rows_per_s=paces.get(job.work), scored_per_s=paces.get(job.scoring_work), processes=processes)
 
 
 def draft(

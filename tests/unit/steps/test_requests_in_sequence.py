@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,7 +21,7 @@ from scoreline.tasks.steps.score_part import score_part
 from scoreline.testing import EagerClient, eager
 from tests.support.counting_store import Together
 
-MOST_TO_PLAN, MOST_TO_FINALIZE = 6, 9
+MOST_TO_PLAN, MOST_TO_FINALIZE = 5, 9
 """Maximum number of requests one after another, for a job on one small object."""
 _DOCUMENTS = {("get", "/job.json"), ("get", "/outcome.json")}
 
@@ -39,6 +40,15 @@ class Desk:
         job_id = self.client.submit("line", "s3://scoreline/in/a.parquet").job_id
         self.store.requests.clear()
         return job_id
+
+    def note_messages(self) -> None:
+        """Note the messages of the worker among its requests."""
+
+        def send(name: str, **kwargs: object) -> None:
+            self.store._note("send", name)
+            self.client.queue.send(name, **kwargs)
+
+        self.engine.send = send
 
     def submit_scored(self) -> str:
         """Return a job whose only part is scored."""
@@ -61,23 +71,25 @@ def at(tmp_path: Path) -> Iterator[Desk]:
 
 def test_a_job_on_one_object_is_planned_with_few_requests_one_after_another(at: Desk) -> None:
     job_id = at.submit()
-    groups = [_DOCUMENTS | {("head", "/plan.json.gz")}]
+    groups = [
+        _DOCUMENTS | {("head", "/plan.json.gz")},
+        {("put", "/plan.json.gz"), ("get", "/run.json")},
+        {("get", "/outcome.json"), ("send", "scoreline.score_part")},
+    ]
     at.store.expect(*groups)
+    at.note_messages()
     plan_job(at.engine, job_id)
     asked = [(operation, key.removeprefix(f"jobs/{job_id}/")) for operation, key in at.store.requests]
     assert set(asked[:3]) == {("get", "job.json"), ("get", "outcome.json"), ("head", "plan.json.gz")}
-    assert asked[3:] == [
-        ("head", "in/a.parquet"),
-        ("get", "in/a.parquet"),
-        ("put", "plan.json.gz"),
-        ("get", "run.json"),
-        ("get", "outcome.json"),  # after the ledger is open, because a job that is cancelled later closes it
-    ]
+    assert asked[3:5] == [("head", "in/a.parquet"), ("get", "in/a.parquet")]
+    assert set(asked[5:7]) == {("put", "plan.json.gz"), ("get", "run.json")}
+    # After the ledger is open, because a job that is cancelled later closes it
+    assert set(asked[7:]) == {("get", "outcome.json"), ("send", "scoreline.score_part")}
     assert len(asked) - sum(len(group) - 1 for group in groups) == MOST_TO_PLAN
     # And the first part needs no documents, and has the object in memory
     at.store.requests.clear()
     score_part(at.engine, job_id, 0, "holder")
-    assert [operation for operation, _ in at.store.requests] == ["put"]
+    assert [operation for operation, _ in at.store.requests] == ["put", "send"]  # its object, and the finalizer
 
 
 def test_a_job_with_one_part_is_finalized_with_few_requests_one_after_another(at: Desk) -> None:
@@ -106,6 +118,37 @@ def test_a_job_with_one_part_is_finalized_with_few_requests_one_after_another(at
     assert len(asked) - len(report) == 17
     assert 17 - sum(len(group) - 1 for group in groups) == MOST_TO_FINALIZE
     assert at.client.status(job_id).state == "succeeded"
+
+
+def test_the_footers_of_some_parts_are_read_side_by_side(at: Desk) -> None:
+    at.client.put("in/a.parquet", pd.DataFrame({"x": [1.0, 2.0, 3.0]}))
+    job_id = at.client.submit("line", "s3://scoreline/in/a.parquet", part_rows=1).job_id
+    plan_job(at.engine, job_id)
+    for part in range(3):
+        score_part(at.engine, job_id, part, "holder")
+    at.store.expect({("get", f"/part-0000{part}.parquet") for part in range(3)})
+    finalize(at.engine, job_id)
+    assert at.client.status(job_id).state == "succeeded"
+
+
+def test_a_job_that_is_cancelled_while_it_is_planned_has_no_part_scored(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = at.submit()
+    begin = at.engine.ledger.begin
+
+    def cancel_first(*arguments: Any, **options: Any) -> bool:
+        monkeypatch.undo()
+        assert at.client.cancel(job_id).state == "cancelled"
+        return begin(*arguments, **options)
+
+    monkeypatch.setattr(at.engine.ledger, "begin", cancel_first)
+    plan_job(at.engine, job_id)
+    progress = at.engine.ledger.progress(job_id)
+    assert progress is not None
+    assert progress.stopped == "closed"
+    assert score_part(at.engine, job_id, 0, "holder") is None
+    assert not [key for _, key in at.store.requests if "part-" in key]
 
 
 def test_a_plan_that_was_just_written_is_like_one_that_is_read(at: Desk) -> None:
