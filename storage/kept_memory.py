@@ -20,7 +20,7 @@ KEPT_S = 20.0
 second."""
 _MOST_BYTES = 96 << 20
 """Maximum number of unused bytes: as many as a reader of Parquet may fetch ahead of a block of rows
-(`blocks.FETCH_BYTES`), and two matrices."""
+(`blocks.FETCH_BYTES`), and two matrices. Three slices of an Arrow file are as large (`arrow_slices.SLICE_BYTES`)."""
 _LEAST_BYTES = 12 << 20
 """Number of unused bytes that are kept although a new block is mapped. Otherwise, a matrix and fetched bytes would take
 turns."""

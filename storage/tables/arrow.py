@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput, one_line
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.prefetch import prefetched
 from scoreline.storage.tables.arrow_layout import read_footer, record_batches, unlisted_bytes
 from scoreline.storage.tables.arrow_slices import (
@@ -34,6 +35,8 @@ from scoreline.storage.tables.views import schema_without_views, without_views
 
 _MAGIC = b"ARROW1"
 _BUFFER_BYTES = 4 << 20
+_LEAST_KEPT_BYTES = 256 << 10
+"""Fewer bytes than this are on the heap, because a block of memory takes whole pages."""
 
 
 class ArrowFormat:
@@ -47,6 +50,14 @@ class ArrowFormat:
         self._last: tuple[tuple[str, str], Ends] = (("", ""), Ends())
         """Name and ends of the object that was opened last. Planning opens an object twice, and each part opens it once
         more."""
+        self._keeps_memory = False
+        """Whether slices may have left unused memory (see `scoreline.storage.kept_memory`)."""
+
+    def release(self) -> None:
+        """Release the memory that slices keep. Call this before an object of another format is read."""
+        if self._keeps_memory:
+            self._keeps_memory = False
+            MEMORY.release()
 
     def _open(self, source: Pinned) -> _Reader:
         name, ends = self._last
@@ -84,6 +95,7 @@ class ArrowFormat:
                 pieces: Iterable[tuple[int, pa.RecordBatch]] = reader.whole(number, stop, schema.names)
                 number = stop
             else:
+                self._keeps_memory = True
                 wanted = span.wanted or range(row, row + layout.rows)
                 low, high = max(wanted.start - row, 0), min(wanted.stop - row, layout.rows)
                 pieces = reader.slices(number, layout, schema.names, low, high)
@@ -213,7 +225,7 @@ class _Reader:
 
         def read() -> Generator[tuple[int, pa.RecordBatch | None]]:
             for start in range(low, high, step):
-                yield start, read_rows(layout, self.schema, names, start, min(start + step, high), self._raw.fetch)
+                yield start, read_rows(layout, self.schema, names, start, min(start + step, high), self._fetch)
 
         with contextlib.closing(prefetched(read())) as found:
             for start, piece in found:
@@ -222,6 +234,14 @@ class _Reader:
                         yield start, batch.slice(start, high - start)
                     return
                 yield start, piece
+
+    def _fetch(self, start: int, stop: int) -> bytes | memoryview:
+        """Fetch bytes of a slice. When the slice is no longer used, its memory serves the next one."""
+        if stop - start < _LEAST_KEPT_BYTES:
+            return self._raw.fetch(start, stop)
+        data = memoryview(MEMORY.array(stop - start))
+        self._raw.get_into(start, [data])
+        return data
 
     def expect(self, span: Span, share: float, names: list[str]) -> Iterator[int]:
         """Yield the sizes of the requests for a span.
@@ -260,7 +280,7 @@ class _Reader:
             step = max(1, layout.rows * SLICE_BYTES // max(1, sum(length for _, length in layout.buffers)))
             for start in range(0, layout.rows, step) if names else ():
                 stop = min(start + step, layout.rows)
-                piece = read_rows(layout, self.schema, names, start, stop, self._raw.fetch)
+                piece = read_rows(layout, self.schema, names, start, stop, self._fetch)
                 if piece is None:
                     return False
                 for column in piece.columns:

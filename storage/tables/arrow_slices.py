@@ -24,13 +24,14 @@ _PAIR = struct.Struct("<qq")
 """Format of a pair: the length of a column and its number of nulls, or the offset of a buffer and its length."""
 MIN_BYTES = 32 << 20
 """Batches with bodies up to this size are read whole, because a slice takes at least one request per column."""
-SLICE_BYTES = 48 << 20
-"""Size in bytes of the rows that are read at a time. The next rows are prefetched."""
-
+SLICE_BYTES = 32 << 20
+"""Size in bytes of the rows that are read at a time. Up to three slices are in memory: one is scored, the next one
+waits, and another one is fetched. Together they are as large as the memory that a process keeps (see
+`scoreline.storage.kept_memory`)."""
 COLUMNS_AT_ONCE = 8
 """Number of columns of a slice that are read in parallel, each with its own requests."""
 
-Read = Callable[[int, int], bytes]
+Read = Callable[[int, int], bytes | memoryview]
 """Function that returns the bytes of the object from one position to another. It is thread-safe."""
 
 

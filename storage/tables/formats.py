@@ -119,7 +119,7 @@ class Tables:
         """Yield the rows of a span (see `TableFormat.read`)."""
         found = self._format(source, options)
         for other in list(self._formats.values()):
-            if other is not found and isinstance(other, ParquetFormat):
+            if other is not found and isinstance(other, ArrowFormat | ParquetFormat):
                 other.release()
         batches = found.read(source, span, schema, batch_rows)
         if is_text(kind_of(source.key, options)):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.kept_memory import MEMORY
+from scoreline.storage.process_memory import shrink_heap
 from scoreline.storage.tables.base import Encoded, Pinned, Rows, Span, Survey
 from scoreline.storage.tables.forward import ForwardReader
 from scoreline.storage.tables.held_rows import Decoder, held_rows, read_rows
@@ -277,6 +278,7 @@ class ParquetFormat:
         if self._keeps_memory:
             self._keeps_memory = False
             MEMORY.release()
+            shrink_heap()  # decoders of many columns leave a hundred megabytes unused
 
     def _first_rows(self, source: Pinned) -> list[int]:
         """Return the number of the first row of each row group.

@@ -116,8 +116,7 @@ def _find_fault(
 ) -> Exception | None:
     """Return the error with which Arrow refuses a description among the first row groups; None if there is none."""
     try:
-        file = pq.ParquetFile(_NoBytes(source.size), metadata=metadata, pre_buffer=True)
-        next(file.iter_batches(1, row_groups=range(groups), columns=columns, use_threads=False), None)
+        _begin_reading(pq.ParquetFile(_NoBytes(source.size), metadata=metadata, pre_buffer=True), groups, columns)
     except _FirstRead:  # Arrow has looked at all column chunks
         return None
     except NotImplementedError:  # Arrow cannot decode the type of a column; reading the column explains this
@@ -125,3 +124,15 @@ def _find_fault(
     except (pa.ArrowException, OSError, ValueError) as error:
         return error
     return None
+
+
+def _begin_reading(file: pq.ParquetFile, groups: int, columns: list[str] | None) -> None:
+    """Read the first row of a file, and let go of the file whatever happens.
+
+    Arrow keeps an error of `_NoBytes` as long as the file, and the error keeps all variables of its callers. If the
+    file were one of them, neither it nor the rows that a caller has at hand would ever be freed.
+    """
+    try:
+        next(file.iter_batches(1, row_groups=range(groups), columns=columns, use_threads=False), None)
+    finally:
+        del file

@@ -15,8 +15,11 @@ import pyarrow as pa
 import pytest
 
 from scoreline.storage.errors import UnreadableInput
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.tables import arrow, arrow_layout, read_ahead
 from scoreline.storage.tables.arrow import ArrowFormat
+from scoreline.storage.tables.formats import Tables
+from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.ranged import RangedFile
 from scoreline.storage.tables.read_ahead import ReadAheadFile
 from scoreline.storage.tables.views import has_plain_types
@@ -141,6 +144,7 @@ def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make batches of every size be read in slices, as large batches are."""
     monkeypatch.setattr(arrow, "MIN_BYTES", 0)
     monkeypatch.setattr(arrow, "SLICE_BYTES", 20_000)
+    monkeypatch.setattr(arrow, "_LEAST_KEPT_BYTES", 1_000)
 
 
 @pytest.mark.usefixtures("sliced")
@@ -179,6 +183,17 @@ def test_only_the_wanted_rows_and_columns_of_a_large_batch_are_requested(
     found = pa.Table.from_batches([rows.batch for rows in read])
     assert found.equals(table.select(["x3"]).slice(50_000, 10_000))
     assert sum(asked) < 81_000, "both ends of the object are known"
+
+
+@pytest.mark.usefixtures("sliced")
+def test_the_memory_of_slices_is_kept_until_a_text_is_read(put: Put) -> None:
+    text, source = put("x\n1\n", "in.csv"), put(one_batch(pa.table({"x": np.arange(50_000.0)})), "in.arrow")
+    tables, options = Tables(), ReadOptions()
+    MEMORY.release()
+    for pinned, is_kept in ((source, True), (text, False)):
+        survey = tables.survey(pinned, options)
+        assert list(tables.read(pinned, survey.spans[0], survey.schema, 1_000, options))
+        assert bool(MEMORY.unused_bytes) == is_kept
 
 
 @pytest.mark.usefixtures("sliced")

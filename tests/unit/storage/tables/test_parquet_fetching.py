@@ -23,7 +23,7 @@ from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.objects.base import StoredObject
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.process_memory import own_memory
-from scoreline.storage.tables import decoded_columns, forward, row_groups, windows
+from scoreline.storage.tables import decoded_columns, forward, parquet, row_groups, windows
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.chunk_file import ChunkFile
 from scoreline.storage.tables.fetching import BLOCK_BYTES, CONNECTIONS, Fetcher, Request
@@ -281,7 +281,11 @@ def test_a_reader_is_kept_only_for_the_next_rows_of_the_same_columns(tmp_path: P
     wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
 
 
-def test_a_kept_reader_is_released_when_a_text_is_read(tmp_path: Path, values: pa.Table) -> None:
+def test_a_kept_reader_is_released_when_a_text_is_read(
+    tmp_path: Path, values: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unused_at_shrinking: list[int] = []
+    monkeypatch.setattr(parquet, "shrink_heap", lambda: unused_at_shrinking.append(MEMORY.unused_bytes))
     store, source = put(tmp_path, values, row_group_size=ROWS)
     text = Pinned.of(store, DirectoryStore(tmp_path, "bucket").put("a.csv", b"x\n1\n"))
     tables, options = Tables(), ReadOptions()
@@ -292,6 +296,7 @@ def test_a_kept_reader_is_released_when_a_text_is_read(tmp_path: Path, values: p
     list(tables.read(text, tables.survey(text, options).spans[0], pa.schema([("x", pa.int64())]), 10, options))
     wait_until(lambda: not count_of_threads("kept-reader", "fetch"), "the reader to be released")
     assert MEMORY.unused_bytes == 0
+    assert unused_at_shrinking == [0]
 
 
 def test_a_kept_reader_is_released_when_it_is_not_used(tmp_path: Path, values: pa.Table) -> None:

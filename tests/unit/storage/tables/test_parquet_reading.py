@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import weakref
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.tables import forward, parquet, parquet_held
 from scoreline.storage.tables.base import Pinned, Span
+from scoreline.storage.tables.parquet_opening import refuse_unsound_columns
 
 ROWS = 1_000
 
@@ -152,6 +154,20 @@ def test_times_of_int96_keep_their_year(tmp_path: Path) -> None:
     (rows,) = tables.read(source, survey.spans[0], survey.schema, 9)
     assert rows.batch.column("when").to_pylist() == times
     assert survey.schema.field("when").type == rows.batch.schema.field("when").type == pa.timestamp("us")
+
+
+def test_a_check_of_a_footer_keeps_no_variables_of_its_callers(source: Pinned) -> None:
+    class Rows:
+        pass
+
+    def check() -> weakref.ref[Rows]:
+        rows = Rows()
+        refuse_unsound_columns(source, pq.read_metadata(io.BytesIO(source.store.get(source.key).data)))
+        return weakref.ref(rows)
+
+    allocated = pa.total_allocated_bytes()
+    assert check()() is None
+    assert pa.total_allocated_bytes() == allocated
 
 
 def encoded(first: int, rows: int = ROWS, **options: Any) -> bytes:
