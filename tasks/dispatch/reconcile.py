@@ -249,6 +249,7 @@ def open_ledger(
     documents: Documents,
     recovered: Recovered | None = None,
     planning: Requests | None = None,
+    run: Run | None = None,
 ) -> None:
     """Open a job's ledger, unless it is already open. The ledger starts with the parts in `recovered`.
 
@@ -256,9 +257,11 @@ def open_ledger(
     ----------
     planning : Requests, optional
         The requests that planning took.
+    run : Run, optional
+        The current run of the job, if the caller has just read it.
     """
     job_id, plan = documents.job.spec.job_id, documents.plan
-    run, _ = read_run(dispatcher.buckets.main, job_id)
+    run = run or read_run(dispatcher.buckets.main, job_id)[0]
     budget = budget_rows(run.max_rejected or documents.job.spec.max_rejected, plan.rows)
     since = time.time() if run.number > 1 else None
     work = Workload.of(documents.job, plan.rows, since, planning, run.deadline_of(documents.job)).text

@@ -40,7 +40,7 @@ from scoreline.tasks.inputs.columns import (
 from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs
 from scoreline.tasks.inputs.only_new import unseen
 from scoreline.tasks.job.chosen_cut import Work, choose_cut
-from scoreline.tasks.job.documents import Job, read_job, read_outcome
+from scoreline.tasks.job.documents import Job, read_job, read_outcome, read_run
 from scoreline.tasks.job.part_sizes import PART_ROWS, SLOW_ROWS_PER_S
 from scoreline.tasks.job.places import check_output
 from scoreline.tasks.job.plan import BATCH_ROWS, Columns, Part
@@ -127,18 +127,20 @@ def _plan(engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | 
         fail_job(engine, job_id, error)
         return False, None
     main = engine.buckets.main
-    try:
-        info = main.put(keys.plan(job_id), data, mode=CREATE)
-    except PreconditionFailed:
-        log.info("plan.exists", extra={"job_id": job_id})
-        return True, None
+    with ThreadPoolExecutor(1, thread_name_prefix="run") as pool:
+        run = pool.submit(read_run, main, job_id)
+        try:
+            info = main.put(keys.plan(job_id), data, mode=CREATE)
+        except PreconditionFailed:
+            log.info("plan.exists", extra={"job_id": job_id})
+            return True, None
     plan = PlanFile(main, job_id, StoredObject(info=info, data=data))
     documents = Documents(job=job, plan=plan)
     engine.remember(documents)
     planning = engine.requests_so_far() - before
     if survey is not None:
         planning += survey(engine, job).requests
-    open_ledger(engine, documents, planning=planning)  # a new plan has no results yet
+    open_ledger(engine, documents, planning=planning, run=run.result()[0])  # a new plan has no results yet
     return True, documents
 
 
