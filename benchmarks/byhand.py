@@ -44,7 +44,6 @@ import pyarrow.parquet as pq
 from benchmarks.turn import THREADS
 from benchmarks.work import PROCESSES
 from scoreline.storage.objects.base import ObjectStore
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE
 from scoreline.tasks.client import Client
 
 _BATCH_ROWS = 65_536
@@ -52,9 +51,9 @@ _BATCH_BYTES = 32 << 20
 """Maximum size of the matrix. Larger matrices are slower, because they do not fit into the processor's cache."""
 WAYS = ("units", "whole", "alone", "twice", "halves")
 _TEXTS = ("csv", "csv.gz", "jsonl")
-_REQUESTS = OBJECTS_AT_ONCE
-"""Number of files that a process fetches at a time, which is the same as in a job. All processes of the loop together
-thus have at least 16 connections, as a typical loop would."""
+_REQUESTS = 32
+"""Number of files that a process fetches at a time. All processes of the loop together thus have 64 connections, which
+is more than the 16 of a typical loop."""
 _RANGES = 8
 """Number of ranges of one object that a process fetches at a time."""
 _RANGE_BYTES = 8 << 20

@@ -92,7 +92,7 @@ class R2Store:
         max_attempts: int = 5,
         connect_timeout_s: float = 5,
         read_timeout_s: float = 30,
-        connections: int = 32,
+        connections: int = 64,
     ) -> None:
         self.bucket = bucket
         self.rewrite_after_s = _SAME_KEY_S

@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # an application that only submits jobs does not need pyarrow
 ALIGNED_ROWS = 64
 """Rows are divided into batches at multiples of this number. Linear algebra computes rows in blocks, and may round the
 remaining rows differently. With these multiples, the rounding of a row does not depend on the size of the batches."""
+SMALL_BYTES = 1 << 20
+"""Maximum size in bytes of an object that is read whole. Up to this size, a second request takes more time than
+fetching bytes that the reader may not need."""
 MAX_RAW_CHARS = 1_024
 """Maximum number of characters of a record that are kept for display if the record cannot be decoded."""
 

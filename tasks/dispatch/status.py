@@ -20,7 +20,7 @@ from scoreline.storage.ledger.base import Ledger, Progress
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.tasks.backlog.time_left import seconds_of_work
 from scoreline.tasks.backlog.workload import Workload
-from scoreline.tasks.job.documents import COMPLETE, Job, Status, read_job, read_outcome, seconds_since
+from scoreline.tasks.job.documents import COMPLETE, WITH_RESULTS, Job, Status, read_job, read_outcome, seconds_since
 from scoreline.tasks.job.loads import load_statuses
 from scoreline.tasks.job.plan_file import PlanFile
 
@@ -92,7 +92,10 @@ class StatusReader:
                 parts_done=outcome.parts_done,
                 rows=outcome.rows,
                 rejected=outcome.rejected,
-                total_rows=self._rows_planned(job_id),
+                # of complete results, these are the rows of the plan, which need not be read
+                total_rows=outcome.rows + outcome.rejected
+                if outcome.state in WITH_RESULTS
+                else self._rows_planned(job_id),
                 seconds=outcome.seconds,
                 error=outcome.error,
                 reason=outcome.reason,

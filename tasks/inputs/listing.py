@@ -13,11 +13,11 @@ from scoreline.storage import keys
 from scoreline.storage.errors import InputNotFound, ObjectNotFound
 from scoreline.storage.objects.base import ObjectStore
 from scoreline.storage.objects.buckets import Buckets
-from scoreline.storage.tables.base import Pinned, Span, Survey
+from scoreline.storage.tables.base import SMALL_BYTES, Pinned, Span, Survey
 from scoreline.storage.tables.formats import Tables, is_text, kind_of
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.packed_spans import pack_spans
-from scoreline.storage.tables.small_objects import SMALL_BYTES, Kept, KeptObjects
+from scoreline.storage.tables.small_objects import Kept, KeptObjects
 from scoreline.storage.tables.survey_orders import SurveyOrders
 from scoreline.tasks.inputs.survey_ahead import Item, surveys
 from scoreline.tasks.inputs.survey_with_helpers import can_share, survey_shared

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from scoreline.storage.objects.gated import GatedStore
 from scoreline.storage.prefetch import map_ahead
-from scoreline.storage.tables.base import Pinned, Survey
+from scoreline.storage.tables.base import SMALL_BYTES, Pinned, Survey
 from scoreline.storage.tables.formats import Tables, kind_of
 from scoreline.storage.tables.options import ReadOptions
 from scoreline.storage.tables.ranged import RangedFile
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, Kept, KeptObjects, held_bytes, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, Kept, KeptObjects, held_bytes, hold
 
 _AHEAD_BYTES = 16 << 20
-_LEAST_BYTES = 256 << 10
+_LEAST_BYTES = 128 << 10
 _FOOTER_BYTES = 2 << 20
 _TEXT_BYTES = 8 << 20
 """Surveys run in parallel if the sum of their costs is at most `_AHEAD_BYTES`. The cost of a small object is its size,

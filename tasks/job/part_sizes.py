@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import overload
 
-from scoreline.storage.tables.base import Span
+from scoreline.storage.tables.base import SMALL_BYTES, Span
 from scoreline.tasks.job.end_time import LEAST_SECONDS, Cut, Run
 from scoreline.tasks.job.packed_cut import PackedCut
 from scoreline.tasks.job.plan import InputFile, Part, Slice
@@ -43,6 +43,9 @@ PART_BYTES = 512 << 20
 two."""
 PART_SLICES = 256
 """Maximum number of slices in a part. Each slice takes a few consecutive requests."""
+SMALL_SLICES = 1_024
+"""The same if all objects are small. Each then takes one request, many of them at a time, or none at all if the worker
+has read it to plan the job. Writing the results of a part takes as long as fetching a hundred of its objects."""
 
 
 def target_part_rows(rows: int, rows_per_s: float | None, processes: int) -> int:
@@ -79,9 +82,9 @@ def pack(
 ) -> PackedCut:
     """Combine whole spans into parts, in input order, and return the runs of each part.
 
-    No part exceeds `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices, unless a single span
-    exceeds a limit; such a span becomes a part of its own. Small files share a part. Files and spans without rows are
-    left out.
+    No part exceeds `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices (`SMALL_SLICES` if all
+    objects are small), unless a single span exceeds a limit; such a span becomes a part of its own. Small files share a
+    part. Files and spans without rows are left out.
 
     Parameters
     ----------
@@ -92,6 +95,7 @@ def pack(
         Maximum number of rows in each of these runs; by default, `part_rows`.
     """
     parts = PackedCut()
+    most_slices = SMALL_SLICES if all(file.size <= SMALL_BYTES for file in files) else PART_SLICES
     current: list[Run] = []
     rows = size = slices = 0
     after: tuple[int, int] | None = None
@@ -100,7 +104,7 @@ def pack(
         # two whole spans can be read as one slice if one begins where the other ends
         adjoins = bool(current) and whole is not None and after == (run.file, whole.start)
         full = rows + run.rows > part_rows or size + weight > part_bytes
-        if current and (full or (slices == PART_SLICES and not adjoins)):
+        if current and (full or (slices == most_slices and not adjoins)):
             parts.append(current)
             current, rows, size, slices = [], 0, 0, 0
         slices += not (adjoins and current)

@@ -30,7 +30,9 @@ BLOCK_PARTS = 512
 BLOCK_SLICES = 4_096
 """Maximum number of slices in a block, unless a single part has more. Decoding this many slices takes 20 ms and 3
 MB."""
-_FIRST_READ = 64 << 10
+_FIRST_READ = 192 << 10
+"""Number of bytes that are read first. This is the whole plan of a job with up to about 7,000 objects, which takes one
+request instead of another one for each block."""
 _BLOCKS_KEPT = 4
 
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from scoreline.storage.tables.base import Pinned, Span
+from scoreline.storage.tables.base import SMALL_BYTES, Pinned, Span
 from scoreline.storage.tables.options import ReadOptions
-from scoreline.storage.tables.small_objects import SMALL_BYTES, KeptObjects
+from scoreline.storage.tables.small_objects import KeptObjects
 from scoreline.storage.tables.stored_columns import stored_share
 from scoreline.tasks.job.plan import InputFile, Slice
 from scoreline.tasks.steps.engine import Engine

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.prefetch import map_ahead
-from scoreline.storage.tables.base import ALIGNED_ROWS, MalformedRow, Pinned, Rows
+from scoreline.storage.tables.base import ALIGNED_ROWS, SMALL_BYTES, MalformedRow, Pinned, Rows
 from scoreline.storage.tables.held_rows import held_rows, hold_rows
 from scoreline.storage.tables.options import ReadOptions
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, held_bytes, hold
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, held_bytes, hold
 from scoreline.storage.tables.spool import Spooled
 from scoreline.tasks.job.plan import Columns, Part, Slice
 from scoreline.tasks.scoring.batch_size import BatchSize

@@ -103,15 +103,27 @@ def test_jobs_are_listed_beside_one_whose_document_has_a_value_of_another_type(
 
 
 @pytest.mark.parametrize("body", BODIES, ids=["empty", "cut", "null", "a number", "no text", "deep"])
-@pytest.mark.parametrize("key", [keys.job, keys.outcome, keys.plan], ids=named)
+@pytest.mark.parametrize("key", [keys.job, keys.outcome], ids=named)
 def test_jobs_are_listed_beside_one_whose_document_is_not_json(
     client: EagerClient, main: ObjectStore, key: Any, body: bytes
 ) -> None:
     main.put(key(BROKEN), body)
-    client.submission.statuses._total_rows.clear()
     found = jobs(client)
     assert (found[GOOD], found[BROKEN][0]) == (("succeeded", ""), "failed")
     assert main.uri(key(BROKEN)) in found[BROKEN][1]
+
+
+def test_the_plan_is_read_only_if_the_outcome_does_not_say_how_many_rows_there_are(
+    client: EagerClient, main: ObjectStore
+) -> None:
+    before = client.status(BROKEN)
+    main.put(keys.plan(BROKEN), b"{")
+    client.submission.statuses._total_rows.clear()
+    assert client.status(BROKEN) == before
+    assert before.total_rows == before.rows + before.rejected > 0
+    change(main, keys.outcome(BROKEN), state="failed")
+    state, error = jobs(client)[BROKEN]
+    assert (state, main.uri(keys.plan(BROKEN)) in error) == ("failed", True)
 
 
 def test_foreign_objects_below_jobs_are_not_listed(client: EagerClient, main: ObjectStore) -> None:

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from scoreline.storage.tables.base import Span
-from scoreline.tasks.job.part_sizes import PART_ROWS, PART_SLICES, CutParts, pack, target_part_rows
+from scoreline.storage.tables.base import SMALL_BYTES, Span
+from scoreline.tasks.job.part_sizes import PART_ROWS, PART_SLICES, SMALL_SLICES, CutParts, pack, target_part_rows
 from scoreline.tasks.job.plan import InputFile, Part
 
 
-def file(key: str, *rows: int, by_rows: bool = False) -> InputFile:
+def file(key: str, *rows: int, by_rows: bool = False, size: int = SMALL_BYTES + 1) -> InputFile:
     firsts = [sum(rows[:number]) for number in range(len(rows))]
     spans = tuple(
         Span(start=first, stop=first + count, first_row=first, rows=count, size=8 * count, by_rows=by_rows)
         for first, count in zip(firsts, rows, strict=True)
     )
-    return InputFile(bucket="b", key=key, size=1, etag="e", spans=spans)
+    return InputFile(bucket="b", key=key, size=size, etag="e", spans=spans)
 
 
 def cut(files: list[InputFile], part_rows: int = PART_ROWS, **limits: Any) -> Sequence[Part]:
@@ -59,6 +59,13 @@ def test_many_tiny_files_make_several_parts() -> None:
     # And a full part also takes the spans next to its last slice, because they need no further request
     parts = cut([*(file(str(n), 1) for n in range(PART_SLICES - 1)), file("last", 1, 1, 1)])
     assert [(len(part.slices), part.rows) for part in parts] == [(PART_SLICES, PART_SLICES + 2)]
+
+
+def test_a_part_has_more_slices_if_all_objects_are_small() -> None:
+    files = [file(str(n), 1, size=SMALL_BYTES) for n in range(SMALL_SLICES + 1)]
+    assert [len(part.slices) for part in cut(files)] == [SMALL_SLICES, 1]
+    # And one large object is enough for parts of fewer slices
+    assert len(cut([*files, file("large", 1)])[0].slices) == PART_SLICES
 
 
 def test_every_row_is_in_exactly_one_part_whatever_the_files() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -85,13 +86,25 @@ def test_a_plan_survives_its_encoding(store: Counting, count: int) -> None:
     assert encoded(COLUMNS, parts, ["skewed"]) == encoded(COLUMNS, parts, ["skewed"])
 
 
-def test_reading_a_part_of_a_large_plan_reads_little_of_it(store: Counting) -> None:
+def test_reading_a_part_of_a_large_plan_reads_little_of_it(store: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_file, "_FIRST_READ", 64 << 10)
     plan = put(store, parts_of(40_000))
     whole = store.head(keys.plan("job")).size
     plan.part(24_321)
     plan.part(24_322)
     assert len(store.reads) == 2
     assert sum(store.reads) < whole / 5
+
+
+def test_a_plan_of_a_few_thousand_objects_is_read_with_one_request(store: Counting) -> None:
+    (piece,) = parts_of(1)[0].slices
+    slices = [
+        replace(piece, key=f"in/{n:05}.parquet", etag=hashlib.sha256(bytes([n % 256, n // 256])).hexdigest()[:32])
+        for n in range(5_000)
+    ]
+    parts = [Part(slices=tuple(slices[first : first + 1_000])) for first in range(0, 5_000, 1_000)]
+    assert list(put(store, parts)) == parts
+    assert len(store.reads) == 1
 
 
 def test_a_header_longer_than_the_first_read_is_read_whole(store: Counting) -> None:
@@ -168,7 +181,8 @@ def test_any_tool_can_read_a_plan() -> None:
     ]
 
 
-def test_a_block_of_parts_with_many_slices_has_few_parts(store: Counting) -> None:
+def test_a_block_of_parts_with_many_slices_has_few_parts(store: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_file, "_FIRST_READ", 64 << 10)
     (piece,) = parts_of(1)[0].slices
     parts = [
         Part(slices=tuple(replace(piece, key=f"in/{part * 2654435761 % 2**32:08x}/{n}") for n in range(256)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from scoreline.storage.errors import InvalidRequest, MissingColumns, ObjectNotFound, StoreUnavailable
 from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.tasks.job.documents import read_outcome
+from scoreline.tasks.job.part_sizes import SMALL_SLICES
 from scoreline.tasks.quality.profiles import footers, number_counts, sampling
 from scoreline.tasks.quality.profiles.counting import profile_of
 from scoreline.tasks.quality.profiles.part_counts import PartCounts
@@ -25,6 +27,7 @@ from scoreline.tasks.quality.profiles.profile import Profile
 from scoreline.tasks.steps import job_profile
 from scoreline.tasks.steps.footer_metadata import FooterReader
 from scoreline.testing import EagerClient, eager
+from tests.support.counting_store import RequestLog
 
 ROWS = 4_000
 
@@ -341,6 +344,18 @@ def test_few_records_have_no_profile(client: EagerClient) -> None:
     client.submit_records("risk", DATA[FEATURES], job_id="many")
     with pytest.raises(ObjectNotFound):
         document(client, "few")
+
+
+def test_the_footer_of_a_part_with_many_small_objects_is_read_with_one_request(tmp_path: Path) -> None:
+    store = RequestLog(tmp_path, "b")
+    source = [[f"in/year=2026/{number:05}.parquet", f"{number:032x}", 0, 200] for number in range(SMALL_SLICES)]
+    schema = pa.schema([("id", pa.int64())], metadata={"scoreline.source": json.dumps(source)})
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": pa.array(range(50_000))}, schema), sink, compression="none")
+    store.put("part", sink.getvalue())
+    store.requests.clear()
+    assert json.loads(FooterReader(store).read("part", len(sink.getvalue()))["scoreline.source"]) == source
+    assert store.requests == [("get", "part")]
 
 
 def test_an_unavailable_store_makes_finalize_try_again(client: EagerClient, monkeypatch: pytest.MonkeyPatch) -> None:

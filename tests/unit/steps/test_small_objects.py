@@ -28,8 +28,8 @@ from scoreline.storage.objects.directory import DirectoryStore
 from scoreline.storage.objects.r2 import R2Store
 from scoreline.storage.scratch_files import open_files
 from scoreline.storage.settings import R2Settings
-from scoreline.storage.tables.base import Pinned
-from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, SMALL_BYTES, KeptObjects, held_bytes
+from scoreline.storage.tables.base import SMALL_BYTES, Pinned
+from scoreline.storage.tables.small_objects import OBJECTS_AT_ONCE, KeptObjects, held_bytes
 from scoreline.storage.tables.spool import Spool, Spooled
 from scoreline.tasks.dispatch.dispatcher import Documents
 from scoreline.tasks.inputs.listing import list_inputs, survey_inputs
@@ -652,7 +652,7 @@ def test_each_small_object_that_is_fetched_has_a_connection_that_is_kept() -> No
 def test_small_objects_are_fetched_side_by_side(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = 2 * OBJECTS_AT_ONCE
     for number in range(objects):
-        put(engine, f"{number:02}.parquet", id=[number], x=[float(number)])
+        put(engine, f"{number:03}.parquet", id=[number], x=[float(number)])
     meeting = threading.Barrier(OBJECTS_AT_ONCE)
     get = engine.buckets.main.get
 
@@ -663,7 +663,7 @@ def test_small_objects_are_fetched_side_by_side(engine: Engine, monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr(engine.buckets.main, "get", together)
         found = survey_inputs(engine.tables, list_inputs(engine.buckets, job().spec.inputs), job().spec.read)
-    assert [item.file.key for item in found] == [f"in/{number:02}.parquet" for number in range(objects)]
+    assert [item.file.key for item in found] == [f"in/{number:03}.parquet" for number in range(objects)]
     made = planner.draft(engine, job(), FAST)
     monkeypatch.setattr(engine.buckets.main, "get", together)
     scored, _ = score(engine, made)
