@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import shapes_report
-from benchmarks.byhand import WAYS
+from benchmarks.byhand import CONNECTIONS, WAYS
 from benchmarks.contest import STORES, Run, contest, counted
 from benchmarks.machine import commit, described
 from benchmarks.measure import RESULTS, positive, write_whole
@@ -28,18 +28,18 @@ from benchmarks.shapes_report import Entry
 FILE = RESULTS / "shapes.json"
 
 
-def measured(name: str, model: str, store: str, rounds: int, share: float, way: str | None) -> Entry:
+def measured(name: str, model: str, store: str, asked: argparse.Namespace) -> Entry:
     """Let job and loop score in turns, after a rehearsal of both."""
-    with contest(store) as contenders:
-        contenders.bring(name, model, share)
-        best = contenders.rehearse(way)
+    with contest(store, asked.connections) as contenders:
+        contenders.bring(name, model, asked.share)
+        best = contenders.rehearse(asked.way)
         runs: dict[str, list[Run]] = {"job": [], "byhand": []}
-        for _ in range(rounds):
+        for _ in range(asked.rounds):
             if best:
                 runs["byhand"].append(contenders.by_hand(best))
             runs["job"].append(contenders.job())
             print(f"{name} {model} {store}: {shapes_report.line(runs)}", file=sys.stderr)
-    return {"commit": commit(), "share": share, "way": best, **runs}
+    return {"commit": commit(), "share": asked.share, "way": best, **runs}
 
 
 def counts(name: str, share: float) -> Entry:
@@ -82,6 +82,12 @@ def main() -> None:
     parser.add_argument(
         "--way", choices=WAYS, help="how the loop by hand divides the work; by default, what is fastest"
     )
+    parser.add_argument(
+        "--connections",
+        type=positive,
+        default=CONNECTIONS,
+        help=f"files that the loop by hand fetches at a time, by default {CONNECTIONS}",
+    )
     parser.add_argument("--all", action="store_true", help="also what has no limit")
     parser.add_argument("--only", choices=("times", "counts"), help="measure only times, or only count requests")
     parser.add_argument("--stages", action="store_true", help="also print the seconds by stage")
@@ -93,7 +99,7 @@ def main() -> None:
     if not asked.tables:
         machine = described()
         for name, model, store in chosen(asked) if asked.only != "counts" else ():
-            found = measured(name, model, store, asked.rounds, asked.share, asked.way)
+            found = measured(name, model, store, asked)
             took[f"{name} {model} {store}"] = found | {"machine": machine}
             _keep(took)
         for name in asked.shapes if asked.only != "times" else ():

@@ -51,9 +51,8 @@ _BATCH_BYTES = 32 << 20
 """Maximum size of the matrix. Larger matrices are slower, because they do not fit into the processor's cache."""
 WAYS = ("units", "whole", "alone", "twice", "halves")
 _TEXTS = ("csv", "csv.gz", "jsonl")
-_REQUESTS = 32
-"""Number of files that a process fetches at a time. All processes of the loop together thus have 64 connections, which
-is more than the 16 of a typical loop."""
+CONNECTIONS = 16
+"""Number of files that all processes together fetch at a time, as a typical loop does."""
 _RANGES = 8
 """Number of ranges of one object that a process fetches at a time."""
 _RANGE_BYTES = 8 << 20
@@ -75,6 +74,8 @@ class Order:
     share: int
     """Number of the process. The number decides which rows the process scores."""
     out: str
+    connections: int
+    """Number of files that the process fetches at a time."""
 
 
 def ways(kind: str, objects: int, groups: int) -> tuple[str, ...]:
@@ -97,10 +98,11 @@ def ways(kind: str, objects: int, groups: int) -> tuple[str, ...]:
 class Loop:
     """Runs the processes of the handwritten loop, and stops them at the end of its `with` block.
 
-    The settings in `environ` choose the store.
+    The settings in `environ` choose the store. The processes together fetch `connections` files at a time.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], connections: int = CONNECTIONS) -> None:
+        self._connections = max(1, connections // PROCESSES)
         self._environ = dict(environ) | dict.fromkeys(THREADS, "1")
 
     def __enter__(self) -> Self:
@@ -132,7 +134,17 @@ class Loop:
         for share, pipe in enumerate(pipes):
             out = f"byhand-{way}/{share}.parquet"
             pipe.send(
-                Order(keys=keys, kind=kind, features=features, dtype=dtype, model=model, way=way, share=share, out=out)
+                Order(
+                    keys=keys,
+                    kind=kind,
+                    features=features,
+                    dtype=dtype,
+                    model=model,
+                    way=way,
+                    share=share,
+                    out=out,
+                    connections=self._connections,
+                )
             )
         for pipe in pipes:
             pipe.recv()  # the model is loaded
@@ -184,7 +196,7 @@ def _tables(store: ObjectStore, order: Order) -> Iterator[pa.Table]:
     rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (len(order.features) * np.dtype(order.dtype).itemsize)))
     columns = ["id", *order.features]
     if len(order.keys) > 1:
-        with ThreadPoolExecutor(_REQUESTS) as pool:
+        with ThreadPoolExecutor(order.connections) as pool:
             mine = pool.map(lambda key: store.get(key).data, order.keys[order.share :: PROCESSES])
             files = (_open(data) for data in mine)
             yield from _filled((file.read(columns=columns, use_threads=False) for file in files), rows)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.byhand import Loop, forget_peak, peak_mb, ways
+from benchmarks.byhand import CONNECTIONS, Loop, forget_peak, peak_mb, ways
 from benchmarks.counting_relay import CountingRelay
 from benchmarks.shapes import SHAPES, fitted, made
 from benchmarks.slow_store import SlowStore
@@ -122,14 +122,14 @@ class Contest:
 
 
 @contextlib.contextmanager
-def contest(store: str) -> Iterator[Contest]:
-    """Start Scoreline (a `Stand`) and a handwritten loop."""
+def contest(store: str, connections: int = CONNECTIONS) -> Iterator[Contest]:
+    """Start Scoreline (a `Stand`) and a handwritten loop with so many connections."""
     with contextlib.ExitStack() as stack:
         stand = Stand(Path(".scoreline"), directory=store == "directory")
         if store == "slow":
             stand.distant = stack.enter_context(SlowStore())
         stack.enter_context(stand)
-        loop = stack.enter_context(Loop(stand.environ))
+        loop = stack.enter_context(Loop(stand.environ, connections))
         yield Contest(stand, loop, None)
 
 

@@ -68,7 +68,7 @@ _PACE_ALWAYS_S = 1.0
 """The pace of a job is recorded if its average part takes at least `_PACE_ALWAYS_S` seconds. It is also recorded if the
 average part has at least `_PACE_MIN_ROWS` rows and takes at least `_PACE_MIN_S` seconds. In shorter parts, overhead
 dominates."""
-AROUND_PARTS = Requests(class_a=9, class_b=11)
+AROUND_PARTS = Requests(class_a=9, class_b=9)
 """Requests of each job that no step counts: those of its submission, of the steps' own documents, and those with which
 the job ends, also for ``latest.json``. ``tests/unit/steps/test_costs.py`` compares them with the requests of a job."""
 _PAUSE_EVERY = 32

@@ -39,6 +39,7 @@ def scored(tmp_path: Path, way: str, **options: Any) -> pa.Table:
                 way=way,
                 share=share,
                 out=out,
+                connections=2,
             ),
         )
     return pq.read_table(tmp_path / "in" / "byhand").sort_by("id")
