@@ -133,7 +133,7 @@ def _block_bytes(size: int) -> int:
 
 
 MEMORY = KeptMemory()
-"""The memory of this process for fetched bytes, for blocks of rows, and for matrices of features and scaled features."""
+"""The memory of this process for fetched bytes, for blocks of rows, and for matrices of features, scaled or not."""
 
 
 def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:
