@@ -9,7 +9,7 @@ import mmap
 import threading
 import time
 import weakref
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,8 @@ _MOST_BYTES = 96 << 20
 _LEAST_BYTES = 12 << 20
 """Number of unused bytes that are kept although a new block is mapped. Otherwise, a matrix and fetched bytes would take
 turns."""
+_MATRIX_BYTES = 1 << 20
+"""Minimum size, in bytes, of a matrix that gets kept memory. NumPy allocates smaller matrices."""
 _STEPS = 4
 """Number of block sizes from one power of two to the next, so that most blocks fit for other arrays, too."""
 
@@ -131,4 +133,17 @@ def _block_bytes(size: int) -> int:
 
 
 MEMORY = KeptMemory()
-"""The memory of this process for fetched bytes, for blocks of rows and for matrices of features."""
+"""The memory of this process for fetched bytes, for blocks of rows, and for matrices of features, scaled or not."""
+
+
+def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:
+    """Return an ndarray of shape (rows, columns) with arbitrary values.
+
+    Its memory is not taken from the heap, because the heap may not shrink after a matrix is freed. The memory is reused
+    only when neither the matrix nor a view of it is left. A model may keep a view.
+    """
+    kind = np.dtype(dtype)
+    size = rows * columns * kind.itemsize
+    if size < _MATRIX_BYTES:
+        return np.empty((rows, columns), kind, order)
+    return MEMORY.array(size).view(kind).reshape((rows, columns), order=order)

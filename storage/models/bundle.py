@@ -51,7 +51,7 @@ class Bundle:
     manifest_sha256: str
     load_seconds: float = 0.0
     compiled: CompiledEnsembles = field(default_factory=CompiledEnsembles, repr=False)
-    """The ensembles of trees and text vectorizers in the bundle, which score rows faster in a compiled form."""
+    """The ensembles of trees, text vectorizers and scalers in the bundle, which are faster in a compiled form."""
     warnings: tuple[str, ...] = ()
     """Problems that were found while loading and that the settings allow."""
     _categories: dict[tuple[str, ...], Mapping[str, Categories]] = field(
@@ -116,7 +116,7 @@ class ModelLoader:
         Whether to load models that were saved with another version of scikit-learn. The bundle of such a model has a
         warning.
     compile_trees : bool
-        Whether to compile ensembles of trees and text vectorizers.
+        Whether to compile ensembles of trees, text vectorizers and scalers.
     """
 
     store: ObjectStore

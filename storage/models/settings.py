@@ -28,7 +28,7 @@ class ModelSettings:
     """Trusted keys. A version is loaded only if at least one of these keys has signed it. If empty, signatures are not
     checked."""
     compile_trees: bool = True
-    """Whether to compile ensembles of trees and text vectorizers, which then score faster with the same results."""
+    """Whether to compile ensembles of trees, text vectorizers and scalers: they are faster, with the same results."""
     allow_version_skew: bool = False
     """Whether to load models that were saved with another version of scikit-learn. If so, loading such a model gives a
     warning."""

@@ -44,8 +44,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scoreline.storage.kept_memory import empty_matrix
 from scoreline.storage.models.categories import Categories
-from scoreline.tasks.scoring.matrices import empty_matrix, fill_matrix
+from scoreline.tasks.scoring.matrices import fill_matrix
 from scoreline.tasks.scoring.settled_types import SCORED_AS, missing_anywhere, scored_as_float
 
 Form = Literal["frame", "array", "column"]

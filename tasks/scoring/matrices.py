@@ -1,6 +1,4 @@
-"""Provides memory for matrices of features, reuses it for the next batch, and fills it with columns.
-
-The memory is not taken from the heap, because the heap may not shrink after a matrix is freed.
+"""Fills matrices of features with columns.
 
 A matrix whose rows are contiguous is filled many columns at a time. If it were filled column by column, each cache line
 would be written again for each of its columns, after it has left the cache: a matrix of 65,536 rows and 20 columns
@@ -11,35 +9,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable
-from typing import Any, Literal
-
-import numpy as np
-
-from scoreline.storage.kept_memory import MEMORY
+from typing import Any
 
 try:
     from scoreline.tasks.scoring import matrix_rows as matrix_rows  # tests use it, too
 except ImportError:  # the extension was not built
     matrix_rows = None  # type: ignore[assignment]
 
-LEAST_BYTES = 1 << 20
-"""Minimum size, in bytes, of a matrix that gets reused memory. NumPy allocates smaller matrices."""
 _COLUMNS_BYTES = 256
 """Number of bytes of a row that are written at a time: four cache lines. More columns at a time would gain little."""
 _TILE_ROWS = 2_048
 """Number of rows that NumPy fills at a time. Fewer rows would need more calls, and more rows would leave the cache."""
-
-
-def empty_matrix(rows: int, columns: int, dtype: Any, order: Literal["C", "F"]) -> Any:
-    """Return an ndarray of shape (rows, columns) with arbitrary values.
-
-    Its memory is reused only when neither the matrix nor a view of it is left. A model may keep a view.
-    """
-    kind = np.dtype(dtype)
-    size = rows * columns * kind.itemsize
-    if size < LEAST_BYTES:
-        return np.empty((rows, columns), kind, order)
-    return MEMORY.array(size).view(kind).reshape((rows, columns), order=order)
 
 
 def fill_matrix(x: Any, columns: Iterable[Any]) -> None:

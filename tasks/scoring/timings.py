@@ -38,7 +38,7 @@ class Timings:
     wall: float = 0.0
     """Elapsed seconds from when the model is loaded until the results are encoded, without `upload`."""
     compiled: float = 0.0
-    """Seconds of `predict` in which compiled ensembles of trees or text vectorizers were used."""
+    """Seconds of `predict` in which compiled ensembles of trees, text vectorizers or scalers were used."""
     search: float = 0.0
     """Seconds of `predict` that finding rejected rows took, in addition to scoring the others in one call per batch."""
     class_a: int = 0

@@ -44,8 +44,8 @@ def packages(_: Context) -> Iterator[Finding]:
         yield warning("; ".join(other), to_work)
     if "scikit-learn" in installed and not is_available():
         yield warning(
-            "the extensions for models were not built: forests, boosting and texts are scored by scikit-learn alone, "
-            "which takes 3 to 10 times as long",
+            "the extensions for models were not built: forests, boosting, texts and scalers are left to scikit-learn "
+            "alone, which takes 3 to 10 times as long",
             "install a C compiler, and then run `make setup` or install the package again, unless this process only "
             "submits jobs",
         )

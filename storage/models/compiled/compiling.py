@@ -1,9 +1,9 @@
-"""Finds tree ensembles and text vectorizers in models, and compares each with scikit-learn before it is used."""
+"""Finds tree ensembles, text vectorizers and scalers in models, and compares each with scikit-learn before its use."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import batched
 from typing import Any
@@ -14,10 +14,12 @@ from sklearn.feature_selection import SelectFromModel, SequentialFeatureSelector
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, replaced
+from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, Uses, replaced
 from scoreline.storage.models.compiled.estimators import compile_estimator, is_known
 from scoreline.storage.models.compiled.probe_documents import probe_documents
+from scoreline.storage.models.compiled.probe_values import containers, probe_values
 from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
+from scoreline.storage.models.compiled.scalers import compile_scaler, is_scaler
 from scoreline.storage.models.compiled.threads import in_threads
 from scoreline.storage.models.compiled.trees import NotPackable
 from scoreline.storage.models.compiled.validated import Compiled
@@ -41,17 +43,16 @@ _TEMPLATES = {"estimator", "estimator_", "estimators", "scorer_", "transformers"
 
 
 def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
-    """Compile the ensembles and vectorizers within fitted models (see `extension.compile_ensembles`)."""
+    """Compile the ensembles, vectorizers and scalers within fitted models (see `extension.compile_ensembles`)."""
     found, methods, nbytes = [], [], 0
     waiting = _own_ensembles(models)[::-1]
     while waiting:
         place, estimator = waiting.pop()
-        kind = "text vectorizer" if is_vectorizer(estimator) else "tree ensemble"
-        one = Ensemble(place=place, name=type(estimator).__name__, kind=kind)
+        one = Ensemble(place=place, name=type(estimator).__name__, kind=_kind(estimator) or Ensemble.kind)
         try:
             if not _is_fitted(estimator):
                 continue
-            compiled = _compiled_vectorizer(estimator) if is_vectorizer(estimator) else _compiled_ensemble(estimator)
+            compiled = _COMPILERS[one.kind](estimator)
         except NotPackable as problem:
             found.append(replace(one, reason=str(problem)))
             waiting += _single_trees(place, estimator)
@@ -67,6 +68,15 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
         methods.append((estimator, compiled[0]))
         nbytes += compiled[1]
     return CompiledEnsembles(found=tuple(found), nbytes=nbytes, methods=tuple(methods))
+
+
+def _kind(value: Any) -> str | None:
+    """Return what an object is, as in `Ensemble.kind`, or None if it is never compiled."""
+    if is_vectorizer(value):
+        return "text vectorizer"
+    if is_scaler(value):
+        return "scaler"
+    return Ensemble.kind if is_known(value) else None
 
 
 def _is_interruption(error: Exception) -> bool:
@@ -114,6 +124,21 @@ def _compare_vectorizer(vectorizer: Any, methods: Mapping[str, Any], counter: Wo
                 found = vectorizer.transform(part)
             if not same_matrix(expected, found):
                 raise NotPackable("its results for some documents differ from those of scikit-learn")
+
+
+def _compiled_scaler(scaler: Any) -> tuple[Mapping[str, Any], int]:
+    """Return the methods of a scaler after they were compared, and the memory that they take."""
+    methods, scalings = compile_scaler(scaler)
+    names = getattr(scaler, "feature_names_in_", None)
+    for kind, scaling in scalings.items():
+        for x in containers(probe_values(scaling, kind), names):
+            expected, uses = scaler.transform(x), Uses()
+            with replaced(scaler, methods):
+                found = scaler.transform(x)
+            same = type(found) is type(expected) and _equal([np.asarray(expected)], [np.asarray(found)])
+            if not (uses and same):
+                raise NotPackable(f"its results for rows of {kind} differ from those of scikit-learn")
+    return methods, sum(scaling.nbytes for scaling in scalings.values())
 
 
 def _can_decode(vectorizer: Any, document: str | bytes) -> bool:
@@ -202,7 +227,7 @@ def _layout(array: np.ndarray[Any, Any]) -> tuple[bool, bool]:
 
 
 def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the ensembles and vectorizers of known classes within the models, but no trees of another ensemble.
+    """Return what can be compiled within the models, but no trees of another ensemble.
 
     Gradient boosting gives its trees to functions that accept nothing else, so none of its trees may be replaced.
     """
@@ -216,7 +241,7 @@ def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the ensembles and vectorizers of known classes within the models, but none inside an ensemble.
+    """Yield the objects of known classes within the models, but none inside an ensemble.
 
     Only objects of scikit-learn's own classes are searched. How objects of other classes use what they contain is not
     known.
@@ -228,7 +253,7 @@ def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, A
         if id(value) in seen or isinstance(value, str | bytes | int | float | type):
             continue
         seen.add(id(value))
-        if is_known(value) or is_vectorizer(value):
+        if _kind(value) is not None:
             yield place, value
         elif isinstance(value, dict):
             waiting += [(f"{place}[{key!r}]", item) for key, item in value.items()]
@@ -260,3 +285,10 @@ def _is_fitted(estimator: Any) -> bool:
     except NotFittedError:
         return False
     return True
+
+
+_COMPILERS: dict[str, Callable[[Any], tuple[Mapping[str, Any], int]]] = {
+    Ensemble.kind: _compiled_ensemble,
+    "text vectorizer": _compiled_vectorizer,
+    "scaler": _compiled_scaler,
+}

@@ -1,4 +1,4 @@
-"""The compiled ensembles and vectorizers of a bundle, and their use. This module works without the extensions."""
+"""What is compiled in the models of a bundle, and its use. This module works without the extensions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MAX_SUMMARY = 300
 
 
 class Uses:
-    """Tells whether compiled trees have scored rows since it was made. They may have left all rows to scikit-learn."""
+    """Tells whether anything compiled was used since it was made. It may have left all rows to scikit-learn."""
 
     count = 0
-    """How often compiled trees have scored rows in this process."""
+    """How often compiled forms were used in this process."""
 
     def __init__(self) -> None:
         self._before = Uses.count
@@ -27,7 +27,7 @@ class Uses:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """An ensemble of trees or a text vectorizer within a model, and whether it is compiled."""
+    """An ensemble of trees, a text vectorizer or a scaler within a model, and whether it is compiled."""
 
     place: str
     """Its place in the model, for example ``model.steps[1][1]``."""
@@ -36,12 +36,12 @@ class Ensemble:
     kind: str = "tree ensemble"
     """What it is, in words that an "s" puts into the plural."""
     reason: str | None = None
-    """Why the ensemble is not compiled, so that scikit-learn's own code is used; None if the ensemble is compiled."""
+    """Why it is not compiled, so that scikit-learn's own code is used; None if it is compiled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledEnsembles:
-    """The ensembles and vectorizers that were found in a bundle, and the methods of those that are compiled."""
+    """The ensembles, vectorizers and scalers found in a bundle, and the methods of those that are compiled."""
 
     found: tuple[Ensemble, ...] = ()
     nbytes: int = 0
@@ -56,7 +56,7 @@ class CompiledEnsembles:
     def in_use(self) -> Iterator[Uses]:
         """Within the block, the estimators use their compiled methods. This context manager is not thread-safe.
 
-        Whether compiled trees have scored any rows in the block is known from what it yields.
+        Whether any of them were used in the block is known from what it yields.
         """
         with contextlib.ExitStack() as stack:
             for estimator, methods in self.methods:
@@ -70,7 +70,7 @@ class CompiledEnsembles:
         '1 of 1 tree ensembles compiled'
         """
         if not self.found:
-            return "no tree ensembles or text vectorizers compiled"
+            return "no tree ensembles, text vectorizers or scalers compiled"
         others = [one for one in self.found if one.reason is not None]
         numbers = Counter(one.kind for one in self.found)
         left_out = Counter(one.kind for one in others)

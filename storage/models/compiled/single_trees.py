@@ -7,31 +7,22 @@ about the rows might be refused or give a warning, scikit-learn validates them a
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import get_config
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from scoreline.storage.models.compiled import _single
 from scoreline.storage.models.compiled.ensembles import Uses
 from scoreline.storage.models.compiled.nodes import Nodes, pack_single
+from scoreline.storage.models.compiled.plain_rows import Rows, length, own_method, plain_rows
 from scoreline.storage.models.compiled.validated import Compiled, is_dense, tree_arrays
 
 _NO_LEAVES = np.empty(0, np.uint32)
-
-
-Rows = npt.NDArray[Any] | list[npt.NDArray[Any]]
-"""A matrix of float32 or float64, or its columns."""
-
-
-def _length(x: Rows) -> int:
-    return len(x[0] if isinstance(x, list) else x)
 
 
 @dataclass(frozen=True)
@@ -59,16 +50,16 @@ class PackedTree:
         missing_allowed : bool
             Whether scikit-learn accepts missing values.
         """
-        found = np.empty((_length(x), self._values[0].size))
+        found = np.empty((length(x), self._values[0].size))
         return found if self._find(x, checked, missing_allowed, _NO_LEAVES, found) else None
 
     def leaves(self, x: Rows, *, missing_allowed: bool) -> npt.NDArray[np.uint32] | None:
         """Return the number of the leaf of each row, or None if scikit-learn might refuse a value."""
-        found = np.empty(_length(x), np.uint32)
+        found = np.empty(length(x), np.uint32)
         return found if self._find(x, False, missing_allowed, found, np.empty((0, 1))) else None
 
     def _find(self, x: Rows, checked: bool, missing_allowed: bool, leaves: Any, values: Any) -> bool:
-        shape = (_length(x), len(x)) if isinstance(x, list) else x.shape
+        shape = (length(x), len(x)) if isinstance(x, list) else x.shape
         if len(shape) != 2 or shape[1] != self.n_features:
             raise ValueError(f"expected {self.n_features} columns, got {shape}")
         Uses.count += 1
@@ -182,54 +173,8 @@ class QuickMethod:
             found = None if x is None else self._quick(x, model._support_missing_values(x))
             if found is not None:
                 return found
-        return _own(model, self.__name__)(X, check_input)
+        return own_method(model, self.__name__)(X, check_input)
 
     def __reduce__(self) -> Any:
         """Pickle and copy the method of scikit-learn, because a copy may be used after the batch."""
-        return _own, (self._model, self.__name__)
-
-
-def _own(model: Any, name: str) -> Any:
-    """Return a method of an estimator as its class defines it."""
-    return getattr(type(model), name).__get__(model)
-
-
-def plain_rows(model: Any, X: Any) -> Rows | None:
-    """Return rows if scikit-learn's validation looks at nothing but whether the values are finite.
-
-    Such rows are an array, or a table with the names of the model, of float32 or float64.
-    """
-    names = getattr(model, "feature_names_in_", None)
-    x = X if names is None and type(X) is np.ndarray else _table(X, names)
-    columns = x if isinstance(x, list) else [x]
-    if not columns or not all(type(one) is np.ndarray and one.flags.aligned for one in columns):
-        return None
-    shape = (_length(x), len(x)) if isinstance(x, list) else x.shape
-    if columns[0].dtype not in (np.float32, np.float64):
-        return None
-    if len(shape) != 2 or not shape[0] or shape[1] != model.n_features_in_ or np.geterr()["under"] != "ignore":
-        return None
-    config = get_config()
-    return None if config["assume_finite"] or config["array_api_dispatch"] else x
-
-
-def _table(X: Any, names: npt.NDArray[Any] | None) -> Any:
-    """Return the values or the columns of a DataFrame that has the names of the model, otherwise None."""
-    pandas = sys.modules.get("pandas")
-    if pandas is None or type(X) is not pandas.DataFrame:
-        return None
-    if names is None:
-        if type(X.columns) is not pandas.RangeIndex:
-            return None
-    else:
-        own = X.columns.tolist()
-        if own != names.tolist() or set(map(type, own)) != {str}:
-            return None
-    column_of = getattr(X, "_get_column_array", None)
-    if column_of is None:  # a version of pandas with other internals
-        return None
-    columns = [column_of(number) for number in range(X.shape[1])]
-    if any(type(one) is not np.ndarray or one.dtype != columns[0].dtype for one in columns):
-        return None
-    # a matrix of all columns would be a copy, unless the rows of the table are stored one after the other
-    return columns if all(one.strides[0] == one.itemsize for one in columns) else X.to_numpy()
+        return own_method, (self._model, self.__name__)

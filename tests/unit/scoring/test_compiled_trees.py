@@ -27,7 +27,7 @@ from scoreline.tasks.scoring.timings import Timings
 from tests.support.bundles import bundle
 
 NAMES = ["a", "b", "c"]
-NOTHING = "no tree ensembles or text vectorizers compiled"
+NOTHING = "no tree ensembles, text vectorizers or scalers compiled"
 RANDOM = np.random.default_rng(5)
 FRAME = pd.DataFrame(RANDOM.normal(size=(200, 3)), columns=NAMES)
 TARGET = (FRAME["a"] + RANDOM.normal(size=200) > 0).astype(int)
@@ -89,7 +89,7 @@ def test_a_loaded_model_is_compiled_unless_a_setting_forbids_it(tmp_path: Path, 
     loaded = models.load("forest")
     assert bool(loaded.compiled) is on
     assert loaded.memory_bytes == loaded.manifest.memory_bytes + loaded.compiled.nbytes
-    assert loaded.compiled.summary() == ("1 of 1 tree ensembles compiled" if on else NOTHING)
+    assert loaded.compiled.summary() == ("1 of 1 scalers and 1 of 1 tree ensembles compiled" if on else NOTHING)
 
 
 def test_seconds_in_which_scikit_learn_scored_all_rows_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from scoreline.storage.kept_memory import MEMORY
+from scoreline.storage.kept_memory import MEMORY, empty_matrix
 from scoreline.storage.models.categories import Categories
-from scoreline.tasks.scoring import matrices
 from scoreline.tasks.scoring.features import to_features
 from scoreline.tasks.scoring.settled_types import settle, settled_feature
 
@@ -311,11 +310,11 @@ def test_the_memory_of_a_matrix_is_used_again_only_if_nothing_refers_to_it() -> 
 def test_memory_that_is_given_back_after_its_release_is_not_kept() -> None:
     MEMORY.release()
     # a reference that outlives the release, like that of an error's traceback
-    held = matrices.empty_matrix(1_000, 1_000, "f8", "C")
+    held = empty_matrix(1_000, 1_000, "f8", "C")
     MEMORY.release()
     del held
     assert MEMORY.unused_bytes == 0
-    del (later := [matrices.empty_matrix(1_000, 1_000, "f8", "C")])[0]
+    del (later := [empty_matrix(1_000, 1_000, "f8", "C")])[0]
     assert later == []
     assert MEMORY.unused_bytes >= 8_000_000
     MEMORY.release()

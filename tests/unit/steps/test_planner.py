@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from scoreline.storage import keys
-from scoreline.storage.kept_memory import MEMORY
-from scoreline.tasks.scoring import matrices
+from scoreline.storage.kept_memory import MEMORY, empty_matrix
 from scoreline.tasks.steps import planner
 from scoreline.tasks.steps.planner import plan_job
 from tests.support.line_jobs import desk
@@ -51,7 +50,7 @@ def test_a_part_of_broken_lines_alone_does_not_keep_a_job_from_being_planned(tmp
 def test_a_dry_run_keeps_no_memory_of_matrices(tmp_path: Path) -> None:
     with desk(tmp_path) as at:
         uri = at.client.put("in/a.parquet", pd.DataFrame({"x": [1.0] * 20}))
-        matrices.empty_matrix(1_000, 1_000, "f8", "C")
+        empty_matrix(1_000, 1_000, "f8", "C")
         assert MEMORY.unused_bytes
         at.client.preflight("line", uri)
         assert MEMORY.unused_bytes == 0

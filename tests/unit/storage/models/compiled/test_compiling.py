@@ -168,7 +168,7 @@ ENSEMBLES: dict[str, Callable[[], Any]] = {
     "isolation forest, features": lambda: IsolationForest(max_features=3, **FEW).fit(X),
 }
 WITHIN: dict[str, tuple[int, Callable[[], Any]]] = {
-    "pipeline": (1, lambda: make_pipeline(StandardScaler(), RandomForestClassifier(**FEW)).fit(X, TWO)),
+    "pipeline": (2, lambda: make_pipeline(StandardScaler(), RandomForestClassifier(**FEW)).fit(X, TWO)),
     "calibrated": (3, lambda: CalibratedClassifierCV(RandomForestClassifier(**FEW), cv=3).fit(X, TWO)),
     "voting": (
         2,

@@ -24,7 +24,8 @@ from scoreline.storage.models.compiled.columns import float32_at_or_below
 from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.compiled.nodes import pack_single
-from scoreline.storage.models.compiled.single_trees import PackedTree, plain_rows
+from scoreline.storage.models.compiled.plain_rows import plain_rows
+from scoreline.storage.models.compiled.single_trees import PackedTree
 from tests.support.random_trees import SPECIAL, leaf_of, random_tree
 
 N_FEATURES = 5
@@ -392,7 +393,7 @@ def test_a_copy_that_is_made_in_use_has_the_methods_of_scikit_learn(copied: Call
 def test_the_module_has_no_other_way_to_accept_rows() -> None:
     """Every type of rows that `plain_rows` accepts is one of the kinds in this file."""
     model = MODELS["labels"]()
-    quick = {name for name, table in TABLES.items() if single_trees.plain_rows(model, table) is not None}
+    quick = {name for name, table in TABLES.items() if plain_rows(model, table) is not None}
     others = {"big-endian", "float16", "integers", "objects", "list", "no row", "one dimension", "too few columns"}
     others |= {"frame of two types", "frame with names", "frame with some names", "frame of nullable numbers"}
     assert quick == set(TABLES) - others
