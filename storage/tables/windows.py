@@ -191,7 +191,8 @@ class WideReader(RowGroupReader):
                 del columns, column  # free them before more columns are decoded
         if shared is not None:
             shared.publish(to_share)
-        shrink_heap()  # the rows and their features take most memory now
+        MEMORY.release()  # of the fetched bytes: the rows and their features take most memory now
+        shrink_heap()
         return window
 
     def _decoded(self, edges: list[int]) -> Generator[list[tuple[str, pa.ChunkedArray]]]:

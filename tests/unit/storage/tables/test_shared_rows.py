@@ -19,6 +19,7 @@ import pytest
 
 from scoreline.storage import scratch_files
 from scoreline.storage.errors import InputChanged, UnreadableInput
+from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.scratch_files import open_files
 from scoreline.storage.tables import row_groups, windows
 from scoreline.storage.tables.base import Pinned, Rows, Span
@@ -125,6 +126,17 @@ def test_columns_are_decoded_while_earlier_ones_are_written(
     assert writers == {threading.get_ident()}
     assert len(decoders) == 1
     assert not writers & decoders
+
+
+def test_the_memory_of_fetched_bytes_is_released_when_all_columns_are_decoded(
+    tmp_path: Path, files: list[BinaryIO]
+) -> None:
+    """The rows of the parts that this process scores next take as much memory."""
+    data = table()
+    _, source = put(tmp_path, data)
+    MEMORY.array(1 << 20)
+    plan(files, source, data.schema)
+    assert MEMORY.unused_bytes == 0
 
 
 def test_the_thread_that_deletes_rows_ends_without_a_word_if_its_file_is_closed() -> None:
