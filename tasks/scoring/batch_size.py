@@ -96,7 +96,7 @@ def _count_added(reads: pa.Schema, features: Sequence[str], results: pa.Schema) 
     own = set(reads.names)
     widths = [width for name in features if (width := _fixed_width(reads.field(name).type))]
     scores: int = sum(_width(field.type) for field in results if field.name not in own)
-    return scores + sum(max(widths) - width for width in widths)
+    return scores + max(widths, default=0) * len(widths) - sum(widths)
 
 
 def _count_fixed(schema: pa.Schema) -> int | None:

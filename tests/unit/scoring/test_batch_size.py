@@ -11,6 +11,7 @@ import pytest
 
 from scoreline.storage.tables.base import MalformedRow, Rows
 from scoreline.tasks.job.plan import BATCH_BYTES
+from scoreline.tasks.scoring import batch_size
 from scoreline.tasks.scoring.batch_size import BatchSize
 
 SCORES = pa.schema([("prediction", pa.float64())])
@@ -107,3 +108,19 @@ def test_a_large_dictionary_does_not_make_each_row_a_batch() -> None:
 def test_few_rows_of_texts_are_read_at_a_time() -> None:
     assert size_of(x=pa.string()).rows_to_read == 8_192
     assert size_of(x=pa.float64(), rows=100).rows_to_read == 100
+
+
+def test_the_work_for_a_schema_grows_with_its_columns_and_not_with_their_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = 0
+
+    def counted_max(*values: Any, **options: Any) -> Any:
+        nonlocal compared
+        compared += len(values[0]) if len(values) == 1 else len(values)
+        return max(*values, **options)
+
+    monkeypatch.setattr(batch_size, "max", counted_max, raising=False)
+    size = size_of(**{f"x{number}": pa.float32() for number in range(499)}, x=pa.float64())
+    assert size.row_bytes(pa.schema([("x", pa.float64())])) == 8 + 499 * 4 + 2 * 8
+    assert compared < 20 * 500
