@@ -55,6 +55,9 @@ class ForwardReader:
         Memory for reading, by default `READ_BYTES`.
     shared : SharedRows, optional
         Rows that processes of this worker share.
+    schema : pyarrow.Schema, optional
+        The columns as the caller describes them. Batches of wide row groups have this schema, with its metadata, if it
+        equals that of the object otherwise: giving thousands of columns another schema makes an object of each.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class ForwardReader:
         memory_bytes: int | None = None,
         connections: int = CONNECTIONS,
         shared: SharedRows | None = None,
+        schema: pa.Schema | None = None,
     ) -> None:
         self.key = (source.uri, source.etag, tuple(columns), batch_rows)
         self._source = source
@@ -80,6 +84,7 @@ class ForwardReader:
         self._memory = memory_bytes or READ_BYTES
         self._connections = connections
         self._shared = shared
+        self._described = schema
         self._raw = RangedFile(source.store, source.key, source.size, source.etag)
         self._fetcher: Fetcher | None = None
         self._file: LocalFile | None = None
@@ -254,7 +259,8 @@ class ForwardReader:
 
     def _schema(self) -> pa.Schema:
         schema = self._open_file(self._raw, 0).schema_arrow
-        return pa.schema([schema.field(name) for name in self._columns], schema.metadata)
+        found = pa.schema([schema.field(name) for name in self._columns], schema.metadata)
+        return self._described if self._described is not None and self._described.equals(found) else found
 
     def _open_by_column(self, fetcher: Fetcher, planned: Planned) -> tuple[ChunkFile, pq.ParquetFile]:
         file = ChunkFile(self._source, fetcher, planned, gradual=False)

@@ -227,7 +227,7 @@ class ParquetFormat:
         self._keeps_memory = True
         reader = self._kept.take((source.uri, source.etag, tuple(schema.names), batch_rows), span.start)
         if reader is None:
-            reader = self._reader(source, schema.names, batch_rows, self._shared)
+            reader = self._reader(source, schema.names, batch_rows, self._shared, schema)
             reader.skip_to(span.start, self._first_rows(source))
         is_done = False
         try:
@@ -295,7 +295,13 @@ class ParquetFormat:
         return first_rows
 
     def _reader(
-        self, source: Pinned, columns: list[str], batch_rows: int, shared: SharedRows | None = None, **limits: int
+        self,
+        source: Pinned,
+        columns: list[str],
+        batch_rows: int,
+        shared: SharedRows | None = None,
+        schema: pa.Schema | None = None,
+        **limits: int,
     ) -> ForwardReader:
         metadata = self._open(source).metadata
 
@@ -303,7 +309,7 @@ class ParquetFormat:
             return open_parquet(source, file, metadata=metadata, buffer_bytes=buffer_bytes)
 
         return ForwardReader(
-            source, metadata, Leaves(metadata), open_file, columns, batch_rows, shared=shared, **limits
+            source, metadata, Leaves(metadata), open_file, columns, batch_rows, shared=shared, schema=schema, **limits
         )
 
     def _open(self, source: Pinned, *, raw: RangedFile | None = None) -> pq.ParquetFile:

@@ -76,6 +76,8 @@ def settle(batch: pa.RecordBatch, reads: pa.Schema) -> pa.RecordBatch:
     if batch.schema.equals(reads):  # a fast path for most objects, because a table may have thousands of columns
         # batches that share a schema, rather than equal schemas, are compared at once
         plain = reads if reads.metadata is None else reads.remove_metadata()
+        if batch.schema.equals(plain, check_metadata=True):  # usual for wide tables
+            return batch
         return pa.RecordBatch.from_arrays(batch.columns, schema=plain)
     columns, fields = [], []
     for field, column in zip(reads, batch.columns, strict=True):

@@ -128,6 +128,18 @@ def test_columns_are_decoded_while_earlier_ones_are_written(
     assert not writers & decoders
 
 
+def test_batches_of_a_wide_row_group_have_the_metadata_of_the_requested_columns(tmp_path: Path) -> None:
+    """Otherwise, an object of Python would be made of each of thousands of columns to give the batch this schema."""
+    data = table()
+    _, source = put(tmp_path, data)
+    wanted = pa.schema([field.with_metadata({"feature": "1"}) for field in data.schema])
+    (first, *_) = batches(ParquetFormat(), source, 0, BATCH, wanted)
+    assert first.batch.schema.equals(wanted, check_metadata=True)
+    other = wanted.set(0, pa.field("f0", pa.float32()))
+    (first, *_) = batches(ParquetFormat(), source, 0, BATCH, other)
+    assert first.batch.schema.equals(data.schema, check_metadata=True)
+
+
 def test_the_memory_of_fetched_bytes_is_released_when_all_columns_are_decoded(
     tmp_path: Path, files: list[BinaryIO]
 ) -> None:
