@@ -15,11 +15,15 @@ from scoreline.storage.tables.fetching import Fetcher
 from scoreline.storage.tables.packing import PackedWindow
 from scoreline.storage.tables.row_groups import RowGroup, RowGroupReader
 
-FETCH_BYTES = 72 << 20
-"""Maximum number of fetched bytes in memory: a request of 9 MB for each connection."""
+FETCH_BYTES = 60 << 20
+"""Maximum number of fetched bytes in memory: a request of 7.5 MiB for each connection."""
 AHEAD_BYTES = 24 << 20
 """Number of bytes of the next row group that may be fetched while all rows of this one are in memory: about one request
 for every second connection. The number grows to `FETCH_BYTES` while the rows are scored and released."""
+
+_LARGE_BYTES = 64 << 20
+"""Size of a block of rows above which the unused heap is released before the block is decoded, because both together
+would take too much memory. Using released memory again takes longer than keeping it."""
 
 
 class BlockReader(RowGroupReader):
@@ -74,7 +78,8 @@ class BlockReader(RowGroupReader):
 
     def _decode(self) -> PackedWindow:
         edges = [*range(0, self._group.rows, self._batch_rows), self._group.rows]
-        shrink_heap()
+        if self._group.decoded_bytes > _LARGE_BYTES:
+            shrink_heap()
         window = PackedWindow(self._schema, [end - start for start, end in pairwise(edges)])
         decoded = 0
         file, opened = self._open_file()
@@ -86,7 +91,6 @@ class BlockReader(RowGroupReader):
                 file.release_taken()
         finally:
             file.close()
-        shrink_heap()  # the rows and their features take most memory now
         return window
 
     def _add_batches(self, window: PackedWindow, opened: pq.ParquetFile, names: list[str], edges: list[int]) -> None:

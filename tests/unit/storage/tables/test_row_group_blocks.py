@@ -193,6 +193,16 @@ def test_a_block_and_its_columns_are_limited(
     assert entered == [BlockReader, StreamingReader]
 
 
+def test_only_a_large_block_releases_the_unused_heap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, released = of_floats(), list[int]()
+    _, source = put(tmp_path, table)
+    monkeypatch.setattr(blocks, "shrink_heap", lambda: released.append(1))
+    for large_bytes, times in ((table.nbytes, 0), (table.nbytes - 1, 1)):
+        monkeypatch.setattr(blocks, "_LARGE_BYTES", large_bytes)
+        read(ParquetFormat(), source, 0, ROWS, table.schema)
+        assert len(released) == times
+
+
 def test_a_row_group_of_the_default_size_of_pandas_takes_at_most_24_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
