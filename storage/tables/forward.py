@@ -245,7 +245,7 @@ class ForwardReader:
 
     def _budget(self, group: RowGroup) -> int:
         """Return the memory for stored bytes while all columns of a row group are decoded together."""
-        return max(self._memory - group.decoder_bytes, self._memory // 4)
+        return max(self._memory - group.decoder_bytes_of(self._stop - group.first_row), self._memory // 4)
 
     def _streaming(
         self, opened: pq.ParquetFile, batch_rows: int, release: Callable[[], None] = lambda: None

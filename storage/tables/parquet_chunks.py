@@ -59,12 +59,15 @@ class Chunk:
         """Size as stored."""
         return self.stop - self.start
 
-    @property
-    def decoder_bytes(self) -> int:
-        """Estimated memory to decode this chunk page by page: the dictionary and one page."""
+    def decoder_bytes(self, share: float = 1.0) -> int:
+        """Return the estimated memory to decode the first values page by page: the dictionary and the largest page.
+
+        The parameter is that of `position_after`.
+        """
         ratio = max(self.encoded_bytes / max(self.size, 1), 1)
         dictionary = int(self.dictionary_bytes * ratio)
-        return dictionary + min(max(self.encoded_bytes - dictionary, 0), _PAGE_BYTES)
+        stored = (self.size if share >= 1 else self.position_after(share)) - self.dictionary_bytes
+        return dictionary + min(max(int(stored * ratio), 0), _PAGE_BYTES)
 
     def position_of(self, share: float) -> int:
         """Return the estimated offset after a fraction of the values of the chunk; 0 if values cannot be skipped."""

@@ -77,7 +77,12 @@ class RowGroup:
     @functools.cached_property
     def decoder_bytes(self) -> int:
         """Memory for decoding all columns together."""
-        return sum(chunk.decoder_bytes + BUFFER_BYTES for chunk in self.chunks)
+        return self.decoder_bytes_of(self.rows)
+
+    def decoder_bytes_of(self, rows: int) -> int:
+        """Return the memory for decoding the first rows of all columns together."""
+        share = min(rows / max(self.rows, 1), 1.0)
+        return sum(chunk.decoder_bytes(share) + BUFFER_BYTES for chunk in self.chunks)
 
     @functools.cached_property
     def window_bytes(self) -> int:

@@ -224,6 +224,12 @@ def test_a_row_group_of_the_default_size_of_pandas_takes_at_most_24_requests(
     assert first == rows
     assert len(store.requests) <= 24
     assert store.asked <= 1.02 * source.size
+    # And its first rows take one request for each column, which has a dictionary of a MiB
+    store.requests.clear()
+    store.asked = 0
+    assert sum(item.batch.num_rows for item in read(formats, source, 0, 8_192, table.schema)) == 8_192
+    assert len(store.requests) <= table.num_columns + 2
+    assert store.asked <= table.num_columns * 1.6 * (1 << 20)
 
 
 def test_a_row_group_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
