@@ -34,6 +34,8 @@ from tests.support.small_shapes import SHAPES, ShapedJob, SmallShape, encoded, r
 ROWS = 600_000
 NOT_EXACT = {"one group in pieces", "arrow", *(name for name, shape in SHAPES.items() if shape.is_compressed)}
 """Shapes that are read in other requests if they are so small. Other tests read larger ones."""
+ENDS_EARLY = {"arrow stream"}
+"""Shapes of which a part may have all rows before its last piece is requested, which it then does without."""
 SLOW = planner.Pace(rows_per_s=1e5, scored_per_s=1e5, processes=2)
 
 
@@ -267,7 +269,8 @@ def test_a_dry_run_predicts_the_requests_of_each_shape(
     with ShapedJob(shape, environ, "j", profile="off") as job:
         objects = shape.objects(rows_of())
         reads, sizes = reads_of(job, objects, monkeypatch)
-    assert len(sizes) == reads.requests
+        parts = sum("/part-" in info.key for info in job.store.list(job.layout.parts_folder))
+    assert reads.requests - (parts if name in ENDS_EARLY else 0) <= len(sizes) <= reads.requests
     # The bytes, too, except for the footers and headers, of which each process may read all of a small object
     largest = max(map(len, objects.values()))
     assert sum(sizes) == pytest.approx(reads.bytes, abs=shape.processes * largest)
