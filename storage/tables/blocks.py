@@ -20,7 +20,6 @@ FETCH_BYTES = 60 << 20
 AHEAD_BYTES = 24 << 20
 """Number of bytes of the next row group that may be fetched while all rows of this one are in memory: about one request
 for every second connection. The number grows to `FETCH_BYTES` while the rows are scored and released."""
-
 _LARGE_BYTES = 64 << 20
 """Size of a block of rows above which the unused heap is released before the block is decoded, because both together
 would take too much memory. Using released memory again takes longer than keeping it."""
