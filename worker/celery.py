@@ -115,12 +115,14 @@ def _become_worker(conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     allocator.use_one_heap(os.environ)
     if not _worker.remote_control:
         control.refuse_changes()
-    from scoreline.worker import consumer, startup
+    try:
+        from scoreline.worker import consumer, startup
 
+        app.loader.import_task_module("scoreline.worker.tasks")  # imported by name, because `tasks` imports this module
+    except Exception as error:  # otherwise Celery would start without tasks, and discard every message
+        raise SystemExit(f"error: the tasks of the worker cannot be imported: {describe(error)}") from error
     share_connection(_queue, MAIN_PROCESS)
     consumer.tolerate_foreign_messages()
-    app.loader.import_task_module("scoreline.worker.tasks")  # imported by name, because `tasks` imports this module
-
     try:
         startup.fit_into_memory(conf, options)
     except InvalidSettings as error:  # otherwise Celery would log the error and fail every message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,6 +33,19 @@ def test_a_worker_reports_a_missing_bucket_and_the_default_address_of_redis(stac
     (of_redis,) = [line for line in lines if "WARNING settings.assumed" in line]
     assert "variable=REDIS_URL used=redis://127.0.0.1:6379/0" in of_redis
     assert not [line for line in lines if "Traceback" in line]
+
+
+def test_a_worker_that_cannot_import_its_tasks_does_not_start(stack: Stack, tmp_path: Path) -> None:
+    # Given a package whose library is missing on this machine
+    (tmp_path / "sklearn.py").write_text("raise ImportError('libgomp.so.1: no such file')")
+    command = [sys.executable, "-m", "celery", "-A", "scoreline", "worker", "-c", "1"]
+    ended = subprocess.run(
+        command, env=stack.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    # Then it takes no messages, which it would discard
+    assert ended.returncode == 1
+    assert "error: the tasks of the worker cannot be imported: ImportError: libgomp.so.1: no such file" in ended.stderr
+    assert "ready" not in ended.stderr
 
 
 @pytest.mark.parametrize(
