@@ -133,7 +133,7 @@ def test_a_job_that_was_submitted_although_the_answer_was_lost_is_not_submitted_
         raise StoreUnavailable("the answer was lost")
 
     with monkeypatch.context() as away:
-        away.setattr(scoreline.submission, "status", lose)
+        away.setattr(scoreline.submission.statuses, "of", lose)
         row = prediction.submit("double", INPUT, customer="ann", options=HALF)
         assert row.state == "submitting"
     assert job_ids(scoreline) == [row.job_id]

@@ -99,7 +99,7 @@ def test_a_job_that_has_run_is_not_refused_because_its_model_is_gone(
 
     scoreline.models.publish("brief", LinearRegression().fit(pd.DataFrame({"x": [0.0, 1.0]}), [0.0, 2.0]))
     with monkeypatch.context() as away:
-        away.setattr(scoreline.submission, "status", lose)
+        away.setattr(scoreline.submission.statuses, "of", lose)
         row = prediction.submit("brief", INPUT, customer="ann", options=HALF)
     assert row.state == "submitting"
     scoreline.submission.delete_model(scoreline.submission.registry.resolve("brief"))
