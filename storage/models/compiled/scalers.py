@@ -152,11 +152,13 @@ class CompiledTransform:
         self.__name__ = "transform"
         self._model = model
         self._scalings = scalings
+        self._state = dict(vars(model))
+        """The attributes of the model as they were compiled."""
 
     def __call__(self, X: Any, *arguments: Any, **params: Any) -> Any:
         """Return what the method of scikit-learn returns."""
         model = self._model
-        rows = None if arguments or params else plain_rows(model, X)
+        rows = None if arguments or params or not self._is_current() else plain_rows(model, X)
         if rows is not None:
             scaling = self._scalings.get((rows[0] if isinstance(rows, list) else rows).dtype)
             scaled = None if scaling is None else scaling.scale(rows)
@@ -164,6 +166,14 @@ class CompiledTransform:
                 Uses.count += 1
                 return _wrap_data_with_container("transform", scaled, X, model)
         return own_method(model, "transform")(X, *arguments, **params)
+
+    def _is_current(self) -> bool:
+        """Return whether the model is as it was. A function of the user may fit a scaler again, for example each batch.
+
+        Fitting sets each attribute to a new object.
+        """
+        own = vars(self._model)
+        return all(own.get(name) is value for name, value in self._state.items())
 
     def __reduce__(self) -> Any:
         """Pickle and copy the method of scikit-learn, because a copy may be used after the batch."""

@@ -440,6 +440,23 @@ def test_a_model_may_keep_and_change_its_rows() -> None:
     MEMORY.release()
 
 
+@pytest.mark.parametrize("name", ["standard", "standard, neither", "robust", "extremes", "largest"])
+@pytest.mark.parametrize("change", ["fit", "partial_fit", "fit_transform", "set_params"])
+def test_a_scaler_that_is_changed_while_it_is_in_use_has_its_new_results(name: str, change: str) -> None:
+    """A function of a `FunctionTransformer` may scale each batch by its own numbers."""
+    if not hasattr(model := SCALERS[name](), change):
+        return
+    with compiled_of(fitted(model)).in_use() as used:
+        if change == "set_params":
+            model.set_params(copy=False)
+        else:
+            getattr(model, change)(X[:50] * 3 + 1)
+        found = model.transform(x := X.copy())
+        assert not used
+    assert found.tobytes() == model.transform(X.copy()).tobytes()
+    assert np.shares_memory(found, x) == (change == "set_params")
+
+
 @pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
 def test_a_copy_that_is_made_while_a_scaler_is_compiled_has_its_own_method(copied: Callable[[Any], Any]) -> None:
     model = StandardScaler().fit(X)
