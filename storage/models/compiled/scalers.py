@@ -24,6 +24,9 @@ from scoreline.storage.models.compiled.plain_rows import Rows, own_method, plain
 from scoreline.storage.models.compiled.trees import NotPackable
 
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+_MAX_FEATURES = 16_384
+"""Maximum number of features. Rows with more of them are mostly sparse, as those of a `HashingVectorizer` are, and are
+left to scikit-learn. Comparing so wide a scaler would take hundreds of megabytes."""
 _ROW_VALUES = 256
 """Number of values for which the numbers of the features are repeated, so that rows of few features are scaled as fast
 as others."""
@@ -200,6 +203,8 @@ def compile_scaler(scaler: Any) -> tuple[Mapping[str, Any], Mapping[np.dtype[Any
     if "transform" in vars(scaler):
         raise NotPackable("its method transform was replaced")
     try:
+        if scaler.n_features_in_ > _MAX_FEATURES:
+            raise NotPackable(f"rows of so many features ({scaler.n_features_in_:,}) are not compared")
         with np.errstate(over="ignore"):
             found = {kind: _FORMULAS[type(scaler)](scaler, kind) for kind in _FLOATS}
         scalings = {kind: Scaling.of(formula, kind, scaler.n_features_in_) for kind, formula in found.items()}

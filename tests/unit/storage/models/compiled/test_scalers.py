@@ -344,6 +344,10 @@ def with_numbers(name: str, numbers: Any) -> Any:
             "its numbers are not float64 or float32, one for each feature",
         ),
         (lambda: with_numbers("mean_", None), "its fitted state is not as expected (AttributeError: "),
+        (
+            lambda: fitted(MaxAbsScaler(), sparse.csr_array((700, 16_385))),
+            "rows of so many features (16,385) are not compared",
+        ),
     ],
 )
 def test_other_scalers_are_left_to_scikit_learn(model: Callable[[], Any], reason: str) -> None:
