@@ -70,6 +70,7 @@ class ArrowFormat:
         """Read every record batch, because Arrow does not store the number of rows (see `TableFormat.survey`)."""
         spans: list[Span] = []
         row = 0
+        self._keeps_memory = True  # texts of large batches are validated in slices
         reader = self._open(source)
         nulls: Counter[str] = Counter()
         for number, found in enumerate(reader.surveyed()):

@@ -34,10 +34,15 @@ class Encoding:
         dictionaries = [name for name in sample.column_names if _repeats(sample.column(name))]
         others = [name for name in sample.column_names if name not in dictionaries]
         noise = [name for name in others if _is_noise(sample.column(name))]
-        if not noise or any(map(pa.types.is_nested, rows.schema.types)):  # their parts have other names
+        if not noise or any(map(_has_parts, rows.schema.types)):  # their parts have other names
             return cls(dictionaries=dictionaries, compression=_CODEC)
         codecs = {name: "none" if name in noise else _CODEC for name in sample.column_names}
         return cls(dictionaries=dictionaries, compression=codecs)
+
+
+def _has_parts(kind: pa.DataType) -> bool:
+    """Return whether a column of this type is stored as columns with other names, as lists and tensors are."""
+    return bool(pa.types.is_nested(kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind))
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:

@@ -24,6 +24,9 @@ from scoreline.storage.models.compiled.plain_rows import Rows, own_method, plain
 from scoreline.storage.models.compiled.trees import NotPackable
 
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+_MAX_FEATURES = 16_384
+"""Maximum number of features. Rows with more of them are mostly sparse, as those of a `HashingVectorizer` are, and are
+left to scikit-learn. Comparing so wide a scaler would take hundreds of megabytes."""
 _ROW_VALUES = 256
 """Number of values for which the numbers of the features are repeated, so that rows of few features are scaled as fast
 as others."""
@@ -152,11 +155,13 @@ class CompiledTransform:
         self.__name__ = "transform"
         self._model = model
         self._scalings = scalings
+        self._state = dict(vars(model))
+        """The attributes of the model as they were compiled."""
 
     def __call__(self, X: Any, *arguments: Any, **params: Any) -> Any:
         """Return what the method of scikit-learn returns."""
         model = self._model
-        rows = None if arguments or params else plain_rows(model, X)
+        rows = None if arguments or params or not self._is_current() else plain_rows(model, X)
         if rows is not None:
             scaling = self._scalings.get((rows[0] if isinstance(rows, list) else rows).dtype)
             scaled = None if scaling is None else scaling.scale(rows)
@@ -164,6 +169,14 @@ class CompiledTransform:
                 Uses.count += 1
                 return _wrap_data_with_container("transform", scaled, X, model)
         return own_method(model, "transform")(X, *arguments, **params)
+
+    def _is_current(self) -> bool:
+        """Return whether the model is as it was. A function of the user may fit a scaler again, for example each batch.
+
+        Fitting sets each attribute to a new object.
+        """
+        own = vars(self._model)
+        return all(own.get(name) is value for name, value in self._state.items())
 
     def __reduce__(self) -> Any:
         """Pickle and copy the method of scikit-learn, because a copy may be used after the batch."""
@@ -190,6 +203,8 @@ def compile_scaler(scaler: Any) -> tuple[Mapping[str, Any], Mapping[np.dtype[Any
     if "transform" in vars(scaler):
         raise NotPackable("its method transform was replaced")
     try:
+        if scaler.n_features_in_ > _MAX_FEATURES:
+            raise NotPackable(f"rows of so many features ({scaler.n_features_in_:,}) are not compared")
         with np.errstate(over="ignore"):
             found = {kind: _FORMULAS[type(scaler)](scaler, kind) for kind in _FLOATS}
         scalings = {kind: Scaling.of(formula, kind, scaler.n_features_in_) for kind, formula in found.items()}

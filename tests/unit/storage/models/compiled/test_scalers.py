@@ -344,6 +344,10 @@ def with_numbers(name: str, numbers: Any) -> Any:
             "its numbers are not float64 or float32, one for each feature",
         ),
         (lambda: with_numbers("mean_", None), "its fitted state is not as expected (AttributeError: "),
+        (
+            lambda: fitted(MaxAbsScaler(), sparse.csr_array((700, 16_385))),
+            "rows of so many features (16,385) are not compared",
+        ),
     ],
 )
 def test_other_scalers_are_left_to_scikit_learn(model: Callable[[], Any], reason: str) -> None:
@@ -438,6 +442,23 @@ def test_a_model_may_keep_and_change_its_rows() -> None:
         del kept, other
     assert MEMORY.unused_bytes >= x.nbytes
     MEMORY.release()
+
+
+@pytest.mark.parametrize("name", ["standard", "standard, neither", "robust", "extremes", "largest"])
+@pytest.mark.parametrize("change", ["fit", "partial_fit", "fit_transform", "set_params"])
+def test_a_scaler_that_is_changed_while_it_is_in_use_has_its_new_results(name: str, change: str) -> None:
+    """A function of a `FunctionTransformer` may scale each batch by its own numbers."""
+    if not hasattr(model := SCALERS[name](), change):
+        return
+    with compiled_of(fitted(model)).in_use() as used:
+        if change == "set_params":
+            model.set_params(copy=False)
+        else:
+            getattr(model, change)(X[:50] * 3 + 1)
+        found = model.transform(x := X.copy())
+        assert not used
+    assert found.tobytes() == model.transform(X.copy()).tobytes()
+    assert np.shares_memory(found, x) == (change == "set_params")
 
 
 @pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
