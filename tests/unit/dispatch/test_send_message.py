@@ -18,7 +18,12 @@ def test_a_message_has_only_what_workers_read_and_what_listeners_add() -> None:
     app, queue, told = Celery(broker="memory://", set_as_current=False), secrets.token_hex(4), list[str]()
 
     def add(
-        sender: str, headers: dict[str, Any], properties: dict[str, Any], declare: list[Any], retry_policy: Any, **_: Any
+        sender: str,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+        declare: list[Any],
+        retry_policy: dict[str, Any],
+        **_: Any,
     ) -> None:
         headers["traceparent"] = "of-a-listener"
         properties["priority"] = 7
