@@ -237,15 +237,17 @@ def send_message(
     if context := trace_context.current():
         headers["traceparent"] = context
     described = {"body": ((), kwargs, {}), "headers": headers, "exchange": "", "routing_key": queue}
+    options = {"declare": [app.amqp.queues[queue]], "retry_policy": dict(app.conf.task_publish_retry_policy)}
+    properties: dict[str, Any] = {}  # listeners may add some, as they may add headers
     with _producer(app, address) as producer:
-        before_task_publish.send(sender=name, properties={}, **described)
+        before_task_publish.send(sender=name, properties=properties, **described, **options)
         producer.publish(
             **described,
+            **options,
             serializer="json",
             delivery_mode=kombu.Exchange.PERSISTENT_DELIVERY_MODE,
-            declare=[app.amqp.queues[queue]],
             retry=retry,
-            retry_policy=app.conf.task_publish_retry_policy,
+            **properties,
         )
         after_task_publish.send(sender=name, **described)
 

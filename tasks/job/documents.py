@@ -401,14 +401,19 @@ def read_run(store: ObjectStore, job_id: str) -> tuple[Run, str | None]:
         return Run.from_json(got.data), got.info.etag
 
 
-def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
-    """Return the outcome of the current run; None if that run has not ended."""
+def read_last_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
+    """Return the outcome of the last run that has ended; None if no run has ended."""
     try:
         with decoding(store, key := keys.outcome(job_id)):
-            outcome = Outcome.from_json(store.get(key).data)
+            return Outcome.from_json(store.get(key).data)
     except ObjectNotFound:
         return None
-    if outcome.state in WITH_RESULTS:  # such a job cannot be resumed, so it has no later run
+
+
+def read_outcome(store: ObjectStore, job_id: str) -> Outcome | None:
+    """Return the outcome of the current run; None if that run has not ended."""
+    outcome = read_last_outcome(store, job_id)
+    if outcome is None or outcome.state in WITH_RESULTS:  # a job with results cannot be resumed: it has no later run
         return outcome
     return outcome if outcome.run >= read_run(store, job_id)[0].number else None
 

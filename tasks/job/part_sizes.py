@@ -84,7 +84,7 @@ def pack(
 
     No part exceeds `part_rows` rows, `part_bytes` uncompressed bytes or `PART_SLICES` slices (`SMALL_SLICES` if all
     objects are small), unless a single span exceeds a limit; such a span becomes a part of its own. Small files share a
-    part. Files and spans without rows are left out.
+    part, and the parts have about as many of them. Files and spans without rows are left out.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def pack(
         Maximum number of rows in each of these runs; by default, `part_rows`.
     """
     parts = PackedCut()
-    most_slices = SMALL_SLICES if all(file.size <= SMALL_BYTES for file in files) else PART_SLICES
+    most_slices = _most_slices(files)
     current: list[Run] = []
     rows = size = slices = 0
     after: tuple[int, int] | None = None
@@ -115,6 +115,14 @@ def pack(
     if current:
         parts.append(current)
     return parts
+
+
+def _most_slices(files: Sequence[InputFile]) -> int:
+    """Return the maximum number of slices in a part, so that no process is left with a few small objects."""
+    if any(file.size > SMALL_BYTES for file in files):
+        return PART_SLICES
+    objects = sum(any(file.row_counts) for file in files)
+    return SMALL_SLICES if objects <= SMALL_SLICES else -(-objects // -(-objects // SMALL_SLICES))
 
 
 class CutParts(Sequence[Part]):

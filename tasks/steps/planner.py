@@ -40,7 +40,7 @@ from scoreline.tasks.inputs.columns import (
 from scoreline.tasks.inputs.listing import SurveyedObject, list_inputs, survey_inputs
 from scoreline.tasks.inputs.only_new import unseen
 from scoreline.tasks.job.chosen_cut import Work, choose_cut
-from scoreline.tasks.job.documents import Job, read_job, read_outcome, read_run
+from scoreline.tasks.job.documents import Job, Run, read_job, read_last_outcome, read_outcome, read_run
 from scoreline.tasks.job.part_sizes import PART_ROWS, SLOW_ROWS_PER_S
 from scoreline.tasks.job.places import check_output
 from scoreline.tasks.job.plan import BATCH_ROWS, Columns, Part
@@ -89,7 +89,7 @@ def plan_job(engine: Engine, job_id: str, survey: Callable[[Engine, Job], Survey
     ScorelineError
         A transient error: the step must be retried.
     """
-    main, documents = engine.buckets.main, None
+    main, planned = engine.buckets.main, None
     with hold_step(engine, job_id, "plan") as attempt:
         notes = object_notes(engine, job_id, "plan") if attempt == STEP_ATTEMPTS else None
         engine = engine.for_attempt(attempt, at_object=notes)
@@ -97,22 +97,35 @@ def plan_job(engine: Engine, job_id: str, survey: Callable[[Engine, Job], Survey
             job, outcome = pool.submit(read_job, main, job_id), pool.submit(read_outcome, main, job_id)
             is_planned = exists(main, keys.plan(job_id))
         if not is_planned and outcome.result() is None:
-            can_continue, documents = _plan(engine, job.result(), survey)
+            can_continue, planned = _plan(engine, job.result(), survey)
             if not can_continue:
                 return
-    if documents is None:
-        reconcile_job(engine, job_id)
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="outcome") as pool:
-        ended = pool.submit(clean_up_if_ended, engine, job_id)  # a job that is cancelled from now on closes the ledger
-        dispatch_due(engine, documents)
-    ended.result()
+    if planned is not None:
+        documents, run = planned
+        with ThreadPoolExecutor(1, thread_name_prefix="outcome") as pool:
+            # A job that is cancelled, or resumed, from now on closes its ledger, or forgets it
+            is_outdated = pool.submit(_another_run_began, engine, job_id, run)
+            dispatch_due(engine, documents)
+        if not is_outdated.result():
+            return
+        engine.ledger.forget(job_id)  # it has the budget and the deadline of the earlier run
+    reconcile_job(engine, job_id)
 
 
-def _plan(engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | None) -> tuple[bool, Documents | None]:
+def _another_run_began(engine: Engine, job_id: str, run: Run) -> bool:
+    """Return whether a job was cancelled and resumed while `run` was planned. If it has ended, close its ledger."""
+    main = engine.buckets.main
+    if read_last_outcome(main, job_id) is None or clean_up_if_ended(engine, job_id):  # only a job that ended is resumed
+        return False
+    return read_run(main, job_id)[0] != run
+
+
+def _plan(
+    engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | None
+) -> tuple[bool, tuple[Documents, Run] | None]:
     """Write the plan and open the ledger.
 
-    Return whether the job can continue, and its documents unless another process has written the plan.
+    Return whether the job can continue, and its documents and run unless another process has written the plan.
     """
     job_id, before = job.spec.job_id, engine.requests_so_far()
     if fail_if_late(engine, job):
@@ -135,7 +148,7 @@ def _plan(engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | 
     main = engine.buckets.main
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="run") as pool:
-            run = pool.submit(read_run, main, job_id)
+            found = pool.submit(read_run, main, job_id)
             info = main.put(keys.plan(job_id), data, mode=CREATE)
     except PreconditionFailed:
         log.info("plan.exists", extra={"job_id": job_id})
@@ -146,8 +159,9 @@ def _plan(engine: Engine, job: Job, survey: Callable[[Engine, Job], Surveyed] | 
     planning = engine.requests_so_far() - before
     if survey is not None:
         planning += survey(engine, job).requests
-    open_ledger(engine, documents, planning=planning, run=run.result()[0])  # a new plan has no results yet
-    return True, documents
+    run, _ = found.result()
+    open_ledger(engine, documents, planning=planning, run=run)  # a new plan has no results yet
+    return True, (documents, run)
 
 
 def make_plan(

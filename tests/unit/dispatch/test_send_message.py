@@ -17,8 +17,16 @@ from scoreline.tasks.dispatch.queue import send_message
 def test_a_message_has_only_what_workers_read_and_what_listeners_add() -> None:
     app, queue, told = Celery(broker="memory://", set_as_current=False), secrets.token_hex(4), list[str]()
 
-    def add(sender: str, headers: dict[str, Any], **_: Any) -> None:
+    def add(
+        sender: str,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+        declare: list[Any],
+        retry_policy: dict[str, Any],
+        **_: Any,
+    ) -> None:
         headers["traceparent"] = "of-a-listener"
+        properties["priority"] = 7
 
     def note(sender: str, routing_key: str, **_: Any) -> None:
         told.append(f"{sender} to {routing_key}")
@@ -37,6 +45,7 @@ def test_a_message_has_only_what_workers_read_and_what_listeners_add() -> None:
     assert len(message.headers.pop("id")) == 16
     assert message.headers == {"task": "scoreline.score_part", "ignore_result": True, "traceparent": "of-a-listener"}
     assert {*message.properties} == {"delivery_info", "delivery_mode", "delivery_tag", "priority", "body_encoding"}
+    assert message.properties["priority"] == 7
     assert message.properties["delivery_mode"] == 2  # RabbitMQ writes it to the disk
     assert told == [f"scoreline.score_part to {queue}"]
 

@@ -62,8 +62,12 @@ def test_many_tiny_files_make_several_parts() -> None:
 
 
 def test_a_part_has_more_slices_if_all_objects_are_small() -> None:
-    files = [file(str(n), 1, size=SMALL_BYTES) for n in range(SMALL_SLICES + 1)]
-    assert [len(part.slices) for part in cut(files)] == [SMALL_SLICES, 1]
+    files = [file(str(n), 1, size=SMALL_BYTES) for n in range(SMALL_SLICES + 2)]
+    assert [len(part.slices) for part in cut(files[:SMALL_SLICES])] == [SMALL_SLICES]
+    # With more objects, each of two processes has half of them
+    assert [len(part.slices) for part in cut([*files, file("empty", size=0)])] == [SMALL_SLICES // 2 + 1] * 2
+    # But the runs of one object stay together
+    assert len(cut([file("a", 30, by_rows=True, size=SMALL_BYTES)], 30, most_rows=10, run_rows=10)) == 1
     # And one large object is enough for parts of fewer slices
     assert len(cut([*files, file("large", 1)])[0].slices) == PART_SLICES
 
