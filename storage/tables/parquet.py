@@ -397,9 +397,10 @@ def open_writer(sink: Any, schema: pa.Schema, rows: pa.Table) -> pq.ParquetWrite
     schema : pyarrow.Schema
         Schema of the table. Its metadata is written to the footer.
     rows : pyarrow.Table
-        The first rows of the file, which decide how each column is encoded (see `parquet_encoding`).
+        The first rows of the file. Those of the first row group decide how each column is encoded (see
+        `parquet_encoding`).
     """
-    encoding = Encoding.of(rows)
+    encoding = Encoding.of(rows.slice(0, GROUP_ROWS))
     return pq.ParquetWriter(
         sink,
         schema,

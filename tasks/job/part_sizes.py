@@ -43,7 +43,7 @@ PART_BYTES = 512 << 20
 two."""
 PART_SLICES = 256
 """Maximum number of slices in a part. Each slice takes a few consecutive requests."""
-SMALL_SLICES = 1_024
+SMALL_SLICES = 512
 """The same if all objects are small. Each then takes one request, many of them at a time, or none at all if the worker
 has read it to plan the job. Writing the results of a part takes as long as fetching a hundred of its objects."""
 

@@ -120,7 +120,7 @@ def test_if_processes_have_not_been_counted_no_more_than_two_share_a_row_group()
 
 def test_the_reason_says_how_small_objects_are_put_together() -> None:
     files = [file(200, key=f"{number:04}") for number in range(5_000)]
-    assert choose_cut(files, Work()).reason == "5,000 objects: 8 parts of up to 655 objects"
+    assert choose_cut(files, Work()).reason == "5,000 objects: 10 parts of up to 500 objects"
     assert (
         choose_cut(files[:1], Work()).reason == "1 row group: one part, because the pace of the model is not known yet"
     )

@@ -73,6 +73,7 @@ def test_numbers_that_compression_cannot_shrink_are_not_compressed() -> None:
             "proba": random.random(9_000),
             "rounded": random.random(9_000).round(3),
             "name": [f"customer {key}" for key in random.integers(0, 1 << 62, 9_000)],
+            "noise at first": np.where(np.arange(9_000) < 3_000, random.random(9_000), 0.5),
             "half": random.random(9_000).astype("float16"),
         }
     )
