@@ -38,7 +38,8 @@ WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() A
 def settings(rig: Rig, database: Database) -> dict[str, str]:
     """Fill a table, publish a model, and return the settings of workers that read the table."""
     database.run("CREATE TABLE numbers (id bigint, x float8)")
-    database.run("INSERT INTO numbers SELECT g, g FROM generate_series(0, %s) g", ROWS - 1)
+    rows = f"INSERT INTO numbers SELECT g, g FROM generate_series(0, {ROWS - 1}) g"
+    database.run(f"SET synchronous_commit = on; {rows}")  # the rows must survive the death of the server
     database.run(GATED)
     rig.store.put(keys.QUERIES, QUERIES.encode())
     rig.publish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import tempfile
@@ -59,8 +60,9 @@ class Postgres:
         """Kill the server with SIGKILL, as a machine that fails does."""
         below = psutil.Process(self._guard.pid).children(recursive=True)
         for process in below:
-            if process.name() == "postgres":
-                process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):  # the process of a connection that was just closed
+                if process.name() == "postgres":
+                    process.send_signal(signal.SIGKILL)
         self.stop()
         psutil.wait_procs(below)
 
