@@ -8,6 +8,6 @@ their arrays and lays out their nodes with `_pack`, `columns` chooses what is co
 walk through large trees in `_walk`, and `_select` decides all splits of small trees. Rows of a single tree are looked
 at and walk in `_single`. `vectorizers` knows the text vectorizers, whose words are counted in `_words`. `scalers` knows
 the scalers, whose rows are scaled in `_scale`. `plain_rows` says which rows scikit-learn need not validate for single
-trees and scalers. `_pack`, `_walk`, `_select`, `_single`, `_words` and `_scale` are written in Cython. Of other
-packages of Scoreline, this one imports `kept_memory` alone.
+trees and scalers, and `own_methods` calls the methods of their classes. `_pack`, `_walk`, `_select`, `_single`,
+`_words` and `_scale` are written in Cython. Of other packages of Scoreline, this one imports `kept_memory` alone.
 """

@@ -9,6 +9,7 @@ from itertools import batched
 from typing import Any
 
 import numpy as np
+import sklearn
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectFromModel, SequentialFeatureSelector
 from sklearn.utils.validation import check_is_fitted
@@ -26,6 +27,8 @@ from scoreline.storage.models.compiled.validated import Compiled
 from scoreline.storage.models.compiled.vectorizers import WordCounter, compile_vectorizer, is_vectorizer
 from scoreline.storage.models.compiled.wholes import is_whole
 
+KNOWN_VERSIONS = ("1.9.",)
+"""The versions of scikit-learn whose internals are as this package expects."""
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
 
@@ -52,7 +55,9 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
         try:
             if not _is_fitted(estimator):
                 continue
-            compiled = _COMPILERS[one.kind](estimator)
+            if not sklearn.__version__.startswith(KNOWN_VERSIONS):
+                raise NotPackable(f"the internals of scikit-learn {sklearn.__version__} are not known")
+            compiled = _KINDS[one.kind][1](estimator)
         except NotPackable as problem:
             found.append(replace(one, reason=str(problem)))
             waiting += _single_trees(place, estimator)
@@ -72,11 +77,7 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
 
 def _kind(value: Any) -> str | None:
     """Return what an object is, as in `Ensemble.kind`, or None if it is never compiled."""
-    if is_vectorizer(value):
-        return "text vectorizer"
-    if is_scaler(value):
-        return "scaler"
-    return Ensemble.kind if is_known(value) else None
+    return next((kind for kind, (is_of_kind, _) in _KINDS.items() if is_of_kind(value)), None)
 
 
 def _is_interruption(error: Exception) -> bool:
@@ -287,8 +288,9 @@ def _is_fitted(estimator: Any) -> bool:
     return True
 
 
-_COMPILERS: dict[str, Callable[[Any], tuple[Mapping[str, Any], int]]] = {
-    Ensemble.kind: _compiled_ensemble,
-    "text vectorizer": _compiled_vectorizer,
-    "scaler": _compiled_scaler,
+_KINDS: dict[str, tuple[Callable[[Any], bool], Callable[[Any], tuple[Mapping[str, Any], int]]]] = {
+    "text vectorizer": (is_vectorizer, _compiled_vectorizer),
+    "scaler": (is_scaler, _compiled_scaler),
+    Ensemble.kind: (is_known, _compiled_ensemble),
 }
+"""What is compiled: for each kind, whether an object is of this kind, and what compiles it."""

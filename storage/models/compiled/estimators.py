@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import sklearn
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -39,9 +38,6 @@ from scoreline.storage.models.compiled.validated import (
 )
 from scoreline.storage.models.compiled.wholes import WHOLES, is_whole
 
-KNOWN_VERSIONS = ("1.9.",)
-"""The versions of scikit-learn whose internals are as this module expects."""
-
 
 def compile_estimator(estimator: Any) -> Compiled:
     """Compile a fitted estimator of a class that `is_known`.
@@ -51,8 +47,6 @@ def compile_estimator(estimator: Any) -> Compiled:
     NotPackable
         The estimator cannot be compiled. The message says why, after "because".
     """
-    if not sklearn.__version__.startswith(KNOWN_VERSIONS):
-        raise NotPackable(f"the internals of scikit-learn {sklearn.__version__} are not known")
     try:
         return _COMPILERS[type(estimator)](estimator)
     except (AttributeError, TypeError, ValueError, IndexError, KeyError, OverflowError) as error:

@@ -13,14 +13,9 @@ Rows = npt.NDArray[Any] | list[npt.NDArray[Any]]
 """A matrix of float32 or float64, or its columns."""
 
 
-def length(x: Rows) -> int:
-    """Return the number of rows."""
-    return len(x[0] if isinstance(x, list) else x)
-
-
-def own_method(model: Any, name: str) -> Any:
-    """Return a method of an estimator as its class defines it."""
-    return getattr(type(model), name).__get__(model)
+def shape_of(x: Rows) -> tuple[int, ...]:
+    """Return the shape of the matrix, which columns would have as well."""
+    return (len(x[0]), len(x)) if isinstance(x, list) else x.shape
 
 
 def plain_rows(model: Any, X: Any) -> Rows | None:
@@ -33,7 +28,7 @@ def plain_rows(model: Any, X: Any) -> Rows | None:
     columns = x if isinstance(x, list) else [x]
     if not columns or not all(type(one) is np.ndarray and one.flags.aligned for one in columns):
         return None
-    shape = (length(x), len(x)) if isinstance(x, list) else x.shape
+    shape = shape_of(x)
     if columns[0].dtype not in (np.float32, np.float64):
         return None
     if len(shape) != 2 or not shape[0] or shape[1] != model.n_features_in_ or np.geterr()["under"] != "ignore":

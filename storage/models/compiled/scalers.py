@@ -12,15 +12,14 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import sklearn
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
-from sklearn.utils._set_output import _wrap_data_with_container  # private: the versions of `KNOWN_VERSIONS` have it
+from sklearn.utils._set_output import _wrap_data_with_container  # private: `compiling.KNOWN_VERSIONS` have it
 
 from scoreline.storage.kept_memory import empty_matrix
 from scoreline.storage.models.compiled import _scale
 from scoreline.storage.models.compiled.ensembles import Uses
-from scoreline.storage.models.compiled.estimators import KNOWN_VERSIONS
-from scoreline.storage.models.compiled.plain_rows import Rows, own_method, plain_rows
+from scoreline.storage.models.compiled.own_methods import ReplacingMethod
+from scoreline.storage.models.compiled.plain_rows import Rows, plain_rows
 from scoreline.storage.models.compiled.trees import NotPackable
 
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
@@ -148,12 +147,11 @@ def _limit(first: npt.NDArray[Any], second: npt.NDArray[Any], stretches: bool, k
     return float(kind.type(math.ldexp(0.5, exponent))) if fits and limit else 0.0
 
 
-class CompiledTransform:
+class CompiledTransform(ReplacingMethod):
     """The method ``transform`` of a scaler. It scales plain rows in one pass, and all others as scikit-learn does."""
 
     def __init__(self, model: Any, scalings: Mapping[np.dtype[Any], Scaling]) -> None:
-        self.__name__ = "transform"
-        self._model = model
+        super().__init__(model, "transform")
         self._scalings = scalings
         self._state = dict(vars(model))
         """The attributes of the model as they were compiled."""
@@ -168,7 +166,7 @@ class CompiledTransform:
             if scaled is not None:
                 Uses.count += 1
                 return _wrap_data_with_container("transform", scaled, X, model)
-        return own_method(model, "transform")(X, *arguments, **params)
+        return self._own()(X, *arguments, **params)
 
     def _is_current(self) -> bool:
         """Return whether the model is as it was. A function of the user may fit a scaler again, for example each batch.
@@ -177,10 +175,6 @@ class CompiledTransform:
         """
         own = vars(self._model)
         return all(own.get(name) is value for name, value in self._state.items())
-
-    def __reduce__(self) -> Any:
-        """Pickle and copy the method of scikit-learn, because a copy may be used after the batch."""
-        return own_method, (self._model, "transform")
 
 
 def is_scaler(value: Any) -> bool:
@@ -196,8 +190,6 @@ def compile_scaler(scaler: Any) -> tuple[Mapping[str, Any], Mapping[np.dtype[Any
     NotPackable
         The scaler cannot be compiled. The message says why, after "because".
     """
-    if not sklearn.__version__.startswith(KNOWN_VERSIONS):
-        raise NotPackable(f"the internals of scikit-learn {sklearn.__version__} are not known")
     if not scaler.copy:
         raise NotPackable("it changes the rows themselves")
     if "transform" in vars(scaler):

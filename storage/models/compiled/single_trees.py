@@ -19,7 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 from scoreline.storage.models.compiled import _single
 from scoreline.storage.models.compiled.ensembles import Uses
 from scoreline.storage.models.compiled.nodes import Nodes, pack_single
-from scoreline.storage.models.compiled.plain_rows import Rows, length, own_method, plain_rows
+from scoreline.storage.models.compiled.own_methods import ReplacingMethod
+from scoreline.storage.models.compiled.plain_rows import Rows, plain_rows, shape_of
 from scoreline.storage.models.compiled.validated import Compiled, is_dense, tree_arrays
 
 _NO_LEAVES = np.empty(0, np.uint32)
@@ -50,16 +51,16 @@ class PackedTree:
         missing_allowed : bool
             Whether scikit-learn accepts missing values.
         """
-        found = np.empty((length(x), self._values[0].size))
+        found = np.empty((shape_of(x)[0], self._values[0].size))
         return found if self._find(x, checked, missing_allowed, _NO_LEAVES, found) else None
 
     def leaves(self, x: Rows, *, missing_allowed: bool) -> npt.NDArray[np.uint32] | None:
         """Return the number of the leaf of each row, or None if scikit-learn might refuse a value."""
-        found = np.empty(length(x), np.uint32)
+        found = np.empty(shape_of(x)[0], np.uint32)
         return found if self._find(x, False, missing_allowed, found, np.empty((0, 1))) else None
 
     def _find(self, x: Rows, checked: bool, missing_allowed: bool, leaves: Any, values: Any) -> bool:
-        shape = (length(x), len(x)) if isinstance(x, list) else x.shape
+        shape = shape_of(x)
         if len(shape) != 2 or shape[1] != self.n_features:
             raise ValueError(f"expected {self.n_features} columns, got {shape}")
         Uses.count += 1
@@ -156,12 +157,11 @@ def _numbers(packed: PackedTree) -> Quick:
     return numbers
 
 
-class QuickMethod:
+class QuickMethod(ReplacingMethod):
     """A method of an estimator that scores plain rows quickly, and all others as scikit-learn does."""
 
     def __init__(self, model: Any, name: str, quick: Quick) -> None:
-        self.__name__ = name  # scikit-learn decides by the name of a method what its results mean
-        self._model = model
+        super().__init__(model, name)
         self._quick = quick
 
     def __call__(self, X: Any, check_input: bool = True) -> Any:
@@ -173,8 +173,4 @@ class QuickMethod:
             found = None if x is None else self._quick(x, model._support_missing_values(x))
             if found is not None:
                 return found
-        return own_method(model, self.__name__)(X, check_input)
-
-    def __reduce__(self) -> Any:
-        """Pickle and copy the method of scikit-learn, because a copy may be used after the batch."""
-        return own_method, (self._model, self.__name__)
+        return self._own()(X, check_input)

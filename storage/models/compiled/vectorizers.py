@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import sklearn
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.preprocessing import normalize
-from sklearn.utils import _align_api_if_sparse  # private: the versions of `KNOWN_VERSIONS` have it
+from sklearn.utils import _align_api_if_sparse  # private: `compiling.KNOWN_VERSIONS` have it
 
 from scoreline.storage.models.compiled import _words
 from scoreline.storage.models.compiled.ensembles import Uses
-from scoreline.storage.models.compiled.estimators import KNOWN_VERSIONS
 from scoreline.storage.models.compiled.trees import NotPackable
 
 type Counted = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]
@@ -170,8 +168,6 @@ def compile_vectorizer(vectorizer: Any) -> tuple[Mapping[str, Any], WordCounter]
     NotPackable
         The vectorizer cannot be compiled. The message says why, after "because".
     """
-    if not sklearn.__version__.startswith(KNOWN_VERSIONS):
-        raise NotPackable(f"the internals of scikit-learn {sklearn.__version__} are not known")
     if (why := _why_not(vectorizer)) is not None:
         raise NotPackable(why)
     hashes = type(vectorizer) is HashingVectorizer
