@@ -33,11 +33,13 @@ class Encoding:
     def of(cls, rows: pa.Table) -> Encoding:
         """Decide from the first row group of the file."""
         first = rows.slice(0, _SAMPLE_ROWS)
-        dictionaries = [name for name in first.column_names if _repeats(first.column(name))]
-        others = [name for name in first.column_names if name not in dictionaries]
+        dictionaries = [
+            name for name, column in zip(first.column_names, first.columns, strict=True) if _repeats(column)
+        ]
         pieces = [rows.slice(rows.num_rows * piece // _PIECES, _SAMPLE_ROWS // _PIECES) for piece in range(_PIECES)]
         spread = pa.concat_tables(pieces) if rows.num_rows > _SAMPLE_ROWS else first
-        noise = [name for name in others if _is_noise(spread.column(name))]
+        others = set(first.column_names).difference(dictionaries)
+        noise = {name for name in others if _is_noise(spread.column(name))}
         if not noise or any(map(_has_parts, rows.schema.types)):  # their parts have other names
             return cls(dictionaries=dictionaries, compression=_CODEC)
         codecs = {name: "none" if name in noise else _CODEC for name in rows.column_names}
