@@ -13,9 +13,9 @@ from scoreline.storage.objects.base import ObjectStore
 
 _TAIL = struct.Struct("<I4s")
 """The end of an object: the length of the footer, and the magic number."""
-_FIRST_BYTES = 256 << 10
-"""Number of bytes that are read of the first object. The footer of a part with a thousand small objects, which names
-each of them, takes about 200 kB."""
+_FIRST_BYTES = 128 << 10
+"""Number of bytes that are read of the first object. The footer of a part with 512 small objects, which names each of
+them, takes about 100 kB."""
 _LEAST_BYTES = 16 << 10
 _MAX_BYTES = 64 << 20
 """Maximum size of a footer. A damaged object must not fill the memory."""
