@@ -15,7 +15,7 @@ from scoreline.tasks.dispatch.queue import send_message
 
 
 def test_a_message_has_only_what_workers_read_and_what_listeners_add() -> None:
-    app, queue, told = Celery(broker="memory://", set_as_current=False), secrets.token_hex(4), list[str]()
+    app, queue, announced = Celery(broker="memory://", set_as_current=False), secrets.token_hex(4), list[str]()
 
     def add(
         sender: str,
@@ -29,7 +29,7 @@ def test_a_message_has_only_what_workers_read_and_what_listeners_add() -> None:
         properties["priority"] = 7
 
     def note(sender: str, routing_key: str, **_: Any) -> None:
-        told.append(f"{sender} to {routing_key}")
+        announced.append(f"{sender} to {routing_key}")
 
     before_task_publish.connect(add)
     after_task_publish.connect(note)
@@ -47,7 +47,7 @@ def test_a_message_has_only_what_workers_read_and_what_listeners_add() -> None:
     assert {*message.properties} == {"delivery_info", "delivery_mode", "delivery_tag", "priority", "body_encoding"}
     assert message.properties["priority"] == 7
     assert message.properties["delivery_mode"] == 2  # RabbitMQ writes it to the disk
-    assert told == [f"scoreline.score_part to {queue}"]
+    assert announced == [f"scoreline.score_part to {queue}"]
 
 
 def test_a_broker_that_cannot_be_reached_is_named() -> None:
