@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import batched
 from typing import Any
@@ -15,11 +15,12 @@ from sklearn.feature_selection import SelectFromModel, SequentialFeatureSelector
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, Uses, replaced
+from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, Uses
 from scoreline.storage.models.compiled.estimators import compile_estimator, is_known
 from scoreline.storage.models.compiled.probe_documents import probe_documents
 from scoreline.storage.models.compiled.probe_values import containers, probe_values
 from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
+from scoreline.storage.models.compiled.replacing import Replacement
 from scoreline.storage.models.compiled.scalers import compile_scaler, is_scaler
 from scoreline.storage.models.compiled.threads import in_threads
 from scoreline.storage.models.compiled.trees import NotPackable
@@ -47,7 +48,7 @@ _TEMPLATES = {"estimator", "estimator_", "estimators", "scorer_", "transformers"
 
 def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
     """Compile the ensembles, vectorizers and scalers within fitted models (see `extension.compile_ensembles`)."""
-    found, methods, nbytes = [], [], 0
+    found, replacements, nbytes = [], [], 0
     waiting = _own_ensembles(models)[::-1]
     while waiting:
         place, estimator = waiting.pop()
@@ -57,7 +58,8 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
                 continue
             if not sklearn.__version__.startswith(KNOWN_VERSIONS):
                 raise NotPackable(f"the internals of scikit-learn {sklearn.__version__} are not known")
-            compiled = _KINDS[one.kind][1](estimator)
+            _refuse_replaced_methods(estimator)
+            replacement, more_bytes = _KINDS[one.kind][1](estimator)
         except NotPackable as problem:
             found.append(replace(one, reason=str(problem)))
             waiting += _single_trees(place, estimator)
@@ -70,14 +72,21 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
             waiting += _single_trees(place, estimator)
             continue
         found.append(one)
-        methods.append((estimator, compiled[0]))
-        nbytes += compiled[1]
-    return CompiledEnsembles(found=tuple(found), nbytes=nbytes, methods=tuple(methods))
+        replacements.append(replacement)
+        nbytes += more_bytes
+    return CompiledEnsembles(found=tuple(found), nbytes=nbytes, replacements=tuple(replacements))
 
 
 def _kind(value: Any) -> str | None:
     """Return what an object is, as in `Ensemble.kind`, or None if it is never compiled."""
     return next((kind for kind, (is_of_kind, _) in _KINDS.items() if is_of_kind(value)), None)
+
+
+def _refuse_replaced_methods(estimator: Any) -> None:
+    """Raise `NotPackable` if the user has set a method on the estimator itself."""
+    for name in vars(estimator):
+        if callable(getattr(type(estimator), name, None)):
+            raise NotPackable(f"its method {name} was replaced")
 
 
 def _is_interruption(error: Exception) -> bool:
@@ -92,54 +101,58 @@ def _single_trees(place: str, estimator: Any) -> list[tuple[str, Any]]:
     return [(f"{place}.estimators_[{number}]", tree) for number, tree in enumerate(estimator.estimators_)][::-1]
 
 
-def _compiled_ensemble(estimator: Any) -> tuple[Mapping[str, Any], int]:
-    """Return the methods of an ensemble after they were compared, and the memory that they take."""
+def _compiled_ensemble(estimator: Any) -> tuple[Replacement, int]:
+    """Return what replaces methods of an ensemble after it was compared, and the memory that it takes."""
     compiled = compile_estimator(estimator)
+    replacement = Replacement.of(estimator, compiled.methods)
     with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
-        _compare(estimator, compiled)
-    return compiled.methods, compiled.nbytes
+        _compare(compiled, replacement)
+    return replacement, compiled.nbytes
 
 
-def _compiled_vectorizer(vectorizer: Any) -> tuple[Mapping[str, Any], int]:
-    """Return the methods of a vectorizer after they were compared, and the memory that they take."""
+def _compiled_vectorizer(vectorizer: Any) -> tuple[Replacement, int]:
+    """Return what replaces methods of a vectorizer after it was compared, and the memory that it takes."""
     methods, counter = compile_vectorizer(vectorizer)
+    replacement = Replacement.of(vectorizer, methods)
     before = dict(vars(vectorizer))
     try:
         with threadpool_limits(1):
-            _compare_vectorizer(vectorizer, methods, counter)
+            _compare_vectorizer(replacement, counter)
     finally:  # scikit-learn notes that it has checked the stop words, and would not warn again
         vars(vectorizer).clear()
         vars(vectorizer).update(before)
-    return methods, counter.nbytes
+    return replacement, counter.nbytes
 
 
-def _compare_vectorizer(vectorizer: Any, methods: Mapping[str, Any], counter: WordCounter) -> None:
+def _compare_vectorizer(replacement: Replacement, counter: WordCounter) -> None:
     """Compare a compiled vectorizer with scikit-learn. Raises `NotPackable` if any matrix differs."""
+    vectorizer = replacement.estimator
     probes = probe_documents(counter.columns or (), vectorizer.get_stop_words() or ())
     documents = [document for document in probes if _can_decode(vectorizer, document)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for part in (documents, documents[:1], documents[::-3]):
             expected = vectorizer.transform(part)
-            with replaced(vectorizer, methods):
+            with replacement.in_use():
                 found = vectorizer.transform(part)
             if not same_matrix(expected, found):
                 raise NotPackable("its results for some documents differ from those of scikit-learn")
 
 
-def _compiled_scaler(scaler: Any) -> tuple[Mapping[str, Any], int]:
-    """Return the methods of a scaler after they were compared, and the memory that they take."""
+def _compiled_scaler(scaler: Any) -> tuple[Replacement, int]:
+    """Return what replaces methods of a scaler after it was compared, and the memory that it takes."""
     methods, scalings = compile_scaler(scaler)
+    replacement = Replacement.of(scaler, methods)
     names = getattr(scaler, "feature_names_in_", None)
     for kind, scaling in scalings.items():
         for x in containers(probe_values(scaling, kind), names):
             expected, uses = scaler.transform(x), Uses()
-            with replaced(scaler, methods):
+            with replacement.in_use():
                 found = scaler.transform(x)
             same = type(found) is type(expected) and _equal([np.asarray(expected)], [np.asarray(found)])
             if not (uses and same):
                 raise NotPackable(f"its results for rows of {kind} differ from those of scikit-learn")
-    return methods, sum(scaling.nbytes for scaling in scalings.values())
+    return replacement, sum(scaling.nbytes for scaling in scalings.values())
 
 
 def _can_decode(vectorizer: Any, document: str | bytes) -> bool:
@@ -159,8 +172,9 @@ def same_matrix(one: Any, other: Any) -> bool:
     return _equal([one.indptr, one.indices, one.data], [other.indptr, other.indices, other.data])
 
 
-def _compare(estimator: Any, compiled: Compiled) -> None:
+def _compare(compiled: Compiled, replacement: Replacement) -> None:
     """Compare a compiled ensemble with scikit-learn. Raises `NotPackable` if any result differs."""
+    estimator = replacement.estimator
     if compiled.n_features > MAX_FEATURES:
         raise NotPackable(f"rows of so many features ({compiled.n_features:,}) are not compared")
     rows = probe_rows(compiled.trees, compiled.n_features, wide=compiled.wide, categorical=compiled.categorical)
@@ -172,7 +186,7 @@ def _compare(estimator: Any, compiled: Compiled) -> None:
         with warnings.catch_warnings():  # which is for all threads
             warnings.simplefilter("ignore")
             outcomes = in_threads(lambda part: _outcome(estimator, compiled, part[1]), parts, n_nodes)
-            with replaced(estimator, compiled.methods):
+            with replacement.in_use():
                 found = in_threads(lambda part: _outcome(estimator, compiled, part[1]), parts, n_nodes)
         for (what, _), (expected, refusal), (got, refused) in zip(parts, outcomes, found, strict=True):
             if refusal != refused or not _equal(expected, got):
@@ -288,7 +302,7 @@ def _is_fitted(estimator: Any) -> bool:
     return True
 
 
-_KINDS: dict[str, tuple[Callable[[Any], bool], Callable[[Any], tuple[Mapping[str, Any], int]]]] = {
+_KINDS: dict[str, tuple[Callable[[Any], bool], Callable[[Any], tuple[Replacement, int]]]] = {
     "text vectorizer": (is_vectorizer, _compiled_vectorizer),
     "scaler": (is_scaler, _compiled_scaler),
     Ensemble.kind: (is_known, _compiled_ensemble),

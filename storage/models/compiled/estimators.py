@@ -91,7 +91,6 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
         sums /= n_trees
         return result(sums)
 
-    compiled.__name__ = method  # scikit-learn decides by the name of a method what its results mean
     return replace(Compiled.of({method: compiled}, packed, trees), in_threads=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -77,6 +79,33 @@ def test_rows_get_the_same_scores_and_the_same_reasons(model: Any, monkeypatch: 
     assert found.rejected == expected.rejected
     assert walks.count(len(rows) - len(found.rejected)) == 1
     assert timings.rounded(9)["compiled"] == round(timings.seconds["predict"], 9) > 0
+
+
+class Refitting(TransformerMixin, BaseEstimator):
+    """A step that fits a later step to each batch."""
+
+    later: Any = None
+
+    def fit(self, x: Any, y: Any = None) -> Refitting:
+        return self
+
+    def transform(self, x: Any) -> Any:
+        if self.later is not None:
+            self.later.fit(x, x["b"] > x["b"].median())
+        return x
+
+
+def test_a_forest_that_the_bundle_fits_again_has_its_new_scores() -> None:
+    model = make_pipeline(Refitting(), RandomForestClassifier(7, random_state=0)).fit(FRAME, TARGET)
+    before = score(bundle(model), FRAME).table
+    model[0].later = model[-1]
+    faster = compiled(bundle(copy.deepcopy(model)))
+    assert faster.compiled
+    timings = Timings()
+    found = score(faster, FRAME, timings).table
+    assert found.equals(score(bundle(model), FRAME).table)
+    assert not found.equals(before)
+    assert timings.compiled == 0
 
 
 @pytest.mark.parametrize("on", [True, False])

@@ -287,7 +287,7 @@ def test_the_compiled_form_takes_less_than_a_third_of_the_memory_of_the_tree(nam
 
 def test_rows_of_another_width_are_refused() -> None:
     model = MODELS["labels"]()
-    packed = compiled_of(model).methods[0][1]["tree_"]._packed
+    packed = compiled_of(model).replacements[0].stand_ins["tree_"]._packed
     with pytest.raises(ValueError, match=r"expected 5 columns, got \(700, 3\)"):
         packed.leaves(X[:, :3], missing_allowed=True)
 
@@ -373,7 +373,7 @@ def test_rows_of_shallow_trees_arrive_at_their_leaves(n_features: int, n_splits:
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
-    packed = compiled_of(MODELS["labels"]()).methods[0][1]["tree_"]._packed
+    packed = compiled_of(MODELS["labels"]()).replacements[0].stand_ins["tree_"]._packed
     with pytest.raises(ValueError, match="expected a column of 700 rows, got 699"):
         packed.leaves([*X.T[:-1], X[1:, -1]], missing_allowed=True)
 

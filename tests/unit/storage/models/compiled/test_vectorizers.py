@@ -29,9 +29,10 @@ from sklearn.utils._test_common.instance_generator import _construct_instances
 pytest.importorskip("scoreline.storage.models.compiled._words", reason="there was no compiler to build the extension")
 
 from scoreline.storage.models.compiled import _words, extension, vectorizers
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, replaced
+from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
 from scoreline.storage.models.compiled.extension import compile_ensembles
 from scoreline.storage.models.compiled.probe_documents import MAX_TERMS, probe_documents
+from scoreline.storage.models.compiled.replacing import replaced
 from scoreline.storage.models.compiled.trees import NotPackable
 from scoreline.storage.models.compiled.vectorizers import Table, compile_vectorizer, is_vectorizer
 
@@ -511,7 +512,7 @@ def test_inconsistent_stop_words_are_warned_about_as_often_as_before() -> None:
 
     model = HashingVectorizer(stop_words=["it's york"])
     faster = compiled(copy.deepcopy(model))
-    (other,) = (model for model, _ in faster.methods)
+    (other,) = (one.estimator for one in faster.replacements)
     expected = warned(model)
     assert len(expected) == 1
     with faster.in_use():
@@ -599,9 +600,7 @@ def test_the_compiled_form_takes_less_than_a_third_of_the_memory_of_the_vocabula
     size = sys.getsizeof(model.vocabulary_) + sum(map(sys.getsizeof, itertools.chain(*model.vocabulary_.items())))
     faster = compiled(model)
     assert 0 < faster.nbytes <= size / 3
-    assert faster.nbytes == sum(
-        one.nbytes for _, methods in faster.methods for one in [methods["_count_vocab"].__self__]
-    )
+    assert faster.nbytes == compile_vectorizer(model)[1].nbytes
 
 
 def test_documents_of_the_comparison_have_every_term_up_to_a_number() -> None:
