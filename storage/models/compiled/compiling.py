@@ -15,14 +15,14 @@ from sklearn.feature_selection import SelectFromModel, SequentialFeatureSelector
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Ensemble, Uses
-from scoreline.storage.models.compiled.estimators import compile_estimator, is_known
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators, FoundEstimator, Uses
 from scoreline.storage.models.compiled.probe_documents import probe_documents
 from scoreline.storage.models.compiled.probe_values import containers, probe_values
 from scoreline.storage.models.compiled.probes import MAX_FEATURES, probe_rows, variants
 from scoreline.storage.models.compiled.replacing import Replacement
 from scoreline.storage.models.compiled.scalers import compile_scaler, is_scaler
 from scoreline.storage.models.compiled.threads import in_threads
+from scoreline.storage.models.compiled.tree_ensembles import compile_ensemble, is_tree_ensemble
 from scoreline.storage.models.compiled.trees import NotPackable
 from scoreline.storage.models.compiled.validated import Compiled
 from scoreline.storage.models.compiled.vectorizers import WordCounter, compile_vectorizer, is_vectorizer
@@ -46,13 +46,13 @@ _TEMPLATES = {"estimator", "estimator_", "estimators", "scorer_", "transformers"
 """What an object with `_FITTED_COPIES` has copied to fit them, and does not call."""
 
 
-def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
-    """Compile the ensembles, vectorizers and scalers within fitted models (see `extension.compile_ensembles`)."""
+def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEstimators:
+    """Compile the ensembles, vectorizers and scalers within fitted models (see `extension.compile_estimators`)."""
     found, replacements, nbytes = [], [], 0
-    waiting = _own_ensembles(models)[::-1]
+    waiting = _own_estimators(models)[::-1]
     while waiting:
         place, estimator = waiting.pop()
-        one = Ensemble(place=place, name=type(estimator).__name__, kind=_kind(estimator) or Ensemble.kind)
+        one = FoundEstimator(place=place, name=type(estimator).__name__, kind=_kind(estimator) or FoundEstimator.kind)
         try:
             if not _is_fitted(estimator):
                 continue
@@ -74,11 +74,11 @@ def compile_all(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
         found.append(one)
         replacements.append(replacement)
         nbytes += more_bytes
-    return CompiledEnsembles(found=tuple(found), nbytes=nbytes, replacements=tuple(replacements))
+    return CompiledEstimators(found=tuple(found), nbytes=nbytes, replacements=tuple(replacements))
 
 
 def _kind(value: Any) -> str | None:
-    """Return what an object is, as in `Ensemble.kind`, or None if it is never compiled."""
+    """Return what an object is, as in `FoundEstimator.kind`, or None if it is never compiled."""
     return next((kind for kind, (is_of_kind, _) in _KINDS.items() if is_of_kind(value)), None)
 
 
@@ -103,7 +103,7 @@ def _single_trees(place: str, estimator: Any) -> list[tuple[str, Any]]:
 
 def _compiled_ensemble(estimator: Any) -> tuple[Replacement, int]:
     """Return what replaces methods of an ensemble after it was compared, and the memory that it takes."""
-    compiled = compile_estimator(estimator)
+    compiled = compile_ensemble(estimator)
     replacement = Replacement.of(estimator, compiled.methods)
     with threadpool_limits(1):  # a process that loads models before it forks must not start threads of OpenMP
         _compare(compiled, replacement)
@@ -241,12 +241,12 @@ def _layout(array: np.ndarray[Any, Any]) -> tuple[bool, bool]:
     return array.flags.c_contiguous, array.flags.f_contiguous
 
 
-def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+def _own_estimators(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return what can be compiled within the models, but no trees of another ensemble.
 
     Gradient boosting gives its trees to functions that accept nothing else, so none of its trees may be replaced.
     """
-    known = list(_known_ensembles(models))
+    known = list(_known_estimators(models))
     owned: set[int] = set()
     for _, ensemble in known:
         trees = vars(ensemble).get("estimators_")  # an array in gradient boosting, otherwise a list
@@ -255,7 +255,7 @@ def _own_ensembles(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return [(place, one) for place, one in known if id(one) not in owned]
 
 
-def _known_ensembles(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+def _known_estimators(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Yield the objects of known classes within the models, but none inside an ensemble.
 
     Only objects of scikit-learn's own classes are searched. How objects of other classes use what they contain is not
@@ -305,6 +305,6 @@ def _is_fitted(estimator: Any) -> bool:
 _KINDS: dict[str, tuple[Callable[[Any], bool], Callable[[Any], tuple[Replacement, int]]]] = {
     "text vectorizer": (is_vectorizer, _compiled_vectorizer),
     "scaler": (is_scaler, _compiled_scaler),
-    Ensemble.kind: (is_known, _compiled_ensemble),
+    FoundEstimator.kind: (is_tree_ensemble, _compiled_ensemble),
 }
 """What is compiled: for each kind, whether an object is of this kind, and what compiles it."""

@@ -17,7 +17,7 @@ from sklearn.utils._set_output import _wrap_data_with_container  # private: `com
 
 from scoreline.storage.kept_memory import empty_matrix
 from scoreline.storage.models.compiled import _scale
-from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.compiled_estimators import Uses
 from scoreline.storage.models.compiled.plain_rows import Rows, plain_rows
 from scoreline.storage.models.compiled.replacing import own_method
 from scoreline.storage.models.compiled.trees import NotPackable

@@ -17,7 +17,7 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from scoreline.storage.models.compiled import _single
-from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.compiled_estimators import Uses
 from scoreline.storage.models.compiled.nodes import Nodes, pack_single
 from scoreline.storage.models.compiled.plain_rows import Rows, plain_rows, shape_of
 from scoreline.storage.models.compiled.replacing import own_method

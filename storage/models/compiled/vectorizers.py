@@ -21,7 +21,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import _align_api_if_sparse  # private: `compiling.KNOWN_VERSIONS` have it
 
 from scoreline.storage.models.compiled import _words
-from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.compiled_estimators import Uses
 from scoreline.storage.models.compiled.trees import NotPackable
 
 type Counted = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.compiled.nodes import PackedTrees
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
@@ -41,7 +41,7 @@ def score(found: Bundle, rows: pd.DataFrame, timings: Timings | None = None) -> 
 
 
 def compiled(found: Bundle) -> Bundle:
-    return replace(found, compiled=compile_ensembles(found.models.items()))
+    return replace(found, compiled=compile_estimators(found.models.items()))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_seconds_in_which_scikit_learn_scored_all_rows_are_not_counted(monkeypat
     timings, others = Timings(), Timings()
     score(own, FRAME, timings)
     assert timings.compiled > 0
-    monkeypatch.setattr("scoreline.storage.models.compiled.estimators.is_dense", lambda *_: False)
+    monkeypatch.setattr("scoreline.storage.models.compiled.tree_ensembles.is_dense", lambda *_: False)
     score(own, FRAME, others)
     assert others.seconds["predict"] > 0
     assert others.compiled == 0

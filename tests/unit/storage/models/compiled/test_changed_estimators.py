@@ -28,8 +28,8 @@ from threadpoolctl import threadpool_limits
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Uses
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators, Uses
+from scoreline.storage.models.compiled.extension import compile_estimators
 
 RANDOM = np.random.default_rng(3)
 X = RANDOM.normal(size=(120, 4))
@@ -91,8 +91,8 @@ def result(model: Any) -> tuple[Any, ...]:
     return tuple(array.tobytes() for array in arrays)
 
 
-def compiled_of(model: Any) -> CompiledEnsembles:
-    compiled = compile_ensembles([("model", model)])
+def compiled_of(model: Any) -> CompiledEstimators:
+    compiled = compile_estimators([("model", model)])
     assert [one.reason for one in compiled.found] == [None]
     return compiled
 
@@ -252,7 +252,7 @@ def test_a_method_that_the_user_sets_is_called_and_stays(between_batches: bool) 
         assert model.predict_proba(X).sum() == 2 * len(X)
         assert not used
     assert model.predict_proba is own
-    (one,) = compile_ensembles([("model", model)]).found
+    (one,) = compile_estimators([("model", model)]).found
     assert one.reason == "its method predict_proba was replaced"
 
 

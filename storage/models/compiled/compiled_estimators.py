@@ -29,7 +29,7 @@ class Uses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ensemble:
+class FoundEstimator:
     """An ensemble of trees, a text vectorizer or a scaler within a model, and whether it is compiled."""
 
     place: str
@@ -43,10 +43,10 @@ class Ensemble:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompiledEnsembles:
+class CompiledEstimators:
     """The ensembles, vectorizers and scalers found in a bundle, and what replaces the methods of some."""
 
-    found: tuple[Ensemble, ...] = ()
+    found: tuple[FoundEstimator, ...] = ()
     nbytes: int = 0
     """Memory that what is compiled takes in addition to the estimators."""
     replacements: tuple[Replacement, ...] = field(default=(), repr=False)
@@ -70,7 +70,7 @@ class CompiledEnsembles:
     def summary(self) -> str:
         """Return how many of each kind are compiled. For the first one that is not compiled, also say why.
 
-        >>> CompiledEnsembles(found=(Ensemble(place="model", name="DecisionTreeClassifier"),)).summary()
+        >>> CompiledEstimators(found=(FoundEstimator(place="model", name="DecisionTreeClassifier"),)).summary()
         '1 of 1 tree ensembles compiled'
         """
         if not self.found:
@@ -84,6 +84,6 @@ class CompiledEnsembles:
             text += f"; not {others[0].name} ({others[0].place}), because {others[0].reason}"
         return text if len(text) <= _MAX_SUMMARY else text[: _MAX_SUMMARY - 1] + "…"
 
-    def left_out(self, reason: str) -> CompiledEnsembles:
-        """Return the same ensembles without their compiled methods. `reason` says why, for those that were compiled."""
-        return CompiledEnsembles(found=tuple(replace(one, reason=one.reason or reason) for one in self.found))
+    def left_out(self, reason: str) -> CompiledEstimators:
+        """Return the same estimators, none of them compiled. `reason` says why, for those that were compiled."""
+        return CompiledEstimators(found=tuple(replace(one, reason=one.reason or reason) for one in self.found))
