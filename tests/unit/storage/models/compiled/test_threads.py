@@ -12,7 +12,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import compiling, threads, tree_ensembles
+from scoreline.storage.models.compiled import comparing, threads, tree_ensembles
 from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.compiled.nodes import PackedTrees
 from scoreline.storage.models.compiled.probes import probe_rows
@@ -62,11 +62,11 @@ def test_trees_are_packed_in_threads_as_without(forest: Any, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("most_results", [compiling._MAX_RESULTS, 0])
+@pytest.mark.parametrize("most_results", [comparing._MAX_RESULTS, 0])
 def test_a_large_forest_is_compared_and_filters_of_warnings_are_restored(
     most_results: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "_MAX_RESULTS", most_results)
+    monkeypatch.setattr(comparing, "_MAX_RESULTS", most_results)
     before = list(warnings.filters)
     for forest in FORESTS:
         assert [one.reason for one in compile_estimators([("model", forest)]).found] == [None]
@@ -76,7 +76,7 @@ def test_a_large_forest_is_compared_and_filters_of_warnings_are_restored(
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("part", range(4))
 def test_a_large_forest_is_refused_if_any_part_of_the_rows_differs(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = list(compiling._parts(probe_rows(tree_ensembles.compile_ensemble(FORESTS[0]).trees, 6, wide=False), ()))
+    rows = list(comparing._parts(probe_rows(tree_ensembles.compile_ensemble(FORESTS[0]).trees, 6, wide=False), ()))
     own = PackedTrees.add_to
 
     def differ(self: PackedTrees, sums: Any, x: Any, **scale: float) -> None:
