@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -269,3 +270,14 @@ def test_a_copy_that_is_made_within_a_batch_and_fitted_has_its_own_results(
         found = result(other)
     assert found == result(other)
     assert result(model) == expected or copied is copy.copy  # a copy that is not deep has the same list of trees
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda method: pickle.loads(pickle.dumps(method))])
+def test_a_method_that_is_copied_within_a_batch_is_that_of_scikit_learn(copied: Callable[[Any], Any]) -> None:
+    model = fitted("forest")
+    expected = model.predict_proba(X)
+    with compiled_of(model).in_use():
+        method = copied(model.predict_proba)
+        uses = Uses()
+        assert np.array_equal(method(X), expected)
+        assert not uses
