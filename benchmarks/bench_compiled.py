@@ -50,7 +50,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import work
 from benchmarks.measure import positive, record_figure
 from benchmarks.turn import THREADS, run
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.worker.dev.stack import ROOT
 
 ROWS, COLUMNS, RUNS = 65_536, 20, 5
@@ -171,7 +171,7 @@ def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
 def measure(name: str, path: Path, limit: float, runs: int) -> float:
     """Measure a model with and without compiled trees in turn. Return the CPU seconds with them."""
     model, x = joblib.load(path), rows_for(name)
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     if not compiled:
         raise SystemExit(f"{name}: {compiled.summary()}")
     own, ours = [], []

@@ -18,8 +18,8 @@ from sklearn.exceptions import InconsistentVersionWarning
 from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt
 from scoreline.storage.models.categories import Categories, known_categories
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.introspection import replaces_blanks
 from scoreline.storage.models.local_cache import LocalCache
 from scoreline.storage.models.manifest import Artifact, Manifest, Role
@@ -50,7 +50,7 @@ class Bundle:
     manifest: Manifest
     manifest_sha256: str
     load_seconds: float = 0.0
-    compiled: CompiledEnsembles = field(default_factory=CompiledEnsembles, repr=False)
+    compiled: CompiledEstimators = field(default_factory=CompiledEstimators, repr=False)
     """The ensembles of trees, text vectorizers and scalers in the bundle, which are faster in a compiled form."""
     warnings: tuple[str, ...] = ()
     """Problems that were found while loading and that the settings allow."""
@@ -140,7 +140,7 @@ class ModelLoader:
         for artifact in manifest.artifacts:
             steps[artifact.role][artifact.name] = limit_to_one_thread(self._load_artifact(manifest, artifact))
         searched = [*steps["preprocessor"].items(), *steps["model"].items()]
-        compiled = compile_ensembles(searched) if self.compile_trees else CompiledEnsembles()
+        compiled = compile_estimators(searched) if self.compile_trees else CompiledEstimators()
         return Bundle(
             models=steps["model"],
             preprocessors=tuple(steps["preprocessor"].values()),

@@ -28,7 +28,7 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.pipeline import Pipeline
 
-from scoreline.storage.models.compiled.ensembles import replaced
+from scoreline.storage.models.compiled.replacing import replaced
 
 _SHARED_METHODS: dict[type, str] = {
     RandomForestClassifier: "predict_proba",

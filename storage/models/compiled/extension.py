@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators
 
 VERSION = 7
 """The version of the functions of `_pack`, `_walk`, `_single` and `_select`. Increase it here and there if their
@@ -28,7 +28,7 @@ def is_available() -> bool:
     return all(getattr(module, "VERSION", None) == version for module, version in versions.items())
 
 
-def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
+def compile_estimators(models: Iterable[tuple[str, Any]]) -> CompiledEstimators:
     """Compile the ensembles of trees, the text vectorizers and the scalers within fitted models.
 
     Only those whose results equal those of scikit-learn to the last bit are compiled. Without the extensions, nothing
@@ -40,7 +40,7 @@ def compile_ensembles(models: Iterable[tuple[str, Any]]) -> CompiledEnsembles:
         The models, each with a name for the description.
     """
     if not is_available():
-        return CompiledEnsembles()
+        return CompiledEstimators()
     from scoreline.storage.models.compiled.compiling import compile_all  # `compiling` needs the extension
 
     return compile_all(models)

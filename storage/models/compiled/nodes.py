@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from scoreline.storage.models.compiled import _select, _walk
 from scoreline.storage.models.compiled.columns import Columns, columns_of
-from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.compiled_estimators import Uses
 from scoreline.storage.models.compiled.threads import THREADS, in_threads
 from scoreline.storage.models.compiled.trees import (
     WORDS_OF_CATEGORIES,

@@ -17,9 +17,9 @@ from sklearn.utils._set_output import _wrap_data_with_container  # private: `com
 
 from scoreline.storage.kept_memory import empty_matrix
 from scoreline.storage.models.compiled import _scale
-from scoreline.storage.models.compiled.ensembles import Uses
-from scoreline.storage.models.compiled.own_methods import ReplacingMethod
+from scoreline.storage.models.compiled.compiled_estimators import Uses
 from scoreline.storage.models.compiled.plain_rows import Rows, plain_rows
+from scoreline.storage.models.compiled.replacing import own_method
 from scoreline.storage.models.compiled.trees import NotPackable
 
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
@@ -147,34 +147,20 @@ def _limit(first: npt.NDArray[Any], second: npt.NDArray[Any], stretches: bool, k
     return float(kind.type(math.ldexp(0.5, exponent))) if fits and limit else 0.0
 
 
-class CompiledTransform(ReplacingMethod):
-    """The method ``transform`` of a scaler. It scales plain rows in one pass, and all others as scikit-learn does."""
+def _transform(model: Any, scalings: Mapping[np.dtype[Any], Scaling]) -> Callable[..., Any]:
+    """Return a method ``transform`` that scales plain rows in one pass, and all others as scikit-learn does."""
 
-    def __init__(self, model: Any, scalings: Mapping[np.dtype[Any], Scaling]) -> None:
-        super().__init__(model, "transform")
-        self._scalings = scalings
-        self._state = dict(vars(model))
-        """The attributes of the model as they were compiled."""
-
-    def __call__(self, X: Any, *arguments: Any, **params: Any) -> Any:
-        """Return what the method of scikit-learn returns."""
-        model = self._model
-        rows = None if arguments or params or not self._is_current() else plain_rows(model, X)
+    def transform(X: Any, *arguments: Any, **params: Any) -> Any:
+        rows = None if arguments or params else plain_rows(model, X)
         if rows is not None:
-            scaling = self._scalings.get((rows[0] if isinstance(rows, list) else rows).dtype)
+            scaling = scalings.get((rows[0] if isinstance(rows, list) else rows).dtype)
             scaled = None if scaling is None else scaling.scale(rows)
             if scaled is not None:
                 Uses.count += 1
                 return _wrap_data_with_container("transform", scaled, X, model)
-        return self._own()(X, *arguments, **params)
+        return own_method(model, "transform")(X, *arguments, **params)
 
-    def _is_current(self) -> bool:
-        """Return whether the model is as it was. A function of the user may fit a scaler again, for example each batch.
-
-        Fitting sets each attribute to a new object.
-        """
-        own = vars(self._model)
-        return all(own.get(name) is value for name, value in self._state.items())
+    return transform
 
 
 def is_scaler(value: Any) -> bool:
@@ -192,8 +178,6 @@ def compile_scaler(scaler: Any) -> tuple[Mapping[str, Any], Mapping[np.dtype[Any
     """
     if not scaler.copy:
         raise NotPackable("it changes the rows themselves")
-    if "transform" in vars(scaler):
-        raise NotPackable("its method transform was replaced")
     try:
         if scaler.n_features_in_ > _MAX_FEATURES:
             raise NotPackable(f"rows of so many features ({scaler.n_features_in_:,}) are not compared")
@@ -205,4 +189,4 @@ def compile_scaler(scaler: Any) -> tuple[Mapping[str, Any], Mapping[np.dtype[Any
     usable = {kind: scaling for kind, scaling in scalings.items() if scaling is not None}
     if not usable:
         raise NotPackable("its numbers are missing, infinite, too large or too small")
-    return {"transform": CompiledTransform(scaler, usable)}, usable
+    return {"transform": _transform(scaler, usable)}, usable

@@ -17,10 +17,10 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from scoreline.storage.models.compiled import _single
-from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.compiled_estimators import Uses
 from scoreline.storage.models.compiled.nodes import Nodes, pack_single
-from scoreline.storage.models.compiled.own_methods import ReplacingMethod
 from scoreline.storage.models.compiled.plain_rows import Rows, plain_rows, shape_of
+from scoreline.storage.models.compiled.replacing import own_method
 from scoreline.storage.models.compiled.validated import Compiled, is_dense, tree_arrays
 
 _NO_LEAVES = np.empty(0, np.uint32)
@@ -118,10 +118,10 @@ def decision_tree(model: Any) -> Compiled:
         if is_classifier(model):
             classes = _smallest(np.argmax(arrays.values[:, 0, :], axis=1), int(model.n_classes_))
             nbytes += classes.nbytes
-            methods["predict_proba"] = QuickMethod(model, "predict_proba", _probabilities(model, packed))
-            methods["predict"] = QuickMethod(model, "predict", _labels(model, packed, classes))
+            methods["predict_proba"] = _quick_method(model, "predict_proba", _probabilities(model, packed))
+            methods["predict"] = _quick_method(model, "predict", _labels(model, packed, classes))
         else:
-            methods["predict"] = QuickMethod(model, "predict", _numbers(packed))
+            methods["predict"] = _quick_method(model, "predict", _numbers(packed))
     return Compiled(methods, nbytes, [arrays], model.n_features_in_, wide=False, compared=compared)
 
 
@@ -157,20 +157,16 @@ def _numbers(packed: PackedTree) -> Quick:
     return numbers
 
 
-class QuickMethod(ReplacingMethod):
-    """A method of an estimator that scores plain rows quickly, and all others as scikit-learn does."""
+def _quick_method(model: Any, name: str, quick: Quick) -> Callable[..., Any]:
+    """Return a method of an estimator that scores plain rows quickly, and all others as scikit-learn does."""
 
-    def __init__(self, model: Any, name: str, quick: Quick) -> None:
-        super().__init__(model, name)
-        self._quick = quick
-
-    def __call__(self, X: Any, check_input: bool = True) -> Any:
-        """Return what the method of scikit-learn returns."""
-        model = self._model
+    def compiled(X: Any, check_input: bool = True) -> Any:
         if check_input:
             check_is_fitted(model)
             x = plain_rows(model, X)
-            found = None if x is None else self._quick(x, model._support_missing_values(x))
+            found = None if x is None else quick(x, model._support_missing_values(x))
             if found is not None:
                 return found
-        return self._own()(X, check_input)
+        return own_method(model, name)(X, check_input)
+
+    return compiled

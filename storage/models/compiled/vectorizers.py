@@ -21,7 +21,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import _align_api_if_sparse  # private: `compiling.KNOWN_VERSIONS` have it
 
 from scoreline.storage.models.compiled import _words
-from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.compiled_estimators import Uses
 from scoreline.storage.models.compiled.trees import NotPackable
 
 type Counted = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]
@@ -84,7 +84,7 @@ class WordCounter:
         """Replace `CountVectorizer._count_vocab`."""
         model = self.vectorizer
         own = type(model)._count_vocab
-        if not fixed_vocab or model.vocabulary_ is not self.columns:
+        if not fixed_vocab:
             return own(model, raw_documents, fixed_vocab)
         counted = self._counted(raw_documents, model.build_analyzer)
         if counted is None:
@@ -206,8 +206,7 @@ def _why_not(vectorizer: Any) -> str | None:
         return f"its n-grams have {ngrams[0]} to {ngrams[1]} words"
     if type(vectorizer) is HashingVectorizer and np.dtype(vectorizer.dtype) not in _HASHED_TYPES:
         return f"its dtype is {np.dtype(vectorizer.dtype)}"
-    replaced = [name for name in vars(vectorizer) if callable(getattr(type(vectorizer), name, None))]
-    return f"its method {replaced[0]} was replaced" if replaced else None
+    return None
 
 
 def _as_list(documents: Any) -> list[Any] | None:

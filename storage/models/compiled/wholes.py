@@ -91,7 +91,6 @@ def bagging(model: Any) -> Compiled:
         sums /= model.n_estimators
         return sums if is_classifier or outputs > 1 else sums[:, 0]
 
-    compiled.__name__ = method
     return Compiled.of({method: compiled}, packed, trees)
 
 

@@ -18,8 +18,8 @@ pytest.importorskip("scoreline.storage.models.compiled._words", reason="there wa
 
 from scoreline.storage.models.bundle import Bundle
 from scoreline.storage.models.compiled import _words
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
 from scoreline.storage.objects.directory import DirectoryStore
@@ -63,7 +63,7 @@ def test_texts_get_the_same_scores_and_the_same_reasons(
     rows = pa.RecordBatch.from_arrays([pa.array(texts).cast(type_)], ["text"])
     expected = score(own, rows)
     # When the compiled vectorizer counts their words
-    faster = replace(own, compiled=compile_ensembles(own.models.items()))
+    faster = replace(own, compiled=compile_estimators(own.models.items()))
     monkeypatch.setattr(_words, "count", counting)
     timings = Timings()
     found = score(faster, rows, timings)
@@ -87,5 +87,5 @@ def test_a_loaded_vectorizer_is_compiled_unless_a_setting_forbids_it(tmp_path: P
     loaded = models.load("texts")
     assert bool(loaded.compiled) is on
     assert loaded.memory_bytes == loaded.manifest.memory_bytes + loaded.compiled.nbytes
-    summary = "1 of 1 text vectorizers compiled" if on else CompiledEnsembles().summary()
+    summary = "1 of 1 text vectorizers compiled" if on else CompiledEstimators().summary()
     assert loaded.compiled.summary() == summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -17,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.compiled.nodes import PackedTrees
 from scoreline.storage.models.manager import ModelStorageManager
 from scoreline.storage.models.settings import ModelSettings
@@ -39,7 +41,7 @@ def score(found: Bundle, rows: pd.DataFrame, timings: Timings | None = None) -> 
 
 
 def compiled(found: Bundle) -> Bundle:
-    return replace(found, compiled=compile_ensembles(found.models.items()))
+    return replace(found, compiled=compile_estimators(found.models.items()))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,33 @@ def test_rows_get_the_same_scores_and_the_same_reasons(model: Any, monkeypatch: 
     assert timings.rounded(9)["compiled"] == round(timings.seconds["predict"], 9) > 0
 
 
+class Refitting(TransformerMixin, BaseEstimator):
+    """A step that fits a later step to each batch."""
+
+    later: Any = None
+
+    def fit(self, x: Any, y: Any = None) -> Refitting:
+        return self
+
+    def transform(self, x: Any) -> Any:
+        if self.later is not None:
+            self.later.fit(x, x["b"] > x["b"].median())
+        return x
+
+
+def test_a_forest_that_the_bundle_fits_again_has_its_new_scores() -> None:
+    model = make_pipeline(Refitting(), RandomForestClassifier(7, random_state=0)).fit(FRAME, TARGET)
+    before = score(bundle(model), FRAME).table
+    model[0].later = model[-1]
+    faster = compiled(bundle(copy.deepcopy(model)))
+    assert faster.compiled
+    timings = Timings()
+    found = score(faster, FRAME, timings).table
+    assert found.equals(score(bundle(model), FRAME).table)
+    assert not found.equals(before)
+    assert timings.compiled == 0
+
+
 @pytest.mark.parametrize("on", [True, False])
 def test_a_loaded_model_is_compiled_unless_a_setting_forbids_it(tmp_path: Path, on: bool) -> None:
     settings = ModelSettings.from_env({"SCORELINE_COMPILED_TREES": str(on)})
@@ -98,7 +127,7 @@ def test_seconds_in_which_scikit_learn_scored_all_rows_are_not_counted(monkeypat
     timings, others = Timings(), Timings()
     score(own, FRAME, timings)
     assert timings.compiled > 0
-    monkeypatch.setattr("scoreline.storage.models.compiled.estimators.is_dense", lambda *_: False)
+    monkeypatch.setattr("scoreline.storage.models.compiled.tree_ensembles.is_dense", lambda *_: False)
     score(own, FRAME, others)
     assert others.seconds["predict"] > 0
     assert others.compiled == 0

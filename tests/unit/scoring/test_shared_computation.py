@@ -23,7 +23,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.tasks.scoring.shared_computation import _SHARED_METHODS, computed_once
 
 RANDOM = np.random.default_rng(3)
@@ -94,7 +94,7 @@ def test_every_shared_method_is_tried() -> None:
 
 def test_compiled_trees_are_still_in_use_after_a_shared_computation() -> None:
     model = fitted(RandomForestClassifier(5))
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     with compiled.in_use():
         before = dict(vars(model))
         with computed_once(model, X):

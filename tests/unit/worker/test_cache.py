@@ -16,7 +16,7 @@ from scoreline.storage import keys
 from scoreline.storage.errors import ModelCorrupt, ModelUnloadable
 from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators
 from scoreline.storage.models.manifest import PinnedModel
 from scoreline.testing import eager
 from scoreline.worker.cache import LONGEST_TURN_S, ModelCache
@@ -45,8 +45,8 @@ class Models:
         if manifest.name in self.gates:
             assert self.gates[manifest.name].wait(HANG_S)
         _, _, compiled = manifest.name.partition("+")
-        trees = CompiledEnsembles(nbytes=int(compiled or 0))
-        found: Any = Bundle(models={}, manifest=manifest, manifest_sha256=manifest_sha256, compiled=trees)
+        estimators = CompiledEstimators(nbytes=int(compiled or 0))
+        found: Any = Bundle(models={}, manifest=manifest, manifest_sha256=manifest_sha256, compiled=estimators)
         return found
 
 

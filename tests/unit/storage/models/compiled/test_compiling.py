@@ -59,14 +59,14 @@ from scoreline.storage.models.compiled import (
     _select,
     _single,
     _walk,
-    estimators,
     extension,
     nodes,
     probes,
     single_trees,
+    tree_ensembles,
 )
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.compiled.nodes import PackedTrees
 from scoreline.storage.models.compiled.probes import MAX_CELLS, MAX_FEATURES, probe_rows
 
@@ -243,7 +243,7 @@ def tables(model: Any) -> Iterator[Any]:
         -0.0 * numbers,
     )
     yield from (rows, np.where(rows > 1, np.inf, rows), numbers[:, :3], np.where(rows > 0, np.nan, -1e30))
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     assert compiled
     for thresholds in thresholds_of(model):
         yield random.choice(thresholds, (333, N_FEATURES)).astype(np.float32)
@@ -251,8 +251,8 @@ def tables(model: Any) -> Iterator[Any]:
 
 
 def thresholds_of(model: Any) -> Iterator[np.ndarray]:
-    if estimators.is_known(model) and not isinstance(model, BaggingClassifier):
-        trees = estimators.compile_estimator(model).trees
+    if tree_ensembles.is_tree_ensemble(model) and not isinstance(model, BaggingClassifier):
+        trees = tree_ensembles.compile_ensemble(model).trees
         yield np.concatenate([tree.threshold[tree.left >= 0] for tree in trees] + [np.zeros(1)])
 
 
@@ -264,7 +264,7 @@ def test_each_method_returns_the_bits_of_scikit_learn(
 ) -> None:
     monkeypatch.setattr(nodes, "MAX_LEAVES", most_leaves)
     model = ENSEMBLES[name]()
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     assert [one.reason for one in compiled.found] == [None]
     before = dict(vars(model))
     for x in tables(model):
@@ -314,7 +314,7 @@ def made(name: str) -> Any:
 )
 def test_methods_that_are_not_compiled_have_the_results_of_scikit_learn(name: str, methods: set[str]) -> None:
     model = made(name)
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     assert compiled
     x = MIXED if name == "histograms, categories" else X
     expected = outcomes(model, x)
@@ -338,7 +338,7 @@ def test_categories_for_which_a_split_has_no_bit_are_left_to_scikit_learn(
 
     # Given encoded rows with a number that scikit-learn's encoding does not give today
     model = ENSEMBLES["histograms, categories"]()
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     walked: list[int] = []
     walk = PackedTrees.add_to
     monkeypatch.setattr(PackedTrees, "add_to", add_to)
@@ -358,7 +358,7 @@ def test_categories_for_which_a_split_has_no_bit_are_left_to_scikit_learn(
 def test_ensembles_within_other_estimators_are_compiled(name: str) -> None:
     number, make = WITHIN[name]
     model = make()
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     assert [one.reason for one in compiled.found if "different classes" not in str(one.reason)] == [None] * number
     for x in tables(model):
         expected = results(model, x)
@@ -370,8 +370,8 @@ def test_ensembles_within_other_estimators_are_compiled(name: str) -> None:
 @pytest.mark.parametrize("name", ["bagging", "bagging of some features", "AdaBoost", "AdaBoost of numbers"])
 def test_ensembles_of_trees_are_as_a_whole_what_they_are_tree_by_tree(name: str) -> None:
     model = made(name)
-    compiled = compile_ensembles([("model", model)])
-    (methods,) = [methods for _, methods in compiled.methods]
+    compiled = compile_estimators([("model", model)])
+    (methods,) = [one.methods for one in compiled.replacements]
     assert set(methods) <= {"predict_proba", "predict", "decision_function", "_get_median_predict"}
     # Given rows that scikit-learn reads in another way, or refuses in one of the trees
     objects = X.astype(object)
@@ -420,7 +420,7 @@ def outcome_of(model: Any, x: Any) -> tuple[Any, list[str]]:
     ids=lambda value: type(value).__name__,
 )
 def test_estimators_that_score_no_rows_are_not_compiled(model: Any, places: list[str]) -> None:
-    found = compile_ensembles([("model", model)]).found
+    found = compile_estimators([("model", model)]).found
     assert sorted({one.place.split(".")[1].split("[")[0] for one in found}) == places
 
 
@@ -438,7 +438,7 @@ def test_sparse_rows_cause_each_warning_once(name: str, sparse: Callable[[Any], 
     rows = sparse(np.where(X > 1, X, 0.0))
     x = X if isinstance(rows, pd.DataFrame) else pd.DataFrame(X, columns=list(NAMES))
     model = clone(ENSEMBLES[name]()).fit(x, TWO)
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     assert compiled
     method = "predict" if name == "regression forest" else "predict_proba"
     with warnings.catch_warnings(record=True) as own:
@@ -458,7 +458,7 @@ def test_a_tree_that_another_ensemble_owns_is_not_replaced_on_its_own(failing: b
     init = OwnInit(KeyError("lost") if failing else None)
     model = GradientBoostingRegressor(init=init, **FEW).fit(X, SIGNAL)
     models = [("tree", model.estimators_[3, 0]), ("model", model), ("trees", list(model.estimators_[:5, 0]))]
-    compiled = compile_ensembles(models)
+    compiled = compile_estimators(models)
     assert [(one.place, one.reason is None) for one in compiled.found] == [("model", not failing)]
     # Then the stages, for which scikit-learn itself walks through the trees, have the same results
     expected = [stage.tobytes() for stage in model.staged_predict(X)], model.apply(X).tobytes()
@@ -472,17 +472,17 @@ def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPat
     held = type("Own", (), {})()
     held.forest = clone(forest).fit(X, TWO)
     for model in (OwnForest(**FEW).fit(X, TWO), forest, held):
-        assert compile_ensembles([("model", model)]) == CompiledEnsembles()
+        assert compile_estimators([("model", model)]) == CompiledEstimators()
     # A forest with trees of a subclass, and a forest of another version of scikit-learn, are not compiled
     own = clone(forest).fit(X, TWO)
     own.estimators_[3].__class__ = type("OwnTree", (DecisionTreeClassifier,), {})
     assert (
-        compile_ensembles([("model", own)]).summary().endswith("because a OwnTree is not one of scikit-learn's trees")
+        compile_estimators([("model", own)]).summary().endswith("because a OwnTree is not one of scikit-learn's trees")
     )
     monkeypatch.setattr(sklearn, "__version__", "1.10.0")
     assert (
         "because the internals of scikit-learn 1.10.0 are not known"
-        in compile_ensembles([("model", forest.fit(X, TWO))]).summary()
+        in compile_estimators([("model", forest.fit(X, TWO))]).summary()
     )
 
 
@@ -494,7 +494,7 @@ def test_an_ensemble_that_differs_in_one_bit_is_not_compiled(name: str, monkeypa
 
     right = PackedTrees.add_to
     monkeypatch.setattr(PackedTrees, "add_to", add_to)
-    compiled = compile_ensembles([("model", ENSEMBLES[name]())])
+    compiled = compile_estimators([("model", ENSEMBLES[name]())])
     assert not compiled
     assert "because its results for rows with numbers differ from those of scikit-learn" in compiled.summary()
 
@@ -504,7 +504,7 @@ def test_an_ensemble_that_differs_in_one_bit_is_not_compiled(name: str, monkeypa
 )
 def test_an_ensemble_that_fails_on_the_rows_of_the_comparison_is_not_compiled(error: Exception) -> None:
     model = GradientBoostingRegressor(init=OwnInit(error), **FEW).fit(X, SIGNAL)
-    compiled = compile_ensembles([("failing", model), ("other", ENSEMBLES["forest"]())])
+    compiled = compile_estimators([("failing", model), ("other", ENSEMBLES["forest"]())])
     reason = f"comparing failed ({type(error).__name__}: {str(error).splitlines()[0]})"
     assert [one.reason for one in compiled.found] == [reason, None]
     expected = results(model, X)
@@ -515,7 +515,7 @@ def test_an_ensemble_that_fails_on_the_rows_of_the_comparison_is_not_compiled(er
 def test_a_time_limit_that_strikes_while_comparing_ends_the_task() -> None:
     model = GradientBoostingRegressor(init=OwnInit(SoftTimeLimitExceeded()), **FEW).fit(X, SIGNAL)
     with pytest.raises(SoftTimeLimitExceeded):
-        compile_ensembles([("model", model)])
+        compile_estimators([("model", model)])
 
 
 def test_an_ensemble_that_cannot_say_whether_it_is_fitted_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,7 +524,7 @@ def test_an_ensemble_that_cannot_say_whether_it_is_fitted_is_not_compiled(monkey
 
     model = ENSEMBLES["forest"]()
     monkeypatch.setattr(RandomForestClassifier, "__sklearn_is_fitted__", fails, raising=False)
-    (one,) = compile_ensembles([("model", model)]).found
+    (one,) = compile_estimators([("model", model)]).found
     assert one.reason == "comparing failed (RuntimeError: unknown)"
 
 
@@ -544,7 +544,7 @@ def test_a_failing_walk_is_slow_and_not_fatal(
         raise TypeError("takes exactly 13 positional arguments (14 given)")
 
     monkeypatch.setattr(module, function, older)
-    (one,) = compile_ensembles([("model", ENSEMBLES[name]())]).found
+    (one,) = compile_estimators([("model", ENSEMBLES[name]())]).found
     assert one.reason == "comparing failed (TypeError: takes exactly 13 positional arguments (14 given))"
 
 
@@ -576,7 +576,7 @@ def test_an_extension_of_another_version_is_not_used(
     else:
         monkeypatch.setattr(module, "VERSION", version)
     assert not extension.is_available()
-    assert compile_ensembles([("model", ENSEMBLES["forest"]())]) == CompiledEnsembles()
+    assert compile_estimators([("model", ENSEMBLES["forest"]())]) == CompiledEstimators()
 
 
 @pytest.mark.parametrize(
@@ -599,7 +599,7 @@ def test_a_damaged_tree_is_refused_and_no_row_walks_through_it(name: str, field:
     state["nodes"] = state["nodes"].copy()
     state["nodes"][field][-1 if (field, value) == ("left_child", -2) else 0] = value  # the last node is a leaf
     tree.__setstate__(state)
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     assert not compiled
     assert compiled.summary().endswith(f"because {reason}")
 
@@ -612,17 +612,17 @@ def test_damaged_histograms_are_refused(field: str, value: int) -> None:
     nodes = model._predictors[1][0].nodes
     split = np.flatnonzero(nodes["is_categorical"])[0] if field == "bitset_idx" else 0
     nodes[field][split] = value
-    assert not compile_ensembles([("model", model)])
+    assert not compile_estimators([("model", model)])
 
 
-def test_a_method_that_the_estimator_had_before_comes_back_even_after_an_error() -> None:
-    model = ENSEMBLES["forest"]()
-    compiled = compile_ensembles([("model", model)])
-    model.predict_proba = own = lambda x: "own"
+def test_attributes_that_the_estimator_had_before_come_back_even_after_an_error() -> None:
+    model = ENSEMBLES["decision tree"]()
+    before = dict(vars(model))
+    compiled = compile_estimators([("model", model)])
     with contextlib.suppress(ZeroDivisionError), compiled.in_use():
-        assert model.predict_proba is not own
+        assert model.tree_ is not before["tree_"]
         raise ZeroDivisionError
-    assert model.predict_proba is own
+    assert vars(model) == before
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")
@@ -630,7 +630,7 @@ def test_a_method_that_the_estimator_had_before_comes_back_even_after_an_error()
 def test_a_copy_that_is_made_while_a_tree_is_compiled_has_its_own_tree(copied: Callable[[Any], Any]) -> None:
     model = ENSEMBLES["decision tree"]()
     expected = results(model, X)
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     with compiled.in_use():
         assert type(model.tree_) is single_trees.CompiledTree
         found = copied(model)
@@ -644,12 +644,12 @@ def test_a_stand_in_that_stands_for_nothing_yet_has_no_attributes(name: str) -> 
     assert not hasattr(single_trees.CompiledTree.__new__(single_trees.CompiledTree), name)
 
 
-def test_compiled_ensembles_may_be_used_in_other_processes() -> None:
+def test_compiled_estimators_may_be_used_in_other_processes() -> None:
     bagging = BaggingClassifier(DecisionTreeClassifier(), n_estimators=4, **ONE).fit(X, TWO)
     forest = ENSEMBLES["forest"]()
     expected = [bagging.predict_proba(X), forest.predict_proba(X)]
-    compiled = compile_ensembles([("bagging", bagging), ("forest", forest)])
-    assert len(compiled.methods) == 2
+    compiled = compile_estimators([("bagging", bagging), ("forest", forest)])
+    assert len(compiled.replacements) == 2
     try:
         with compiled.in_use():
             other = get_reusable_executor(max_workers=1)
@@ -665,13 +665,13 @@ def _probabilities(model: Any) -> Any:
 
 def test_without_the_extension_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extension, "is_available", lambda: False)
-    assert not compile_ensembles([("model", ENSEMBLES["forest"]())])
+    assert not compile_estimators([("model", ENSEMBLES["forest"]())])
 
 
 @pytest.mark.parametrize("name", ["forest", "regression forest", "gradient boosting", "histograms", "isolation forest"])
 def test_the_compiled_form_takes_less_than_a_third_of_the_memory_of_the_trees(name: str) -> None:
     model = ENSEMBLES[name]()
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     if name == "histograms":
         size = sum(one.nodes.nbytes + 300 for iteration in model._predictors for one in iteration)
     else:
@@ -683,7 +683,7 @@ def test_the_compiled_form_takes_less_than_a_third_of_the_memory_of_the_trees(na
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 def test_the_rows_of_the_comparison_reach_every_leaf_from_both_sides_of_a_threshold() -> None:
     model = DecisionTreeRegressor(**ONE).fit(X, SIGNAL)
-    rows = probe_rows(estimators.compile_estimator(model).trees, N_FEATURES, wide=False)
+    rows = probe_rows(tree_ensembles.compile_ensemble(model).trees, N_FEATURES, wide=False)
     leaves = np.flatnonzero(model.tree_.children_left < 0)
     assert set(model.apply(rows)) == set(leaves)
     inner = np.flatnonzero(model.tree_.children_left >= 0)
@@ -697,7 +697,7 @@ def test_the_rows_of_the_comparison_reach_every_leaf_from_both_sides_of_a_thresh
 def test_the_rows_of_the_comparison_have_a_bounded_number_of_values(n_trees: int) -> None:
     x = np.zeros((400, MAX_FEATURES), np.float32)
     x[:, 7] = RANDOM.normal(size=400)
-    (tree,) = estimators.compile_estimator(DecisionTreeRegressor(**ONE).fit(x, x[:, 7])).trees
+    (tree,) = tree_ensembles.compile_ensemble(DecisionTreeRegressor(**ONE).fit(x, x[:, 7])).trees
     tracemalloc.start()
     try:
         rows = probe_rows([tree] * n_trees, MAX_FEATURES, wide=False)
@@ -710,7 +710,7 @@ def test_the_rows_of_the_comparison_have_a_bounded_number_of_values(n_trees: int
 
 def test_the_rows_for_a_large_forest_are_few_and_lead_to_leaves_of_every_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     forest = RandomForestRegressor(30, random_state=0).fit(X, SIGNAL)
-    trees = estimators.compile_estimator(forest).trees
+    trees = tree_ensembles.compile_ensemble(forest).trees
     many = probe_rows(trees, N_FEATURES, wide=False)
     n_nodes = sum(len(tree.left) for tree in trees)
     # With more nodes, there are fewer rows, but at least four for each tree
@@ -730,18 +730,18 @@ def test_an_ensemble_of_too_many_features_is_not_compiled() -> None:
     x = np.zeros((20, MAX_FEATURES + 1), np.float32)
     x[:, 7] = RANDOM.normal(size=20)
     forest = RandomForestRegressor(2, random_state=0)
-    (one,) = compile_ensembles([("model", forest.fit(x, x[:, 7]))]).found
+    (one,) = compile_estimators([("model", forest.fit(x, x[:, 7]))]).found
     assert one.reason == "rows of so many features (4,097) are not compared"
-    (one,) = compile_ensembles([("model", forest.fit(x[:, 1:], x[:, 7]))]).found
+    (one,) = compile_estimators([("model", forest.fit(x[:, 1:], x[:, 7]))]).found
     assert one.reason is None
 
 
 def test_results_in_another_layout_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """scikit-learn sums over the results of AdaBoost, and rounds these sums according to the layout."""
     boosted = AdaBoostClassifier(DecisionTreeClassifier(max_depth=3), **FEW).fit(X, TENTHS)
-    assert compile_ensembles([("model", boosted)]).summary() == "1 of 1 tree ensembles compiled"
+    assert compile_estimators([("model", boosted)]).summary() == "1 of 1 tree ensembles compiled"
     monkeypatch.setattr("scoreline.storage.models.compiled.wholes.np.asfortranarray", lambda array: array)
-    assert "1 of 1" not in compile_ensembles([("model", boosted)]).summary()
+    assert "1 of 1" not in compile_estimators([("model", boosted)]).summary()
 
 
 def test_rows_that_are_stored_by_column_are_compared_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -752,12 +752,12 @@ def test_rows_that_are_stored_by_column_are_compared_too(monkeypatch: pytest.Mon
         add_to(self, sums, x if x.flags.c_contiguous else x[::-1], **options)
 
     monkeypatch.setattr(PackedTrees, "add_to", misread)
-    (one,) = compile_ensembles([("model", forest)]).found
+    (one,) = compile_estimators([("model", forest)]).found
     assert one.reason == "its results for rows with numbers differ from those of scikit-learn"
 
 
 def test_boosting_that_ended_early_is_compiled_as_a_whole() -> None:
     boosted = AdaBoostClassifier(DecisionTreeClassifier(), n_estimators=9, random_state=0).fit(X, THREE)
     assert len(boosted.estimators_) < len(boosted.estimator_weights_)
-    (found,) = compile_ensembles([("model", boosted)]).found
+    (found,) = compile_estimators([("model", boosted)]).found
     assert (found.name, found.reason) == ("AdaBoostClassifier", None)

@@ -32,8 +32,8 @@ pytest.importorskip("scoreline.storage.models.compiled._scale", reason="there wa
 
 from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.models.compiled import _scale, extension, scalers
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, Uses
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators, Uses
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.compiled.scalers import is_scaler
 
 RANDOM = np.random.default_rng(0)
@@ -145,8 +145,8 @@ QUICK = {
 """The tables that are scaled without scikit-learn."""
 
 
-def compiled_of(model: Any, number: int = 1) -> CompiledEnsembles:
-    compiled = compile_ensembles([("model", model)])
+def compiled_of(model: Any, number: int = 1) -> CompiledEstimators:
+    compiled = compile_estimators([("model", model)])
     assert [one.reason for one in compiled.found] == [None] * number
     return compiled
 
@@ -170,7 +170,7 @@ def outcome(model: Any, x: Any, method: str = "transform") -> Any:
     return found, [(str(one.message), one.category, one.filename, one.lineno) for one in caught]
 
 
-def same_in_use(model: Any, x: Any, compiled: CompiledEnsembles, method: str = "transform") -> bool:
+def same_in_use(model: Any, x: Any, compiled: CompiledEstimators, method: str = "transform") -> bool:
     """Compare with scikit-learn. Return whether a compiled form was used."""
     before = np.array(x)
     expected = outcome(model, x, method)
@@ -273,7 +273,7 @@ def test_any_values_are_scaled_as_by_scikit_learn(
             model = SCALERS[name]().fit(fitted.astype(fitted_on))
         except ValueError:  # of infinities
             return
-        compiled = compile_ensembles([("model", model)])
+        compiled = compile_estimators([("model", model)])
     assert compiled.found[0].reason in (None, "its numbers are missing, infinite, too large or too small")
     same_in_use(model, np.asfortranarray(x) if by_column else x, compiled)
 
@@ -297,7 +297,7 @@ def test_scalers_of_extreme_numbers_warn_as_scikit_learn_does(name: str) -> None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = SCALERS[name]().fit(X * factor)
-            compiled = compile_ensembles([("model", model)])
+            compiled = compile_estimators([("model", model)])
         for x in (X, X * factor, X * 1e299, X * 1e-305):
             same_in_use(model, x, compiled)
             with np.errstate(over="ignore"):
@@ -351,18 +351,18 @@ def with_numbers(name: str, numbers: Any) -> Any:
     ],
 )
 def test_other_scalers_are_left_to_scikit_learn(model: Callable[[], Any], reason: str) -> None:
-    compiled = compile_ensembles([("model", model())])
+    compiled = compile_estimators([("model", model())])
     assert not compiled
     assert (compiled.found[0].reason or "").startswith(reason)
 
 
 def test_own_scalers_and_those_that_are_not_fitted_are_not_looked_at() -> None:
-    assert not compile_ensembles([("own", OwnScaler().fit(X)), ("template", StandardScaler())]).found
+    assert not compile_estimators([("own", OwnScaler().fit(X)), ("template", StandardScaler())]).found
 
 
 def test_no_scaler_is_compiled_for_other_versions_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sklearn, "__version__", "1.10.0")
-    (one,) = compile_ensembles([("model", StandardScaler().fit(X))]).found
+    (one,) = compile_estimators([("model", StandardScaler().fit(X))]).found
     assert one.reason == "the internals of scikit-learn 1.10.0 are not known"
 
 
@@ -381,13 +381,13 @@ def test_a_scaler_with_another_bit_is_not_used(
         return accepted
 
     monkeypatch.setattr(_scale, "scale", wrong)
-    (one,) = compile_ensembles([("model", StandardScaler().fit(pd.DataFrame(X, columns=names) if names else X))]).found
+    (one,) = compile_estimators([("model", StandardScaler().fit(pd.DataFrame(X, columns=names) if names else X))]).found
     assert one.reason == f"its results for rows of {np.dtype(kind)} differ from those of scikit-learn"
 
 
 def test_a_scaler_that_refuses_the_rows_of_the_comparison_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_scale, "scale", lambda *arguments: False)
-    (one,) = compile_ensembles([("model", StandardScaler().fit(X))]).found
+    (one,) = compile_estimators([("model", StandardScaler().fit(X))]).found
     assert one.reason == "its results for rows of float64 differ from those of scikit-learn"
 
 
@@ -515,4 +515,4 @@ def test_an_extension_of_another_version_is_not_used(version: int | None, monkey
     else:
         monkeypatch.setattr(_scale, "VERSION", version)
     assert not extension.is_available()
-    assert compile_ensembles([("model", StandardScaler().fit(X))]) == CompiledEnsembles()
+    assert compile_estimators([("model", StandardScaler().fit(X))]) == CompiledEstimators()

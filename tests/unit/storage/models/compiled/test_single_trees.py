@@ -21,8 +21,8 @@ pytest.importorskip("scoreline.storage.models.compiled._single", reason="there w
 
 from scoreline.storage.models.compiled import nodes, single_trees
 from scoreline.storage.models.compiled.columns import float32_at_or_below
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.compiled.nodes import pack_single
 from scoreline.storage.models.compiled.plain_rows import plain_rows
 from scoreline.storage.models.compiled.single_trees import PackedTree
@@ -69,7 +69,7 @@ def outcome(model: Any, x: Any, methods: tuple[str, ...] = METHODS) -> list[Any]
     return found
 
 
-def same_in_use(model: Any, x: Any, compiled: CompiledEnsembles | None = None) -> bool:
+def same_in_use(model: Any, x: Any, compiled: CompiledEstimators | None = None) -> bool:
     """Compare with scikit-learn. Return whether such rows are plain."""
     compiled = compiled or compiled_of(model)
     expected = outcome(model, x)
@@ -78,8 +78,8 @@ def same_in_use(model: Any, x: Any, compiled: CompiledEnsembles | None = None) -
     return plain_rows(model, x) is not None
 
 
-def compiled_of(model: Any) -> CompiledEnsembles:
-    compiled = compile_ensembles([("model", model)])
+def compiled_of(model: Any) -> CompiledEstimators:
+    compiled = compile_estimators([("model", model)])
     assert [one.reason for one in compiled.found] == [None]
     return compiled
 
@@ -249,7 +249,7 @@ def test_a_tree_that_differs_in_one_bit_is_not_compiled(monkeypatch: pytest.Monk
         return found
 
     monkeypatch.setattr(PackedTree, "values", values)
-    compiled = compile_ensembles([("model", MODELS["numbers"]())])
+    compiled = compile_estimators([("model", MODELS["numbers"]())])
     assert not compiled
     assert "because its results for rows with numbers differ from those of scikit-learn" in compiled.summary()
 
@@ -262,9 +262,9 @@ def test_rows_of_the_comparison_walk_through_spread_nodes(monkeypatch: pytest.Mo
 
     model = MODELS["shallow"]()
     model.tree_.threshold[0] = np.inf  # all rows go left, as they do at any node whose threshold is above all keys
-    assert compile_ensembles([("model", model)])
+    assert compile_estimators([("model", model)])
     monkeypatch.setattr(single_trees, "pack_single", packed)
-    assert "because its results for rows with numbers differ" in compile_ensembles([("model", model)]).summary()
+    assert "because its results for rows with numbers differ" in compile_estimators([("model", model)]).summary()
 
 
 def test_a_tree_with_another_label_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_a_tree_with_another_label_is_not_compiled(monkeypatch: pytest.MonkeyPat
         return None if found is None else found[::-1]
 
     monkeypatch.setattr(PackedTree, "leaves", leaves)
-    assert not compile_ensembles([("model", MODELS["labels"]())])
+    assert not compile_estimators([("model", MODELS["labels"]())])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -287,7 +287,7 @@ def test_the_compiled_form_takes_less_than_a_third_of_the_memory_of_the_tree(nam
 
 def test_rows_of_another_width_are_refused() -> None:
     model = MODELS["labels"]()
-    packed = compiled_of(model).methods[0][1]["tree_"]._packed
+    packed = compiled_of(model).replacements[0].stand_ins["tree_"]._packed
     with pytest.raises(ValueError, match=r"expected 5 columns, got \(700, 3\)"):
         packed.leaves(X[:, :3], missing_allowed=True)
 
@@ -373,7 +373,7 @@ def test_rows_of_shallow_trees_arrive_at_their_leaves(n_features: int, n_splits:
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
-    packed = compiled_of(MODELS["labels"]()).methods[0][1]["tree_"]._packed
+    packed = compiled_of(MODELS["labels"]()).replacements[0].stand_ins["tree_"]._packed
     with pytest.raises(ValueError, match="expected a column of 700 rows, got 699"):
         packed.leaves([*X.T[:-1], X[1:, -1]], missing_allowed=True)
 

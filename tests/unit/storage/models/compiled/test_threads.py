@@ -12,8 +12,8 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestRegressor
 
 pytest.importorskip("scoreline.storage.models.compiled._walk", reason="there was no compiler to build the extension")
 
-from scoreline.storage.models.compiled import compiling, estimators, threads
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled import comparing, threads, tree_ensembles
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.compiled.nodes import PackedTrees
 from scoreline.storage.models.compiled.probes import probe_rows
 from scoreline.storage.models.compiled.threads import in_threads
@@ -51,7 +51,7 @@ def test_two_threads_share_the_items_of_large_ensembles_only() -> None:
 @pytest.mark.parametrize("forest", FORESTS, ids=lambda forest: type(forest).__name__)
 def test_trees_are_packed_in_threads_as_without(forest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def packed() -> PackedTrees:
-        (method,) = estimators.compile_estimator(forest).methods.values()
+        (method,) = tree_ensembles.compile_ensemble(forest).methods.values()
         return next(cell.cell_contents for cell in method.__closure__ if isinstance(cell.cell_contents, PackedTrees))
 
     alone = packed()
@@ -62,21 +62,21 @@ def test_trees_are_packed_in_threads_as_without(forest: Any, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("most_results", [compiling._MAX_RESULTS, 0])
+@pytest.mark.parametrize("most_results", [comparing._MAX_RESULTS, 0])
 def test_a_large_forest_is_compared_and_filters_of_warnings_are_restored(
     most_results: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "_MAX_RESULTS", most_results)
+    monkeypatch.setattr(comparing, "_MAX_RESULTS", most_results)
     before = list(warnings.filters)
     for forest in FORESTS:
-        assert [one.reason for one in compile_ensembles([("model", forest)]).found] == [None]
+        assert [one.reason for one in compile_estimators([("model", forest)]).found] == [None]
     assert list(warnings.filters) == before
 
 
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("part", range(4))
 def test_a_large_forest_is_refused_if_any_part_of_the_rows_differs(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = list(compiling._parts(probe_rows(estimators.compile_estimator(FORESTS[0]).trees, 6, wide=False), ()))
+    rows = list(comparing._parts(probe_rows(tree_ensembles.compile_ensemble(FORESTS[0]).trees, 6, wide=False), ()))
     own = PackedTrees.add_to
 
     def differ(self: PackedTrees, sums: Any, x: Any, **scale: float) -> None:
@@ -85,5 +85,5 @@ def test_a_large_forest_is_refused_if_any_part_of_the_rows_differs(part: int, mo
             sums[-1, -1] += 1.0
 
     monkeypatch.setattr(PackedTrees, "add_to", differ)
-    (one,) = compile_ensembles([("model", FORESTS[0])]).found
+    (one,) = compile_estimators([("model", FORESTS[0])]).found
     assert one.reason == f"its results for rows with {rows[part][0]} differ from those of scikit-learn"

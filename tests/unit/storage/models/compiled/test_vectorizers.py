@@ -29,9 +29,10 @@ from sklearn.utils._test_common.instance_generator import _construct_instances
 pytest.importorskip("scoreline.storage.models.compiled._words", reason="there was no compiler to build the extension")
 
 from scoreline.storage.models.compiled import _words, extension, vectorizers
-from scoreline.storage.models.compiled.ensembles import CompiledEnsembles, replaced
-from scoreline.storage.models.compiled.extension import compile_ensembles
+from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators
+from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.storage.models.compiled.probe_documents import MAX_TERMS, probe_documents
+from scoreline.storage.models.compiled.replacing import replaced
 from scoreline.storage.models.compiled.trees import NotPackable
 from scoreline.storage.models.compiled.vectorizers import Table, compile_vectorizer, is_vectorizer
 
@@ -90,8 +91,8 @@ def fitted(name: str) -> Any:
         return VECTORIZERS[name]().fit(CORPUS)
 
 
-def compiled(model: Any) -> CompiledEnsembles:
-    found = compile_ensembles([("model", model)])
+def compiled(model: Any) -> CompiledEstimators:
+    found = compile_estimators([("model", model)])
     assert [one.reason for one in found.found] == [None]
     return found
 
@@ -178,7 +179,7 @@ def test_a_codec_of_another_kind_decodes_bytes() -> None:
     for encoding in ("utf-16", "utf-7", "latin-1", "UTF-8", "ascii", "no codec"):
         for errors in ("strict", "ignore"):
             model = CountVectorizer(encoding=encoding, decode_error=errors).fit(CORPUS)
-            faster = compile_ensembles([("model", model)])
+            faster = compile_estimators([("model", model)])
             expected = outcome(model, documents)
             with faster.in_use():
                 assert outcome(model, documents) == expected
@@ -363,7 +364,7 @@ def test_the_smallest_hash_has_the_column_that_scikit_learn_gives_it(n_features:
 def test_a_damaged_vocabulary_is_refused(name: str, vocabulary: Any, reason: str) -> None:
     model = fitted(name)
     model.vocabulary_ = vocabulary
-    found = compile_ensembles([("model", model)])
+    found = compile_estimators([("model", model)])
     assert not found
     assert "because its fitted state is not as expected" in found.summary()
     assert reason in found.summary()
@@ -372,7 +373,7 @@ def test_a_damaged_vocabulary_is_refused(name: str, vocabulary: Any, reason: str
 def test_an_empty_vocabulary_is_refused_by_scikit_learn() -> None:
     model = fitted("counts")
     model.vocabulary_ = {}
-    found = compile_ensembles([("model", model)])
+    found = compile_estimators([("model", model)])
     assert [one.reason for one in found.found] == ["comparing failed (ValueError: Vocabulary is empty)"]
 
 
@@ -404,7 +405,7 @@ class OwnVectorizer(CountVectorizer):
 @pytest.mark.filterwarnings("ignore")
 def test_other_rules_are_left_to_scikit_learn(model: Any, reason: str) -> None:
     model.vocabulary_ = {"york": 0}
-    found = compile_ensembles([("model", model)])
+    found = compile_estimators([("model", model)])
     assert not found
     assert reason in found.summary()
     with pytest.raises(NotPackable):
@@ -415,12 +416,12 @@ def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPat
     held = type("Own", (), {})()
     held.counts = fitted("counts")
     for model in (OwnVectorizer().fit(CORPUS), CountVectorizer(), TfidfVectorizer(), held):
-        assert compile_ensembles([("model", model)]) == CompiledEnsembles()
+        assert compile_estimators([("model", model)]) == CompiledEstimators()
     own = fitted("counts")
     own.build_analyzer = lambda: tokens
-    assert compile_ensembles([("model", own)]).summary().endswith("because its method build_analyzer was replaced")
+    assert compile_estimators([("model", own)]).summary().endswith("because its method build_analyzer was replaced")
     monkeypatch.setattr(sklearn, "__version__", "1.10.0")
-    found = compile_ensembles([("model", fitted("hashes"))])
+    found = compile_estimators([("model", fitted("hashes"))])
     assert "because the internals of scikit-learn 1.10.0 are not known" in found.summary()
 
 
@@ -437,7 +438,7 @@ def test_a_vectorizer_whose_matrix_differs_is_not_compiled(
 
     right = _words.count
     monkeypatch.setattr(_words, "count", count)
-    found = compile_ensembles([("model", fitted(name))])
+    found = compile_estimators([("model", fitted(name))])
     assert not found
     assert [one.name for one in found.found] == [type(fitted(name)).__name__]
 
@@ -511,7 +512,7 @@ def test_inconsistent_stop_words_are_warned_about_as_often_as_before() -> None:
 
     model = HashingVectorizer(stop_words=["it's york"])
     faster = compiled(copy.deepcopy(model))
-    (other,) = (model for model, _ in faster.methods)
+    (other,) = (one.estimator for one in faster.replacements)
     expected = warned(model)
     assert len(expected) == 1
     with faster.in_use():
@@ -569,7 +570,7 @@ def test_vectorizers_within_other_estimators_are_compiled() -> None:
         model.fit(x, kinds)
         method = "predict_proba" if hasattr(model, "predict_proba") else "transform"
         expected = getattr(model, method)(x)
-        faster = compile_ensembles([("model", model)])
+        faster = compile_estimators([("model", model)])
         assert [one.reason for one in faster.found] == [None] * number
         assert faster.summary() == f"{number} of {number} text vectorizers compiled"
         with faster.in_use():
@@ -599,9 +600,7 @@ def test_the_compiled_form_takes_less_than_a_third_of_the_memory_of_the_vocabula
     size = sys.getsizeof(model.vocabulary_) + sum(map(sys.getsizeof, itertools.chain(*model.vocabulary_.items())))
     faster = compiled(model)
     assert 0 < faster.nbytes <= size / 3
-    assert faster.nbytes == sum(
-        one.nbytes for _, methods in faster.methods for one in [methods["_count_vocab"].__self__]
-    )
+    assert faster.nbytes == compile_vectorizer(model)[1].nbytes
 
 
 def test_documents_of_the_comparison_have_every_term_up_to_a_number() -> None:
@@ -621,7 +620,7 @@ def test_an_extension_of_another_version_is_not_used(version: int | None, monkey
     else:
         monkeypatch.setattr(_words, "VERSION", version)
     assert not extension.is_available()
-    assert compile_ensembles([("model", fitted("counts"))]) == CompiledEnsembles()
+    assert compile_estimators([("model", fitted("counts"))]) == CompiledEstimators()
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

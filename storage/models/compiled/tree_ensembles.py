@@ -39,8 +39,8 @@ from scoreline.storage.models.compiled.validated import (
 from scoreline.storage.models.compiled.wholes import WHOLES, is_whole
 
 
-def compile_estimator(estimator: Any) -> Compiled:
-    """Compile a fitted estimator of a class that `is_known`.
+def compile_ensemble(estimator: Any) -> Compiled:
+    """Compile a fitted estimator of a class that `is_tree_ensemble`.
 
     Raises
     ------
@@ -91,7 +91,6 @@ def _forest(model: Any, method: str, n_columns: int, result: Callable[[npt.NDArr
         sums /= n_trees
         return result(sums)
 
-    compiled.__name__ = method  # scikit-learn decides by the name of a method what its results mean
     return replace(Compiled.of({method: compiled}, packed, trees), in_threads=True)
 
 
@@ -220,7 +219,7 @@ def _scores_from_depths(model: Any, depths: npt.NDArray[np.float64]) -> npt.NDAr
     return scores
 
 
-def is_known(value: Any) -> bool:
+def is_tree_ensemble(value: Any) -> bool:
     """Return whether objects of this class can be compiled."""
     return type(value) in _COMPILERS and (type(value) not in WHOLES or is_whole(value))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # which needs scikit-learn
+    from scoreline.storage.models.compiled.replacing import Replacement
 
 _MAX_SUMMARY = 300
 """Maximum number of characters of a summary, which processes pass on through a small memory."""
@@ -26,7 +29,7 @@ class Uses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ensemble:
+class FoundEstimator:
     """An ensemble of trees, a text vectorizer or a scaler within a model, and whether it is compiled."""
 
     place: str
@@ -40,33 +43,34 @@ class Ensemble:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompiledEnsembles:
-    """The ensembles, vectorizers and scalers found in a bundle, and the methods of those that are compiled."""
+class CompiledEstimators:
+    """The ensembles, vectorizers and scalers found in a bundle, and what replaces the methods of some."""
 
-    found: tuple[Ensemble, ...] = ()
+    found: tuple[FoundEstimator, ...] = ()
     nbytes: int = 0
     """Memory that what is compiled takes in addition to the estimators."""
-    methods: tuple[tuple[Any, Mapping[str, Any]], ...] = field(default=(), repr=False)
-    """Estimators, each with the attributes that replace its own."""
+    replacements: tuple[Replacement, ...] = field(default=(), repr=False)
+    """What replaces methods of the estimators that are compiled."""
 
     def __bool__(self) -> bool:
-        return bool(self.methods)
+        return bool(self.replacements)
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Uses]:
-        """Within the block, the estimators use their compiled methods. This context manager is not thread-safe.
+        """Within the block, estimators use their compiled methods. This context manager is not thread-safe.
 
-        Whether any of them were used in the block is known from what it yields.
+        An estimator that has been changed since it was compiled uses the methods of scikit-learn. What this context
+        manager yields says whether any compiled method was used in the block.
         """
         with contextlib.ExitStack() as stack:
-            for estimator, methods in self.methods:
-                stack.enter_context(replaced(estimator, methods))
+            for replacement in self.replacements:
+                stack.enter_context(replacement.in_use())
             yield Uses()
 
     def summary(self) -> str:
         """Return how many of each kind are compiled. For the first one that is not compiled, also say why.
 
-        >>> CompiledEnsembles(found=(Ensemble(place="model", name="DecisionTreeClassifier"),)).summary()
+        >>> CompiledEstimators(found=(FoundEstimator(place="model", name="DecisionTreeClassifier"),)).summary()
         '1 of 1 tree ensembles compiled'
         """
         if not self.found:
@@ -80,22 +84,6 @@ class CompiledEnsembles:
             text += f"; not {others[0].name} ({others[0].place}), because {others[0].reason}"
         return text if len(text) <= _MAX_SUMMARY else text[: _MAX_SUMMARY - 1] + "…"
 
-    def left_out(self, reason: str) -> CompiledEnsembles:
-        """Return the same ensembles without their compiled methods. `reason` says why, for those that were compiled."""
-        return CompiledEnsembles(found=tuple(replace(one, reason=one.reason or reason) for one in self.found))
-
-
-@contextlib.contextmanager
-def replaced(instance: Any, attributes: Mapping[str, Any]) -> Iterator[None]:
-    """Set attributes of an object within the block. Afterwards, restore the attributes that the object had before."""
-    own = vars(instance)
-    before = {name: own[name] for name in attributes if name in own}
-    own.update(attributes)
-    try:
-        yield
-    finally:
-        for name in attributes:
-            if name in before:
-                own[name] = before[name]
-            else:
-                own.pop(name, None)
+    def left_out(self, reason: str) -> CompiledEstimators:
+        """Return the same estimators, none of them compiled. `reason` says why, for those that were compiled."""
+        return CompiledEstimators(found=tuple(replace(one, reason=one.reason or reason) for one in self.found))
