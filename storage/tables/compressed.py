@@ -4,8 +4,8 @@ If an object contains several compressed streams in a row, they are read as one.
 stream, an error is raised.
 
 A survey notes seek points, at which decompression can begin (see `seek_points`). Objects in zstd have no seek points,
-and objects in bz2 have seek points only between streams. A process that reads several parts in order, without seek
-points between them, continues where the previous part ended.
+and objects in bz2 and xz have seek points only between streams. A process that reads several parts in order, without
+seek points between them, continues where the previous part ended.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import bz2
 import contextlib
 import gzip
 import io
+import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -31,8 +33,10 @@ _HEAD_BYTES = 256 << 10
 _CHUNK_BYTES = 256 << 10
 _SKIP_BYTES = 1 << 20
 _MAX_KEPT = 2
-"""Number of objects that a process keeps open between parts. Each open object takes a buffer, and up to 8 MiB for
-zstd."""
+"""Number of objects that a process keeps open between parts. Each open object takes a buffer, up to 8 MiB for zstd, and
+usually 8 MiB for xz."""
+_XZ_BYTES = 96 << 20
+"""Maximum memory to decompress xz, whose header says how much is needed. The highest level, ``xz -9``, needs 65 MiB."""
 _COMPRESSED_SHARE = 0.2
 """Assumed number of compressed bytes per byte of text, until some text is read. It is a low estimate, because bytes
 that are fetched beyond the end of a span may be of no use."""
@@ -47,7 +51,7 @@ class DecompressedFile:
     Parameters
     ----------
     compression : str
-        ``gzip``, ``bz2`` or ``zstd``.
+        ``gzip``, ``bz2``, ``xz`` or ``zstd``.
     point : SeekPoint, optional
         Where to begin.
     points : SeekPoints, optional
@@ -89,7 +93,7 @@ class DecompressedFile:
             self._fetch_ahead()
         try:
             data: bytes = self._file.read(size)
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
             raise UnreadableInput(
                 f"{self._source.uri} cannot be decompressed: {error} (after {self.position:,} decompressed bytes)"
             ) from error
@@ -137,7 +141,10 @@ class DecompressedFile:
             case "gzip":
                 return gzip.GzipFile(fileobj=self._buffered())
             case "bz2":
-                return _Bz2(self._buffered(point.offset if point else 0), points)
+                return _Streams(self._buffered(point.offset if point else 0), bz2.BZ2Decompressor, points)
+            case "xz":
+                begin = partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, _XZ_BYTES)
+                return _Streams(self._buffered(point.offset if point else 0), begin, points, padding=b"\0")
             case _:
                 return pa.CompressedInputStream(pa.PythonFile(self._buffered(), "r"), compression)
 
@@ -228,27 +235,42 @@ def open_plain(source: Pinned, start: int = 0) -> RangedFile:
     return file
 
 
-class _Bz2:
-    """Reads several bz2 streams in a row, as parallel compressors write them.
+class _Streams:
+    """Reads several bz2 or xz streams in a row, as some parallel compressors write them.
 
-    The reader in the standard library ignores bytes after a stream if they are not a valid stream. If a later stream
+    The readers in the standard library ignore bytes after a stream if they are not a valid stream. If a later stream
     were damaged, the rows of this stream and all following rows would be lost silently.
+
+    Parameters
+    ----------
+    begin : callable
+        Returns a decompressor for one stream.
+    padding : bytes
+        A byte that may be repeated after a stream; empty if there is no such byte.
     """
 
-    def __init__(self, file: io.BufferedReader, points: SeekPoints | None = None) -> None:
+    def __init__(
+        self,
+        file: io.BufferedReader,
+        begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor],
+        points: SeekPoints | None = None,
+        padding: bytes = b"",
+    ) -> None:
         self._file = file
+        self._begin = begin
         self._points = points
+        self._padding = padding
         self._position = 0
-        self._decoder: bz2.BZ2Decompressor | None = None
+        self._decoder: bz2.BZ2Decompressor | lzma.LZMADecompressor | None = None
 
     def read(self, size: int) -> bytes:
         while True:
             decoder, data = self._decoder, b""
             if decoder is None or decoder.eof:
-                data = (decoder.unused_data if decoder else b"") or self._file.read(_CHUNK_BYTES)
+                data = self._next_stream(decoder.unused_data if decoder else b"")
                 if not data:
                     return b""
-                decoder = self._decoder = bz2.BZ2Decompressor()
+                decoder = self._decoder = self._begin()
                 if self._points is not None and self._points.is_due(self._position):
                     self._points.add(SeekPoint(position=self._position, offset=self._file.tell() - len(data)))
             elif decoder.needs_input and not (data := self._file.read(_CHUNK_BYTES)):
@@ -256,3 +278,11 @@ class _Bz2:
             if decompressed := decoder.decompress(data, size):
                 self._position += len(decompressed)
                 return decompressed
+
+    def _next_stream(self, unused: bytes) -> bytes:
+        """Return the first bytes of the next stream; empty bytes at the end of the object."""
+        is_later = self._decoder is not None
+        data = unused or self._file.read(_CHUNK_BYTES)
+        while is_later and self._padding and data and not (data := data.lstrip(self._padding)):
+            data = self._file.read(_CHUNK_BYTES)
+        return data

@@ -5,11 +5,15 @@ from __future__ import annotations
 from scoreline.storage.errors import UnreadableInput, one_line
 from scoreline.storage.tables.base import Pinned
 
-_COMPRESSIONS = {b"\x1f\x8b": ("gzip", ".gz"), b"\x28\xb5\x2f\xfd": ("zstd", ".zst"), b"BZh": ("bz2", ".bz2")}
+_COMPRESSIONS = {
+    b"\x1f\x8b": ("gzip", ".gz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", ".zst"),
+    b"BZh": ("bz2", ".bz2"),
+    b"\xfd7zXZ\x00": ("xz", ".xz"),
+}
 _MAGIC = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
-    b"\xfd7zXZ\x00": "compressed with xz",
     b"\x04\x22\x4d\x18": "compressed with lz4",
     b"\xff\x06\x00\x00sNaPpY": "compressed with snappy",
     b"Obj\x01": "Avro",

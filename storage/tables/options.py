@@ -28,7 +28,7 @@ SUFFIXES: Mapping[str, Format] = {
 }
 """Formats by the suffix of an object's name, after the suffix for compression is removed. Objects with other names,
 such as ``a.txt``, need `ReadOptions.format`."""
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 """Compression methods for text formats, by the last suffix of an object's name."""
 TYPES = ("string", "int64", "float64", "bool", "timestamp", "timestamp_utc", "date")
 """The types that a user may set for a column of a text format."""

@@ -53,6 +53,8 @@ class Chunk:
     """Estimated size in memory."""
     can_be_null: bool = False
     """Whether nulls can replace the values of rows that are not needed, with one null for each row."""
+    varies: bool = False
+    """Whether the size of a value differs from row to row, as that of a text or a list does."""
 
     @property
     def size(self) -> int:
@@ -151,6 +153,7 @@ def find_chunks(
                 encoded_bytes=encoded,
                 decoded_bytes=decoded,
                 can_be_null=levels.path in plain and levels.max_repetition_level == 0 < levels.max_definition_level,
+                varies=column.physical_type == "BYTE_ARRAY" or levels.max_repetition_level > 0,
             )
         )
     chunks.sort(key=lambda chunk: chunk.start)

@@ -28,6 +28,9 @@ SMALL_BATCH_BYTES = 6 << 20
 """Maximum size in bytes of a batch of such a row group, unless `ALIGNED_ROWS` rows take more. Several batches are in
 memory at a time, and the heap has gaps between the values of their columns. 40 columns of float64 take 120 MB less than
 in batches of 65,536 rows."""
+VARYING_BATCH_BYTES = 16 << 20
+"""Maximum size in bytes of a batch with texts or lists, by the average size of a row of the group, unless a single row
+takes more. From the types of such columns alone, the size of a batch is unknown: 8,192 texts of 100 kB take 800 MB."""
 WINDOW_BYTES = 192 << 20
 """Maximum size in bytes of a block of rows. A block is in memory while its columns are decoded one after another."""
 MAX_WINDOW_BYTES = 256 << 20
@@ -96,9 +99,18 @@ class RowGroup:
 
     def batch_rows(self, most: int) -> int:
         """Return the number of rows of a batch, at most `most`, if all columns are decoded at once."""
-        if self.decoder_bytes <= LARGE_DECODERS_BYTES:
+        if self.decoder_bytes > LARGE_DECODERS_BYTES:
+            return min(most, align(max(ALIGNED_ROWS, self._rows_in(SMALL_BATCH_BYTES))))
+        if not any(chunk.varies for chunk in self.chunks):
             return most
-        return min(most, align(max(ALIGNED_ROWS, SMALL_BATCH_BYTES * self.rows // max(self.decoded_bytes, 1))))
+        rows = self._rows_in(VARYING_BATCH_BYTES)
+        if rows < ALIGNED_ROWS:  # a power of two, so that batches still begin at multiples of `ALIGNED_ROWS`
+            rows = 1 << max(rows, 1).bit_length() - 1
+        return min(most, align(rows))
+
+    def _rows_in(self, size: int) -> int:
+        """Return how many rows of average size take this many bytes of memory."""
+        return size * self.rows // max(self.decoded_bytes, 1)
 
     @functools.cached_property
     def fits_block(self) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -92,6 +93,7 @@ _PACK: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     "gz": gzip.compress,
     "bz2": bz2.compress,
+    "xz": lzma.compress,
     "zst": lambda text: bytes(pa.compress(text, "zstd", asbytes=True)),
 }
 
@@ -205,6 +207,7 @@ SHAPES: Mapping[str, SmallShape] = {
     "csv.gz": replace(_CSV, suffix="csv.gz"),
     "csv.gz, two processes": replace(_CSV, suffix="csv.gz", processes=2),
     "csv.bz2": replace(_CSV, suffix="csv.bz2"),
+    "csv.xz": replace(_CSV, suffix="csv.xz"),
     "csv.zst": replace(_CSV, suffix="csv.zst"),
     "json lines": replace(_CSV, suffix="jsonl"),
     "json lines.gz": replace(_CSV, suffix="jsonl.gz"),

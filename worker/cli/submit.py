@@ -54,8 +54,8 @@ def submit(
 
     MODEL is NAME, NAME@ALIAS or NAME@VERSION. INPUT is an object (s3://bucket/key), a prefix (s3://bucket/prefix/), a
     quoted glob, or several of these. The name of an object determines its format: Parquet, CSV, JSON Lines or Arrow
-    IPC. CSV and JSON Lines may be compressed (.gz, .zst, .bz2). Folders with names such as year=2026/ become columns.
-    With --query or --table, the rows of a database are scored, and there is no INPUT.
+    IPC. CSV and JSON Lines may be compressed (.gz, .zst, .bz2, .xz). Folders with names such as year=2026/ become
+    columns. With --query or --table, the rows of a database are scored, and there is no INPUT.
 
     Prints the id of the job. With --watch, also shows the progress of the job, and the exit code is the outcome of the
     job: 0 succeeded, 1 failed, 3 partial (some rows were rejected), 4 cancelled, 5 blocked (its checks object), 6 not

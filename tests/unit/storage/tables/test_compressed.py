@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import random
 import zlib
 from collections.abc import Callable
@@ -131,6 +132,7 @@ def test_damage_where_a_seek_point_is_proved_gives_the_errors_of_the_standard_li
 COMPRESSED: dict[str, Callable[[], bytes]] = {
     "in.csv.gz": lambda: gzip.compress(b"id,x,kind\n" + TEXT),
     "in.csv.bz2": lambda: members(b"id,x,kind\n" + TEXT, 100_000, bz2.compress),
+    "in.csv.xz": lambda: members(b"id,x,kind\n" + TEXT, 100_000, lambda text: lzma.compress(text) + bytes(8)),
     "in.csv.zst": lambda: pa.compress(b"id,x,kind\n" + TEXT, codec="zstd", asbytes=True),
 }
 
@@ -155,7 +157,7 @@ def test_each_part_is_the_same_alone_and_after_another(put: Put, monkeypatch: py
             assert rows == values(list(DelimitedFormat(ReadOptions()).read(plain, found[number], schema, 4096)))
 
 
-@pytest.mark.parametrize("key", ["in.csv.gz", "in.csv.bz2"])
+@pytest.mark.parametrize("key", ["in.csv.gz", "in.csv.bz2", "in.csv.xz"])
 def test_a_part_reads_the_object_from_a_place_near_it(put: Put, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     source = put(COMPRESSED[key](), key)
     found, schema = spans(source, monkeypatch)
@@ -196,3 +198,13 @@ def test_the_window_of_a_place_takes_less_than_the_text(put: Put) -> None:
     all_of(GzipReader(io.BytesIO(GZIPPED["usual"]()), points=points))
     assert {len(zlib.decompress(point.window)) for point in points.found} == {32 << 10}
     assert max(len(point.window) for point in points.found) < 20_000
+
+
+def test_xz_that_needs_too_much_memory_is_refused(put: Put) -> None:
+    def packed(dictionary: int) -> bytes:
+        return lzma.compress(TEXT[:1_000], filters=[{"id": lzma.FILTER_LZMA2, "dict_size": dictionary}])
+
+    # Given the dictionary of the highest level, and a larger one
+    assert all_of(DecompressedFile(put(packed(64 << 20), "in.csv.xz"), "xz")) == TEXT[:1_000]
+    with pytest.raises(UnreadableInput, match=r"in\.csv\.xz cannot be decompressed: Memory usage limit exceeded"):
+        all_of(DecompressedFile(put(packed(128 << 20), "in.csv.xz"), "xz"))

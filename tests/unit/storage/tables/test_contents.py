@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,7 @@ PACKED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "is compressed with zstd, but its name does not end in .zst",
     ),
     "bz2": (bz2.compress, "is compressed with bz2, but its name does not end in .bz2"),
+    "xz": (lzma.compress, "is compressed with xz, but its name does not end in .xz"),
     "zip": (zipped, "is a zip archive or an Excel workbook, and no text"),
     "parquet": (lambda _: corpus.parquet(), "is Parquet, and no text"),
     "arrow": (lambda _: corpus.arrow(pa.table({"x": [1]})), "is Arrow IPC, and no text"),

@@ -16,9 +16,10 @@ import pytest
 
 from scoreline.storage.errors import UnreadableInput
 from scoreline.storage.objects.directory import DirectoryStore
-from scoreline.storage.tables import forward, parquet, parquet_held
+from scoreline.storage.tables import forward, parquet, parquet_held, row_groups
 from scoreline.storage.tables.base import Pinned, Span
 from scoreline.storage.tables.parquet_opening import refuse_unsound_columns
+from scoreline.storage.tables.ranged import RangedFile
 
 ROWS = 1_000
 
@@ -95,6 +96,34 @@ def test_nothing_is_decoded_after_the_end_of_a_span() -> None:
         [108, 109],
         list(range(110, 120)),
     ]
+
+
+@pytest.mark.parametrize("is_file", [True, False], ids=["directory", "bucket"])
+@pytest.mark.parametrize(
+    ("value", "rows"),
+    [("t" * 2_000, 256), ("t" * 40_000, 8), ("t" * 900_000, 1), ([0.5] * 250, 256), (0.5, ROWS)],
+    ids=["texts", "long texts", "texts larger than a batch", "lists", "numbers"],
+)
+def test_batches_of_texts_and_lists_take_few_bytes_however_long_these_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, rows: int, is_file: bool
+) -> None:
+    # Given a row group of which 1,000 rows are to be read at a time, as many as types alone allow
+    monkeypatch.setattr(row_groups, "VARYING_BATCH_BYTES", 600_000)
+    monkeypatch.setattr(RangedFile, "WHOLE_BYTES", 0)
+    if not is_file:
+        monkeypatch.setattr(forward, "KeepsFiles", ())
+    count = 20 if rows == 1 else ROWS
+    table = pa.table({"id": range(count), "x": [value] * count})
+    store, sink = DirectoryStore(tmp_path, "bucket"), io.BytesIO()
+    pq.write_table(table, sink, use_dictionary=False)
+    source = Pinned.of(store, store.put("a.parquet", sink.getvalue()))
+    for start in (0, count // 3):
+        span = Span(start=start, stop=count, first_row=start, rows=count - start, size=0)
+        found = list(parquet.ParquetFormat().read(source, span, table.schema, ROWS))
+        # Then batches have fewer rows, and end at multiples of their number
+        ends = [start, *(int(item.numbers[-1]) + 1 for item in found)]
+        assert ends == [start, *range((start // rows + 1) * rows, count, rows), count]
+        assert pa.Table.from_batches([item.batch for item in found]).equals(table.slice(start))
 
 
 def test_a_damaged_page_is_reported_even_if_it_can_be_decoded(tmp_path: Path) -> None:

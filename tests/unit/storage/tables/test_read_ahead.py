@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import threading
 import tracemalloc
 from collections.abc import Callable, Collection
@@ -194,9 +195,10 @@ def as_arrow(new: Any, batch_rows: int) -> bytes:
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
+    ".xz": lzma.compress,
     ".zst": lambda data: pa.compress(data, "zstd", asbytes=True),
 }
-ENDINGS = ["csv", "jsonl", "csv.gz", "csv.bz2", "csv.zst", "arrow", "arrows", "large.arrow"]
+ENDINGS = ["csv", "jsonl", "csv.gz", "csv.bz2", "csv.xz", "csv.zst", "arrow", "arrows", "large.arrow"]
 
 
 def made(store: Watched, ending: str) -> tuple[TableFormat, Pinned, Survey]:
@@ -246,7 +248,7 @@ def test_of_a_text_nothing_beyond_the_span_is_fetched(store: Watched) -> None:
     assert store.asked == span.stop - span.start
 
 
-@pytest.mark.parametrize("ending", ["csv.gz", "csv.bz2", "csv.zst"])
+@pytest.mark.parametrize("ending", ["csv.gz", "csv.bz2", "csv.xz", "csv.zst"])
 def test_of_a_compressed_text_little_beyond_the_spans_is_fetched(store: Watched, ending: str) -> None:
     found, source, survey = made(store, ending)
     share = source.size / survey.spans[-1].stop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import lzma
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -70,6 +71,7 @@ def test_an_object_without_rows_has_no_spans(put: Put, data: str) -> None:
 def squeezed(data: bytes) -> Iterator[tuple[str, bytes]]:
     yield "in.csv.gz", gzip.compress(data[: len(data) // 2]) + gzip.compress(data[len(data) // 2 :])
     yield "in.csv.bz2", bz2.compress(data)
+    yield "in.csv.xz", lzma.compress(data)
     yield "in.csv.zst", pa.compress(data, codec="zstd", asbytes=True)
 
 
@@ -84,11 +86,12 @@ def test_a_compressed_text_is_divided_into_spans_like_any_other(put: Put) -> Non
         assert last[-1].numbers[-1] == 4_999
 
 
-@pytest.mark.parametrize("key", ["in.csv.gz", "in.csv.bz2", "in.csv.zst"])
+@pytest.mark.parametrize("key", ["in.csv.gz", "in.csv.bz2", "in.csv.xz", "in.csv.zst"])
 def test_several_compressed_streams_are_read_as_one_and_nothing_else_may_follow(put: Put, key: str) -> None:
     pack: dict[str, Callable[[bytes], bytes]] = {
         "gz": gzip.compress,
         "bz2": bz2.compress,
+        "xz": lzma.compress,
         "zst": lambda data: pa.compress(data, "zstd", asbytes=True),
     }
     one, two = (pack[key.rsplit(".", 1)[1]](data) for data in (b"id\n1\n", b"2\n"))
