@@ -107,12 +107,13 @@ class WideReader(RowGroupReader):
             self._window = shared or self._decode(stop)
         return self._window.take()
 
-    def can_reach(self, row: int) -> bool:
-        """Return whether the reader can still reach a row (see `RowGroupReader.can_reach`).
+    def pause(self) -> None:
+        """Close shared rows (see `RowGroupReader.pause`).
 
-        Each part opens shared rows again, so that it notices if the object has changed.
+        Each part opens them again, so that it notices if the object has changed, and a planner decodes them again.
         """
-        return not self._is_shared and super().can_reach(row)
+        if self._is_shared:
+            self._window = self._batch = None
 
     def _find_shared(self) -> Window | None:
         """Return a window of rows that a process of this worker has decoded; None if there is none."""

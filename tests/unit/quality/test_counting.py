@@ -346,3 +346,58 @@ def test_values_between_others_are_refused_rather_than_misread() -> None:
     values = np.frombuffer(bytes(24), np.uint8).view(np.dtype({"names": ["a"], "formats": ["<f8"], "itemsize": 12}))
     with pytest.raises(ValueError, match="whole number of values"):
         number_counts.counts.Counter(3).add(values["a"])
+
+
+SIGNED, UNSIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64()), (pa.uint8(), pa.uint16(), pa.uint32())
+MANY_KINDS = pa.record_batch(
+    {
+        **{str(kind): pa.array([1, 2, 3, 3, 100] * 4, kind) for kind in SIGNED},
+        **{str(kind): pa.array([1, 2, 3, 3, 200] * 4, kind) for kind in UNSIGNED},
+        "uint64": pa.array([1, 2, 3, 2**63, 2**64 - 1] * 4, pa.uint64()),
+        "float": pa.array([0.5, np.nan, np.inf, -0.0, 7.25] * 4, pa.float32()),
+        "double": [0.1, np.nan, -np.inf, -0.0, 1e300] * 4,
+        "half": pa.array(np.array([0.5, 1.5, 2.5, 3.5, 4.5] * 4, np.float16)),
+        "nulls": [1.0, None, 3.0, None, 5.0] * 4,
+        "late null": [1.0] * 19 + [None],
+        "none": pa.nulls(20, pa.float64()),
+        "decimal": pa.array([Decimal("1.25")] * 20),
+        "boolean": [True, False] * 10,
+        "text": ["a", "b"] * 10,
+        "time": pa.array([dt.datetime(2026, 1, 1)] * 20),
+        "category": pa.array([1, 2] * 10).dictionary_encode(),
+    }
+)
+
+
+@pytest.mark.parametrize("chosen", [None, [0, 2, 3]])
+def test_a_batch_is_counted_as_its_columns_are(chosen: list[int] | None) -> None:
+    group, columns = GroupCounts(), {name: ColumnCounts(name, "feature") for name in MANY_KINDS.schema.names}
+    rows = None if chosen is None else np.array(chosen, np.int64)
+    for start in range(0, 20, 5):
+        batch = MANY_KINDS.slice(start, 5)
+        group.add({"feature": batch}, 5, None if rows is None else {"feature": rows})
+        for name, counts in columns.items():
+            counts.add(batch.column(name), rows)
+    assert group.profile().columns == {name: counts.profile() for name, counts in columns.items()}
+
+
+def test_a_column_of_times_and_then_numbers_is_mixed() -> None:
+    group = GroupCounts()
+    group.add({"feature": pa.record_batch({"x": pa.array([dt.datetime(2026, 1, 1)])})}, 1)
+    group.add({"feature": pa.record_batch({"x": [1.0]})}, 1)
+    (column,) = group.profile().columns.values()
+    assert (column.type, column.rows, column.histogram.total) == ("mixed", 2, 2)
+
+
+@pytest.mark.skipif(number_counts.counts is None, reason="the extension was not built: make setup")
+def test_columns_of_a_batch_that_are_unusual_are_left_to_be_counted_one_by_one() -> None:
+    counts: Any = number_counts.counts
+    counters = [counts.Counter(9) for _ in MANY_KINDS.schema]
+    left = counts.add_columns([*counters[:-1], None], MANY_KINDS.slice(10).__arrow_c_array__())
+    names = MANY_KINDS.schema.names
+    assert [names[place] for place in left] == names[names.index("half") :]
+    assert {counter.numbers + counter.nan + counter.positive_infinities for counter in counters[:9]} == {10}
+    with pytest.raises(ValueError, match="counter for each column"):
+        counts.add_columns(counters[1:], MANY_KINDS.__arrow_c_array__())
+    with pytest.raises(IndexError, match="between 0 and 4"):
+        counts.add_columns(counters, MANY_KINDS.slice(0, 5).__arrow_c_array__(), np.array([5]))
