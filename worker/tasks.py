@@ -50,6 +50,7 @@ from scoreline.tasks.webhooks.settings import WebhookSettings
 from scoreline.worker import lifecycle, startup, telemetry
 from scoreline.worker.celery import app
 from scoreline.worker.hand_over import pass_on
+from scoreline.worker.part_message import PartMessage
 from scoreline.worker.retries import (
     LONG_WAITS,
     MAX_RETRIES,
@@ -209,8 +210,19 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     the number of the retry.
     """
     engine = lifecycle.engine(app)
-    retries = self.request.retries
-    holder, is_retry = str(self.request.id), 0 < retried == retries
+    message = PartMessage(self)
+    while (leased := _lease(self, engine, job_id, part, is_retry=0 < retried == self.request.retries)) is not None:
+        message.use_for(leased)
+        if (done := _score_leased(self, engine, leased, message.keep)) is not None:
+            message.add(*done)
+        if not message.is_kept:
+            break
+    return message.scored
+
+
+def _lease(self: Task[Any, Any], engine: Engine, job_id: str, part: int, *, is_retry: bool) -> parts.LeasedPart | None:
+    """Lease the part that is due, for a message that names a part."""
+    holder = str(self.request.id)
     leased: parts.LeasedPart | None = None
     known = False
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
@@ -219,19 +231,21 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     if not known:  # the job was deleted, or its ledger is lost
         with contextlib.suppress(LedgerError):  # the reconciler sends the messages of waiting parts again
             leased = parts.lease_any_part(engine, holder)
-    return None if leased is None else _score_leased(self, engine, leased)
+    return leased
 
 
-def _score_leased(self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart) -> dict[str, int] | None:
+def _score_leased(
+    self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart, keeps_message: parts.KeepsMessage
+) -> tuple[int, int] | None:
     """Score the part that was due when a message arrived. From now on, the message is for this part."""
     job_id, part, retries = leased.lease.job_id, leased.lease.part, self.request.retries
     is_named = (self.request.kwargs or {}).get("job_id") == job_id
     telemetry.turn_to(leased.started.trace, job_id, part, is_named=is_named)
     self.request.update(kwargs={**(self.request.kwargs or {}), "job_id": job_id, "part": part})
-    done: dict[str, int] | None = None
+    done: tuple[int, int] | None = None
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
         try:
-            done = _score_part(engine, leased)
+            done = _score_part(engine, leased, keeps_message)
         except ScorelineError as error:
             if not error.transient or isinstance(error, LedgerLost | LedgerFenced):
                 raise
@@ -244,10 +258,9 @@ def _score_leased(self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart
     return done
 
 
-def _score_part(engine: Engine, leased: parts.LeasedPart) -> dict[str, int] | None:
+def _score_part(engine: Engine, leased: parts.LeasedPart, keeps_message: parts.KeepsMessage) -> tuple[int, int] | None:
     try:
-        done = parts.score_leased(engine, leased)
-        return None if done is None else {"rows": done[0], "rejected": done[1]}
+        return parts.score_leased(engine, leased, keeps_message)
     except SoftTimeLimitExceeded:
         job_id, part = leased.lease.job_id, leased.lease.part
         reason = f"part {part} took longer than {SOFT_TIME_LIMIT_S} s: make parts smaller with --part-rows"

@@ -134,13 +134,27 @@ def _is_planned(engine: Engine, lease: PartLease) -> bool:
         return True
 
 
-def score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
-    """Score a part that this process has leased (see `score_part`)."""
+type KeepsMessage = Callable[[], bool]
+"""Returns whether the message of a part that has ended is used for the next part, too. Then none is sent for that."""
+
+
+def score_leased(
+    engine: Engine, leased: LeasedPart, keeps_message: KeepsMessage | None = None
+) -> tuple[int, int] | None:
+    """Score a part that this process has leased (see `score_part`).
+
+    Parameters
+    ----------
+    keeps_message : callable, optional
+        Called when the next part of the job is due. If it returns True, the caller must lease a part with the same
+        message afterwards. It is not called if steps of other jobs were done, because these may go on for long after
+        the part.
+    """
     with engine.step_under_way():
-        return _score_leased(engine, leased)
+        return _score_leased(engine, leased, keeps_message)
 
 
-def _score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
+def _score_leased(engine: Engine, leased: LeasedPart, keeps_message: KeepsMessage | None) -> tuple[int, int] | None:
     requests_before = requests.so_far()
     lease, started, is_retry = leased.lease, leased.started, leased.is_retry
     job_id, part, step = lease.job_id, lease.part, f"part {lease.part}"
@@ -210,7 +224,17 @@ def _score_leased(engine: Engine, leased: LeasedPart) -> tuple[int, int] | None:
         log.exception("part.failed", extra={"job_id": job_id, "part": part})
         engine.on_fault(error, job_id=job_id, part=part)
         failure, summary = describe(error), without_quotes(error)
-    count_part(engine, job_id, part, rows=rows, rejected=rejected, failure=failure, summary=summary, seconds=seconds)
+    count_part(
+        engine,
+        job_id,
+        part,
+        rows=rows,
+        rejected=rejected,
+        failure=failure,
+        summary=summary,
+        seconds=seconds,
+        keeps_message=None if _spent_elsewhere_s(engine) else keeps_message,
+    )
     return rows, rejected
 
 
@@ -265,6 +289,7 @@ def count_part(
     failure: str = "",
     summary: str = "",
     seconds: float | None = None,
+    keeps_message: KeepsMessage | None = None,
 ) -> None:
     """Record the end of a part in the ledger, then dispatch the next part or the finalizer, whichever is due.
 
@@ -277,6 +302,8 @@ def count_part(
         bucket may read the ledger. By default, the summary is `failure`, which must then contain no quotations.
     seconds : float, optional
         Time spent on scoring the part; None if another process scored it.
+    keeps_message : callable, optional
+        As for `score_leased`. By default, a message is sent for the next part.
     """
     plan_sha256 = engine.documents(job_id).plan.sha256
     summary = (summary or failure)[:MAX_REASON]
@@ -285,7 +312,7 @@ def count_part(
     done = engine.ledger.complete(
         job_id, plan_sha256, part, rows=rows, rejected=rejected, failure=summary, seconds=seconds
     )
-    if done.next_part is not None:
+    if done.next_part is not None and not (keeps_message is not None and keeps_message()):
         engine.send("scoreline.score_part", job_id=job_id, part=done.next_part)
     if done.all_done or done.stopped in ("budget", "failures", "deadline"):
         send_step(engine, "finalize", job_id)

@@ -11,9 +11,9 @@ from typing import Any
 
 from scoreline.worker.telemetry import faults, traces
 from scoreline.worker.telemetry.traces import context as trace_context
-from scoreline.worker.telemetry.traces import drop, step, turn_to
+from scoreline.worker.telemetry.traces import drop, is_tracing, step, turn_to
 
-__all__ = ["connect", "drop", "report", "step", "trace_context", "turn_to"]
+__all__ = ["connect", "drop", "is_tracing", "report", "step", "trace_context", "turn_to"]
 
 
 def connect() -> None:

@@ -230,6 +230,11 @@ def turn_to(trace: str, job_id: str, part: int, *, is_named: bool) -> None:
         _tracer.turn_to(trace, job_id, part, is_named=is_named)
 
 
+def is_tracing() -> bool:
+    """Return whether this process reports spans."""
+    return _tracer is not None
+
+
 def drop() -> None:
     """Do not export the current span (see `Tracer.drop`)."""
     if _tracer is not None:

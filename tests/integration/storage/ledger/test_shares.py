@@ -313,6 +313,17 @@ def test_a_message_that_is_delivered_again_takes_over_the_part_it_was_used_for(s
     assert start(swapped, "b", 0, "m1")[:2] == ("a", 1)
 
 
+def test_a_message_that_was_used_for_a_second_part_takes_over_that_part(ledger: Ledger) -> None:
+    ledger.begin("a", "p", 9, budget=0, terms=of("g"))
+    ledger.dispatch("a", "p", 2)
+    assert start(ledger, "a", 0, "m1")[:2] == ("a", 0)
+    assert ledger.complete("a", "p", 0, rows=1, rejected=0).next_part == 2
+    assert start(ledger, "a", 0, "m1")[:2] == ("a", 1)
+    # When its process dies, and it is delivered again
+    job_id, part, started = start(ledger, "a", 0, "m1")
+    assert (job_id, part, started.to_do, started.attempt) == ("a", 1, "run", 2)
+
+
 def test_the_message_of_a_chosen_part_takes_the_place_of_another(swapped: Ledger) -> None:
     assert start(swapped, "a", 0, "m2")[:2] == ("a", 1)
     assert start(swapped, "a", 1, "m3")[:2] == ("b", 0)
