@@ -168,7 +168,7 @@ def ada_boost_regressor(model: Any) -> Compiled:
             medians[block] = medians_of(rows[block])
         return medians
 
-    def medians_of(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def medians_of(rows: npt.NDArray[np.float32]) -> Any:
         predictions = np.full((len(rows), n_trees), -0.0)  # unlike 0.0, it also leaves a value of -0.0 as it is
         packed.add_to(predictions, rows)
         order = np.argsort(predictions, axis=1)
