@@ -26,6 +26,7 @@ VERSION = 7  # that of the module `extension`
 cdef extern from *:
     """
     #include <stdint.h>
+    #include <string.h>
 
     /* A node of a small tree, whose fields are read without a shift or a mask. The place is that of the first of the
        keys of the rows of a group. */
@@ -34,17 +35,79 @@ cdef extern from *:
     #define GROUP 8
     #if defined(__GNUC__)
     #define APART __attribute__((noinline))
+    #define PREFETCH(address) __builtin_prefetch(address)
     #else
     #define APART
+    #define PREFETCH(address)
+    #endif
+    #define LINE 16  /* keys that are fetched from memory at once */
+
+    #if defined(__GNUC__)
+    typedef uint32_t Keys __attribute__((vector_size(16)));
+
+    static inline Keys load_keys(const uint32_t *x)
+    {
+        Keys keys;
+        memcpy(&keys, x, sizeof(keys));
+        return keys;
+    }
+
+    /* Leave in `at` the place of each row of the groups after three steps. The seven nodes of the first three levels
+       are compared with every row, four rows at a time, and no row waits for its node. What follows a leaf is no child
+       of it, and never selected, because no key is above the threshold of a leaf. */
+    static APART void take_three_steps(
+        const Short *tree, const uint32_t *x, int64_t stride, int64_t groups, uint32_t *at)
+    {
+        const Short *top[7] = {tree, tree + tree->left, tree + tree->left + 1};
+        Keys limits[7], lefts[7];
+        for (int i = 0; i < 7; i++) {
+            if (i > 2)
+                top[i] = tree + top[(i - 1) / 2]->left + (i - 1) % 2;
+            limits[i] = (Keys) {0} + top[i]->threshold;
+            lefts[i] = (Keys) {0} + top[i]->left;
+        }
+        #define ABOVE(i) ((Keys) (load_keys(x + top[i]->place + lane) > limits[i]))  /* -1, or 0 */
+        #define CHILD(i) (lefts[i] - ABOVE(i))
+        #define SELECT(above, right, left) (((above) & (right)) | (~(above) & (left)))
+        for (; groups; groups--) {
+            for (int lane = 0; lane < GROUP; lane += 4) {
+                const Keys root = ABOVE(0), first = ABOVE(1), second = ABOVE(2);
+                const Keys left = SELECT(first, CHILD(4), CHILD(3)), right = SELECT(second, CHILD(6), CHILD(5));
+                const Keys place = SELECT(root, right, left);
+                memcpy(at + lane, &place, sizeof(place));
+            }
+            x += GROUP * stride;
+            at += GROUP;
+        }
+    }
     #endif
 
-    /* Leave in `at` the leaf of each row of the groups after as many steps as the deepest leaf needs. Places are as wide
-       as addresses, so that a step takes seven instructions. Within another function, too few registers are left. */
+    /* Leave in `at` the place of each row of the groups after the first steps, and return their number. */
+    static int enter_groups(
+        const Short *tree, const uint32_t *x, int64_t stride, int64_t groups, int depth, uint32_t *at)
+    {
+    #if defined(__GNUC__)
+        if (depth >= 3) {
+            take_three_steps(tree, x, stride, groups, at);
+            return 3;
+        }
+    #endif
+        memset(at, 0, groups * GROUP * sizeof(*at));
+        return 0;
+    }
+
+    /* Lead each row of the groups from its place in `at` to its leaf, in as many steps as the deepest leaf needs. Places
+       are as wide as addresses, so that a step takes seven instructions. Within another function, too few registers are
+       left. The keys of the next group are fetched meanwhile, for which memory behind the last one is addressed. */
     static APART void walk_groups(
         const Short *tree, const uint32_t *x, int64_t stride, int64_t groups, int depth, uint32_t *at)
     {
         for (; groups; groups--) {
-            uint64_t places[GROUP] = {0};
+            uint64_t places[GROUP];
+            for (int lane = 0; lane < GROUP; lane++)
+                places[lane] = at[lane];
+            for (int64_t k = 0; k < GROUP * stride; k += LINE)
+                PREFETCH(x + GROUP * stride + k);
             for (int d = 0; d < depth; d++)
                 for (int lane = 0; lane < GROUP; lane++) {
                     const Short *node = tree + places[lane];
@@ -64,6 +127,9 @@ cdef extern from *:
         uint16_t left
         uint16_t place
     int GROUP
+    int enter_groups(
+        const Short* tree, const uint32_t* x, int64_t stride, int64_t groups, int depth, uint32_t* at
+    ) noexcept nogil
     void walk_groups(
         const Short* tree, const uint32_t* x, int64_t stride, int64_t groups, int depth, uint32_t* at
     ) noexcept nogil
@@ -83,7 +149,9 @@ cdef enum:
     LEAF_NUMBER = 0x003FFFFF
 
 cdef uint32_t MISSING_LEFT_KEY = 0
-cdef uint32_t MISSING_RIGHT_KEY = 0xFF800001u  # the key of infinity is 0xFF800000
+cdef uint32_t MISSING_RIGHT_KEY = 0xFF800001u
+cdef uint32_t LEAST_KEY = 0x007FFFFFu  # that of minus infinity; NaN has keys on both sides of those of numbers
+cdef uint32_t LARGEST_KEY = 0xFF800000u  # that of infinity
 
 
 cdef struct Packing:
@@ -180,24 +248,45 @@ cdef void walk_to_depth(
         i += 1
 
 
-cdef void group(const uint32_t* keys, int64_t stride, int64_t rows, uint32_t* groups) noexcept nogil:
-    """Copy the keys of each 8 rows, column by column, so that a step finds those of all 8 rows from one address."""
-    cdef int64_t i = 0, k
+cdef void group(const uint32_t* keys, int64_t n_used, int64_t rows, bint missing, uint32_t* groups) noexcept nogil:
+    """Copy the keys of each 8 rows, column by column, so that a step finds those of all 8 rows from one address.
+
+    If any value is `missing`, the keys for the right side follow those for the left side. The last group is filled up
+    with the last row.
+    """
+    cdef int64_t i = 0, k, right = n_used * GROUP
     cdef int lane
-    while i + GROUP <= rows:
-        for k in range(stride):
-            for lane in range(GROUP):
-                groups[i * stride + k * GROUP + lane] = keys[(i + lane) * stride + k]
+    cdef uint32_t key
+    cdef bint is_number
+    cdef const uint32_t* row[FEW_LANES]
+    while i < rows:
+        for lane in range(GROUP):
+            row[lane] = keys + min(i + lane, rows - 1) * n_used
+        if missing:
+            for k in range(n_used):
+                for lane in range(GROUP):
+                    key = row[lane][k]
+                    is_number = key - LEAST_KEY <= LARGEST_KEY - LEAST_KEY
+                    groups[k * GROUP + lane] = key if is_number else MISSING_LEFT_KEY
+                    groups[right + k * GROUP + lane] = key if is_number else MISSING_RIGHT_KEY
+        else:
+            for k in range(n_used):
+                for lane in range(GROUP):
+                    groups[k * GROUP + lane] = row[lane][k]
+        groups += right * (1 + missing)
         i += GROUP
 
 
-cdef void shorten(const Node* tree, int64_t n, Packing packing, Short* nodes) noexcept nogil:
-    """Copy the nodes of a tree as short nodes."""
-    cdef int64_t i
+cdef void shorten(
+    const Node* tree, int64_t n, int shift, uint32_t bits, int64_t right, Short* nodes
+) noexcept nogil:
+    """Copy the nodes of a tree as short nodes. The keys for the right side begin `right` columns later."""
+    cdef int64_t i, column
     for i in range(n):
+        column = (tree[i].packed & bits) + right * ((tree[i].packed >> (shift - 1)) & 1)
         nodes[i].threshold = tree[i].threshold
-        nodes[i].left = <uint16_t> left_of(tree[i], packing)
-        nodes[i].place = <uint16_t> ((tree[i].packed & packing.mask) * GROUP)
+        nodes[i].left = <uint16_t> (tree[i].packed >> shift)
+        nodes[i].place = <uint16_t> (column * GROUP)
 
 
 cdef void walk_categories(
@@ -292,7 +381,7 @@ cdef bint keys_of_numbers(
     const float* x, int64_t row_stride, int64_t column_stride, int64_t rows, const int32_t[::1] used, int64_t stride,
     uint32_t* keys
 ) noexcept nogil:
-    """Write the keys of a block, without those of missing values. Return whether any value is missing."""
+    """Write the keys of a block, and for missing values any that no number has. Return whether any value is missing."""
     cdef int64_t begin = 0, end, i, k
     cdef const float* column
     cdef float value
@@ -362,32 +451,47 @@ cdef inline bint is_small(int64_t size, int64_t rows) noexcept nogil:
     return size < SHORT and rows >= ROWS_OF_NODE * size
 
 
+cdef inline int64_t size_of(const int64_t[::1] roots, int64_t n_nodes, int64_t t) noexcept nogil:
+    """Return the number of nodes of a tree."""
+    return (roots[t + 1] if t + 1 < roots.shape[0] else n_nodes) - roots[t]
+
+
+cdef bint all_in_groups(
+    const int64_t[::1] roots, int64_t n_nodes, const int32_t[:, ::1] steps, int64_t rows
+) noexcept nogil:
+    """Return whether so many rows walk in groups through every tree."""
+    cdef int64_t t
+    for t in range(roots.shape[0]):
+        if steps[t, 1] or not is_small(size_of(roots, n_nodes, t), rows):
+            return False
+    return True
+
+
 cdef void add_trees(
     const Node* nodes, int64_t n_nodes, const uint32_t* x, int64_t stride, int64_t rows,
     const uint32_t* categories, uint32_t first_category, uint32_t bits,
     const int64_t[::1] roots, const int32_t[:, ::1] steps, const int64_t[::1] addresses,
     int64_t value_stride, int width, Packing packing, const int32_t[::1] columns, double scale,
-    double* sums, int64_t sums_stride, uint32_t* at, int32_t* active, const uint32_t* groups, Short* short_nodes,
-    double* products
+    double* sums, int64_t sums_stride, uint32_t* at, int32_t* active, const uint32_t* groups, int64_t groups_stride,
+    int64_t right, Short* short_nodes, double* products
 ) noexcept nogil:
     """Add the leaves of all trees for one block of rows."""
-    cdef int t
-    cdef int64_t size, done
+    cdef int t, first
+    cdef int64_t size, n_groups = (rows + GROUP - 1) // GROUP
     for t in range(roots.shape[0]):
-        size = (roots[t + 1] if t + 1 < roots.shape[0] else n_nodes) - roots[t]
+        size = size_of(roots, n_nodes, t)
         if categories != NULL:
             walk_categories(
                 nodes + roots[t], x, stride, rows, steps[t, 2], packing, categories, first_category, bits, at
             )
-        elif steps[t, 1] == 0:
-            done = 0
-            if groups != NULL and is_small(size, rows):
-                shorten(nodes + roots[t], size, packing, short_nodes)
-                walk_groups(short_nodes, groups, stride, rows // GROUP, steps[t, 0], at)
-                done = rows - rows % GROUP
-            walk_to_depth(nodes + roots[t], x + done * stride, stride, rows - done, steps[t, 0], packing, at + done)
-        else:
+        elif steps[t, 1]:
             walk(nodes + roots[t], x, stride, rows, steps[t, 0], steps[t, 1], packing, at, active)
+        elif groups != NULL and is_small(size, rows):
+            shorten(nodes + roots[t], size, packing.shift, bits, right, short_nodes)
+            first = enter_groups(short_nodes, groups, groups_stride, n_groups, steps[t, 0], at)
+            walk_groups(short_nodes, groups, groups_stride, n_groups, steps[t, 0] - first, at)
+        else:
+            walk_to_depth(nodes + roots[t], x, stride, rows, steps[t, 0], packing, at)
         if products != NULL and is_small(size, rows):
             add_products(
                 nodes + roots[t], size, at, <const char*> addresses[t], value_stride, width, scale,
@@ -472,6 +576,7 @@ def add_leaves(
     cdef Short* short_nodes = NULL
     cdef double* products = NULL  # without the memory for them, values are added one by one
     cdef const uint32_t* splits = &categories[0, 0] if categories.shape[0] else NULL
+    cdef bint missing = False  # of float64, whose keys are always those of both sides
     cdef Packing packing
     cdef uint32_t bits = (1u << (shift - 1)) - 1
     cdef int64_t side = <int64_t> bits + 1
@@ -482,18 +587,18 @@ def add_leaves(
     packing.shift = shift
     if n_rows == 0 or roots.shape[0] == 0:
         return
-    at = <uint32_t*> malloc(block * sizeof(uint32_t))
+    at = <uint32_t*> malloc((block + GROUP) * sizeof(uint32_t))
     active = <int32_t*> malloc((block + LANES) * sizeof(int32_t))
     keys = <uint32_t*> malloc(block * (side + n_used) * sizeof(uint32_t))
     n_nodes = nodes.shape[0] // <int64_t> sizeof(Node)
     for t in range(roots.shape[0]):
-        size = (roots[t + 1] if t + 1 < roots.shape[0] else n_nodes) - roots[t]
+        size = size_of(roots, n_nodes, t)
         if is_small(size, min(block, n_rows)):
             largest = max(largest, size)
     if largest and width <= 2:
         products = <double*> malloc(largest * width * sizeof(double))
-    if largest and Value is float and n_used * GROUP < SHORT:
-        groups = <uint32_t*> malloc(block * n_used * sizeof(uint32_t))
+    if largest and Value is float and 2 * n_used * GROUP <= SHORT:
+        groups = <uint32_t*> malloc((block + 2 * GROUP) * 2 * n_used * sizeof(uint32_t))
         short_nodes = <Short*> malloc(largest * sizeof(Short))
     if at == NULL or active == NULL or keys == NULL or (groups == NULL) != (short_nodes == NULL):
         free(at)
@@ -509,22 +614,23 @@ def add_leaves(
             stride = side + n_used
             packing.mask = (1u << shift) - 1
             if Value is float:
-                if keys_of_numbers(&x[begin, 0], row_stride, column_stride, rows, used, n_used, keys):
-                    keys_of_both_sides(&x[begin, 0], row_stride, column_stride, rows, used, side, stride, keys)
-                else:
+                missing = keys_of_numbers(&x[begin, 0], row_stride, column_stride, rows, used, n_used, keys)
+                if groups != NULL:
+                    group(keys, n_used, rows, missing, groups)
+                if not missing:
                     stride = n_used
                     packing.mask = bits
+                elif groups == NULL or not all_in_groups(roots, n_nodes, steps, rows):
+                    keys_of_both_sides(&x[begin, 0], row_stride, column_stride, rows, used, side, stride, keys)
             else:
                 keys_of_ranks(
                     &x[begin, 0], row_stride, column_stride, rows, used, first_category, thresholds, offsets, side,
                     stride, keys
                 )
-            if groups != NULL and stride == n_used:
-                group(keys, stride, rows, groups)
             add_trees(
                 <const Node*> &nodes[0], n_nodes, keys, stride, rows, splits, first_category, bits, roots, steps,
                 addresses, value_stride, width, packing, columns, scale, &out[begin, 0], out.shape[1], at, active,
-                groups if stride == n_used else NULL, short_nodes, products
+                groups, n_used * (1 + missing), n_used * missing, short_nodes, products
             )
             begin += rows
     free(at)

@@ -46,7 +46,7 @@ _FIRST_SPLIT = 64
 """A side of a split is a split, and not a leaf, from this number on."""
 _MAX_RANKS = 254
 """Maximum number of thresholds of a column whose ranks are stored in a byte, which can also say that one is missing."""
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 19
 """Memory of the keys of the rows that walk through one tree before they walk through the next."""
 _MAX_BLOCK_ROWS = 16_384
 _SINGLE_BLOCK_ROWS = 128

@@ -30,6 +30,9 @@ _TREES_OF: dict[type, tuple[type, ...]] = {
     AdaBoostRegressor: _REGRESSORS,
 }
 
+_PREDICTIONS_BYTES = 1 << 20
+"""Memory of the predictions of all trees for some rows. They stay in the cache until their median has been taken."""
+
 
 def is_whole(value: Any) -> bool:
     """Return whether an object is an ensemble of single trees that this module compiles."""
@@ -148,6 +151,7 @@ def ada_boost_regressor(model: Any) -> Compiled:
     """Compile AdaBoost of regression trees, whose median is taken as in scikit-learn."""
     trees = [tree_arrays(tree, model.n_features_in_) for tree in model.estimators_]
     n_trees = len(trees)
+    rows_of_block = max(1, _PREDICTIONS_BYTES // (np.dtype(np.float64).itemsize * n_trees))
     packed = pack(trees, model.n_features_in_, list(range(n_trees)), wide=False)
     if packed.n_columns != n_trees:
         raise NotPackable("its trees have several outputs")
@@ -157,10 +161,17 @@ def ada_boost_regressor(model: Any) -> Compiled:
         rows = check.accepted(X)
         if rows is None or limit != n_trees:
             return own(model, X, limit)
+        medians = np.empty(len(rows))
+        for begin in range(0, len(rows), rows_of_block):
+            block = slice(begin, begin + rows_of_block)
+            medians[block] = medians_of(rows[block])
+        return medians
+
+    def medians_of(rows: npt.NDArray[np.float32]) -> Any:
         predictions = np.full((len(rows), n_trees), -0.0)  # unlike 0.0, it also leaves a value of -0.0 as it is
         packed.add_to(predictions, rows)
         order = np.argsort(predictions, axis=1)
-        weights = np.cumsum(model.estimator_weights_[order], axis=1)
+        weights = np.cumsum(np.take(model.estimator_weights_, order), axis=1)
         median = (weights >= 0.5 * weights[:, -1][:, np.newaxis]).argmax(axis=1)
         every = np.arange(len(rows))
         return predictions[every, order[every, median]]

@@ -64,6 +64,7 @@ from scoreline.storage.models.compiled import (
     probes,
     single_trees,
     tree_ensembles,
+    wholes,
 )
 from scoreline.storage.models.compiled.compiled_estimators import CompiledEstimators
 from scoreline.storage.models.compiled.extension import compile_estimators
@@ -254,6 +255,16 @@ def thresholds_of(model: Any) -> Iterator[np.ndarray]:
     if tree_ensembles.is_tree_ensemble(model) and not isinstance(model, BaggingClassifier):
         trees = tree_ensembles.compile_ensemble(model).trees
         yield np.concatenate([tree.threshold[tree.left >= 0] for tree in trees] + [np.zeros(1)])
+
+
+def test_the_medians_of_ada_boost_are_the_same_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AdaBoostRegressor(**FEW).fit(X, SIGNAL)
+    expected = model.predict(X)
+    monkeypatch.setattr(wholes, "_PREDICTIONS_BYTES", 8 * 7 * len(model.estimators_))  # 7 rows at a time
+    compiled = compile_ensembles([("model", model)])
+    assert compiled.summary() == "1 of 1 tree ensembles compiled"
+    with compiled.in_use():
+        assert model.predict(X).tobytes() == expected.tobytes()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -85,20 +85,29 @@ def test_every_row_gets_the_values_of_its_leaves(
     assert sums[:, 0].tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("all_in_groups", [False, True])
 @pytest.mark.parametrize("seed", range(10))
-def test_rows_in_groups_arrive_where_few_rows_do(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_groups_arrive_where_few_rows_do(
+    seed: int, all_in_groups: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given random trees, whose rows walk in groups if they are many: by shallow trees, at least three for each node
     monkeypatch.setattr(nodes, "MAX_LEAVES", 0)
     random = np.random.default_rng(seed)
     trees = [random_tree(random, int(random.integers(1, 30)), np.array(SPECIAL[:-4]), N_FEATURES) for _ in range(9)]
     packed = pack(trees, N_FEATURES, list(range(9)), wide=False)
     assert isinstance(packed.form, Nodes)
-    assert (packed.form.steps[:, 1] == 0).any()
+    in_groups = packed.form.steps[:, 1] == 0
+    assert in_groups.any()
+    if all_in_groups:
+        trees = [tree for tree, shallow in zip(trees, in_groups, strict=True) if shallow]
+        packed = pack(trees, N_FEATURES, list(range(len(trees))), wide=False)
+    # and rows of which some contain infinities and missing values with either sign
     x = at_thresholds(trees)[: 200 + seed]
-    for missing in (0.0, 0.1):
-        x[random.random(x.shape) < missing] = np.nan
+    for unusual in ([], [np.inf, -np.inf], [np.nan, -np.nan]):
+        for value in unusual:
+            x[random.random(x.shape) < 0.1] = value
         # When they walk at once, then they arrive where they do if too few for a group walk at a time
-        found, expected = np.zeros((len(x), 9)), np.zeros((len(x), 9))
+        found, expected = np.zeros((len(x), len(trees))), np.zeros((len(x), len(trees)))
         packed.add_to(found, x)
         for begin in range(0, len(x), 7):
             packed.add_to(expected[begin : begin + 7], x[begin : begin + 7])
