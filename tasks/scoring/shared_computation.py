@@ -25,6 +25,7 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.pipeline import Pipeline
 
@@ -49,29 +50,36 @@ _SHARED_METHODS: dict[type, str] = {
 }
 """The method that both `predict` and `predict_proba` of an estimator call first. If another version of scikit-learn
 calls a different method, no time is saved, but the results stay correct."""
+_SEARCHES = (GridSearchCV, RandomizedSearchCV)
 
 
 def last_step(model: Any, x: Any) -> tuple[Any, Any]:
     """Run all steps of a pipeline except the last, and return the last step and its input.
 
+    A search passes its input on to the best estimator that it found, which stands for the search.
+
     Parameters
     ----------
     model : Any
-        An estimator, which may be a pipeline.
+        An estimator, which may be a pipeline or a search.
     x : DataFrame or ndarray, shape (n_rows, n_features)
         The features of the model.
 
     Returns
     -------
     estimator, x : Any
-        The last step and its input. If the model is not a pipeline, the arguments are returned unchanged.
+        The last step and its input. If the model is neither, the arguments are returned unchanged.
     """
-    while type(model) is Pipeline and _is_estimator(model.steps[-1][1]):
-        for _, step in model.steps[:-1]:
-            if _is_estimator(step):
-                x = step.transform(x)
-        model = model.steps[-1][1]
-    return model, x
+    while True:
+        if type(model) in _SEARCHES and hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        elif type(model) is Pipeline and _is_estimator(model.steps[-1][1]):
+            for _, step in model.steps[:-1]:
+                if _is_estimator(step):
+                    x = step.transform(x)
+            model = model.steps[-1][1]
+        else:
+            return model, x
 
 
 @contextlib.contextmanager

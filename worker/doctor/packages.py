@@ -45,7 +45,7 @@ def packages(_: Context) -> Iterator[Finding]:
     if "scikit-learn" in installed and not is_available():
         yield warning(
             "the extensions for models were not built: forests, boosting, texts and scalers are left to scikit-learn "
-            "alone, which takes 3 to 10 times as long",
+            "alone, which takes 3 to 20 times as long",
             "install a C compiler, and then run `make setup` or install the package again, unless this process only "
             "submits jobs",
         )

@@ -180,6 +180,8 @@ def _right_categories(predictor: Any, nodes: Any, known: Any, places: Any) -> np
     Categories that are not known go where missing values go. Only these have the last bit.
     """
     left = predictor.raw_left_cat_bitsets[nodes["bitset_idx"]]
+    if left.shape[1:] != (WORDS_OF_CATEGORIES,):  # scikit-learn would read memory behind the array
+        raise NotPackable("a tree has another number of categories")
     known = known[places[nodes["feature_idx"]]]
     unknown_goes_right = np.where(nodes["missing_go_to_left"].astype(bool), np.uint32(0), np.uint32(0xFFFFFFFF))
     found: npt.NDArray[np.uint32] = ~left & (known | unknown_goes_right[:, np.newaxis])

@@ -25,6 +25,8 @@ from threadpoolctl import threadpool_limits
 
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.models.bundle import Bundle
+from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.extension import compile_estimators, is_available
 from scoreline.storage.models.introspection import describe_features, describe_outputs, takes_one_column
 from scoreline.storage.models.manifest import METHODS, Outputs
 from scoreline.storage.typed_json import build
@@ -62,6 +64,19 @@ REFUSED = {
     "labels": {"MultiLabelBinarizer"},
     "sparse": {"HashingVectorizer"},
 }
+TREES = {
+    *("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"),
+    *("ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor", "Pipeline"),
+}
+"""Estimators that score rows in a compiled form even if there are several targets."""
+COMPILED = TREES | {
+    *("AdaBoostClassifier", "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor", "GradientBoostingClassifier"),
+    *("GradientBoostingRegressor", "HistGradientBoostingClassifier", "HistGradientBoostingRegressor"),
+    *("IsolationForest", "StackingClassifier", "StackingRegressor", "VotingClassifier", "VotingRegressor"),
+    *("ColumnTransformer", "CountVectorizer", "FeatureUnion", "TfidfVectorizer"),
+    *("MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler"),
+}
+"""Estimators that score rows in a compiled form, or contain one that does."""
 ROUNDED: set[str] = set()
 """Estimators that round differently, by at most 4 units in the last place, if the memory layout of the input differs.
 
@@ -159,11 +174,12 @@ def given(x: pd.DataFrame, names: bool) -> Any:
 
 
 def described(model: Any) -> Bundle:
-    """Return the bundle that publishing makes of the model, with its outputs converted to JSON and back."""
+    """Return the bundle that a worker loads: compiled, and with outputs that were converted to JSON and back."""
     outputs = build(Outputs, json.loads(json.dumps(asdict(describe_outputs(model, None))))).with_tuples()
     names, count = describe_features({"model": model})
     manifest: Any = SimpleNamespace(ref="model", feature_names=names, n_features=count, outputs={"model": outputs})
-    return Bundle(models={"model": model}, manifest=manifest, manifest_sha256="")
+    compiled = compile_estimators([("model", model)])
+    return Bundle(models={"model": model}, manifest=manifest, manifest_sha256="", compiled=compiled)
 
 
 def inferred(model: Any, method: str, x: Any) -> Any:
@@ -205,6 +221,8 @@ class Walk:
     """Reasons of refusal, by estimator."""
     rounded: set[str] = field(default_factory=set)
     wrong: dict[str, str] = field(default_factory=dict)
+    compiled: set[str] = field(default_factory=set)
+    """Estimators of which a compiled form scored rows."""
 
     def reasons(self) -> dict[str, set[str]]:
         """Return the refused estimators by reason."""
@@ -235,7 +253,7 @@ def walk(*, names: bool, several: bool) -> Walk:
     with quietly():
         for name, model, x in examples(names, several):
             try:
-                bundle = described(model)
+                bundle, uses = described(model), Uses()
                 for method in bundle.manifest.outputs["model"].methods:
                     for piece in (x[:SPLIT], x[SPLIT:].reset_index(drop=True)):
                         ours, theirs = scored(bundle, method, piece), inferred(model, method, given(piece, names))
@@ -245,6 +263,8 @@ def walk(*, names: bool, several: bool) -> Walk:
                     done.passed.setdefault(name, set()).add(method)
                 if (wrong_together := together(bundle, x)) is not None:
                     done.wrong[name] = wrong_together
+                if uses:
+                    done.compiled.add(name)
             except ScorelineError as error:
                 done.refused[name] = str(error)
             except (AssertionError, ValueError, TypeError) as error:
@@ -259,6 +279,7 @@ def test_every_estimator_scores_as_in_scikit_learn_or_is_refused_with_a_reason(n
     assert done.wrong == {}
     assert done.reasons() == REFUSED
     assert done.rounded == ROUNDED
+    assert done.compiled == (COMPILED if is_available() else set())
     assert done.passed.keys() | done.refused.keys() == {name for name, _ in all_estimators()}
     assert not done.passed.keys() & done.refused.keys()
 
@@ -269,6 +290,7 @@ def test_every_multi_output_estimator_scores_as_in_scikit_learn() -> None:
     assert done.wrong == {}
     assert done.reasons() == {"novelty": {"LocalOutlierFactor"}, "nothing": {"NearestNeighbors"}}
     assert done.rounded == ROUNDED
+    assert done.compiled == (TREES if is_available() else set())
     assert len(done.passed) > 40
     assert {name for name, methods in done.passed.items() if "predict_proba" in methods} >= {
         "DecisionTreeClassifier",

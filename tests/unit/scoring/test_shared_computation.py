@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +22,14 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from scoreline.storage.models.compiled.extension import compile_estimators
 from scoreline.tasks.scoring.shared_computation import _SHARED_METHODS, computed_once
+from tests.support.bundles import scored
 
 RANDOM = np.random.default_rng(3)
 X = RANDOM.random((90, 4))
@@ -86,6 +91,30 @@ def test_labels_and_probabilities_are_computed_once(model: Any, frame: bool) -> 
         np.testing.assert_array_equal(got, wanted)
     # And the attribute that the estimator had before is in its place
     assert vars(model)[_SHARED_METHODS[type(model)]] is own
+
+
+@pytest.mark.parametrize("search", [GridSearchCV, RandomizedSearchCV])
+def test_the_steps_of_the_best_estimator_of_a_search_run_once(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+    transform, predict_proba = StandardScaler.transform, RandomForestClassifier.predict_proba
+
+    def counted_transform(self: StandardScaler, *arguments: Any, **options: Any) -> Any:
+        calls["transform"] += 1
+        return transform(self, *arguments, **options)
+
+    def counted_proba(self: RandomForestClassifier, x: Any) -> Any:
+        calls["predict_proba"] += 1
+        return predict_proba(self, x)
+
+    pipeline = make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0))
+    options = {"n_iter": 1} if search is RandomizedSearchCV else {}
+    model = fitted(search(pipeline, {"randomforestclassifier__max_depth": [3]}, cv=2, **options))
+    monkeypatch.setattr(StandardScaler, "transform", counted_transform)
+    monkeypatch.setattr(RandomForestClassifier, "predict_proba", counted_proba)
+    table = scored(model, **{f"x{number}": column for number, column in enumerate(X.T)}).table
+    assert calls == {"transform": 1, "predict_proba": 1}
+    np.testing.assert_array_equal(table["prediction"], model.predict(X))
+    np.testing.assert_array_equal(np.column_stack(table.columns[1:]), model.predict_proba(X))
 
 
 def test_every_shared_method_is_tried() -> None:

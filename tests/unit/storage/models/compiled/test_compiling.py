@@ -39,11 +39,13 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
     StackingClassifier,
+    StackingRegressor,
     VotingClassifier,
+    VotingRegressor,
 )
 from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
@@ -183,6 +185,24 @@ WITHIN: dict[str, tuple[int, Callable[[], Any]]] = {
             X, TWO
         ),
     ),
+    "voting by labels": (
+        2,
+        lambda: VotingClassifier([("a", RandomForestClassifier(**FEW)), ("b", DecisionTreeClassifier(**ONE))]).fit(
+            X, THREE
+        ),
+    ),
+    "voting of numbers": (
+        2,
+        lambda: VotingRegressor(
+            [("a", RandomForestRegressor(**FEW)), ("b", HistGradientBoostingRegressor(**BOOSTED))]
+        ).fit(X, SIGNAL),
+    ),
+    "stacking of numbers": (
+        2,
+        lambda: StackingRegressor(
+            [("a", GradientBoostingRegressor(**FEW))], HistGradientBoostingRegressor(**BOOSTED), cv=2
+        ).fit(X, SIGNAL),
+    ),
     "bagging": (1, lambda: BaggingClassifier(DecisionTreeClassifier(), n_estimators=6, **ONE).fit(X, TWO)),
     "bagging of some features": (1, lambda: BaggingRegressor(n_estimators=6, max_features=0.5, **ONE).fit(X, SIGNAL)),
     "bagging of extra trees": (1, lambda: BaggingClassifier(ExtraTreeClassifier(), **FEW).fit(GAPS, THREE)),
@@ -206,6 +226,12 @@ WITHIN: dict[str, tuple[int, Callable[[], Any]]] = {
     "numbers": (2, lambda: MultiOutputRegressor(GradientBoostingRegressor(**FEW)).fit(X, NUMBERS)),
     "one against the rest": (3, lambda: OneVsRestClassifier(RandomForestClassifier(**FEW)).fit(X, THREE)),
     "search": (1, lambda: GridSearchCV(RandomForestClassifier(**FEW), {"max_depth": [3, 5]}, cv=2).fit(X, TWO)),
+    "random search": (
+        1,
+        lambda: RandomizedSearchCV(
+            HistGradientBoostingClassifier(**BOOSTED), {"max_depth": [3, 5]}, n_iter=1, cv=2, **ONE
+        ).fit(GAPS, THREE),
+    ),
     "transformed target": (1, lambda: TransformedTargetRegressor(RandomForestRegressor(**FEW)).fit(X, SIGNAL)),
 }
 
@@ -261,7 +287,7 @@ def test_the_medians_of_ada_boost_are_the_same_in_blocks_of_rows(monkeypatch: py
     model = AdaBoostRegressor(**FEW).fit(X, SIGNAL)
     expected = model.predict(X)
     monkeypatch.setattr(wholes, "_PREDICTIONS_BYTES", 8 * 7 * len(model.estimators_))  # 7 rows at a time
-    compiled = compile_ensembles([("model", model)])
+    compiled = compile_estimators([("model", model)])
     assert compiled.summary() == "1 of 1 tree ensembles compiled"
     with compiled.in_use():
         assert model.predict(X).tobytes() == expected.tobytes()
@@ -590,29 +616,57 @@ def test_an_extension_of_another_version_is_not_used(
     assert compile_estimators([("model", ENSEMBLES["forest"]())]) == CompiledEstimators()
 
 
+DAMAGES = [
+    ("left_child", 0, "the children of its nodes do not form a tree"),
+    ("left_child", 1 << 40, "the children of its nodes do not form a tree"),
+    ("left_child", -2, "the children of its nodes do not form a tree"),
+    ("right_child", -5, "the children of its nodes do not form a tree"),
+    ("feature", N_FEATURES, "a tree asks for a feature that the rows do not have"),
+    ("feature", -1, "a tree asks for a feature that the rows do not have"),
+    ("threshold", np.nan, "a threshold is not a number"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "reason"), DAMAGES)
 @pytest.mark.parametrize(
-    ("field", "value", "reason"),
-    [
-        ("left_child", 0, "the children of its nodes do not form a tree"),
-        ("left_child", 1 << 40, "the children of its nodes do not form a tree"),
-        ("left_child", -2, "the children of its nodes do not form a tree"),
-        ("right_child", -5, "the children of its nodes do not form a tree"),
-        ("feature", N_FEATURES, "a tree asks for a feature that the rows do not have"),
-        ("feature", -1, "a tree asks for a feature that the rows do not have"),
-        ("threshold", np.nan, "a threshold is not a number"),
-    ],
+    "name", ["decision tree", "extra regression tree", "forest", "extra trees", "gradient boosting", "isolation forest"]
 )
-@pytest.mark.parametrize("name", ["forest", "gradient boosting", "isolation forest"])
 def test_a_damaged_tree_is_refused_and_no_row_walks_through_it(name: str, field: str, value: Any, reason: str) -> None:
     model = ENSEMBLES[name]()
-    tree = np.ravel(model.estimators_)[2].tree_
+    tree = np.ravel(model.estimators_)[2].tree_ if hasattr(model, "estimators_") else model.tree_
+    damage(tree, field, value)
+    compiled = compile_estimators([("model", model)])
+    assert not compiled
+    assert compiled.summary().endswith(f"because {reason}")
+
+
+def damage(tree: Tree, field: str, value: Any) -> None:
     state = tree.__getstate__()
     state["nodes"] = state["nodes"].copy()
     state["nodes"][field][-1 if (field, value) == ("left_child", -2) else 0] = value  # the last node is a leaf
     tree.__setstate__(state)
-    compiled = compile_estimators([("model", model)])
-    assert not compiled
-    assert compiled.summary().endswith(f"because {reason}")
+
+
+@pytest.mark.parametrize(("field", "value", "reason"), DAMAGES)
+@pytest.mark.parametrize("name", ["bagging", "bagging of some features", "AdaBoost", "AdaBoost of numbers"])
+def test_damaged_trees_of_a_whole_are_refused_as_a_whole_and_each_on_its_own(
+    name: str, field: str, value: Any, reason: str
+) -> None:
+    model = made(name)
+    damage(model.estimators_[2].tree_, field, value)
+    whole, *trees = compile_estimators([("model", model)]).found
+    assert whole.reason == reason
+    expected = [None] * len(model.estimators_)
+    assert [tree.reason for tree in trees] == [*expected[:2], reason, *expected[3:]]
+
+
+@pytest.mark.parametrize("name", ["bagging of some features", "isolation forest, features"])
+@pytest.mark.parametrize("feature", [-1, N_FEATURES, 1 << 40])
+def test_a_tree_that_was_given_columns_that_the_rows_do_not_have_is_refused(name: str, feature: int) -> None:
+    model = made(name)
+    model.estimators_features_[2][:] = feature
+    found, *_ = compile_estimators([("model", model)]).found
+    assert found.reason == "a tree asks for a feature that the rows do not have"
 
 
 @pytest.mark.parametrize(
@@ -624,6 +678,16 @@ def test_damaged_histograms_are_refused(field: str, value: int) -> None:
     split = np.flatnonzero(nodes["is_categorical"])[0] if field == "bitset_idx" else 0
     nodes[field][split] = value
     assert not compile_estimators([("model", model)])
+
+
+@pytest.mark.parametrize("words", [0, 1, 7, 9])
+def test_categories_with_another_number_of_bits_are_refused(words: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ENSEMBLES["histograms, categories"]()
+    for predictor in (one for iteration in model._predictors for one in iteration):
+        predictor.raw_left_cat_bitsets = np.zeros((len(predictor.raw_left_cat_bitsets), words), np.uint32)
+    monkeypatch.setattr(type(model), "_predict_iterations", lambda *_: pytest.fail("scikit-learn read the categories"))
+    (found,) = compile_estimators([("model", model)]).found
+    assert found.reason == "a tree has another number of categories"
 
 
 def test_attributes_that_the_estimator_had_before_come_back_even_after_an_error() -> None:
@@ -672,6 +736,71 @@ def test_compiled_estimators_may_be_used_in_other_processes() -> None:
 
 def _probabilities(model: Any) -> Any:
     return model.predict_proba(X)
+
+
+NARROW = {"left_child", "right_child", "feature", "n_node_samples", "feature_idx"}
+"""Fields that are int32 in models of a computer with 32 bits."""
+
+
+def other_types(dtype: np.dtype, order: str) -> np.dtype:
+    assert dtype.fields is not None
+    names = [(name, "i4" if name in NARROW else dtype.fields[name][0]) for name in dtype.names or ()]
+    return np.dtype(names, align=True).newbyteorder(order)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("name", ["decision tree, missing values", "forest, missing values", "gradient boosting"])
+def test_trees_of_another_computer_are_compiled(name: str, order: str) -> None:
+    model = ENSEMBLES[name]()
+    x = GAPS if "missing" in name else X
+    expected = results(model, x)
+    for tree in (one.tree_ for one in np.ravel(getattr(model, "estimators_", model))):
+        state = tree.__getstate__()
+        state["nodes"] = state["nodes"].astype(other_types(state["nodes"].dtype, order))
+        state["values"] = state["values"].astype(state["values"].dtype.newbyteorder(order))
+        tree.__setstate__(state)
+    compiled = compile_estimators([("model", model)])
+    assert [one.reason for one in compiled.found] == [None]
+    with compiled.in_use() as used:
+        assert results(model, x) == expected
+    assert used
+
+
+def test_histograms_of_another_computer_are_compiled() -> None:
+    model = ENSEMBLES["histograms, categories"]()
+    expected = results(model, MIXED)
+    for predictor in (one for iteration in model._predictors for one in iteration):
+        nodes = predictor.nodes.astype(other_types(predictor.nodes.dtype, "<"))
+        assert nodes.dtype != predictor.nodes.dtype
+        predictor.__setstate__(vars(predictor) | {"nodes": nodes})
+    compiled = compile_estimators([("model", model)])
+    assert [one.reason for one in compiled.found] == [None]
+    with compiled.in_use() as used:
+        assert results(model, MIXED) == expected
+    assert used
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        DecisionTreeRegressor(max_depth=5),
+        RandomForestRegressor(2, max_depth=8),
+        GradientBoostingRegressor(n_estimators=2),
+        HistGradientBoostingRegressor(max_iter=2),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_a_million_rows_are_scored_as_by_scikit_learn(model: Any, order: Any) -> None:
+    model.set_params(**ONE).fit(X[:, :2], SIGNAL)
+    numbers = np.random.default_rng(3).choice(X[:, :2].ravel().astype(np.float32), (1_000_003, 2))
+    x = np.asarray(numbers, order=order)
+    compiled = compile_estimators([("model", model)])
+    expected = model.predict(x)
+    with compiled.in_use() as used:
+        assert model.predict(x).tobytes() == expected.tobytes()
+    assert used
 
 
 def test_without_the_extension_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
