@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from scoreline.storage.errors import ScorelineError
 from scoreline.storage.models.bundle import Bundle
-from scoreline.storage.models.compiled.ensembles import Uses
+from scoreline.storage.models.compiled.compiled_estimators import Uses
 from scoreline.storage.models.compiled.extension import compile_estimators, is_available
 from scoreline.storage.models.introspection import describe_features, describe_outputs, takes_one_column
 from scoreline.storage.models.manifest import METHODS, Outputs
