@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from scoreline.storage.tables.base import align
+
 READ_S_PER_BYTE = 2.5e-9
 """Seconds to fetch and decode one byte of the columns that are read, as decoded in memory. Decoding takes 0.4 ns
 (numbers, Snappy), 1.1 ns (numbers, zstd) or 4.7 ns (texts). Fetching takes 5 ns at 200 MB/s."""
@@ -136,7 +138,8 @@ def share(runs: Sequence[Run], free: Sequence[float], costs: Costs) -> list[list
     """Divide runs among processes so that the last process ends as early as possible.
 
     Each process gets consecutive rows. The first processes get more rows, because each later process must also decode
-    the rows before its own. Runs are divided only if each piece is worth a part.
+    the rows before its own. Runs are divided only if each piece is worth a part, and where batches are divided, too:
+    otherwise, the first batches of the next process would be joined until they end at such a row (see `read_part`).
 
     Parameters
     ----------
@@ -188,8 +191,9 @@ def _share_until(end: float, runs: Sequence[Run], free: Sequence[float], costs: 
             least = LEAST_SECONDS / row_s
             fitting = min(fitting, int(run.rows - least))
             if fitting >= least:
-                share.append(run._replace(rows=fitting))
-                left[-1] = run._replace(start=run.start + fitting, rows=run.rows - fitting)
+                rows = align(fitting)
+                share.append(run._replace(rows=rows))
+                left[-1] = run._replace(start=run.start + rows, rows=run.rows - rows)
             break
         if share:
             shares.append(share)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from scoreline.storage.tables.base import ALIGNED_ROWS
 from scoreline.tasks.job.end_time import Costs, Processes, Run, forecast, share
 
 COSTS = Costs(read_s=1.0, score_s=3.0, part_s=0.0)
@@ -34,6 +35,13 @@ def test_processes_that_share_a_row_group_end_together(processes: int) -> None:
     # And all processes end as early as possible, although each has to decode the rows before its own
     fading = COSTS.score_s / COSTS.row_s
     assert max(ends) == pytest.approx(100_000 * COSTS.read_s / (1 - fading**processes), rel=0.01)
+
+
+def test_a_row_group_is_shared_where_batches_are_divided() -> None:
+    shares = share([Run(0, 0, 0, 100_001)], 3 * [0.0], COSTS)
+    assert len(shares) == 3
+    assert [run.start % ALIGNED_ROWS for runs in shares for run in runs] == [0, 0, 0]
+    assert sum(run.rows for runs in shares for run in runs) == 100_001
 
 
 def test_a_process_that_is_free_later_gets_fewer_rows() -> None:
