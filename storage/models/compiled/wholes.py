@@ -6,7 +6,7 @@ once, and again by scikit-learn's own trees if one of them might refuse them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,8 @@ _TREES_OF: dict[type, tuple[type, ...]] = {
 
 _PREDICTIONS_BYTES = 1 << 20
 """Memory of the predictions of all trees for some rows. They stay in the cache until their median has been taken."""
+_VOTES_BYTES = 1 << 20
+"""Memory that the votes of AdaBoost may take even if that is more than a third of the memory of the trees."""
 
 
 def is_whole(value: Any) -> bool:
@@ -100,7 +102,7 @@ def bagging(model: Any) -> Compiled:
 def ada_boost_classifier(model: Any) -> Compiled:
     """Compile AdaBoost of classification trees. Each leaf adds the weight of the tree to the class for which it votes.
 
-    The values of a tree are therefore one row for each class.
+    The values of a tree are therefore one row for each class that any of its leaves votes for.
     """
     n_classes, classes = model.n_classes_, model.classes_
     if n_classes < 2:
@@ -114,9 +116,13 @@ def ada_boost_classifier(model: Any) -> Compiled:
         place = np.searchsorted(classes, tree.classes_)
         if tree.n_outputs_ > 1 or not np.array_equal(classes[np.minimum(place, n_classes - 1)], tree.classes_):
             raise NotPackable("its trees know different classes")
-        votes = place[np.argmax(tree.tree_.value[:, 0, : tree.n_classes_], axis=1)]
-        weights = np.where(np.eye(n_classes, dtype=bool), weight, -1 / (n_classes - 1) * weight)
+        voted, votes = np.unique(
+            place[np.argmax(tree.tree_.value[:, 0, : tree.n_classes_], axis=1)], return_inverse=True
+        )
+        weights = np.where(np.arange(n_classes) == voted[:, np.newaxis], weight, -1 / (n_classes - 1) * weight)
         trees.append(_with_values(arrays, weights, votes))
+    if sum(tree.values.nbytes for tree in trees) > max(_VOTES_BYTES, _tree_bytes(model.estimators_) // 3):
+        raise NotPackable("the votes of its trees would take more than a third of its memory")
     packed = pack(trees, model.n_features_in_, [0] * len(trees), wide=False)
     own, check = type(model).decision_function, _Rows(model)
 
@@ -177,6 +183,11 @@ def ada_boost_regressor(model: Any) -> Compiled:
         return predictions[every, order[every, median]]
 
     return Compiled.of({"_get_median_predict": get_median_predict}, packed, trees)
+
+
+def _tree_bytes(trees: Sequence[Any]) -> int:
+    """Return the memory of the nodes and values of trees."""
+    return sum(tree.tree_.__getstate__()["nodes"].nbytes + tree.tree_.value.nbytes for tree in trees)
 
 
 def _with_values(arrays: TreeArrays, values: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> TreeArrays:

@@ -45,18 +45,18 @@ def test_a_row_group_is_shared_where_batches_are_divided() -> None:
 
 
 def test_a_process_that_is_free_later_gets_fewer_rows() -> None:
-    (first,), (second,) = share([Run(0, 0, 0, 1_000)], [0.0, 1_500.0], COSTS)
+    (first,), (second,) = share([Run(0, 0, 0, 100_000)], [0.0, 150_000.0], COSTS)
     assert first.stop == second.start
     assert second.rows < first.rows
-    assert 1_500.0 + second.stop + 3 * second.rows == pytest.approx(4 * first.rows, rel=0.01)
-    assert len(share([Run(0, 0, 0, 1_000)], [0.0, 4_000.0], COSTS)) == 1
+    assert 150_000.0 + second.stop + 3 * second.rows == pytest.approx(4 * first.rows, rel=0.01)
+    assert len(share([Run(0, 0, 0, 100_000)], [0.0, 400_000.0], COSTS)) == 1
 
 
 def test_a_share_continues_in_the_next_row_group() -> None:
     # Given two row groups for three processes
-    shares = share([Run(0, 0, 0, 300), Run(0, 1, 0, 300)], [0.0, 0.0, 0.0], Costs(read_s=1e-6, score_s=3.0))
+    shares = share([Run(0, 0, 0, 960), Run(0, 1, 0, 960)], [0.0, 0.0, 0.0], Costs(read_s=1e-6, score_s=3.0))
     # Then the second process has the end of the first row group, and the beginning of the second row group
-    assert [[(run.span, run.start) for run in runs] for runs in shares] == [[(0, 0)], [(0, 200), (1, 0)], [(1, 100)]]
+    assert [[(run.span, run.start) for run in runs] for runs in shares] == [[(0, 0)], [(0, 640), (1, 0)], [(1, 320)]]
 
 
 def test_a_forecast_continues_after_the_first_parts() -> None:

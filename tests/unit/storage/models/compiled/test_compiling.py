@@ -820,6 +820,30 @@ def test_the_compiled_form_takes_less_than_a_third_of_the_memory_of_the_trees(na
     assert 0 < compiled.nbytes <= size / 3
 
 
+@pytest.mark.parametrize(("n_classes", "depth"), [(30, 5), (200, 10)])
+def test_ada_boost_keeps_votes_only_for_classes_that_its_trees_vote_for(n_classes: int, depth: int) -> None:
+    x = np.random.default_rng(5).normal(size=(2_000, 3))
+    trees = DecisionTreeClassifier(max_depth=depth, random_state=0)
+    model = AdaBoostClassifier(trees, n_estimators=20, random_state=0).fit(x, np.arange(2_000) % n_classes)
+    size = sum(one.tree_.__getstate__()["nodes"].nbytes + one.tree_.value.nbytes for one in model.estimators_)
+    compiled = compile_estimators([("model", model)])
+    assert [one.name for one in compiled.found] == ["AdaBoostClassifier"]
+    expected = model.decision_function(x)
+    with compiled.in_use() as used:
+        assert model.decision_function(x).tobytes() == expected.tobytes()
+    assert used
+    assert compiled.nbytes <= max(size / 3, 1 << 20)
+
+
+def test_ada_boost_of_stumps_with_too_many_votes_is_compiled_tree_by_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wholes, "_VOTES_BYTES", 0)
+    x = np.random.default_rng(5).normal(size=(900, 3))
+    model = AdaBoostClassifier(n_estimators=7, random_state=0).fit(x, np.arange(900) % 30)
+    whole, *trees = compile_estimators([("model", model)]).found
+    assert whole.reason == "the votes of its trees would take more than a third of its memory"
+    assert [tree.reason for tree in trees] == [None] * len(model.estimators_)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 def test_the_rows_of_the_comparison_reach_every_leaf_from_both_sides_of_a_threshold() -> None:
     model = DecisionTreeRegressor(**ONE).fit(X, SIGNAL)
