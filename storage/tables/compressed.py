@@ -37,6 +37,8 @@ _MAX_KEPT = 2
 usually 8 MiB for xz."""
 _XZ_BYTES = 96 << 20
 """Maximum memory to decompress xz, whose header says how much is needed. The highest level, ``xz -9``, needs 65 MiB."""
+_PADDING_BYTES = 4
+"""The padding after a stream of xz is a multiple of this size. Otherwise, the object was cut."""
 _COMPRESSED_SHARE = 0.2
 """Assumed number of compressed bytes per byte of text, until some text is read. It is a low estimate, because bytes
 that are fetched beyond the end of a span may be of no use."""
@@ -281,8 +283,16 @@ class _Streams:
 
     def _next_stream(self, unused: bytes) -> bytes:
         """Return the first bytes of the next stream; empty bytes at the end of the object."""
-        is_later = self._decoder is not None
         data = unused or self._file.read(_CHUNK_BYTES)
-        while is_later and self._padding and data and not (data := data.lstrip(self._padding)):
+        if self._decoder is None or not self._padding:
+            return data
+        padding = 0
+        while data:
+            rest = data.lstrip(self._padding)
+            padding += len(data) - len(rest)
+            if rest:
+                break
             data = self._file.read(_CHUNK_BYTES)
-        return data
+        if padding % _PADDING_BYTES:
+            raise EOFError(f"the padding after a stream has {padding:,} bytes, which is not a multiple of 4")
+        return data.lstrip(self._padding)

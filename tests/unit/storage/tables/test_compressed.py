@@ -200,6 +200,15 @@ def test_the_window_of_a_place_takes_less_than_the_text(put: Put) -> None:
     assert max(len(point.window) for point in points.found) < 20_000
 
 
+@pytest.mark.parametrize("later", [b"", lzma.compress(TEXT)], ids=["at the end", "between streams"])
+def test_xz_that_was_cut_within_its_padding_is_refused(put: Put, later: bytes) -> None:
+    first = lzma.compress(TEXT)
+    sound = put(first + bytes(300_000) + later, "in.csv.xz")
+    assert all_of(DecompressedFile(sound, "xz")) == TEXT * (2 if later else 1)
+    with pytest.raises(UnreadableInput, match=r"the padding after a stream has 299,999 bytes, which is not a multiple"):
+        all_of(DecompressedFile(put(first + bytes(299_999) + later, "in.csv.xz"), "xz"))
+
+
 def test_xz_that_needs_too_much_memory_is_refused(put: Put) -> None:
     def packed(dictionary: int) -> bytes:
         return lzma.compress(TEXT[:1_000], filters=[{"id": lzma.FILTER_LZMA2, "dict_size": dictionary}])
