@@ -24,8 +24,8 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 """What is compiled: for each kind, what says whether an object is of this kind."""
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
-_FITTED_COPIES = {"estimators_", "best_estimator_", "calibrated_classifiers_", "transformers_"}
-_TEMPLATES = {"estimator", "estimator_", "estimators", "scorer_", "transformers"}
+_FITTED_COPIES = {"estimators_", "best_estimator_", "calibrated_classifiers_", "regressor_", "transformers_"}
+_TEMPLATES = {"estimator", "estimator_", "estimators", "final_estimator", "regressor", "scorer_", "transformers"}
 """What an object with `_FITTED_COPIES` has copied to fit them, and does not call."""
 
 

@@ -503,6 +503,19 @@ def test_a_tree_that_another_ensemble_owns_is_not_replaced_on_its_own(failing: b
         assert ([stage.tobytes() for stage in model.staged_predict(X)], model.apply(X).tobytes()) == expected
 
 
+def test_fitted_estimators_of_which_copies_are_fitted_are_not_compiled() -> None:
+    # Given ensembles that are fitted already, but given to others as templates
+    tree, numbers = DecisionTreeClassifier(**ONE).fit(X, TWO), DecisionTreeRegressor(**ONE).fit(X, SIGNAL)
+    stacked = StackingClassifier([("a", tree)], final_estimator=tree, cv=2).fit(X, TWO)
+    transformed = TransformedTargetRegressor(numbers).fit(X, SIGNAL)
+    # Then only the copies, which score rows, are compiled
+    for model, places in (
+        (stacked, ["model.final_estimator_", "model.named_estimators_['a']"]),
+        (transformed, ["model.regressor_"]),
+    ):
+        assert sorted(one.place for one in compile_estimators([("model", model)]).found) == places
+
+
 def test_what_is_not_known_is_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     forest = RandomForestClassifier(**FEW)
     # A subclass, a template that is not fitted, and ensembles in objects of other packages are not looked at
