@@ -9,7 +9,6 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 FOLDERS = ("storage", "tasks", "worker")
-INCLUDED_BY_SEVERAL = (Path("storage/tables/arrow_columns.pxi"),)
 # No option assumes a feature of the processor. By default, compilers for arm64 contract a product and a sum into one
 # operation, whose result is rounded once instead of twice, so results would differ from those of NumPy.
 OPTIONS = ["-O3", "-g0", "-ffp-contract=off", "-Wno-unused-function"]
@@ -18,7 +17,7 @@ extensions = [
     Extension(
         ".".join(("scoreline", *path.with_suffix("").parts)),
         [str(path)],
-        depends=[str(included) for included in sorted({*path.parent.glob("*.px[id]"), *INCLUDED_BY_SEVERAL})],
+        depends=[str(included) for included in sorted(path.parent.glob("*.px[id]"))],
         extra_compile_args=OPTIONS,
         optional=True,
     )

@@ -70,24 +70,17 @@ class ColumnFile:
         valid = self.write(_from_row(validity, array.offset, len(array), 1)) if array.null_count else None
         self.places[name] = values, valid
 
-    def read(self, start: int, stop: int, most_rows: int = 0) -> pa.RecordBatch:
-        """Return the rows from `start` to `stop`. Raise `OSError` if the disk cannot be read.
-
-        Parameters
-        ----------
-        most_rows : int
-            Number of rows of the largest batch that will be read. Memory is then divided only once.
-        """
+    def read(self, start: int, stop: int) -> pa.RecordBatch:
+        """Return the rows from `start` to `stop`. Raise `OSError` if the disk cannot be read."""
         first = start - start % 8  # at a whole byte of bits
         rows = stop - first
-        if self._pieces is None or self._pieces.rows < rows:
-            self._pieces = self._divide(max(rows, most_rows))
+        if self._pieces is None or self._pieces.rows != rows:
+            self._pieces = self._divide(rows)
         total = max(self._pieces.size, 1)
         block = self._memory.array(total, total)
         buffer, view = pa.foreign_buffer(block.ctypes.data, total, block), memoryview(block)
         if self._pieces.head is not None:
-            batch = self._read_message(self._pieces, self._pieces.head, first, rows, buffer, view)
-            return batch.slice(start - first, stop - start)
+            return self._read_message(self._pieces, self._pieces.head, first, buffer, view).slice(start - first)
         arrays: list[pa.Array] = []
         for kind, values, valid in self._pieces.of_columns:
             if values is None:
@@ -95,26 +88,21 @@ class ColumnFile:
                 continue
             buffers: list[pa.Buffer | None] = [None]
             if valid is not None:
-                self._read(view[valid.begin : valid.begin + _size(rows, valid.bits)], valid.at(first))
+                self._read(view[valid.begin : valid.end], valid.position + first * valid.bits // 8)
                 buffers = [buffer.slice(valid.begin, valid.end - valid.begin)]
-            self._read(view[values.begin : values.begin + _size(rows, values.bits)], values.at(first))
+            self._read(view[values.begin : values.end], values.position + first * values.bits // 8)
             buffers.append(buffer.slice(values.begin, values.end - values.begin))
             arrays.append(pa.Array.from_buffers(kind, rows, buffers, 0 if valid is None else -1))
         self.check_mark()
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema).slice(start - first)
 
-    def _read_message(
-        self, pieces: _Pieces, head: bytes, first: int, rows: int, buffer: pa.Buffer, view: memoryview
-    ) -> pa.RecordBatch:
-        """Return rows without nulls from `first` on. Arrow makes all columns in one call, in a tenth of the time.
-
-        The batch has as many rows as `pieces`, of which those after the first `rows` have arbitrary values.
-        """
+    def _read_message(self, pieces: _Pieces, head: bytes, first: int, buffer: pa.Buffer, view: memoryview) -> Any:
+        """Return rows without nulls from `first` on. Arrow makes all columns in one call, in a tenth of the time."""
         begin = pieces.begin - len(head)
         view[begin : pieces.begin] = head
         for _, values, _ in pieces.of_columns:
             assert values is not None
-            self._read(view[values.begin : values.begin + _size(rows, values.bits)], values.at(first))
+            self._read(view[values.begin : values.end], values.position + first * values.bits // 8)
         self.check_mark()
         return pa.ipc.read_record_batch(buffer.slice(begin), self._schema)
 
@@ -197,10 +185,6 @@ class _Piece(NamedTuple):
     begin: int
     """Position in the memory."""
     end: int
-
-    def at(self, row: int) -> int:
-        """Return the position in the file of the value of a row that is a multiple of 8."""
-        return self.position + row * self.bits // 8
 
 
 class _Pieces(NamedTuple):

@@ -129,7 +129,6 @@ class DiskWindow:
         self.columns = columns
         self._sizes = sizes
         self._row, self._taken = row, 0
-        self._most_rows = max(sizes)
 
     @property
     def rows_left(self) -> int:
@@ -148,6 +147,6 @@ class DiskWindow:
         start = self._row
         self._row, self._taken = start + self._sizes[self._taken], self._taken + 1
         try:
-            return self.columns.read(start, self._row, self._most_rows)
+            return self.columns.read(start, self._row)
         except OSError as error:
             raise DiskFailed(str(error)) from error

@@ -102,11 +102,6 @@ class ForwardReader:
         rows: int = self._metadata.row_group(self._number).num_rows
         return row < self._first_row + rows and self._group.can_reach(row)
 
-    def pause(self) -> None:
-        """Prepare for some time without use."""
-        if self._group is not None:
-            self._group.pause()
-
     def skip_to(self, row: int, first_rows: Sequence[int]) -> None:
         """Begin at the row group that contains a row. `first_rows` has the first row of each row group."""
         if self._group is None and first_rows and row > self._first_row:

@@ -38,7 +38,6 @@ class KeptReader:
     def keep(self, reader: ForwardReader) -> None:
         """Keep a reader, and close it after some time without use."""
         self.take()
-        reader.pause()
         taken: SimpleQueue[None] = SimpleQueue()
         self._readers[id(reader)] = reader, taken
         threading.Thread(target=self._expire, args=(id(reader), taken), name="kept-reader", daemon=True).start()

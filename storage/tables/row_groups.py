@@ -147,9 +147,6 @@ class RowGroupReader(ABC):
         """Return whether the reader can still reach a row of the group, without starting again."""
         return self.row <= row
 
-    def pause(self) -> None:  # noqa: B027  # most readers have nothing to do
-        """Prepare for some time without use. The reader may be used again, or closed."""
-
     @abstractmethod
     def close(self) -> None:
         """Release all memory."""

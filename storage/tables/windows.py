@@ -107,13 +107,12 @@ class WideReader(RowGroupReader):
             self._window = shared or self._decode(stop)
         return self._window.take()
 
-    def pause(self) -> None:
-        """Close shared rows (see `RowGroupReader.pause`).
+    def can_reach(self, row: int) -> bool:
+        """Return whether the reader can still reach a row (see `RowGroupReader.can_reach`).
 
-        Each part opens them again, so that it notices if the object has changed, and a planner decodes them again.
+        Each part opens shared rows again, so that it notices if the object has changed.
         """
-        if self._is_shared:
-            self._window = self._batch = None
+        return not self._is_shared and super().can_reach(row)
 
     def _find_shared(self) -> Window | None:
         """Return a window of rows that a process of this worker has decoded; None if there is none."""

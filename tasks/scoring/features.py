@@ -46,7 +46,7 @@ import pyarrow.compute as pc
 
 from scoreline.storage.kept_memory import empty_matrix
 from scoreline.storage.models.categories import Categories
-from scoreline.tasks.scoring.matrices import fill_from_batch, fill_matrix
+from scoreline.tasks.scoring.matrices import fill_matrix
 from scoreline.tasks.scoring.settled_types import SCORED_AS, missing_anywhere, scored_as_float
 
 Form = Literal["frame", "array", "column"]
@@ -74,49 +74,6 @@ class Rejection:
 
     def __str__(self) -> str:
         return self.message
-
-
-@dataclass(frozen=True, slots=True)
-class _Floats:
-    """Features that are floats of one type."""
-
-    dtype: Any
-    places: Any
-    """Their positions in the batch: ndarray of int64."""
-
-
-class _FloatFeatures:
-    """Finds the batches whose features are all floats of one type, and are also scored in this type.
-
-    The answer for the last schema is kept, because looking at the types of thousands of columns takes as long as
-    copying some of their values, and most batches have the schema of the one before.
-    """
-
-    def __init__(self) -> None:
-        self._last: tuple[pa.Schema, tuple[str, ...], _Floats | None] = (pa.schema([]), (), None)
-
-    def of(self, schema: pa.Schema, features: Sequence[str]) -> _Floats | None:
-        """Return where the features are; None if they are not floats of one type."""
-        known, named, floats = self._last  # one tuple, so that threads read and replace all values together
-        features = tuple(features)
-        if named != features or not schema.equals(known, check_metadata=True):
-            floats = _find_floats(schema, features)
-            self._last = schema, features, floats
-        return floats
-
-
-_FLOATS = _FloatFeatures()
-
-
-def _find_floats(schema: pa.Schema, features: Sequence[str]) -> _Floats | None:
-    fields = {field.name: (place, field) for place, field in enumerate(schema)}
-    chosen = [fields[name] for name in features]
-    kinds = [field.type for _, field in chosen]
-    if not kinds or kinds[0] not in (pa.float32(), pa.float64()) or kinds.count(kinds[0]) < len(kinds):
-        return None
-    if any(SCORED_AS in (field.metadata or {}) for _, field in chosen):
-        return None
-    return _Floats(kinds[0].to_pandas_dtype(), np.array([place for place, _ in chosen], np.int64))
 
 
 def to_features(
@@ -149,10 +106,12 @@ def to_features(
     rejected : dict of int to Rejection
         The rejected rows, by row number within the batch.
     """
-    if form != "column" and batch.num_rows and (floats := _FLOATS.of(batch.schema, features)) is not None:
+    if form != "column" and _are_floats(chosen := batch.select(list(features))):
         in_frame = form == "frame" and named
-        x = empty_matrix(batch.num_rows, len(features), floats.dtype, "F" if in_frame else "C")
-        fill_from_batch(x, batch, floats.places)
+        x = empty_matrix(
+            chosen.num_rows, len(features), chosen.schema.types[0].to_pandas_dtype(), "F" if in_frame else "C"
+        )
+        fill_matrix(x, (column.to_numpy(zero_copy_only=False) for column in chosen.columns))
         return (pd.DataFrame(x, columns=list(features), copy=False) if in_frame else x), {}
     columns = {name: batch.column(name) for name in features}
     fields = {name: batch.schema.field(name) for name in features}
@@ -213,6 +172,16 @@ def non_finite_masks(batch: pa.RecordBatch, features: Sequence[str]) -> dict[tup
         else:
             masks[name, "null or NaN"] = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
     return {key: mask for key, mask in masks.items() if mask.any()}
+
+
+def _are_floats(batch: pa.RecordBatch) -> bool:
+    """Return whether all columns are floats of one type, and the job also scores them in this type."""
+    kinds = batch.schema.types
+    if not kinds or not batch.num_rows or kinds[0] not in (pa.float32(), pa.float64()):
+        return False
+    if kinds.count(kinds[0]) < len(kinds):
+        return False
+    return not any(field.metadata and SCORED_AS in field.metadata for field in batch.schema)
 
 
 def _matrix(

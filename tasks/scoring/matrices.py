@@ -11,8 +11,6 @@ import itertools
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import pyarrow as pa
-
 try:
     from scoreline.tasks.scoring import matrix_rows as matrix_rows  # tests use it, too
 except ImportError:  # the extension was not built
@@ -44,23 +42,6 @@ def fill_matrix(x: Any, columns: Iterable[Any]) -> None:
         is_number = x.dtype.kind in "biuf"  # a matrix of dates has no buffer
         if matrix_rows is None or not is_number or not matrix_rows.fill(part, some):
             _fill_tiles(part, some)
-
-
-def fill_from_batch(x: Any, batch: pa.RecordBatch, places: Any) -> None:
-    """Copy columns of a batch, which have the type of the matrix, into a matrix. A null becomes NaN.
-
-    The extension reads all columns in one call. For each column of its own, Python would take as long as for copying
-    some thousand values.
-
-    Parameters
-    ----------
-    x : ndarray of float64 or float32, shape (n_rows, n_columns)
-        The matrix, in any memory order.
-    places : ndarray of int64, shape (n_columns,)
-        Positions of the columns in the batch.
-    """
-    if matrix_rows is None or not matrix_rows.fill_from_batch(x, places, batch.__arrow_c_array__()):
-        fill_matrix(x, (batch.column(place).to_numpy(zero_copy_only=False) for place in places.tolist()))
 
 
 def _fill_tiles(x: Any, columns: Collection[Any]) -> None:

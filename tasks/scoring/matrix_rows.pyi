@@ -14,19 +14,3 @@ def fill(x: Any, columns: tuple[Any, ...]) -> bool:
     columns : tuple of ndarray, shape (n_rows,)
         The columns.
     """
-
-def fill_from_batch(x: Any, places: Any, batch: tuple[Any, Any]) -> bool:
-    """Copy columns of a record batch into a matrix of their own type.
-
-    Return False, and leave arbitrary values in the matrix, if the matrix is neither float64 nor float32, if neither its
-    rows nor its columns are contiguous, or if one of the columns has another type or may have nulls.
-
-    Parameters
-    ----------
-    x : ndarray of float64 or float32, shape (n_rows, n_columns)
-        The matrix, in any memory order.
-    places : ndarray of int64, shape (n_columns,)
-        Positions of the columns in the batch.
-    batch : tuple
-        What `pyarrow.RecordBatch.__arrow_c_array__` returned.
-    """

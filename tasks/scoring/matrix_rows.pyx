@@ -13,18 +13,12 @@ from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 )
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, strchr
-
-include "../../storage/tables/arrow_columns.pxi"
+from libc.string cimport strchr
 
 ctypedef fused Target:
     double
     float
     int64_t
-
-ctypedef fused Float:
-    double
-    float
 
 ctypedef fused Source:
     double
@@ -71,65 +65,6 @@ def fill(x not None, tuple columns not None):
         return True
     finally:
         PyBuffer_Release(&target)
-
-
-def fill_from_batch(x not None, const int64_t[::1] places not None, tuple batch not None):
-    cdef Py_buffer target
-    cdef Batch opened
-    cdef Py_ssize_t number
-    cdef char float64 = b"g", float32 = b"f"
-    open_batch(batch, &opened)
-    for number in range(places.shape[0]):
-        if not 0 <= places[number] < opened.columns:
-            raise IndexError("the batch does not have that many columns")
-    PyObject_GetBuffer(x, &target, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
-    try:
-        if target.ndim != 2 or target.shape[0] != opened.rows or target.shape[1] != places.shape[0]:
-            raise ValueError("the matrix has another shape than the columns of the batch")
-        if target.shape[0] == 0 or target.shape[1] == 0:
-            return True
-        if target.format == NULL or target.format[0] == 0 or target.format[1] != 0:
-            return False
-        if target.format[0] == b"d":
-            return fill_floats(<double*> target.buf, &target, float64, &opened, &places[0])
-        if target.format[0] == b"f":
-            return fill_floats(<float*> target.buf, &target, float32, &opened, &places[0])
-        return False
-    finally:
-        PyBuffer_Release(&target)
-
-
-cdef bint fill_floats(
-    Float* x, const Py_buffer* target, char kind, const Batch* batch, const int64_t* places
-) noexcept:
-    """Fill a matrix of either memory order with columns of its own type. Return whether all columns are such columns."""
-    cdef Column[MOST_COLUMNS] found
-    cdef Py_ssize_t rows = target.shape[0], columns = target.shape[1], first = 0, number, n
-    cdef Py_ssize_t width = TILE_BYTES // TILE_ROWS // sizeof(Float)
-    cdef char actual
-    cdef bint by_column = target.strides[0] == <Py_ssize_t> sizeof(Float) and rows > 1
-    if target.strides[1 - by_column] != <Py_ssize_t> sizeof(Float):
-        return False
-    if target.strides[0] % <Py_ssize_t> sizeof(Float) or <uintptr_t> target.buf % sizeof(Float):
-        return False
-    with nogil:
-        while first < columns:
-            n = min(width, columns - first)
-            for number in range(n):
-                found[number].values = numbers_of(batch, places[first + number], &actual)
-                if found[number].values == NULL or actual != kind:
-                    return False
-                found[number].kind, found[number].size = 0, sizeof(Float)
-                if by_column:
-                    memcpy(
-                        <char*> target.buf + (first + number) * target.strides[1],
-                        found[number].values,
-                        rows * sizeof(Float),
-                    )
-            if not by_column:
-                fill_rows(found, n, x + first, target.strides[0] // sizeof(Float), rows)
-            first += n
-    return True
 
 
 cdef bint is_filled_here(const Py_buffer* target, Py_ssize_t columns) noexcept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scoreline.tasks.quality.profiles import number_counts
 from scoreline.tasks.quality.profiles.histogram_sums import describe_packed
-from scoreline.tasks.quality.profiles.number_counts import NumberCounts, is_compiled
+from scoreline.tasks.quality.profiles.number_counts import NumberCounts
 from scoreline.tasks.quality.profiles.profile import (
     EMPTY_COLUMN,
     ColumnProfile,
@@ -80,16 +79,6 @@ class ColumnCounts:
                 self._text_counts().values.add({key: count for key, count in counts.items() if count}, len(chunk))
             elif kind == "text":
                 self._text_counts().add(chunk)
-
-    @property
-    def counter(self) -> Any:
-        """The counter, once numbers were counted; None before."""
-        return None if self._numbers is None else self._numbers.counter
-
-    def note_rows(self, rows: int) -> None:
-        """Note rows whose numbers, none of them null, were counted with `counter`."""
-        self._rows += rows
-        self._type = "number" if self._type == "number" else "mixed"
 
     def _number_counts(self) -> NumberCounts:
         if self._numbers is None:
@@ -190,9 +179,8 @@ class GroupCounts:
         self.rows += rows
         for kind, table in columns.items():
             places = None if chosen is None else chosen[kind]
-            counts = self._counts_of(kind, table.schema)
-            for place in _add_numbers(counts, table, places):
-                counts[place].add(table.column(place), places)
+            for counts, column in zip(self._counts_of(kind, table.schema), table.columns, strict=True):
+                counts.add(column, places)
 
     def _counts_of(self, kind: Kind, schema: pa.Schema) -> list[ColumnCounts]:
         known = self._schemas.get(kind)
@@ -220,21 +208,6 @@ class GroupCounts:
         self._schemas.clear()
         for key in list(self._columns):
             yield self._columns.pop(key)
-
-
-def _add_numbers(columns: list[ColumnCounts], table: pa.Table | pa.RecordBatch, rows: Any) -> Iterable[int]:
-    """Count the columns of numbers without nulls in one call, and return the positions of the other columns.
-
-    A call for each of thousands of columns would take longer than counting the few rows of their batches.
-    """
-    if not isinstance(table, pa.RecordBatch) or not is_compiled():
-        return range(len(columns))
-    left = number_counts.counts.add_columns([counts.counter for counts in columns], table.__arrow_c_array__(), rows)
-    count, others = table.num_rows if rows is None else len(rows), set(left)
-    for place, counts in enumerate(columns):
-        if place not in others:
-            counts.note_rows(count)
-    return left
 
 
 def profile_of(

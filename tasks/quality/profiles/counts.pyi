@@ -52,19 +52,3 @@ class Counter:
         """Return the histogram, which must not be empty, packed (see `number_counts.pack_buckets`)."""
     def sums(self) -> tuple[list[str | int], list[str | int]]:
         """Return the sum and the sum of the squares as `ExactSum.to_json` does."""
-
-def add_columns(counters: list[Any], batch: tuple[Any, Any], rows: Any = None) -> list[int]:
-    """Count the columns of a record batch, each with its own counter.
-
-    Return the positions of the columns that were not counted, because they are not numbers, because they may have
-    nulls, or because their counter is not a `Counter`.
-
-    Parameters
-    ----------
-    counters : list
-        A counter, or any other object, for each column.
-    batch : tuple
-        What `pyarrow.RecordBatch.__arrow_c_array__` returned.
-    rows : ndarray of int64, optional
-        Positions of the rows that are counted; by default, all of them.
-    """

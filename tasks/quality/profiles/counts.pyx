@@ -200,7 +200,7 @@ cdef extern from *:
     int two_sums(const double* x, int n, const double* large, double* sums) noexcept nogil
     int three_sums(const double* x, int n, const double* large, double* sums) noexcept nogil
 
-VERSION = 4  # that of `number_counts`
+VERSION = 3  # that of `number_counts`
 
 ctypedef fused Number:
     double
@@ -225,7 +225,6 @@ cdef enum:
 
 cdef uint64_t LOW = 0xFFFFFFFF
 
-include "../../../storage/tables/arrow_columns.pxi"
 include "count_buckets.pxi"
 include "pack_buckets.pxi"
 
@@ -419,58 +418,6 @@ cdef class Counter:
 
     def packed(self):
         return pack(&self.table)
-
-
-def add_columns(list counters not None, tuple batch not None, const int64_t[::1] rows=None):
-    cdef Batch opened
-    cdef int64_t n, place
-    cdef const int64_t* chosen = NULL
-    cdef const char* values
-    cdef char kind
-    cdef int enough
-    cdef list left = []
-    open_batch(batch, &opened)
-    if len(counters) != opened.columns:
-        raise ValueError("there is not a counter for each column of the batch")
-    n = opened.rows
-    if rows is not None:
-        chosen, n = (&rows[0] if rows.shape[0] else NULL), rows.shape[0]
-        if not all_within(chosen, n, opened.rows):
-            raise IndexError(f"the position of a row is not between 0 and {opened.rows - 1}")
-    for place in range(opened.columns):
-        counter = counters[place]
-        values = numbers_of(&opened, place, &kind) if n and type(counter) is Counter else NULL
-        if values == NULL:
-            left.append(place)
-            continue
-        with nogil:
-            enough = add_numbers(<Counter> counter, kind, values, n, chosen)
-        if not enough:
-            raise MemoryError
-    return left
-
-
-cdef int add_numbers(Counter counter, char kind, const char* values, int64_t n, const int64_t* rows) noexcept nogil:
-    """Count numbers of a type of Arrow (see `numbers_of`)."""
-    if kind == b"g":
-        return counter._add(<const double*> values, n, 1, rows)
-    if kind == b"f":
-        return counter._add(<const float*> values, n, 1, rows)
-    if kind == b"l":
-        return counter._add(<const int64_t*> values, n, 1, rows)
-    if kind == b"i":
-        return counter._add(<const int32_t*> values, n, 1, rows)
-    if kind == b"s":
-        return counter._add(<const int16_t*> values, n, 1, rows)
-    if kind == b"c":
-        return counter._add(<const int8_t*> values, n, 1, rows)
-    if kind == b"L":
-        return counter._add(<const uint64_t*> values, n, 1, rows)
-    if kind == b"I":
-        return counter._add(<const uint32_t*> values, n, 1, rows)
-    if kind == b"S":
-        return counter._add(<const uint16_t*> values, n, 1, rows)
-    return counter._add(<const uint8_t*> values, n, 1, rows)
 
 
 cdef void copy_values(const Number* values, int64_t step, int n, double* x) noexcept nogil:

@@ -24,7 +24,7 @@ _MANTISSA = (1 << _MANTISSA_BITS) - 1
 _MAGNITUDE = (1 << 63) - 1
 _HALF_BITS = 27
 _INFINITY = 0x7FF << _MANTISSA_BITS
-VERSION = 4
+VERSION = 3
 """The version of the functions of `counts`. Increase it here and there if they change."""
 _COUNTED_AS_THEY_ARE = "dfbhilqBHILQ"
 """The characters of the types of NumPy that a counter takes."""
@@ -33,11 +33,6 @@ WIDTHS = (1, 2, 4, 8)
 """The numbers of bytes that a packed integer may take."""
 _ROWS = 1 << 20
 """Number of values that are counted at a time. Sums of so many halves of mantissas are exact in float64."""
-
-
-def is_compiled() -> bool:
-    """Return whether the extension is there, in the version that this module needs."""
-    return counts is not None and counts.VERSION == VERSION
 
 
 class NumberCounts:
@@ -51,7 +46,8 @@ class NumberCounts:
 
     def __init__(self, limit: int = MAX_BUCKETS) -> None:
         self.limit = limit
-        self.counter: counts.Counter | NumpyCounter = counts.Counter(limit) if is_compiled() else NumpyCounter(limit)
+        compiled = counts is not None and counts.VERSION == VERSION
+        self.counter: counts.Counter | NumpyCounter = counts.Counter(limit) if compiled else NumpyCounter(limit)
 
     def add(self, values: Any, rows: Any = None) -> None:
         """Count the values of an ndarray of numbers, shape (n,). Values of other types are converted to float64.

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from scoreline.tasks.scoring import matrices
-from scoreline.tasks.scoring.matrices import fill_from_batch, fill_matrix
+from scoreline.tasks.scoring.matrices import fill_matrix
 
 NUMBERS = ("?", "b", "h", "i", "l", "q", "B", "H", "I", "L", "Q", "f", "d")
 FILLED_BY_EXTENSION = {
@@ -175,54 +174,3 @@ def test_few_columns_are_held_at_a_time(filled_by: str) -> None:
 
     fill_matrix(np.empty((3, 200)), columns())
     assert max(held) <= 65
-
-
-@pytest.mark.usefixtures("filled_by")
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("kind", ["f", "d"])
-@pytest.mark.parametrize("rows", [1, 2, 63, 200])
-@pytest.mark.parametrize("start", [0, 5])
-def test_columns_of_a_batch_become_a_matrix_in_the_order_of_their_places(
-    order: Any, kind: str, rows: int, start: int
-) -> None:
-    columns = [column(kind, start + rows, seed) for seed in range(70)]
-    batch = pa.RecordBatch.from_arrays([pa.array(values) for values in columns], [f"x{n}" for n in range(70)])
-    places = np.array([*range(69, 2, -1), 0], np.int64)
-    x = np.empty((rows, len(places)), kind, order)
-    fill_from_batch(x, batch.slice(start), places)
-    assert np.ascontiguousarray(x).tobytes() == expected(x, [columns[place][start:] for place in places])
-
-
-@pytest.mark.usefixtures("filled_by")
-def test_a_null_in_a_batch_becomes_nan_in_the_matrix() -> None:
-    batch = pa.record_batch({"a": [1.0, None, 3.0], "b": [4.0, 5.0, 6.0]})
-    x = np.empty((3, 2))
-    fill_from_batch(x, batch, np.array([0, 1]))
-    np.testing.assert_array_equal(x, [[1.0, 4.0], [np.nan, 5.0], [3.0, 6.0]])
-    fill_from_batch(x[:1], batch.slice(2), np.array([0, 1]))
-    np.testing.assert_array_equal(x[0], [3.0, 6.0])
-
-
-@needs_extension
-def test_columns_of_a_batch_that_are_unusual_are_left_to_numpy() -> None:
-    fill, x = matrices.matrix_rows.fill_from_batch, np.zeros((3, 1))
-    shifted = pa.py_buffer(bytes(25)).slice(1)
-    unusual = {
-        "float32": pa.array([1, 2, 3], pa.float32()),
-        "int64": pa.array([1, 2, 3]),
-        "null": pa.array([1.0, None, 3.0]),
-        "not aligned": pa.Array.from_buffers(pa.float64(), 3, [None, shifted], 0),
-        "text": pa.array(["a", "b", "c"]),
-        "dictionary": pa.array([1.0, 1.0, 2.0]).dictionary_encode(),
-    }
-    for name, values in unusual.items():
-        batch = pa.record_batch({"x": values})
-        assert not fill(x, np.array([0]), batch.__arrow_c_array__()), name
-    usual = pa.record_batch({"x": [1.0, 2.0, 3.0]})
-    assert fill(x, np.array([0]), usual.__arrow_c_array__())
-    assert not fill(np.zeros((3, 1), np.int64), np.array([0]), usual.__arrow_c_array__())
-    assert not fill(np.zeros((3, 4))[:, ::2], np.array([0, 0]), usual.__arrow_c_array__())
-    with pytest.raises(IndexError):
-        fill(x, np.array([1]), usual.__arrow_c_array__())
-    with pytest.raises(ValueError, match="shape"):
-        fill(np.zeros((2, 1)), np.array([0]), usual.__arrow_c_array__())

@@ -69,13 +69,3 @@ def test_columns_without_nulls_are_made_in_one_call(monkeypatch: pytest.MonkeyPa
     columns.read(0, 640)
     monkeypatch.setattr(pa, "Array", None)
     assert columns.read(64, 704).num_rows == 640
-
-
-@pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_memory_is_divided_once_for_batches_of_several_sizes(missing: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = table(missing)
-    columns = written(rows)
-    assert columns.read(0, 64, 640).num_rows == 64
-    monkeypatch.setattr(column_file, "_Pieces", None)
-    for start, stop in ((64, 704), (704, ROWS), (ROWS - 9, ROWS)):
-        assert pa.Table.from_batches([columns.read(start, stop)]).equals(rows.slice(start, stop - start))

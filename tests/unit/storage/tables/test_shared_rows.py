@@ -21,7 +21,7 @@ from scoreline.storage import scratch_files
 from scoreline.storage.errors import InputChanged, UnreadableInput
 from scoreline.storage.kept_memory import MEMORY
 from scoreline.storage.scratch_files import open_files
-from scoreline.storage.tables import forward, row_groups, windows
+from scoreline.storage.tables import row_groups, windows
 from scoreline.storage.tables.base import Pinned, Rows, Span
 from scoreline.storage.tables.column_file import ColumnFile
 from scoreline.storage.tables.parquet import ParquetFormat
@@ -178,40 +178,13 @@ def test_rows_of_other_columns_versions_or_without_planning_are_not_shared(
     assert store.asked > 1.8 * source.size
 
 
-@pytest.mark.parametrize("slices_before", [0, 1])
-def test_an_object_that_has_changed_is_noticed(tmp_path: Path, files: list[BinaryIO], slices_before: int) -> None:
+def test_an_object_that_has_changed_is_noticed(tmp_path: Path, files: list[BinaryIO]) -> None:
     data = table()
     _, source = put(tmp_path, data)
     planner = plan(files, source, data.schema)
-    for _ in range(slices_before):
-        read(planner, source, 0, 700, data.schema)
     put(tmp_path, data.slice(1))
     with pytest.raises(InputChanged):
-        read(planner, source, 700, 1_000, data.schema)
-
-
-def test_a_process_describes_the_row_group_once_for_all_slices(
-    tmp_path: Path, files: list[BinaryIO], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = table()
-    _, source = put(tmp_path, data)
-    planner = plan(files, source, data.schema)
-    assert read(planner, source, 0, 700, data.schema).num_rows == 700
-    monkeypatch.setattr(forward, "find_chunks", None)
-    for start, stop in ((700, 1_000), (1_000, 6_000), (7_001, 7_002)):
-        assert read(planner, source, start, stop, data.schema).equals(data.slice(start, stop - start))
-
-
-def test_planning_again_with_the_same_reader_decodes_the_rows_again(tmp_path: Path, files: list[BinaryIO]) -> None:
-    data = table()
-    store, source = put(tmp_path, data)
-    shared = SharedRows(files, 0)
-    formats = ParquetFormat(shared=shared)
-    for _ in range(2):
-        store.asked = 0
-        with shared.planning():
-            assert read(formats, source, 0, 64, data.schema).num_rows == 64
-        assert store.asked >= 0.9 * source.size
+        read(planner, source, 0, 1_000, data.schema)
 
 
 def test_a_process_reads_on_if_the_rows_are_deleted_meanwhile(
