@@ -102,7 +102,7 @@ def bagging(model: Any) -> Compiled:
 def ada_boost_classifier(model: Any) -> Compiled:
     """Compile AdaBoost of classification trees. Each leaf adds the weight of the tree to the class for which it votes.
 
-    The values of a tree are therefore one row for each class that any of its leaves votes for.
+    The values of a tree are therefore one row for each class that one of its nodes votes for.
     """
     n_classes, classes = model.n_classes_, model.classes_
     if n_classes < 2:
