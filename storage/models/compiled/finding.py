@@ -1,4 +1,4 @@
-"""Finds the estimators within models that can be compiled: tree ensembles, text vectorizers and scalers."""
+"""Finds the estimators within models that can be compiled (see `compiling` for the kinds of them)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectFromModel, SequentialFeatureSelector
 from sklearn.utils.validation import check_is_fitted
 
-from scoreline.storage.models.compiled.compiled_estimators import FoundEstimator
-from scoreline.storage.models.compiled.scalers import is_scaler
-from scoreline.storage.models.compiled.tree_ensembles import is_tree_ensemble
-from scoreline.storage.models.compiled.vectorizers import is_vectorizer
 from scoreline.storage.models.compiled.wholes import is_whole
 
-_KINDS: dict[str, Callable[[Any], bool]] = {
-    "text vectorizer": is_vectorizer,
-    "scaler": is_scaler,
-    FoundEstimator.kind: is_tree_ensemble,
-}
-"""What is compiled: for each kind, what says whether an object is of this kind."""
 _MAX_OBJECTS = 100_000
 """Maximum number of objects within models that are looked at."""
 _FITTED_COPIES = {"estimators_", "best_estimator_", "calibrated_classifiers_", "regressor_", "transformers_"}
@@ -29,17 +19,19 @@ _TEMPLATES = {"estimator", "estimator_", "estimators", "final_estimator", "regre
 """What an object with `_FITTED_COPIES` has copied to fit them, and does not call."""
 
 
-def kind_of(value: Any) -> str | None:
-    """Return what an object is, as in `FoundEstimator.kind`, or None if it is never compiled."""
-    return next((kind for kind, is_of_kind in _KINDS.items() if is_of_kind(value)), None)
-
-
-def own_estimators(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+def own_estimators(models: Iterable[tuple[str, Any]], is_known: Callable[[Any], bool]) -> list[tuple[str, Any]]:
     """Return what can be compiled within the models, but no trees of another ensemble.
 
     Gradient boosting gives its trees to functions that accept nothing else, so none of its trees may be replaced.
+
+    Parameters
+    ----------
+    models : iterable of tuple of (str, Any)
+        Places and models.
+    is_known : callable
+        Returns whether objects of the class of an object can be compiled.
     """
-    known = list(_known_estimators(models))
+    known = list(_known_estimators(models, is_known))
     owned: set[int] = set()
     for _, ensemble in known:
         trees = vars(ensemble).get("estimators_")  # an array in gradient boosting, otherwise a list
@@ -48,7 +40,7 @@ def own_estimators(models: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return [(place, one) for place, one in known if id(one) not in owned]
 
 
-def _known_estimators(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+def _known_estimators(models: Iterable[tuple[str, Any]], is_known: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
     """Yield the objects of known classes within the models, but none inside an ensemble.
 
     Only objects of scikit-learn's own classes are searched. How objects of other classes use what they contain is not
@@ -61,7 +53,7 @@ def _known_estimators(models: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, 
         if id(value) in seen or isinstance(value, str | bytes | int | float | type):
             continue
         seen.add(id(value))
-        if kind_of(value) is not None:
+        if is_known(value):
             yield place, value
         elif isinstance(value, dict):
             waiting += [(f"{place}[{key!r}]", item) for key, item in value.items()]
