@@ -30,7 +30,8 @@ class FittedState:
 
     These changes are not noticed: other numbers in a larger array or in the nodes of a tree, other items of a
     dictionary, and other attributes of an object to which an attribute refers, except those named above. scikit-learn's
-    own code does not make them.
+    own code makes none of them where it would matter: ``vectorizer.idf_ = ...`` changes how scikit-learn weighs counts,
+    which no compiled method does.
 
     Looking takes one to three microseconds, and a tenth of a microsecond more for each tree. The objects are kept, so
     that no new object can have the identity of one of them, and a process that forks keeps all of them as they are.
