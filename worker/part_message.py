@@ -41,7 +41,8 @@ class PartMessage:
         self._job_id = (task.request.kwargs or {}).get("job_id")
         # A retry must not count the attempts at another part, and in a trace, each part has a span of its own
         self._may_be_kept = not task.request.retries and not telemetry.is_tracing()
-        self._is_own_job = False
+        self.is_own_job = False
+        """Whether the part that the message is used for is one of the job that the message names."""
         self.is_kept = False
         """Whether the message is for another part now."""
         self.scored: dict[str, int] | None = None
@@ -49,14 +50,14 @@ class PartMessage:
 
     def use_for(self, leased: LeasedPart) -> None:
         """Record that the message is used for a part."""
-        self.is_kept, self._is_own_job = False, leased.lease.job_id == self._job_id
+        self.is_kept, self.is_own_job = False, leased.lease.job_id == self._job_id
 
     def keep(self) -> bool:
         """Return whether the message is used for the part that follows the present one. It is not sent again then.
 
         It is not if another job was due, because the job that the message names may end meanwhile.
         """
-        self.is_kept = self._may_be_kept and self._is_own_job and self._clock() < self._until_s
+        self.is_kept = self._may_be_kept and self.is_own_job and self._clock() < self._until_s
         return self.is_kept
 
     def add(self, rows: int, rejected: int) -> None:

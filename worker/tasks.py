@@ -213,7 +213,7 @@ def score_part(self: Task[Any, Any], job_id: str, part: int, retried: int = 0) -
     message = PartMessage(self)
     while (leased := _lease(self, engine, job_id, part, is_retry=0 < retried == self.request.retries)) is not None:
         message.use_for(leased)
-        if (done := _score_leased(self, engine, leased, message.keep)) is not None:
+        if (done := _score_leased(self, engine, leased, message)) is not None:
             message.add(*done)
         if not message.is_kept:
             break
@@ -235,17 +235,16 @@ def _lease(self: Task[Any, Any], engine: Engine, job_id: str, part: int, *, is_r
 
 
 def _score_leased(
-    self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart, keeps_message: parts.KeepsMessage
+    self: Task[Any, Any], engine: Engine, leased: parts.LeasedPart, message: PartMessage
 ) -> tuple[int, int] | None:
     """Score the part that was due when a message arrived. From now on, the message is for this part."""
     job_id, part, retries = leased.lease.job_id, leased.lease.part, self.request.retries
-    is_named = (self.request.kwargs or {}).get("job_id") == job_id
-    telemetry.turn_to(leased.started.trace, job_id, part, is_named=is_named)
+    telemetry.turn_to(leased.started.trace, job_id, part, is_named=message.is_own_job)
     self.request.update(kwargs={**(self.request.kwargs or {}), "job_id": job_id, "part": part})
     done: tuple[int, int] | None = None
     with retry_or_fail(self, job_id), reconcile_if_lost(engine, job_id):
         try:
-            done = _score_part(engine, leased, keeps_message)
+            done = _score_part(engine, leased, message.keep)
         except ScorelineError as error:
             if not error.transient or isinstance(error, LedgerLost | LedgerFenced):
                 raise
