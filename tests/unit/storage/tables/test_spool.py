@@ -154,6 +154,11 @@ def test_a_disk_that_cannot_be_read_only_costs_requests(
     planner.clear()
 
 
+def damage(file: BinaryIO, at: int, size: int = 1) -> None:
+    """Change each of some bytes, whatever it is."""
+    os.pwrite(file.fileno(), bytes(255 - byte for byte in os.pread(file.fileno(), size, at)), at)
+
+
 @pytest.mark.parametrize("at", [8, 16, 30])  # the offset of the index, the number of objects, and the digest
 @pytest.mark.parametrize("size", [1, 8])
 def test_a_damaged_header_is_not_used(files: list[BinaryIO], put: Put, at: int, size: int) -> None:
@@ -161,8 +166,7 @@ def test_a_damaged_header_is_not_used(files: list[BinaryIO], put: Put, at: int, 
     source = put(TEXT)
     write(planner, (source, TEXT, 1), (put(TEXT, "b.csv"), TEXT, 1))
     planner.publish()
-    written = os.pread(files[0].fileno(), size, at)
-    os.pwrite(files[0].fileno(), bytes(255 - byte for byte in written), at)
+    damage(files[0], at, size)
     assert find(other, source) is None
     planner.clear()
 
@@ -172,8 +176,7 @@ def test_a_damaged_index_is_not_used(files: list[BinaryIO], put: Put) -> None:
     source = put(TEXT)
     write(planner, (source, TEXT, 1))
     planner.publish()
-    end = os.fstat(files[0].fileno()).st_size
-    os.pwrite(files[0].fileno(), b"\0", end - 60)
+    damage(files[0], os.fstat(files[0].fileno()).st_size - 60)
     assert find(other, source) is None
     planner.clear()
 
