@@ -171,12 +171,13 @@ def test_a_damaged_header_is_not_used(files: list[BinaryIO], put: Put, at: int, 
     planner.clear()
 
 
-def test_a_damaged_index_is_not_used(files: list[BinaryIO], put: Put) -> None:
+@pytest.mark.parametrize("from_end", [1, 60])  # within the digest of the object, and before it
+def test_a_damaged_index_is_not_used(files: list[BinaryIO], put: Put, from_end: int) -> None:
     planner, other = spool(files, 0), spool(files, 1)
     source = put(TEXT)
     write(planner, (source, TEXT, 1))
     planner.publish()
-    damage(files[0], os.fstat(files[0].fileno()).st_size - 60)
+    damage(files[0], os.fstat(files[0].fileno()).st_size - from_end)
     assert find(other, source) is None
     planner.clear()
 
